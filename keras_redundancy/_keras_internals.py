@@ -1,0 +1,201 @@
+"""The one module that touches what Keras does not export.
+
+Keras has no public way to walk the graph of a model. Everything this package
+needs for it is here, and `tests/test_keras_internals.py` is its contract:
+when a Keras release changes one of these attributes, that test says which.
+"""
+
+import copy
+import dataclasses
+from typing import Any
+
+import keras
+from keras.src.models.functional import Functional, functional_like_constructor
+from keras.src.ops import nn as nn_operations
+from keras.src.ops import numpy as numpy_operations
+
+ELEMENTWISE_COMBINATIONS = (
+    numpy_operations.Add,
+    numpy_operations.Subtract,
+    numpy_operations.Multiply,
+    numpy_operations.Maximum,
+    numpy_operations.Minimum,
+)
+CONCATENATE = numpy_operations.Concatenate
+HOMOGENEOUS_OPERATIONS = (
+    nn_operations.Relu,
+    nn_operations.LeakyRelu,
+)
+ELEMENTWISE_OPERATIONS = (
+    nn_operations.Relu6,
+    nn_operations.Sigmoid,
+    nn_operations.Softplus,
+    nn_operations.Softsign,
+    nn_operations.Silu,
+    nn_operations.LogSigmoid,
+    nn_operations.HardSigmoid,
+    nn_operations.HardSilu,
+    nn_operations.Elu,
+    nn_operations.Selu,
+    nn_operations.Gelu,
+    nn_operations.Celu,
+    numpy_operations.Tanh,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of an operation in a model's graph.
+
+    `inputs` and `outputs` are the flat lists of `KerasTensor`s that the call
+    read and made.
+    """
+
+    node: Any
+
+    @property
+    def operation(self):
+        return self.node.operation
+
+    @property
+    def inputs(self) -> list:
+        return self.node.input_tensors
+
+    @property
+    def outputs(self) -> list:
+        return self.node.outputs
+
+    @property
+    def arguments(self) -> tuple[tuple, dict]:
+        """The positional and keyword arguments as they were recorded."""
+        return self.node.arguments.args, self.node.arguments.kwargs
+
+    def fill_in(self, tensors: dict[int, Any]) -> tuple[tuple, dict]:
+        """The arguments with each `KerasTensor` x replaced by tensors[id(x)].
+
+        The nested structure that the operation was called with is kept.
+        """
+        return self.node.arguments.fill_in(tensors)
+
+
+def is_model(operation) -> bool:
+    """Whether an operation of a graph is itself a model with a graph."""
+    return isinstance(operation, (Functional, keras.Sequential))
+
+
+def graph_of(model):
+    """The `Functional` object that holds the graph of `model`.
+
+    Raises:
+        TypeError: `model` is no Keras model, or one without a graph.
+        ValueError: `model` is not built yet.
+    """
+    if isinstance(model, keras.Sequential):
+        if isinstance(model._functional, Functional):
+            return model._functional
+        raise ValueError(
+            f"The Sequential model {model.name!r} has not been built, so its "
+            "layers have no weights and no shapes yet. Add a "
+            "keras.Input(shape) as its first element, call it once on data, "
+            "or call model.build(input_shape)."
+        )
+    if isinstance(model, Functional):
+        return model
+    if isinstance(model, keras.Model):
+        raise TypeError(
+            f"The model {model.name!r} is a subclassed model "
+            f"({type(model).__name__}): its call() is Python code and has no "
+            "graph to follow. Make a functional model of it: inputs = "
+            "keras.Input(shape), then keras.Model(inputs, "
+            "<what call() does, written on inputs>), and copy the weights "
+            "with set_weights()."
+        )
+    raise TypeError(
+        "Expected a keras.Model (functional or Sequential), but received "
+        f"{type(model).__name__}: {model!r}. For a saved model, pass what "
+        "keras.models.load_model(path) returns."
+    )
+
+
+def calls(graph) -> list[Call]:
+    """The calls of `graph`, inputs excluded, in an order that can be run."""
+    by_depth = graph._nodes_by_depth
+    return [
+        Call(node)
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
+        if not node.is_input
+    ]
+
+
+def output_tensors(call, tensors: dict) -> list:
+    """`KerasTensor`s of what a call returns for the inputs `tensors`.
+
+    Args:
+        call: a `Call`.
+        tensors: {id(x): tensor} for every recorded input x.
+
+    Returns:
+        The recorded outputs where the inputs have the recorded shapes, else
+        new ones, wired to no graph.
+    """
+    if all(tensors[id(x)].shape == x.shape for x in call.inputs):
+        return call.outputs
+    args, kwargs = call.fill_in(tensors)
+    spec = call.operation.compute_output_spec(*args, **kwargs)
+    return keras.tree.flatten(spec)
+
+
+def input_structure(graph):
+    """The inputs of `graph` in the structure the model was made with."""
+    return graph._inputs_struct
+
+
+def output_structure(graph):
+    """The outputs of `graph` in the structure the model was made with."""
+    return graph._outputs_struct
+
+
+def origin(tensor):
+    """The operation that made a `KerasTensor`."""
+    return tensor._keras_history.operation
+
+
+def copy_operation(operation):
+    """A copy of an operation without weights, not wired to any graph."""
+    clone = copy.copy(operation)
+    clone._inbound_nodes = []
+    clone._outbound_nodes = []
+    return clone
+
+
+def lambda_output_shape(layer):
+    """The `output_shape` that a `Lambda` layer was made with."""
+    return layer._output_shape
+
+
+def flat_layers(model) -> list:
+    """`model` and all its layers at any depth, the outer before the inner."""
+    return model._flatten_layers()
+
+
+def rebuildable_class(model) -> type:
+    """The class to rebuild a functional `model` with.
+
+    A subclass of `keras.Model` that is called as `Class(inputs, outputs)`
+    keeps its class, and with it a custom `train_step`.
+    """
+    cls = type(model)
+    return cls if functional_like_constructor(cls) else keras.Model
+
+
+def compile_arguments(model) -> dict | None:
+    """What `model.compile` was called with, or None if it never was."""
+    if not model.compiled or not hasattr(model, "_compile_config"):
+        return None
+    return dict(model._compile_config.config)
+
+
+def compile_is_overridden(model) -> bool:
+    """Whether the class of `model` has a `compile` of its own."""
+    return type(model).compile is not keras.Model.compile

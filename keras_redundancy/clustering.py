@@ -1,0 +1,233 @@
+"""Clusters of units whose filters point the same way.
+
+The clusters are those of agglomerative clustering on cosine distance, cut
+at ``1 - tau`` (after Ayinde et al. 2018 for average linkage, RoyChowdhury et
+al. 2017 for single linkage, which gives connected components). Layers of up
+to `DENSE_UNITS` units are compared in one product; wider ones block by
+block, without ever holding all similarities.
+"""
+
+import numbers
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from keras_redundancy import agglomeration
+from keras_redundancy.agglomeration import (
+    cut_by_chain,
+    cut_by_means,
+    cut_components,
+    cut_dendrogram,
+    find_components,
+    find_components_at_once,
+)
+from keras_redundancy.similarity import (
+    as_kernel_matrix,
+    cosine_and_zeros,
+    similarity_blocks,
+    unit_filters,
+)
+
+LINKAGES = ("average", "complete", "single")
+
+# Widest layer that is compared in one product (64 MiB of float32).
+DENSE_UNITS = 4096
+# Rounding that `tau` allows for, by dtype.
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+# Above this `tau`, float32 finds candidates that are up to SLACK less
+# similar, and float64 decides. Rounding of a float32 similarity is about
+# 5e-7 for most filters and about 1e-5 for constant ones.
+DOUBLE_ABOVE = 1 - 1e-4
+SLACK = 3e-5
+
+
+def cluster_filters(
+    W: ArrayLike, tau: float, linkage: str = "average"
+) -> NDArray[np.intp]:
+    """Cluster the units of a layer by the cosine similarity of filters.
+
+    Clusters merge while their linkage similarity is at least `tau`: the
+    average, smallest ("complete") or largest ("single") cosine similarity
+    between units of the one and units of the other. Rounding is allowed for:
+    1e-6 below `tau` still merges in float32, and 1e-12 in float64. Where
+    `tau` is above 0.9999, float32 filters that come close are compared in
+    float64, so that ``tau=1`` finds filters that are equal up to a positive
+    factor and no others.
+
+    Zero filters have no direction; they form a cluster of their own.
+
+    Args:
+        W: kernel matrix, shape ``(z, n)``, one filter of ``z`` weights per
+            column. It is not modified.
+        tau: similarity in (0, 1].
+        linkage: "average", "complete" or "single".
+
+    Returns:
+        Cluster of each unit, shape ``(n,)``: integers from 0, numbered in
+        the order in which clusters first appear.
+
+    Memory:
+        For ``n`` over 4096: a second copy of `W`; in a component of over 8192
+        units at `tau`, also up to 1 GiB with average linkage, or, with
+        complete linkage, the similarity matrix of that component.
+
+    Raises:
+        TypeError: if `W` does not hold real numbers or `tau` is not one.
+        ValueError: if `W` is not a matrix, is empty, or holds NaN or
+            infinity; if `tau` is out of range; if `linkage` is unknown.
+    """
+    tau = _checked_tau(tau)
+    _check_linkage(linkage)
+    return _cluster(as_kernel_matrix(W), tau, linkage)
+
+
+def cluster_many(
+    matrices: Sequence[ArrayLike],
+    tau: float | Sequence[float],
+    linkage: str = "average",
+) -> list[NDArray[np.intp]]:
+    """`cluster_filters` for several layers, checked before any is compared.
+
+    Args:
+        matrices: kernel matrices, each of shape ``(z, n)`` with its own
+            ``z`` and ``n``.
+        tau: similarity in (0, 1], one for all or one for each matrix.
+        linkage: "average", "complete" or "single".
+
+    Returns:
+        The result of `cluster_filters` for each matrix, in their order.
+
+    Raises:
+        TypeError: as `cluster_filters`.
+        ValueError: as `cluster_filters`; if `tau` has another length than
+            `matrices`.
+    """
+    checked = [
+        as_kernel_matrix(matrix, f"matrices[{index}]")
+        for index, matrix in enumerate(matrices)
+    ]
+    taus = _checked_taus(tau, len(checked))
+    _check_linkage(linkage)
+    # One by one: threads that overlap one layer's product with another's
+    # dendrogram are slower, as BLAS keeps all cores and waits for the last.
+    return [
+        _cluster(matrix, value, linkage)
+        for matrix, value in zip(checked, taus, strict=True)
+    ]
+
+
+def _cluster(matrix: NDArray, tau: float, linkage: str) -> NDArray[np.intp]:
+    """`cluster_filters` for checked arguments."""
+    n = matrix.shape[1]
+    is_wide = n > DENSE_UNITS
+    compared, is_zero = (unit_filters if is_wide else cosine_and_zeros)(matrix)
+    used = np.flatnonzero(~is_zero)
+    if len(used) < n:
+        compared = compared[used] if is_wide else compared[np.ix_(used, used)]
+    in_double = matrix.dtype == np.float32 and tau > DOUBLE_ABOVE
+    tolerance = SLACK if in_double else TOLERANCE[matrix.dtype.name]
+    # A tau under the tolerance must still ask for more than a right angle.
+    threshold = tau - min(tolerance, tau / 2)
+    if is_wide:
+        blocks = similarity_blocks(compared)
+        component, degree = find_components(blocks, len(used), threshold)
+    else:
+        component, degree = find_components_at_once(compared, threshold)
+    labels = np.full(n, n)
+    labels[used] = component
+    close = used[degree > 1]
+    if in_double and len(close):
+        del compared
+        exact = matrix[:, close].astype(np.float64)
+        labels[close] = n + 1 + _cluster(exact, tau, linkage)
+    elif linkage != "single" and len(close):
+        cut = _cut_wide if is_wide else _cut_dense
+        labels[used] = cut(compared, component, degree, threshold, linkage)
+    return _in_order_of_appearance(labels)
+
+
+def _cut_dense(
+    similarity: NDArray,
+    component: NDArray[np.intp],
+    degree: NDArray[np.intp],
+    threshold: float,
+    linkage: str,
+) -> NDArray[np.intp]:
+    """Labels ``(m,)`` from a similarity matrix ``(m, m)``."""
+
+    def cut(units: NDArray[np.intp]) -> NDArray[np.intp]:
+        part = similarity
+        if len(units) < len(similarity):
+            part = similarity[np.ix_(units, units)]
+        return cut_dendrogram(part, threshold, linkage)
+
+    return cut_components(component, degree, cut)
+
+
+def _cut_wide(
+    filters: NDArray,
+    component: NDArray[np.intp],
+    degree: NDArray[np.intp],
+    threshold: float,
+    linkage: str,
+) -> NDArray[np.intp]:
+    """Labels ``(m,)`` from filters of length 1, shape ``(m, z)``."""
+
+    def cut(units: NDArray[np.intp]) -> NDArray[np.intp]:
+        part = filters[units]
+        if len(units) <= agglomeration.SCIPY_UNITS:
+            return cut_dendrogram(part @ part.T, threshold, linkage)
+        if linkage == "complete":
+            sizes = np.ones(len(units))
+            return cut_by_chain(part @ part.T, sizes, threshold, linkage)
+        return cut_by_means(part, threshold)
+
+    return cut_components(component, degree, cut)
+
+
+def _in_order_of_appearance(labels: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Labels renumbered from 0 in the order of their first units."""
+    _, first, inverse = np.unique(
+        labels, return_index=True, return_inverse=True
+    )
+    rank = np.empty_like(first)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse]
+
+
+def _checked_tau(tau: float) -> float:
+    """`tau` as a float in (0, 1]."""
+    if isinstance(tau, (bool, np.bool_)) or not isinstance(tau, numbers.Real):
+        raise TypeError(
+            f"tau is {tau!r}, but it is the cosine similarity above which "
+            "units count as redundant. Pass a number in (0, 1], e.g. 0.9."
+        )
+    value = float(tau)
+    if not 0 < value <= 1:
+        raise ValueError(
+            f"tau is {tau!r}, but it is a cosine similarity, and units that "
+            "are no more similar than at a right angle are not redundant. "
+            "Pass a number in (0, 1], e.g. 0.9."
+        )
+    return value
+
+
+def _checked_taus(tau: float | Sequence[float], count: int) -> list[float]:
+    """One checked tau for each of `count` matrices."""
+    if not isinstance(tau, (Sequence, np.ndarray)) or isinstance(tau, str):
+        return [_checked_tau(tau)] * count
+    if np.ndim(tau) != 1 or len(tau) != count:
+        raise ValueError(
+            f"tau has shape {np.shape(tau)}, but there are {count} matrices. "
+            "Pass one tau for all of them, or a list with one for each."
+        )
+    return [_checked_tau(value) for value in tau]
+
+
+def _check_linkage(linkage: str) -> None:
+    if linkage not in LINKAGES:
+        raise ValueError(
+            f"linkage is {linkage!r}, which is not known. Pass one of "
+            f"{', '.join(map(repr, LINKAGES))}."
+        )

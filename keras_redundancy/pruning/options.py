@@ -1,0 +1,154 @@
+"""What a caller asks for: thresholds, layers and options, checked."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from numbers import Real
+
+Tau = float | Mapping[str, float] | Callable[[object], float | None]
+Layers = None | str | list[str] | Callable[[object], bool]
+
+
+def check_option(name: str, value, valid) -> None:
+    """Raise ValueError unless `value` is one of `valid`."""
+    if value not in valid:
+        listed = ", ".join(repr(v) for v in valid)
+        raise ValueError(
+            f"{name}={value!r} is not known. Choose one of: {listed}."
+        )
+
+
+def check_count(name: str, value) -> None:
+    """Raise unless `value` is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(
+            f"{name} must be an integer of at least 1, but received {value!r}."
+        )
+
+
+def check_tau(value, where: str = "tau") -> float:
+    """`value` as a float in (0, 1].
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: it is NaN or outside (0, 1].
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"{where} must be a number in (0, 1], but received {value!r} "
+            f"({type(value).__name__}). It is the cosine similarity above "
+            "which units count as redundant, such as 0.9."
+        )
+    if math.isnan(value) or not 0 < value <= 1:
+        raise ValueError(
+            f"{where} must be in (0, 1], but received {value!r}. It is the "
+            "cosine similarity above which units count as redundant: 1 "
+            "removes exact duplicates only, smaller values remove more."
+        )
+    return float(value)
+
+
+def taus_by_layer(tau: Tau, layers: list) -> dict[int, float | None]:
+    """The threshold of every layer, by id(layer); None leaves it alone.
+
+    Args:
+        tau: a number for all layers; a mapping from layer names or regular
+            expressions (matched against the whole name; an exact name goes
+            first, then the order of the mapping) to numbers; or a callable
+            that takes a layer and returns a number or None.
+        layers: the layers with units, in graph order.
+
+    Raises:
+        TypeError, ValueError: a threshold is no number in (0, 1], or a key
+            of the mapping matches no layer.
+    """
+    if isinstance(tau, Mapping):
+        return _taus_of_mapping(tau, layers)
+    if callable(tau):
+        found = {id(layer): tau(layer) for layer in layers}
+        for layer in layers:
+            if found[id(layer)] is not None:
+                where = f"tau for the layer {layer.name!r}"
+                found[id(layer)] = check_tau(found[id(layer)], where)
+        return found
+    value = check_tau(tau)
+    return {id(layer): value for layer in layers}
+
+
+def _taus_of_mapping(tau, layers):
+    tests = {}
+    for key, value in tau.items():
+        where = f"tau[{key!r}]"
+        value = None if value is None else check_tau(value, where)
+        tests[key] = _matching(key, layers, "tau"), value
+    exact_first = sorted(tests, key=lambda k: k not in _names(layers))
+    found = {}
+    for layer in layers:
+        values = (tests[k][1] for k in exact_first if tests[k][0](layer.name))
+        found[id(layer)] = next(values, None)
+    return found
+
+
+def selected_layers(choice: Layers, layers: list, where: str) -> set[int]:
+    """The ids of the layers that `choice` names; None names none.
+
+    Args:
+        choice: a name or regular expression (matched against the whole name),
+            a list of them, or a callable that takes a layer and returns bool.
+        layers: the layers with units.
+        where: the argument's name, for messages.
+
+    Raises:
+        TypeError: `choice` is none of these.
+        ValueError: a name or expression matches no layer, or is no regular
+            expression.
+    """
+    if choice is None:
+        return set()
+    if callable(choice):
+        return {id(layer) for layer in layers if choice(layer)}
+    patterns = [choice] if isinstance(choice, str) else choice
+    if not isinstance(patterns, (list, tuple, set, frozenset)) or not all(
+        isinstance(pattern, str) for pattern in patterns
+    ):
+        raise TypeError(
+            f"{where} must be a layer name, a regular expression, a list of "
+            "them, or a callable that takes a layer and returns a bool, but "
+            f"received {choice!r}."
+        )
+    tests = [_matching(pattern, layers, where) for pattern in patterns]
+    return {
+        id(layer)
+        for layer in layers
+        if any(matches(layer.name) for matches in tests)
+    }
+
+
+def _names(layers):
+    return [layer.name for layer in layers]
+
+
+def _matching(pattern, layers, where):
+    """A test of names: equal to `pattern` if a layer has it, else a regex."""
+    if not isinstance(pattern, str):
+        raise TypeError(
+            f"{where} names layers by strings, but received {pattern!r}."
+        )
+    names = _names(layers)
+    if pattern in names:
+        return lambda name: name == pattern
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(
+            f"{where} has {pattern!r}, which is no layer of the model and no "
+            f"regular expression ({error})."
+        ) from error
+    if not any(expression.fullmatch(name) for name in names):
+        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+        raise ValueError(
+            f"{where} has {pattern!r}, which matches no layer with units "
+            "(names and regular expressions are matched against the whole "
+            f"name). The layers are: {shown}."
+        )
+    return lambda name: expression.fullmatch(name) is not None

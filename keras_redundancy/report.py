@@ -1,0 +1,212 @@
+"""Count the redundant units of every layer: `analyze(model, tau)`."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from keras_redundancy import rank
+from keras_redundancy.channels import Role, trace
+from keras_redundancy.clustering import LINKAGES, cluster_filters
+from keras_redundancy.flops import multiply_adds
+from keras_redundancy.pruning.filters import finite_kernel_matrix
+from keras_redundancy.pruning.options import Tau, check_option, taus_by_layer
+from keras_redundancy.similarity import similarity_summary
+from keras_redundancy.tables import render_table
+
+COLUMNS = {
+    "layer": "layer",
+    "n": "n",
+    "n_f": "n_f",
+    "n_r": "n_r",
+    "mean_similarity": "mean cos",
+    "max_similarity": "max cos",
+    "effective_rank": "eff. rank",
+    "stable_rank": "stable rank",
+    "energy_rank": "99 % rank",
+    "trace_complexity": "trace c.",
+    "parameters": "params",
+    "multiply_adds": "multiply-adds",
+    "state": "state",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerReport:
+    """The redundancy of one layer's units.
+
+    Attributes:
+        layer, kind: the layer's name and class.
+        tau: the similarity threshold, or None where the layer has none.
+        n: units of the layer.
+        n_f: clusters of units found at `tau`.
+        n_r: redundant units, n - n_f.
+        mean_similarity, max_similarity: over all pairs of the layer's
+            filters, cosines; None for a single unit.
+        effective_rank: exp of the entropy of the singular values.
+        stable_rank: squared Frobenius norm over squared spectral norm.
+        energy_rank: singular values that hold 99 % of the squared norm.
+        trace_complexity: nuclear norm over sqrt(z n).
+        parameters: the layer's own weights.
+        multiply_adds: on one sample; None where the input size is open.
+        state: "prunable", or why the units have to stay.
+    """
+
+    layer: str
+    kind: str
+    tau: float | None
+    n: int
+    n_f: int | None
+    n_r: int | None
+    mean_similarity: float | None
+    max_similarity: float | None
+    effective_rank: float
+    stable_rank: float
+    energy_rank: int
+    trace_complexity: float
+    parameters: int
+    multiply_adds: int | None
+    state: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The layers of a model and their redundancy.
+
+    Attributes:
+        model: the model's name.
+        linkage: how units were clustered.
+        layers: a `LayerReport` for every layer with a rule and a kernel.
+        parameters, multiply_adds: of the whole model.
+    """
+
+    model: str
+    linkage: str
+    layers: tuple[LayerReport, ...]
+    parameters: int
+    multiply_adds: int | None
+
+    @property
+    def n_r(self) -> int:
+        """Redundant units of the model."""
+        return sum(layer.n_r or 0 for layer in self.layers)
+
+    def to_dict(self) -> dict:
+        """All figures as plain Python numbers, strings, lists and dicts."""
+        return dataclasses.asdict(self) | {"n_r": self.n_r}
+
+    def render(self) -> str:
+        """Print the report as a table and return the text."""
+        text = str(self)
+        print(text)
+        return text
+
+    def __str__(self):
+        rows = [
+            [getattr(layer, name) for name in COLUMNS] for layer in self.layers
+        ]
+        taus = sorted({layer.tau for layer in self.layers if layer.tau})
+        shown = ", ".join(f"{tau:g}" for tau in taus[:4])
+        title = (
+            f"Redundancy of {self.model!r} at tau = {shown} "
+            f"({self.linkage} linkage)"
+        )
+        units = sum(layer.n for layer in self.layers)
+        lines = [f"{self.n_r:,} of {units:,} units are redundant"]
+        lines.append(f"{self.parameters:,} parameters")
+        if self.multiply_adds is not None:
+            lines.append(f"{self.multiply_adds:,} multiply-adds per sample")
+        table = render_table(title, list(COLUMNS.values()), rows)
+        return table + "; ".join(lines)
+
+
+def analyze(model, tau: Tau = 0.5, *, linkage: str = "average") -> Report:
+    """Measure how redundant the units of every layer are.
+
+    Each layer is looked at by itself: `n_f` is the number of clusters of its
+    own filters. What `prune` would remove, with all that the graph ties
+    together, is shown by `plan(model, tau)`.
+
+    Args:
+        model: a built functional or Sequential `keras.Model`.
+        tau: the cosine similarity in (0, 1] above which units count as
+            redundant: a number, a mapping from layer names or regular
+            expressions, or a callable, as for `plan`.
+        linkage: "average", "complete" or "single".
+
+    Returns:
+        A `Report`: `render()` prints it, `to_dict()` is for programs.
+
+    Raises:
+        TypeError, ValueError: as `plan`.
+
+    Source: n_f and n_r: Ayinde, Inanc and Zurada, On Correlation of Features
+    Extracted by Deep Neural Networks (2019). Rank measures: see `rank`.
+    """
+    check_option("linkage", linkage, LINKAGES)
+    graph = trace(model)
+    producers = _producers(graph)
+    taus = taus_by_layer(tau, [axis.layer for axis in producers])
+    states = _states(graph)
+    layers = tuple(
+        _layer_report(graph, axis, taus[id(axis.layer)], linkage, states)
+        for axis in producers
+    )
+    return Report(
+        model.name,
+        linkage,
+        layers,
+        model.count_params(),
+        multiply_adds(graph),
+    )
+
+
+def _producers(graph):
+    """The axis of every kernel that writes units, in graph order."""
+    axes = [axis for axis in graph.axes if axis.role is Role.PRODUCER]
+    return sorted(axes, key=lambda axis: axis.ids[0, 0])
+
+
+def _states(graph):
+    """For every group of channels the reason it is frozen, or None."""
+    states = {}
+    for space in graph.spaces:
+        states.update(dict.fromkeys(space.groups.tolist(), space.frozen))
+    return states
+
+
+def _state(axis, states):
+    reasons = [states[group] for group in axis.group.tolist()]
+    frozen = [reason for reason in reasons if reason]
+    if not frozen:
+        return "prunable"
+    if len(frozen) < len(reasons):
+        return f"{len(frozen)} units frozen: {frozen[0]}"
+    return frozen[0]
+
+
+def _layer_report(graph, axis, tau, linkage, states):
+    layer = axis.layer
+    matrix = finite_kernel_matrix(axis)
+    mean, largest = similarity_summary(matrix)
+    values = rank.singular_values(matrix)
+    n, n_f = matrix.shape[1], None
+    if tau is not None:
+        n_f = len(np.unique(cluster_filters(matrix, tau, linkage)))
+    return LayerReport(
+        layer=layer.name,
+        kind=type(layer).__name__,
+        tau=tau,
+        n=n,
+        n_f=n_f,
+        n_r=None if n_f is None else n - n_f,
+        mean_similarity=mean,
+        max_similarity=largest,
+        effective_rank=rank.effective_rank(values),
+        stable_rank=rank.stable_rank(values),
+        energy_rank=rank.energy_rank(values),
+        trace_complexity=rank.trace_complexity(values, matrix.shape),
+        parameters=sum(math.prod(v.shape) for v in layer.weights),
+        multiply_adds=multiply_adds(graph, layer=layer),
+        state=_state(axis, states),
+    )

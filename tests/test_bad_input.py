@@ -1,0 +1,212 @@
+"""Errors say what was received, why it cannot work and what to do."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_redundancy as kr
+from tests import models
+
+
+def message(error, function):
+    with pytest.raises(error) as caught:
+        function()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("function", [kr.plan, kr.prune, kr.analyze])
+@pytest.mark.parametrize("tau", [0, -0.5, 1.01, float("nan"), float("inf")])
+def test_tau_outside_its_range(function, tau):
+    text = message(ValueError, lambda: function(models.mlp(), tau))
+    assert repr(tau) in text
+    assert "(0, 1]" in text
+
+
+@pytest.mark.parametrize("tau", ["0.9", None, True, [0.9], 1j])
+def test_tau_that_is_no_number(tau):
+    text = message(TypeError, lambda: kr.prune(models.mlp(), tau))
+    assert repr(tau) in text
+
+
+def test_tau_of_a_mapping_names_its_key():
+    text = message(ValueError, lambda: kr.plan(models.mlp(), {"dense": 2}))
+    assert "tau['dense']" in text
+
+
+def test_tau_of_a_callable_names_the_layer():
+    text = message(ValueError, lambda: kr.plan(models.mlp(), lambda x: 2))
+    assert "'dense'" in text
+
+
+@pytest.mark.parametrize("option", ["tau", "layers", "skip"])
+@pytest.mark.parametrize("name", ["conv.*", "dens", "a(b"])
+def test_names_that_match_no_layer(option, name):
+    model = models.mlp()
+    options = {"tau": 0.5} | {option: {name: 0.5} if option == "tau" else name}
+    text = message(ValueError, lambda: kr.plan(model, **options))
+    assert repr(name) in text
+    assert option in text
+
+
+@pytest.mark.parametrize("option", ["layers", "skip"])
+def test_layers_of_a_wrong_type(option):
+    text = message(
+        TypeError, lambda: kr.plan(models.mlp(), 0.5, **{option: 3})
+    )
+    assert "3" in text
+    assert option in text
+
+
+@pytest.mark.parametrize(
+    ("option", "valid"),
+    [
+        ("select", "'clusters', 'random'"),
+        ("linkage", "'average', 'complete', 'single'"),
+        ("keep", "'random', 'medoid', 'largest', 'mean'"),
+        ("absorb", "'merge', 'drop'"),
+    ],
+)
+def test_unknown_options_list_the_valid_ones(option, valid):
+    text = message(
+        ValueError, lambda: kr.prune(models.mlp(), 0.5, **{option: "best"})
+    )
+    assert "'best'" in text
+    assert valid in text
+
+
+@pytest.mark.parametrize("option", ["round_to", "min_units"])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
+def test_counts_that_are_none(option, value):
+    text = message(
+        ValueError, lambda: kr.prune(models.mlp(), 0.5, **{option: value})
+    )
+    assert option in text
+    assert repr(value) in text
+
+
+@pytest.mark.parametrize("other", [{"absorb": "drop"}, {"select": "random"}])
+def test_mean_goes_with_clusters_that_are_merged(other):
+    text = message(
+        ValueError, lambda: kr.prune(models.mlp(), 0.5, keep="mean", **other)
+    )
+    assert "keep='mean'" in text
+    assert "Use" in text
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+@pytest.mark.parametrize("function", [kr.trace, kr.flops, kr.analyze])
+def test_a_subclassed_model_has_no_graph(function):
+    model = Subclassed()
+    model(np.zeros((1, 2), "float32"))
+    text = message(TypeError, lambda: function(model))
+    assert "Subclassed" in text
+    assert "keras.Model(inputs," in text
+
+
+def test_a_subclassed_model_with_a_graph_keeps_its_class():
+    inputs = keras.Input((4,))
+    x = layers.Dense(6)(inputs)
+    model = Trained(inputs, layers.Dense(2)(x))
+    assert type(kr.prune(model, 0.5)) is Trained
+
+
+class Trained(keras.Model):
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def test_a_model_that_is_not_built():
+    model = keras.Sequential([layers.Dense(3), layers.Dense(2)])
+    text = message(ValueError, lambda: kr.prune(model, 0.5))
+    assert "has not been built" in text
+    assert "keras.Input" in text
+
+
+@pytest.mark.parametrize("thing", [None, "model.keras", layers.Dense(3)])
+def test_what_is_no_model(thing):
+    text = message(TypeError, lambda: kr.prune(thing, 0.5))
+    assert type(thing).__name__ in text
+
+
+def test_nan_weights_name_the_layer_and_the_filters():
+    model = models.residual()
+    layer = model.get_layer("conv1a")
+    kernel = models.numpy(layer.kernel)
+    kernel[..., 5] = np.nan
+    layer.kernel.assign(kernel)
+    for function in (kr.plan, kr.analyze):
+        text = message(ValueError, lambda f=function: f(model, 0.5))
+        assert "'conv1a'" in text
+        assert "1 of its 7 filters (5)" in text
+
+
+def test_lora_and_quantized_layers_are_refused():
+    model = models.mlp()
+    model.layers[1].enable_lora(2)
+    text = message(ValueError, lambda: kr.prune(model, 0.5))
+    assert "dense_1" in text
+    assert "LoRA" in text
+    model = models.mlp()
+    model.layers[0].quantize("int8")
+    text = message(ValueError, lambda: kr.prune(model, 0.5))
+    assert "int8" in text
+    assert "Prune the model first" in text
+
+
+class NoConfig(layers.Layer):
+    def __init__(self, function, **options):
+        super().__init__(**options)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def test_a_layer_that_cannot_say_how_it_was_made():
+    inputs = keras.Input((4,))
+    x = NoConfig(keras.ops.sign, name="mystery")(layers.Dense(5)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    text = message(ValueError, lambda: kr.plan(model, 0.5))
+    assert "'mystery' (NoConfig)" in text
+    assert "get_config()" in text
+
+
+@pytest.mark.parametrize("value", [0, 3, "2"])
+def test_flops_of_an_unknown_multiply_add(value):
+    text = message(ValueError, lambda: kr.flops(models.mlp(), value))
+    assert repr(value) in text
+
+
+def test_flops_of_an_open_size():
+    inputs = keras.Input((None, None, 3))
+    x = layers.GlobalMaxPooling2D()(layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, x)
+    text = message(ValueError, lambda: kr.flops(model))
+    assert "(None, None, None, 3)" in text
+    assert kr.analyze(model).multiply_adds is None
+    assert "multiply-adds" not in str(kr.plan(model, 0.5)).splitlines()[-1]
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_zero_filters_go_only_where_all_about_them_is_equal(everything):
+    """They have no direction: those with other biases are not redundant."""
+    model = models.randomized(models.mlp())
+    layer = model.layers[0]
+    kernel, bias = models.numpy(layer.kernel), models.numpy(layer.bias)
+    kernel[:, [2, 5, 9]] = 0
+    bias[[2, 5]] = 0.3
+    bias[9] = 0.3 if everything else 0.7
+    layer.kernel.assign(kernel)
+    layer.bias.assign(bias)
+    small = kr.prune(model, tau=0.9999)
+    assert small.layers[0].units == (14 if everything else 15)
+    models.assert_same_function(model, small)

@@ -1,0 +1,116 @@
+"""Thresholds by layer, layers left out, and what a plan shows."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_redundancy as kr
+from tests import models
+
+
+def removed(plan):
+    return {
+        d.space.name: len(d.selection.removed)
+        for d in plan.decisions
+        if len(d.selection.removed)
+    }
+
+
+@pytest.fixture
+def model():
+    model = models.randomized(models.residual())
+    models.plant(model)
+    return model
+
+
+def has_seven(layer):
+    return getattr(layer, "filters", None) == 7
+
+
+STREAM, FIRST, SECOND = "stem + conv1b + conv2b", "conv1a", "conv2a"
+
+
+def test_one_tau_for_all(model):
+    assert removed(kr.plan(model, 0.9999)) == {STREAM: 2, FIRST: 2, SECOND: 2}
+
+
+def test_a_mapping_leaves_all_other_layers_alone(model):
+    plan = kr.plan(model, {"conv1a": 0.9999})
+    assert removed(plan) == {FIRST: 2}
+    reasons = {d.space.name: d.reason for d in plan.decisions}
+    assert reasons[SECOND] == "conv2a left out by layers=, skip= or tau="
+
+
+def test_a_mapping_takes_regular_expressions_and_exact_names_first(model):
+    plan = kr.plan(model, {"conv.a": 0.9999, "conv2a": None})
+    assert removed(plan) == {FIRST: 2}
+    taus = {
+        d.space.name: d.tau
+        for d in kr.plan(model, {"conv.a": 0.5, "conv2a": 0.7}).decisions
+    }
+    assert (taus[FIRST], taus[SECOND]) == (0.5, 0.7)
+
+
+def test_a_callable_sees_the_layer(model):
+    plan = kr.plan(model, lambda x: 0.9999 if has_seven(x) else None)
+    assert removed(plan) == {FIRST: 2, SECOND: 2}
+
+
+def test_a_stream_goes_only_if_all_its_producers_may(model):
+    plan = kr.plan(model, 0.9999, skip="conv1b")
+    assert removed(plan) == {FIRST: 2, SECOND: 2}
+    reason = next(d.reason for d in plan.decisions if d.space.name == STREAM)
+    assert reason == "coupled with conv1b, left out by layers=, skip= or tau="
+
+
+def test_the_largest_tau_of_a_stream_counts(model):
+    taus = {"stem": 0.3, "conv1b": 0.9, "conv2b": 0.5}
+    plan = kr.plan(model, taus)
+    assert next(d.tau for d in plan.decisions) == 0.9
+
+
+@pytest.mark.parametrize(
+    "choice",
+    ["conv.a", ["conv1a", "conv2a"], has_seven],
+)
+def test_layers_chooses_and_skip_leaves_out(model, choice):
+    assert removed(kr.plan(model, 0.9999, layers=choice)) == {
+        FIRST: 2,
+        SECOND: 2,
+    }
+    assert removed(kr.plan(model, 0.9999, skip=choice)) == {STREAM: 2}
+
+
+def test_a_plan_shows_what_goes_and_why_not(model, capsys):
+    plan = kr.plan(model, 0.9999, skip="conv2a")
+    text = plan.render()
+    assert capsys.readouterr().out == text + "\n"
+    stream = next(line for line in text.splitlines() if STREAM in line)
+    assert stream.split()[-5:] == ["1.000", "9", "7", "7", "2"]
+    assert "conv2a left out" in text
+    assert "it is an output of the model" in text
+    before, after = plan.parameters
+    assert f"parameters: {before:,} -> {after:,}" in text
+
+
+def test_a_plan_can_be_applied_twice(model):
+    plan = kr.plan(model, 0.9999)
+    first, second = plan.apply(), plan.apply()
+    models.assert_same_function(first, second, tolerance=0)
+    first.layers[1].kernel.assign(0 * first.layers[1].kernel)
+    assert np.abs(models.numpy(second.layers[1].kernel)).max() > 0
+
+
+def test_a_plan_changes_nothing(model):
+    before = [models.numpy(v) for v in model.variables]
+    str(kr.plan(model, 0.1))
+    for old, new in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(old, models.numpy(new))
+
+
+def test_a_model_with_nothing_to_prune_is_copied():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs))
+    plan = kr.plan(model, 0.01)
+    assert removed(plan) == {}
+    models.assert_same_function(model, plan.apply(), tolerance=0)

@@ -1,0 +1,100 @@
+"""`analyze`: every figure against NumPy and SciPy on the same weights."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist
+
+import keras_redundancy as kr
+from tests import models
+
+
+@pytest.fixture
+def model():
+    model = models.randomized(models.residual())
+    models.plant(model)
+    return model
+
+
+def test_figures_of_a_layer(model):
+    report = kr.analyze(model, tau=0.3)
+    layer = next(row for row in report.layers if row.layer == "conv1a")
+    kernel = models.numpy(model.get_layer("conv1a").kernel)
+    matrix = kernel.reshape(-1, 7).astype("float64")
+    distances = pdist(matrix.T, "cosine")
+    clusters = fcluster(linkage(distances, "average"), 0.7, "distance")
+    values = np.linalg.svd(matrix, compute_uv=False)
+    share = values / values.sum()
+    energy = np.cumsum(values**2) / np.sum(values**2)
+    assert (layer.n, layer.n_f) == (7, clusters.max())
+    assert layer.n_r == 7 - clusters.max() > 0
+    assert layer.mean_similarity == pytest.approx(1 - distances.mean())
+    assert layer.max_similarity == pytest.approx(1 - distances.min())
+    assert layer.effective_rank == pytest.approx(
+        np.exp(-(share[share > 1e-9] * np.log(share[share > 1e-9])).sum()),
+        rel=1e-3,
+    )
+    assert layer.stable_rank == pytest.approx(
+        (values**2).sum() / values[0] ** 2, rel=1e-5
+    )
+    assert layer.energy_rank == 1 + np.searchsorted(energy, 0.99)
+    assert layer.trace_complexity == pytest.approx(
+        values.sum() / np.sqrt(matrix.size), rel=1e-4
+    )
+    assert layer.parameters == 9 * 9 * 7 + 7
+    assert layer.multiply_adds == 64 * 9 * 9 * 7
+    assert layer.state == "prunable"
+
+
+def test_figures_of_the_model(model):
+    report = kr.analyze(model, tau=0.9999)
+    assert report.parameters == model.count_params()
+    assert report.multiply_adds == kr.flops(model)
+    assert report.n_r == sum(layer.n_r for layer in report.layers) == 10
+    assert [layer.layer for layer in report.layers] == [
+        "stem",
+        "conv1a",
+        "conv1b",
+        "conv2a",
+        "conv2b",
+        "top",
+    ]
+    assert report.layers[-1].state == "it is an output of the model"
+
+
+def test_more_units_are_redundant_at_a_smaller_tau(model):
+    counts = [kr.analyze(model, tau).n_r for tau in (0.05, 0.2, 0.5, 0.9)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > counts[-1]
+
+
+def test_to_dict_is_plain(model):
+    report = kr.analyze(model, tau={"conv.a": 0.5})
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["n_r"] == report.n_r
+    stem, conv = data["layers"][:2]
+    assert (stem["tau"], stem["n_f"], stem["n_r"]) == (None, None, None)
+    assert conv["tau"] == 0.5
+    assert conv["n_f"] + conv["n_r"] == conv["n"] == 7
+
+
+def test_render_prints_and_returns_the_table(model, capsys):
+    text = kr.analyze(model, tau=0.9999).render()
+    assert capsys.readouterr().out == text + "\n"
+    row = next(x for x in text.splitlines() if x.split()[:1] == ["conv1a"])
+    assert row.split()[1:4] == ["7", "5", "2"]
+    assert "10 of 46 units are redundant" in text
+    assert max(len(line) for line in text.splitlines()) <= 160
+
+
+def test_a_layer_with_one_unit_and_a_zero_layer():
+    model = models.mlp()
+    dense = model.layers[0]
+    dense.kernel.assign(0 * dense.kernel)
+    layer = kr.analyze(model).layers[0]
+    assert (layer.n_f, layer.n_r) == (1, 15)
+    assert np.isfinite(
+        [layer.mean_similarity, layer.effective_rank, layer.stable_rank]
+    ).all()
