@@ -63,7 +63,9 @@ def train(model, data, epochs, rate):
     """Fit with a learning rate that falls to zero; prints as it goes."""
     steps = epochs * -(-len(data[0]) // 128)
     model.compile(
-        keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, steps)),
+        keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(rate, steps)
+        ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -105,7 +107,8 @@ def open_without_this_package(path, shape):
         "import sys; sys.modules['keras_redundancy'] = None\n"
         "import keras, numpy as np\n"
         f"model = keras.models.load_model({str(path)!r})\n"
-        f"answer = model.predict(np.zeros((1, *{shape}), 'float32'), verbose=0)\n"
+        f"image = np.zeros((1, *{shape}), 'float32')\n"
+        "answer = model.predict(image, verbose=0)\n"
         "print('opened without keras_redundancy:', model.count_params(),"
         " 'parameters, answer of shape', answer.shape)"
     )
@@ -116,7 +119,9 @@ def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--dataset", choices=example_data.NAMES, default="digits")
+    parser.add_argument(
+        "--dataset", choices=example_data.NAMES, default="digits"
+    )
     parser.add_argument("--data", help="folder with NAME.npz files")
     parser.add_argument(
         "--tau", type=float, nargs="+", default=[0.7, 0.5, 0.4, 0.3, 0.2]
@@ -154,7 +159,15 @@ def main():
     print("\nMeasuring latency")
     times = latencies([model, *smaller], test_data[0][0])
     table = [
-        ("-", model.count_params(), kr.flops(model), *times[0], before, None, None)
+        (
+            "-",
+            model.count_params(),
+            kr.flops(model),
+            *times[0],
+            before,
+            None,
+            None,
+        )
     ] + [
         (f"{tau:g}", s.count_params(), kr.flops(s), *t, before, pruned, tuned)
         for (tau, s, pruned, tuned), t in zip(rows, times[1:], strict=True)

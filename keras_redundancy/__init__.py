@@ -1,18 +1,17 @@
 """Measure and remove the redundancy of Keras 3 models.
 
-    import keras_redundancy as kr
+import keras_redundancy as kr
 
-    kr.analyze(model, tau=0.5).render()      # what is redundant
-    print(kr.plan(model, tau=0.9))           # what would go
-    small = kr.prune(model, tau=0.9)         # a smaller, stock Keras model
-    small.save("small.keras")
+kr.analyze(model, tau=0.5).render()      # what is redundant
+print(kr.plan(model, tau=0.9))           # what would go
+small = kr.prune(model, tau=0.9)         # a smaller, stock Keras model
+small.save("small.keras")
 """
 
+from keras_redundancy._version import __version__ as __version__
 from keras_redundancy.channels import trace as trace
 from keras_redundancy.clustering import cluster_filters as cluster_filters
 from keras_redundancy.flops import flops as flops
 from keras_redundancy.pruning import plan as plan
 from keras_redundancy.pruning import prune as prune
 from keras_redundancy.report import analyze as analyze
-
-from keras_redundancy._version import __version__ as __version__

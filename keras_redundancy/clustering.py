@@ -8,16 +8,17 @@ block, without ever holding all similarities.
 """
 
 import numbers
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import squareform
 
 from keras_redundancy import agglomeration
 from keras_redundancy.agglomeration import (
     cut_by_chain,
     cut_by_means,
     cut_components,
+    cut_condensed,
     cut_dendrogram,
     find_components,
     find_components_at_once,
@@ -40,6 +41,8 @@ TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 # 5e-7 for most filters and about 1e-5 for constant ones.
 DOUBLE_ABOVE = 1 - 1e-4
 SLACK = 3e-5
+# Similar pairs per unit above which a layer is cut without its components.
+PAIRS_PER_UNIT = 2
 
 
 def cluster_filters(
@@ -82,41 +85,6 @@ def cluster_filters(
     return _cluster(as_kernel_matrix(W), tau, linkage)
 
 
-def cluster_many(
-    matrices: Sequence[ArrayLike],
-    tau: float | Sequence[float],
-    linkage: str = "average",
-) -> list[NDArray[np.intp]]:
-    """`cluster_filters` for several layers, checked before any is compared.
-
-    Args:
-        matrices: kernel matrices, each of shape ``(z, n)`` with its own
-            ``z`` and ``n``.
-        tau: similarity in (0, 1], one for all or one for each matrix.
-        linkage: "average", "complete" or "single".
-
-    Returns:
-        The result of `cluster_filters` for each matrix, in their order.
-
-    Raises:
-        TypeError: as `cluster_filters`.
-        ValueError: as `cluster_filters`; if `tau` has another length than
-            `matrices`.
-    """
-    checked = [
-        as_kernel_matrix(matrix, f"matrices[{index}]")
-        for index, matrix in enumerate(matrices)
-    ]
-    taus = _checked_taus(tau, len(checked))
-    _check_linkage(linkage)
-    # One by one: threads that overlap one layer's product with another's
-    # dendrogram are slower, as BLAS keeps all cores and waits for the last.
-    return [
-        _cluster(matrix, value, linkage)
-        for matrix, value in zip(checked, taus, strict=True)
-    ]
-
-
 def _cluster(matrix: NDArray, tau: float, linkage: str) -> NDArray[np.intp]:
     """`cluster_filters` for checked arguments."""
     n = matrix.shape[1]
@@ -129,12 +97,17 @@ def _cluster(matrix: NDArray, tau: float, linkage: str) -> NDArray[np.intp]:
     tolerance = SLACK if in_double else TOLERANCE[matrix.dtype.name]
     # A tau under the tolerance must still ask for more than a right angle.
     threshold = tau - min(tolerance, tau / 2)
+    labels = np.full(n, -1)
+    if not (is_wide or in_double or linkage == "single"):
+        whole = _cut_whole(compared, threshold, linkage)
+        if whole is not None:
+            labels[used] = whole
+            return _in_order_of_appearance(labels)
     if is_wide:
         blocks = similarity_blocks(compared)
         component, degree = find_components(blocks, len(used), threshold)
     else:
         component, degree = find_components_at_once(compared, threshold)
-    labels = np.full(n, n)
     labels[used] = component
     close = used[degree > 1]
     if in_double and len(close):
@@ -145,6 +118,23 @@ def _cluster(matrix: NDArray, tau: float, linkage: str) -> NDArray[np.intp]:
         cut = _cut_wide if is_wide else _cut_dense
         labels[used] = cut(compared, component, degree, threshold, linkage)
     return _in_order_of_appearance(labels)
+
+
+def _cut_whole(
+    similarity: NDArray, threshold: float, linkage: str
+) -> NDArray[np.intp] | None:
+    """Labels ``(m,)`` without components; None where few pairs are similar.
+
+    Where many pairs reach the threshold, finding components takes longer
+    than they save.
+    """
+    pairs = squareform(similarity, checks=False)
+    similar = np.count_nonzero(pairs >= threshold)
+    if similar <= PAIRS_PER_UNIT * len(similarity):
+        return None
+    if similar == len(pairs):
+        return np.zeros(len(similarity), np.intp)
+    return cut_condensed(pairs, threshold, linkage)
 
 
 def _cut_dense(
@@ -176,7 +166,7 @@ def _cut_wide(
 
     def cut(units: NDArray[np.intp]) -> NDArray[np.intp]:
         part = filters[units]
-        if len(units) <= agglomeration.SCIPY_UNITS:
+        if len(units) <= agglomeration.LINKAGE_UNITS:
             return cut_dendrogram(part @ part.T, threshold, linkage)
         if linkage == "complete":
             sizes = np.ones(len(units))
@@ -211,18 +201,6 @@ def _checked_tau(tau: float) -> float:
             "Pass a number in (0, 1], e.g. 0.9."
         )
     return value
-
-
-def _checked_taus(tau: float | Sequence[float], count: int) -> list[float]:
-    """One checked tau for each of `count` matrices."""
-    if not isinstance(tau, (Sequence, np.ndarray)) or isinstance(tau, str):
-        return [_checked_tau(tau)] * count
-    if np.ndim(tau) != 1 or len(tau) != count:
-        raise ValueError(
-            f"tau has shape {np.shape(tau)}, but there are {count} matrices. "
-            "Pass one tau for all of them, or a list with one for each."
-        )
-    return [_checked_tau(value) for value in tau]
 
 
 def _check_linkage(linkage: str) -> None:

@@ -37,6 +37,7 @@ def cosine_similarity(W: ArrayLike) -> NDArray:
             infinity.
     """
     similarity, is_zero = cosine_and_zeros(as_kernel_matrix(W))
+    similarity = np.minimum(similarity, similarity.T)
     np.clip(similarity, -1, 1, out=similarity)
     zeros = np.flatnonzero(is_zero)
     similarity[np.ix_(zeros, zeros)] = 1
@@ -123,8 +124,9 @@ def cosine_and_zeros(matrix: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
 
     Returns:
         ``(similarity, is_zero)`` of shapes ``(n, n)`` and ``(n,)``. Unlike in
-        `cosine_similarity`, rounding is left as it is (the diagonal is 1 up
-        to rounding) and rows and columns of zero filters are 0.
+        `cosine_similarity`, rounding is left as it is (the matrix is
+        symmetric, and its diagonal 1, up to rounding) and the rows and
+        columns of zero filters are 0.
 
     Raises:
         ValueError: if `matrix` holds NaN or infinity.
@@ -138,8 +140,8 @@ def cosine_and_zeros(matrix: NDArray) -> tuple[NDArray, NDArray[np.bool_]]:
             similarity = _gram(_rescaled(matrix))
             squares = similarity.diagonal().copy()
     scale = _inverse_norms(squares, is_zero)
-    # One symmetric factor: two in turn would round unsymmetrically.
-    similarity *= np.multiply.outer(scale, scale)
+    similarity *= scale[:, None]
+    similarity *= scale
     return similarity, is_zero
 
 

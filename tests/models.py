@@ -197,7 +197,9 @@ def copy_units(space, sources, targets, scale=1.0):
             continue
         variable, axis = place.on.variable, place.on.axis
         value = np.moveaxis(numpy(variable), axis, 0)
-        value[place.positions[targets]] = scale * value[place.positions[sources]]
+        value[place.positions[targets]] = (
+            scale * value[place.positions[sources]]
+        )
         variable.assign(np.moveaxis(value, 0, axis))
 
 

@@ -51,9 +51,7 @@ def test_names_that_match_no_layer(option, name):
 
 @pytest.mark.parametrize("option", ["layers", "skip"])
 def test_layers_of_a_wrong_type(option):
-    text = message(
-        TypeError, lambda: kr.plan(models.mlp(), 0.5, **{option: 3})
-    )
+    text = message(TypeError, lambda: kr.plan(models.mlp(), 0.5, **{option: 3}))
     assert "3" in text
     assert option in text
 

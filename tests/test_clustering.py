@@ -9,7 +9,7 @@ from scipy.cluster.hierarchy import linkage as scipy_linkage
 from scipy.spatial.distance import pdist
 
 from keras_redundancy import agglomeration, clustering, similarity
-from keras_redundancy.clustering import cluster_filters, cluster_many
+from keras_redundancy.clustering import cluster_filters
 
 LINKAGES = ["average", "complete", "single"]
 REPRODUCIBLE = settings(deadline=None, derandomize=True, max_examples=60)
@@ -61,7 +61,7 @@ def lower_limits(monkeypatch):
 
     def lower(dense=1, scipy_units=1, chain_units=0, block=64, shared=4):
         monkeypatch.setattr(clustering, "DENSE_UNITS", dense)
-        monkeypatch.setattr(agglomeration, "SCIPY_UNITS", scipy_units)
+        monkeypatch.setattr(agglomeration, "LINKAGE_UNITS", scipy_units)
         size = chain_units**2 * 8
         monkeypatch.setattr(agglomeration, "CHAIN_BYTES", size)
         monkeypatch.setattr(agglomeration, "UNITS_PER_CALL", shared)
@@ -187,7 +187,7 @@ def test_ties_are_broken_validly(linkage, between, seed, z, n, tau, is_wide):
     with pytest.MonkeyPatch.context() as patch:
         if is_wide:
             patch.setattr(clustering, "DENSE_UNITS", 1)
-            patch.setattr(agglomeration, "SCIPY_UNITS", 1)
+            patch.setattr(agglomeration, "LINKAGE_UNITS", 1)
             patch.setattr(agglomeration, "CHAIN_BYTES", 8 * 9)
         labels = cluster_filters(W, tau, linkage)
     S = similarity.cosine_similarity(W)
@@ -292,34 +292,6 @@ def test_star_of_filters_in_rounds(lower_limits):
         assert labels.tolist() == scipy_clusters(W, tau, "average")
 
 
-@given(seed=st.integers(0, 2**32 - 1), tau=st.floats(0.02, 1))
-@settings(REPRODUCIBLE, max_examples=20)
-def test_many_layers_cluster_like_one_by_one(seed, tau):
-    rng = np.random.default_rng(seed)
-    shapes = [(5, 30), (1, 1), (9, 200), (300, 40), (7, 1)]
-    matrices = [filters_around_centres(rng, *s, np.float32) for s in shapes]
-    taus = [tau, 1, 0.5, tau, 0.3]
-    for linkage in LINKAGES:
-        for many in (tau, taus, tuple(taus), np.array(taus)):
-            found = cluster_many(matrices, many, linkage)
-            for W, labels, one in zip(
-                matrices, found, np.broadcast_to(many, 5), strict=True
-            ):
-                expected = cluster_filters(W, one, linkage)
-                np.testing.assert_array_equal(labels, expected)
-    assert cluster_many([], tau) == []
-
-
-def test_wide_layers_among_many(monkeypatch):
-    rng = np.random.default_rng(0)
-    matrices = [filters_around_centres(rng, 20, n) for n in (9, 80, 30)]
-    expected = cluster_many(matrices, 0.6)
-    monkeypatch.setattr(clustering, "DENSE_UNITS", 40)
-    wide = cluster_many(matrices, 0.6)
-    for labels, others in zip(expected, wide, strict=True):
-        np.testing.assert_array_equal(labels, others)
-
-
 def test_smallest_layers():
     assert cluster_filters([[2.0]], 0.5).tolist() == [0]
     assert cluster_filters([[0.0]], 0.5).tolist() == [0]
@@ -343,7 +315,6 @@ def test_kernel_is_not_modified(lower_limits, tau):
     W = filters_around_centres(np.random.default_rng(0), 10, 30, np.float32)
     before = W.copy()
     cluster_filters(W, tau)
-    cluster_many([W, W], tau)
     lower_limits()
     cluster_filters(W, tau)
     np.testing.assert_array_equal(W, before)
@@ -353,8 +324,6 @@ def test_kernel_is_not_modified(lower_limits, tau):
 def test_tau_out_of_range_is_refused(tau):
     with pytest.raises(ValueError, match=r"\(0, 1\]"):
         cluster_filters(np.eye(2), tau)
-    with pytest.raises(ValueError, match=r"\(0, 1\]"):
-        cluster_many([np.eye(2)], [tau])
 
 
 @pytest.mark.parametrize("tau", [True, np.True_, "0.9", None, 1j, [0.9]])
@@ -368,8 +337,6 @@ def test_unknown_linkage_is_refused(linkage):
     message = "'average', 'complete', 'single'"
     with pytest.raises(ValueError, match=message):
         cluster_filters(np.eye(2), 0.9, linkage)
-    with pytest.raises(ValueError, match=message):
-        cluster_many([np.eye(2)], 0.9, linkage)
 
 
 @pytest.mark.parametrize("is_wide", [False, True])
@@ -383,11 +350,9 @@ def test_broken_filters_are_named(lower_limits, is_wide):
 
 
 def test_wrong_matrices_are_named():
-    with pytest.raises(ValueError, match=r"matrices\[1\] has shape"):
-        cluster_many([np.eye(2), np.ones(3)], 0.9)
+    with pytest.raises(ValueError, match=r"W has shape \(3,\)"):
+        cluster_filters(np.ones(3), 0.9)
     with pytest.raises(TypeError, match=r"W has dtype <U1"):
         cluster_filters([["a"]], 0.9)
     with pytest.raises(ValueError, match="nothing to compare"):
         cluster_filters(np.ones((3, 0)), 0.9)
-    with pytest.raises(ValueError, match="there are 2 matrices"):
-        cluster_many([np.eye(2)] * 2, [0.9])

@@ -30,9 +30,9 @@ def test_exactly_the_planted_copies_go(drawn, head, seed):
     planted = models.plant(model, seed, spaces=spaces)
     copied = [models.numpy(v) for v in model.variables]
     plan = kr.plan(model, tau=0.9999)
-    assert [len(d.selection.removed) for d in plan.decisions if not d.reason] == [
-        int(0.3 * space.size) for space in spaces
-    ]
+    assert [
+        len(d.selection.removed) for d in plan.decisions if not d.reason
+    ] == [int(0.3 * space.size) for space in spaces]
     small = plan.apply()
     models.assert_same_function(model, small)
     for value, variable in zip(copied, model.variables, strict=True):

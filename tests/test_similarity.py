@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keras_redundancy import similarity
 from keras_redundancy.similarity import (
@@ -186,3 +188,22 @@ def test_what_is_no_kernel_matrix_is_refused(W, error, words):
 def test_wrong_kept_units_are_refused(kept, error, words):
     with pytest.raises(error, match=words):
         assign_to_nearest(np.eye(3), kept)
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 40))
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_summary_is_that_of_all_pairs(seed, n):
+    rng = np.random.default_rng(seed)
+    W = rng.normal(size=(rng.integers(1, 9), n))
+    W[:, rng.random(n) < 0.2] = 0
+    pairs = similarity.cosine_similarity(W)[np.triu_indices(n, 1)]
+    zero = ~W.any(axis=0)
+    both_zero = np.logical_and.outer(zero, zero)[np.triu_indices(n, 1)]
+    pairs[both_zero] = 0
+    mean, largest = similarity.similarity_summary(W)
+    assert mean == pytest.approx(pairs.mean(), abs=1e-12)
+    assert largest == pytest.approx(pairs.max(), abs=1e-12)
+
+
+def test_summary_of_a_single_unit_is_empty():
+    assert similarity.similarity_summary(np.ones((3, 1))) == (None, None)

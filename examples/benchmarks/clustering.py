@@ -1,6 +1,6 @@
 """What does clustering the filters of VGG-16 cost?
 
-Times `cluster_many` on kernel matrices of the shapes of VGG-16's 13
+Times `cluster_filters` on kernel matrices of the shapes of VGG-16's 13
 convolutions, against the bare products ``W.T @ W`` that any comparison of all
 pairs needs, and against SciPy's own route (`pdist`, `linkage`, `fcluster`).
 Checks that the clusters are SciPy's.
@@ -18,7 +18,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
-from keras_redundancy.clustering import cluster_many
+from keras_redundancy.clustering import cluster_filters
 
 VGG16_SHAPES = [
     (27, 64),
@@ -75,6 +75,10 @@ def products(matrices: list[np.ndarray]) -> None:
         matrix.T @ matrix
 
 
+def clusters_of(matrices: list[np.ndarray], tau: float) -> list[np.ndarray]:
+    return [cluster_filters(matrix, tau) for matrix in matrices]
+
+
 def seconds(task: Callable) -> float:
     start = time.perf_counter()
     task()
@@ -101,13 +105,13 @@ def report_kind(kind: str, repeats: int) -> list[float]:
     print(f"\n{kind}: SciPy {scipy_time * 1e3:.0f} ms", flush=True)
     print("      tau  clusters  products      ours  ratio  vs SciPy  same")
     for tau in TAUS:
-        labels = cluster_many(matrices, tau)
+        labels = clusters_of(matrices, tau)
         cuts = [fcluster(tree, 1 - tau, "distance") for tree in trees]
         same = all(map(are_same, labels, cuts))
         bare, ours = [], []
         for _ in range(repeats):
             bare.append(seconds(lambda: products(matrices)))
-            ours.append(seconds(lambda tau=tau: cluster_many(matrices, tau)))
+            ours.append(seconds(lambda tau=tau: clusters_of(matrices, tau)))
         bare_median, median = statistics.median(bare), statistics.median(ours)
         ratios.append(median / bare_median)
         clusters = sum(len(set(found)) for found in labels)

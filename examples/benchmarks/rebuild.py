@@ -55,11 +55,10 @@ def main():
                 runs.append(times)
                 print(f"{name}, tau {tau:g}: {repeat + 1}/{args.repeats}")
             runs = np.array(runs)
-            ratio = np.median(runs[:, 1:].sum(axis=1) / runs[:, 0])
+            ratio = float(np.median(runs[:, 1:].sum(axis=1) / runs[:, 0]))
             removed = 100 * (1 - after / before)
             rows.append(
-                (name, tau, removed, *map(float, np.median(runs, axis=0)))
-                + (float(ratio),)
+                (name, tau, removed, *np.median(runs, axis=0).tolist(), ratio)
             )
     header = ("model", "tau", "params cut, %", "clone_model, s", "trace, s")
     header += ("plan, s", "apply, s", "ours / clone_model")

@@ -1,6 +1,7 @@
 """The result of a trace: which channels live where, and go together."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 
@@ -216,7 +217,7 @@ def _spaces(axes, reasons):
     order = np.lexsort((entries.feature, entries.group, space))
     bounds = np.flatnonzero(np.diff(space[order], prepend=-1, append=-2))
     spaces = []
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in itertools.pairwise(bounds):
         selected = order[start:end]
         reason = texts[numbers[entries.group[selected[0]]]]
         spaces.append(_space(axes, entries, selected, reason))

@@ -15,13 +15,32 @@ from keras_redundancy import _keras_internals as internals
 from keras_redundancy.channels.labels import Channels
 
 ELEMENTWISE = {
-    getattr(activations, name)
-    for name in (
-        "celu elu exponential gelu hard_shrink hard_sigmoid hard_silu "
-        "hard_tanh leaky_relu linear log_sigmoid mish relu relu6 selu "
-        "sigmoid silu soft_shrink softplus softsign sparse_plus "
-        "sparse_sigmoid squareplus tanh tanh_shrink threshold"
-    ).split()
+    activations.celu,
+    activations.elu,
+    activations.exponential,
+    activations.gelu,
+    activations.hard_shrink,
+    activations.hard_sigmoid,
+    activations.hard_silu,
+    activations.hard_tanh,
+    activations.leaky_relu,
+    activations.linear,
+    activations.log_sigmoid,
+    activations.mish,
+    activations.relu,
+    activations.relu6,
+    activations.selu,
+    activations.sigmoid,
+    activations.silu,
+    activations.soft_shrink,
+    activations.softplus,
+    activations.softsign,
+    activations.sparse_plus,
+    activations.sparse_sigmoid,
+    activations.squareplus,
+    activations.tanh,
+    activations.tanh_shrink,
+    activations.threshold,
 }
 HOMOGENEOUS = {activations.linear, activations.relu, activations.leaky_relu}
 ACROSS_CHANNELS = {

@@ -166,9 +166,7 @@ def _gains(graph, value):
     for step in graph.steps:
         match step:
             case Filtered(ids, kernel, axis):
-                others = tuple(
-                    i for i in range(len(kernel.shape)) if i != axis
-                )
+                others = tuple(i for i in range(len(kernel.shape)) if i != axis)
                 squares = np.square(value(kernel)).sum(axis=others)
                 gain[ids] = np.sqrt(squares)
             case Normalized(ids, source, gamma, variance, epsilon):

@@ -106,9 +106,7 @@ def compare(space, tau: float, linkage: str) -> Comparison:
     labels = cluster_filters(filters, tau, linkage)
     zero = np.flatnonzero(norms == 0)
     if len(zero) > 1:
-        _, alike = np.unique(
-            _carried(space, zero), axis=0, return_inverse=True
-        )
+        _, alike = np.unique(_carried(space, zero), axis=0, return_inverse=True)
         labels[zero] = labels.max() + 1 + alike.reshape(-1)
     return Comparison(filters, norms, labels)
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -28,7 +27,6 @@ from keras_redundancy.pruning.selection import (
 from keras_redundancy.tables import render_table
 
 ABSORBERS = ("merge", "drop")
-THREADS = 2
 
 LEFT_OUT = "{names} left out by layers=, skip= or tau="
 COUPLED = "coupled with {names}, left out by layers=, skip= or tau="
@@ -85,9 +83,7 @@ class Plan:
         before = self.graph.model.count_params()
         kernels = {id(a.variable): a.variable for a in self.graph.axes}
         size_of = self._size_after()
-        saved = sum(
-            math.prod(v.shape) - size_of(v) for v in kernels.values()
-        )
+        saved = sum(math.prod(v.shape) - size_of(v) for v in kernels.values())
         return before, before - saved
 
     @property
@@ -155,8 +151,7 @@ class Plan:
             for decision in self.decisions
         ]
         rows += [
-            (name, *[None] * 5, reason)
-            for name, reason in self.graph.untouched
+            (name, *[None] * 5, reason) for name, reason in self.graph.untouched
         ]
         title = f"Plan for {self.graph.model.name!r}"
         header = ("written by", "tau", "n", "n_f", "kept", "removed", "why not")
@@ -248,10 +243,7 @@ def plan(
         chosen = SELECTORS[select](units, width, keep, rng)
         return Decision(space, taus[number], clusters, chosen, None)
 
-    # One space's matrix product, which leaves the interpreter free, overlaps
-    # with another's linkage, which does not.
-    with ThreadPoolExecutor(THREADS) as pool:
-        decisions = tuple(pool.map(decide, range(len(spaces))))
+    decisions = tuple(decide(number) for number in range(len(spaces)))
     return Plan(graph, decisions, keep, absorb)
 
 
