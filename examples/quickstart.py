@@ -116,6 +116,7 @@ def open_without_this_package(path, shape):
 
 
 def arguments():
+    """The arguments, and the data that they name."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -130,13 +131,16 @@ def arguments():
     parser.add_argument("--tune", type=int, help="epochs to fine-tune for")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("small.keras"))
-    return parser.parse_args()
+    args = parser.parse_args()
+    try:
+        return args, example_data.load(args.dataset, args.data)
+    except FileNotFoundError as error:
+        parser.error(str(error))
 
 
 def main():
-    args = arguments()
+    args, (train_data, test_data) = arguments()
     keras.utils.set_random_seed(args.seed)
-    train_data, test_data = example_data.load(args.dataset, args.data)
     shape = train_data[0].shape[1:]
     epochs = args.epochs or EPOCHS[args.dataset]
     tune = args.tune or max(1, epochs // 5)

@@ -80,7 +80,7 @@ def cluster_filters(
         ValueError: if `W` is not a matrix, is empty, or holds NaN or
             infinity; if `tau` is out of range; if `linkage` is unknown.
     """
-    tau = _checked_tau(tau)
+    tau = check_tau(tau)
     _check_linkage(linkage)
     return _cluster(as_kernel_matrix(W), tau, linkage)
 
@@ -186,19 +186,29 @@ def _in_order_of_appearance(labels: NDArray[np.intp]) -> NDArray[np.intp]:
     return rank[inverse]
 
 
-def _checked_tau(tau: float) -> float:
-    """`tau` as a float in (0, 1]."""
+def check_tau(tau: object, where: str = "tau") -> float:
+    """`tau` as a float in (0, 1].
+
+    Args:
+        tau: a number.
+        where: what to call it in a message.
+
+    Raises:
+        TypeError: it is no real number.
+        ValueError: it is NaN or out of range.
+    """
     if isinstance(tau, (bool, np.bool_)) or not isinstance(tau, numbers.Real):
         raise TypeError(
-            f"tau is {tau!r}, but it is the cosine similarity above which "
-            "units count as redundant. Pass a number in (0, 1], e.g. 0.9."
+            f"{where} is {tau!r} ({type(tau).__name__}), but it is the cosine "
+            "similarity above which units count as redundant. Pass a number "
+            "in (0, 1], e.g. 0.9."
         )
     value = float(tau)
     if not 0 < value <= 1:
         raise ValueError(
-            f"tau is {tau!r}, but it is a cosine similarity, and units that "
-            "are no more similar than at a right angle are not redundant. "
-            "Pass a number in (0, 1], e.g. 0.9."
+            f"{where} is {tau!r}, but it is the cosine similarity above which "
+            "units count as redundant. Pass a number in (0, 1]: 1 finds only "
+            "units with parallel filters, less finds more."
         )
     return value
 

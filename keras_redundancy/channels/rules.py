@@ -197,21 +197,18 @@ def _bent(operation, call):
 
 
 def _unchanged(operation, call):
-    """Every channel on its own, and f(s x) = s f(x) for s > 0."""
+    """Every channel on its own; at inference f(s x) = s f(x) for s > 0."""
     return call.inputs[0]
 
 
-for _class in (
-    layers.AlphaDropout,
-    layers.ELU,
-    layers.GaussianNoise,
-    *internals.ELEMENTWISE_OPERATIONS,
-):
+for _class in (layers.ELU, *internals.ELEMENTWISE_OPERATIONS):
     rule.register(_class)(_bent)
 
 for _class in (
     layers.ActivityRegularization,
+    layers.AlphaDropout,
     layers.GaussianDropout,
+    layers.GaussianNoise,
     layers.Identity,
     layers.LeakyReLU,
     *internals.HOMOGENEOUS_OPERATIONS,

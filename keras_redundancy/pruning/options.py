@@ -1,9 +1,9 @@
 """What a caller asks for: thresholds, layers and options, checked."""
 
-import math
 import re
 from collections.abc import Callable, Mapping
-from numbers import Real
+
+from keras_redundancy.clustering import check_tau
 
 Tau = float | Mapping[str, float] | Callable[[object], float | None]
 Layers = None | str | list[str] | Callable[[object], bool]
@@ -24,28 +24,6 @@ def check_count(name: str, value) -> None:
         raise ValueError(
             f"{name} must be an integer of at least 1, but received {value!r}."
         )
-
-
-def check_tau(value, where: str = "tau") -> float:
-    """`value` as a float in (0, 1].
-
-    Raises:
-        TypeError: it is no number.
-        ValueError: it is NaN or outside (0, 1].
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(
-            f"{where} must be a number in (0, 1], but received {value!r} "
-            f"({type(value).__name__}). It is the cosine similarity above "
-            "which units count as redundant, such as 0.9."
-        )
-    if math.isnan(value) or not 0 < value <= 1:
-        raise ValueError(
-            f"{where} must be in (0, 1], but received {value!r}. It is the "
-            "cosine similarity above which units count as redundant: 1 "
-            "removes exact duplicates only, smaller values remove more."
-        )
-    return float(value)
 
 
 def taus_by_layer(tau: Tau, layers: list) -> dict[int, float | None]:

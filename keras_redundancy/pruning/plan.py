@@ -189,7 +189,7 @@ def plan(
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
         tau: the cosine similarity, in (0, 1], above which units count as
-            redundant; 1 means exact duplicates, up to float rounding. A
+            redundant; 1 means parallel filters, up to float rounding. A
             number for all layers; a mapping from layer names or regular
             expressions to numbers, which leaves all other layers alone; or a
             callable that takes a layer and returns a number or None. Where

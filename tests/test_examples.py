@@ -1,0 +1,81 @@
+"""The example scripts run as a user runs them: as processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(tmp_path, *arguments, **variables):
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path} | variables,
+    )
+
+
+def test_quickstart(tmp_path):
+    done = run(
+        tmp_path,
+        ROOT / "examples/quickstart.py",
+        *("--epochs", 1, "--tune", 1, "--tau", 0.5, 0.2),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Redundancy of 'quickstart'" in done.stdout
+    header = next(x for x in done.stdout.splitlines() if "fine-tuned" in x)
+    assert header.split()[:2] == ["tau", "params"]
+    assert "opened without keras_redundancy" in done.stdout
+    assert (tmp_path / "small.keras").exists()
+
+
+def test_quickstart_reads_a_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "mnist.npz",
+        x_train=rng.integers(0, 256, (64, 28, 28), "uint8"),
+        y_train=rng.integers(0, 10, 64, "uint8"),
+        x_test=rng.integers(0, 256, (32, 28, 28), "uint8"),
+        y_test=rng.integers(0, 10, 32, "uint8"),
+    )
+    done = run(
+        tmp_path,
+        ROOT / "examples/quickstart.py",
+        *("--dataset", "mnist", "--epochs", 1, "--tau", 0.5),
+        KERAS_REDUNDANCY_DATA=str(tmp_path),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Training on 64 images of mnist" in done.stdout
+
+
+def test_quickstart_names_a_file_that_is_missing(tmp_path):
+    done = run(
+        tmp_path,
+        ROOT / "examples/quickstart.py",
+        *("--dataset", "cifar10", "--data", tmp_path),
+    )
+    assert done.returncode == 2
+    assert "cifar10.npz" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        ("rebuild", ["--repeats", 1, "--tau", 0.9], "ours / clone_model"),
+        ("clustering", ["--quick"], "Time over that of the bare products"),
+        ("wide_layers", ["--quick"], "clusters"),
+    ],
+)
+def test_benchmarks(tmp_path, script, arguments, expected):
+    path = ROOT / "examples" / "benchmarks" / f"{script}.py"
+    done = run(tmp_path, path, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout
