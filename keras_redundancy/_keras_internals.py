@@ -13,6 +13,7 @@ import keras
 from keras.src.models.functional import Functional, functional_like_constructor
 from keras.src.ops import nn as nn_operations
 from keras.src.ops import numpy as numpy_operations
+from keras.src.saving.serialization_lib import SafeModeScope
 
 ELEMENTWISE_COMBINATIONS = (
     numpy_operations.Add,
@@ -79,8 +80,15 @@ class Call:
 
 
 def is_model(operation) -> bool:
-    """Whether an operation of a graph is itself a model with a graph."""
-    return isinstance(operation, (Functional, keras.Sequential))
+    """Whether an operation of a graph is itself a model that runs its graph.
+
+    A model with a `call` of its own does something else with it.
+    """
+    if isinstance(operation, keras.Sequential):
+        return type(operation).call is keras.Sequential.call
+    if isinstance(operation, Functional):
+        return type(operation).call is Functional.call
+    return False
 
 
 def graph_of(model):
@@ -90,7 +98,7 @@ def graph_of(model):
         TypeError: `model` is no Keras model, or one without a graph.
         ValueError: `model` is not built yet.
     """
-    if isinstance(model, keras.Sequential):
+    if is_model(model) and isinstance(model, keras.Sequential):
         if isinstance(model._functional, Functional):
             return model._functional
         raise ValueError(
@@ -99,7 +107,7 @@ def graph_of(model):
             "keras.Input(shape) as its first element, call it once on data, "
             "or call model.build(input_shape)."
         )
-    if isinstance(model, Functional):
+    if is_model(model):
         return model
     if isinstance(model, keras.Model):
         raise TypeError(
@@ -161,6 +169,11 @@ def origin(tensor):
     return tensor._keras_history.operation
 
 
+def trusting_own_objects():
+    """A scope in which configs of live objects may hold Python functions."""
+    return SafeModeScope(False)
+
+
 def copy_operation(operation):
     """A copy of an operation without weights, not wired to any graph."""
     clone = copy.copy(operation)
@@ -180,12 +193,15 @@ def flat_layers(model) -> list:
 
 
 def rebuildable_class(model) -> type:
-    """The class to rebuild a functional `model` with.
+    """The class to rebuild `model` with, which may be a plain one.
 
-    A subclass of `keras.Model` that is called as `Class(inputs, outputs)`
-    keeps its class, and with it a custom `train_step`.
+    A subclass that is made like its base, as `Class(inputs, outputs)` or
+    `Class(layers)`, keeps its class, and with it a custom `train_step`.
     """
     cls = type(model)
+    if isinstance(model, keras.Sequential):
+        alike = cls.__init__ is keras.Sequential.__init__
+        return cls if alike else keras.Sequential
     return cls if functional_like_constructor(cls) else keras.Model
 
 

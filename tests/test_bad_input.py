@@ -147,6 +147,26 @@ def test_nan_weights_name_the_layer_and_the_filters():
         assert "1 of its 7 filters (5)" in text
 
 
+def test_nan_in_what_goes_with_the_filters():
+    model = models.residual()
+    variance = model.get_layer("bn1b").moving_variance
+    variance.assign(models.numpy(variance) * [1, 1, np.inf, 1, 1, 1, 1])
+    text = message(ValueError, lambda: kr.plan(model, 0.5))
+    assert "'bn1b'" in text
+    assert "1 of its 7 moving_variance (2)" in text
+
+
+@pytest.mark.parametrize("seed", [-1, "a", 1.5, True])
+def test_seeds_that_are_none(seed):
+    text = message(ValueError, lambda: kr.plan(models.mlp(), 0.5, seed=seed))
+    assert repr(seed) in text
+
+
+def test_an_empty_mapping():
+    text = message(ValueError, lambda: kr.plan(models.mlp(), {}))
+    assert "empty" in text
+
+
 def test_lora_and_quantized_layers_are_refused():
     model = models.mlp()
     model.layers[1].enable_lora(2)

@@ -242,7 +242,12 @@ class _Entries:
     """Every position of every axis: four arrays of one length.
 
     `feature` numbers the triples (axis, key, how often this group had this
-    key before on this axis); it grows with the axis number.
+    key before on this axis); it grows with the axis number. Units with the
+    same features live in the same places, and feature by feature their
+    positions correspond: with the axis of a kernel that reads the
+    concatenation of a, b and a, each unit of a has the two features (axis, a,
+    0) and (axis, a, 1). Which of the two is which does not matter, since
+    positions with one key hold the same value, and what reads it is summed.
     """
 
     group: np.ndarray

@@ -2,7 +2,7 @@
 
 A rule takes the operation and its `CallTrace`, and returns the labels of what
 comes out. Rules are looked up by class, so subclasses inherit them, unless
-they override `call`: the rule was written for the `call` of its own class.
+they override what the class computes: the rule was written for that.
 """
 
 import functools
@@ -50,10 +50,21 @@ ACROSS_CHANNELS = {
     activations.glu,
 }
 
+# What a subclass may redefine and still compute the same.
+HARMLESS = {
+    "build",
+    "build_from_config",
+    "compute_output_shape",
+    "compute_output_spec",
+    "from_config",
+    "get_build_config",
+    "get_config",
+}
+
 NO_RULE = "there is no rule for {name} ({kind})"
-OVERRIDES_CALL = (
-    "{name} ({kind}) overrides the call() of {known}, for which the rule "
-    "was written"
+OVERRIDES = (
+    "{name} ({kind}) overrides {what} of {known}, for which the rule was "
+    "written"
 )
 OPEN_CHANNELS = "{name} ({kind}) reads a tensor with an open channel size"
 MIXES = "{name} ({kind}) mixes the channels ({what})"
@@ -79,12 +90,26 @@ def apply_rule(operation, call):
     """Labels of what a call returns, by the rule for the operation's class."""
     kind = type(operation)
     known = next(cls for cls in kind.__mro__ if cls in rule.registry)
-    if known is not object and kind.call is not known.call:
-        return _opaque(call, OVERRIDES_CALL, known=known.__name__)
+    what = _overridden(kind, known)
+    if what and known is not object:
+        return _opaque(call, OVERRIDES, what=what, known=known.__name__)
     for x, tensor in zip(call.inputs, call.tensors, strict=True):
         if len(tensor.shape) < 2 or tensor.shape[x.axis] is None:
             return _opaque(call, OPEN_CHANNELS)
     return rule.dispatch(kind)(operation, call)
+
+
+def _overridden(kind, known):
+    """Names that a subclass redefines and that can change what is computed."""
+    between = kind.__mro__[: kind.__mro__.index(known)]
+    names = {name for cls in between for name in vars(cls)}
+    return ", ".join(
+        sorted(
+            name
+            for name in names - HARMLESS
+            if hasattr(known, name) and not name.startswith(("__", "_api"))
+        )
+    )
 
 
 def _opaque(call, reason, **words):
@@ -156,6 +181,9 @@ def _batch_normalization(layer, call):
         return _opaque(call, OTHER_NORMALIZED_AXIS)
     for variable in layer.weights:
         call.carried_by(variable, 0, x.ids)
+    if call.arguments[1].get("training"):
+        # Normalised by the batch: the moving variance says nothing of it.
+        return Channels(call.tied(x.ids), x.axis)
     ids = call.normalized(
         x.ids,
         layer.gamma if layer.scale else None,
@@ -218,9 +246,10 @@ for _class in (
 
 @rule.register(layers.Dropout)
 def _dropout(layer, call):
-    if layer.noise_shape is not None:
+    x = call.inputs[0]
+    if layer.noise_shape and layer.noise_shape[x.axis] not in (None, 1):
         return _opaque(call, NOISE_SHAPE)
-    return call.inputs[0]
+    return x
 
 
 def _spatial(layer, call):
@@ -346,6 +375,8 @@ for _class in internals.ELEMENTWISE_COMBINATIONS:
 def _concatenate(operation, call):
     x = call.inputs[0]
     rank = len(call.tensors[0].shape)
+    if len(call.inputs) < len(call.arguments[0][0]):
+        return _opaque(call, CONSTANT)
     if any(y.axis != x.axis for y in call.inputs):
         return _opaque(call, BROADCASTS)
     if operation.axis % rank == x.axis:

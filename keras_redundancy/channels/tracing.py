@@ -15,7 +15,8 @@ MODEL_INPUT = "it is an input of the model"
 MODEL_OUTPUT = "it is an output of the model"
 OTHER_AXIS = "{name} ({kind}) works on another axis than the channels"
 NESTED_ARGUMENTS = (
-    "{name} (a model) is called with other arguments than its inputs"
+    "{name} (a model) is called with arguments that are not shaped or "
+    "structured like its inputs"
 )
 UNKNOWN_WEIGHTS = (
     "{name} ({kind}) has the weights {weights}, which the rule for "
@@ -40,7 +41,17 @@ class CallTrace:
 
     A rule reads the labels of what goes in (`inputs`), says what they mean to
     the operation's variables and config, and returns the labels of what comes
-    out: one `Channels` or a list of them.
+    out: one `Channels` or a list of them. Which labels to return:
+
+    | what comes out of channel x     | labels                             |
+    |---------------------------------|------------------------------------|
+    | f(x) with f(s x) = s f(x), s > 0 | those that went in                 |
+    | any other function of x alone   | `tied(ids)`                        |
+    | of the x of several inputs      | `tied(ids, other_ids)`             |
+    | x, at one of several places     | `copied(ids)` for each place       |
+    | x, normalised by the layer      | `normalized(ids, ...)`             |
+    | a product with a kernel         | `written_by(kernel, axis)`         |
+    | anything else                   | `opaque(reason)`                   |
 
     Attributes:
         operation: the layer or operation that is called.
@@ -231,7 +242,7 @@ def _run(graph, inputs, input_tensors, recorder):
 
 def _count_input(layer, value, recorder):
     """An inner model's input has a width of its own in its config."""
-    if len(value.ids):
+    if layer.batch_shape[value.axis] is not None:
         path = ("batch_shape", value.axis)
         recorder.widths.append(labels.Width(layer, path, value.ids))
 
@@ -239,7 +250,13 @@ def _count_input(layer, value, recorder):
 def _run_nested(seen, recorder):
     inner = internals.graph_of(seen.operation)
     given = keras.tree.flatten(seen.arguments[0])
-    if len(given) != len(seen.inputs) or len(inner.inputs) != len(given):
+    args, structure = seen.arguments[0], internals.input_structure(inner)
+    alike = len(args) == 1 and len(given) == len(inner.inputs)
+    alike = alike and isinstance(args[0], dict) == isinstance(structure, dict)
+    if not alike or any(
+        len(x.shape) != len(y.shape)
+        for x, y in zip(seen.tensors, inner.inputs, strict=True)
+    ):
         reason = NESTED_ARGUMENTS.format(name=seen.operation.name)
         return seen.opaque(reason), seen.outputs
     return _run(inner, seen.inputs, seen.tensors, recorder)
@@ -250,6 +267,7 @@ def _run_operation(seen, recorder):
     outputs = apply_rule(seen.operation, seen)
     if isinstance(outputs, Channels):
         outputs = [outputs]
+    _require_as_many(outputs, seen)
     layer = seen.operation
     if isinstance(layer, keras.Layer) and len(recorder.accesses) > before:
         known = {id(a.variable) for a in recorder.accesses[before:]}
@@ -261,6 +279,19 @@ def _run_operation(seen, recorder):
             seen.freeze(reason)
             seen.freeze(reason, *(out.ids for out in outputs))
     return outputs
+
+
+def _require_as_many(outputs, seen):
+    """Every channel that comes out has a label: a mistake of a rule if not."""
+    for out, tensor in zip(outputs, seen.outputs, strict=True):
+        size = tensor.shape[out.axis] if tensor.shape else None
+        if len(out.ids) != (size or 0):
+            raise RuntimeError(
+                f"The rule for {seen.kind} gave {len(out.ids)} labels to the "
+                f"{size} channels of {seen.operation.name!r} (shape "
+                f"{tensor.shape}, axis {out.axis}). Leave the layer's class "
+                "out of the model, or correct the rule."
+            )
 
 
 def _refuse_rewritten_weights(layer):

@@ -156,8 +156,12 @@ def _gains(graph, value):
     """The gain of every label: how strongly its channel answers.
 
     A unit's gain is the norm of its filter, times gamma / sqrt(variance +
-    epsilon) of each BatchNormalization behind it. Whatever is not positively
-    homogeneous, or adds several values up, starts anew with a gain of 1.
+    epsilon) of each BatchNormalization behind it. With filters w and 3 w,
+    and gammas 1 and 2 on equal variances, the second channel is 6 times the
+    first behind BatchNormalization and ReLU. A value that no step leads to,
+    since a function that is not positively homogeneous or a sum of several
+    values made it, keeps the gain 1 that all labels start with: what reads
+    it merges unscaled.
 
     Source: the scale of Kim et al., Neuron Merging (2020), which
     for duplicate filters is that of RoyChowdhury et al. (2017), 1.

@@ -36,8 +36,9 @@ def joined_filters(space) -> tuple[np.ndarray, np.ndarray]:
     """The filters of a space's units, and their norms.
 
     With several producers (a residual stream) each unit's filters are
-    normalised producer by producer and stacked, so that the cosine of two
-    columns is the mean of the producers' cosines.
+    stacked, each producer's kernel divided by its Frobenius norm, so that
+    all producers count alike and units are parallel only where they are so
+    in all producers, by the same factor.
 
     Returns:
         The filters, shape (z, units), one per column, and the norms of the
@@ -53,11 +54,12 @@ def joined_filters(space) -> tuple[np.ndarray, np.ndarray]:
     norms = [np.linalg.norm(part, axis=0) for part in parts]
     if len(parts) == 1:
         return parts[0], norms[0]
-    directions = [
-        part / np.where(norm > 0, norm, 1)
-        for part, norm in zip(parts, norms, strict=True)
+    norms = np.stack(norms)
+    totals = np.linalg.norm(norms, axis=1)
+    weighted = [
+        part / (total or 1) for part, total in zip(parts, totals, strict=True)
     ]
-    return np.concatenate(directions), np.linalg.norm(norms, axis=0)
+    return np.concatenate(weighted), np.linalg.norm(norms, axis=0)
 
 
 def _columns(matrix, numbers):
@@ -66,13 +68,14 @@ def _columns(matrix, numbers):
     return matrix[:, numbers]
 
 
-def _require_finite(kernel, layer):
-    bad = np.flatnonzero(~np.isfinite(kernel).all(axis=0))
+def _require_finite(numbers, layer, what="filters"):
+    """`numbers` has a column for each unit of `layer`."""
+    bad = np.flatnonzero(~np.isfinite(numbers).all(axis=0))
     if len(bad):
         shown = ", ".join(map(str, bad[:5])) + (", ..." * (len(bad) > 5))
         raise ValueError(
             f"The layer {layer.name!r} has NaN or infinite weights in "
-            f"{len(bad)} of its {kernel.shape[1]} filters ({shown}): they "
+            f"{len(bad)} of its {numbers.shape[1]} {what} ({shown}): they "
             "cannot be compared. Restore the weights from a checkpoint from "
             "before the training diverged."
         )
@@ -103,6 +106,9 @@ def compare(space, tau: float, linkage: str) -> Comparison:
         ValueError: a kernel holds NaN or infinity.
     """
     filters, norms = joined_filters(space)
+    for place in space.axes_of(Role.CARRIER):
+        variable = place.on.variable
+        _require_finite(read(variable)[None], place.on.layer, variable.name)
     labels = cluster_filters(filters, tau, linkage)
     zero = np.flatnonzero(norms == 0)
     if len(zero) > 1:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from numbers import Integral
 
 from keras_redundancy.clustering import check_tau
 
@@ -11,7 +12,7 @@ Layers = None | str | list[str] | Callable[[object], bool]
 
 def check_option(name: str, value, valid) -> None:
     """Raise ValueError unless `value` is one of `valid`."""
-    if value not in valid:
+    if not isinstance(value, str) or value not in valid:
         listed = ", ".join(repr(v) for v in valid)
         raise ValueError(
             f"{name}={value!r} is not known. Choose one of: {listed}."
@@ -20,10 +21,23 @@ def check_option(name: str, value, valid) -> None:
 
 def check_count(name: str, value) -> None:
     """Raise unless `value` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not _is_integer(value) or value < 1:
         raise ValueError(
             f"{name} must be an integer of at least 1, but received {value!r}."
         )
+
+
+def check_seed(value) -> None:
+    """Raise unless `value` is None or an integer from 0."""
+    if value is not None and (not _is_integer(value) or value < 0):
+        raise ValueError(
+            "seed must be None or an integer that is not negative, but "
+            f"received {value!r}."
+        )
+
+
+def _is_integer(value):
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def taus_by_layer(tau: Tau, layers: list) -> dict[int, float | None]:
@@ -54,6 +68,11 @@ def taus_by_layer(tau: Tau, layers: list) -> dict[int, float | None]:
 
 
 def _taus_of_mapping(tau, layers):
+    if not tau:
+        raise ValueError(
+            "tau is an empty mapping, which would prune nothing. Name layers "
+            "in it, or pass a number for all of them."
+        )
     tests = {}
     for key, value in tau.items():
         where = f"tau[{key!r}]"

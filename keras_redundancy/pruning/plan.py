@@ -15,6 +15,7 @@ from keras_redundancy.pruning.options import (
     Tau,
     check_count,
     check_option,
+    check_seed,
     selected_layers,
     taus_by_layer,
 )
@@ -226,7 +227,7 @@ def plan(
     Networks (2018). Merging: RoyChowdhury, Sharma and Learned-Miller,
     Reducing Duplicate Filters in Deep Neural Networks (2017).
     """
-    _check_options(select, linkage, keep, absorb, round_to, min_units)
+    _check_options(select, linkage, keep, absorb, round_to, min_units, seed)
     graph = trace(model)
     spaces = [space for space in graph.spaces if space.producers]
     taus, reasons = _thresholds(spaces, tau, layers, skip)
@@ -271,13 +272,14 @@ def prune(model, tau: Tau, **options):
     return plan(model, tau, **options).apply()
 
 
-def _check_options(select, linkage, keep, absorb, round_to, min_units):
+def _check_options(select, linkage, keep, absorb, round_to, min_units, seed):
     check_option("select", select, SELECTORS)
     check_option("linkage", linkage, LINKAGES)
     check_option("keep", keep, REPRESENTATIVES)
     check_option("absorb", absorb, ABSORBERS)
     check_count("round_to", round_to)
     check_count("min_units", min_units)
+    check_seed(seed)
     if keep == "mean" and absorb == "drop":
         raise ValueError(
             "keep='mean' does not go with absorb='drop': the mean stands for "

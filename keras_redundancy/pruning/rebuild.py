@@ -1,6 +1,8 @@
 """Build a model like another one, with other sizes and values."""
 
 import copy
+import tempfile
+import types
 import warnings
 
 import keras
@@ -8,23 +10,37 @@ import numpy as np
 
 from keras_redundancy import _keras_internals as internals
 
+REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
+
 
 def require_rebuildable(model) -> None:
-    """Raise unless every layer of `model` can say how it was made.
+    """Raise unless every layer of `model` can be made anew.
 
     Raises:
-        ValueError: a layer has no `get_config`, or one that fails.
+        ValueError: a layer has no `get_config`, or one that fails, or two
+            operations of the graph hold the same variable.
     """
-    for layer in internals.flat_layers(model):
-        if internals.is_model(layer) or isinstance(layer, keras.layers.Lambda):
+    owners = {}
+    for layer in _leaves(model):
+        for variable in layer.weights:
+            other = owners.setdefault(id(variable), layer)
+            if other is not layer:
+                raise ValueError(
+                    f"The layers {other.name!r} and {layer.name!r} share the "
+                    f"variable {variable.path!r}, one of them inside a wrapper "
+                    "or a custom layer. Rebuilt from their configs they would "
+                    "share it no more. Call the inner layer itself in the "
+                    "graph, or give both a layer of their own."
+                )
+        if type(layer) is keras.layers.Lambda:
             continue
         try:
-            layer.get_config()
-        except NotImplementedError as error:
+            _config_of(layer)
+        except REBUILD_ERRORS as error:
             raise ValueError(
                 f"The layer {layer.name!r} ({type(layer).__name__}) cannot be "
-                "rebuilt: it has no get_config(), so its constructor's "
-                "arguments are unknown. Add a get_config() that returns them "
+                f"rebuilt, its get_config() fails: {_first_line(error)} Add a "
+                "get_config() that returns the constructor's arguments "
                 "together with super().get_config()."
             ) from error
 
@@ -43,11 +59,11 @@ def rebuild(model, sizes: dict, values: dict):
         flags and compile arguments of `model`, and a fresh optimizer.
 
     Raises:
-        ValueError: a layer cannot be made from its config.
+        ValueError: a layer cannot be made from its config, or not called.
     """
     builder = _Builder(sizes)
     result = builder.model(model)
-    _copy_trainable(model, builder.made)
+    _copy_trainable(builder.made.values())
     for old, new in builder.made.values():
         if isinstance(old, keras.Layer) and not internals.is_model(old):
             _assign(old, new, values)
@@ -59,7 +75,7 @@ class _Builder:
     """Makes each operation of a graph anew, once per identity.
 
     Attributes:
-        made: {id(old operation): (old, new)}.
+        made: {id(old operation): (old, new)}, inner before outer models.
     """
 
     def __init__(self, sizes):
@@ -75,7 +91,7 @@ class _Builder:
     def _make(self, old):
         if internals.is_model(old):
             return self.model(old)
-        if isinstance(old, keras.layers.Lambda):
+        if type(old) is keras.layers.Lambda:
             return _same_lambda(old)
         if isinstance(old, keras.Layer):
             new = _layer_like(old, self.sizes.get(id(old), {}))
@@ -87,48 +103,92 @@ class _Builder:
     def model(self, old):
         """A new model for `old`, built on new inputs."""
         graph = internals.graph_of(old)
-        inputs = {
+        tensors = {
             id(x): self.operation(internals.origin(x)).output
             for x in graph.inputs
         }
+        cls = internals.rebuildable_class(old)
         if isinstance(old, keras.Sequential):
             layers = [self.operation(layer) for layer in old.layers]
-            new = keras.Sequential([*inputs.values(), *layers], name=old.name)
+            new = cls([*tensors.values(), *layers], name=old.name)
         else:
-            new = self._functional(old, graph, inputs)
+            new = cls(*self._run(graph, tensors), name=old.name)
+        _warn_of_lost_methods(old, new)
         self.made[id(old)] = old, new
         return new
 
-    def _functional(self, old, graph, tensors):
+    def _run(self, graph, tensors):
+        """Call the new operations as the old ones were: inputs, outputs."""
         for call in internals.calls(graph):
             args, kwargs = call.fill_in(tensors)
-            results = self.operation(call.operation)(*args, **kwargs)
-            for x, y in zip(
-                call.outputs, keras.tree.flatten(results), strict=True
-            ):
-                tensors[id(x)] = y
-        inputs, outputs = (
+            new = self.operation(call.operation)
+            try:
+                results = keras.tree.flatten(new(*args, **kwargs))
+            except REBUILD_ERRORS as error:
+                raise ValueError(
+                    f"The layer {call.operation.name!r} "
+                    f"({type(call.operation).__name__}) was rebuilt from its "
+                    f"config and then could not be called: {error}\nIf it has "
+                    "attributes that its constructor does not set, make them "
+                    "arguments of the constructor and of get_config()."
+                ) from error
+            tensors |= zip(map(id, call.outputs), results, strict=True)
+        return [
             keras.tree.map_structure(lambda x: tensors[id(x)], structure)
             for structure in (
                 internals.input_structure(graph),
                 internals.output_structure(graph),
             )
-        )
-        return internals.rebuildable_class(old)(inputs, outputs, name=old.name)
+        ]
+
+
+def _leaves(model):
+    """The layers of the graph, at any depth, that are no models with one."""
+    found = {}
+    for operation in internals.graph_of(model).operations:
+        if internals.is_model(operation):
+            found |= {id(x): x for x in _leaves(operation)}
+        elif isinstance(operation, keras.Layer):
+            found[id(operation)] = operation
+    return list(found.values())
 
 
 def _layer_like(old, sizes):
-    config = copy.deepcopy(old.get_config())
+    """A layer of the same config but for `sizes`, not built yet.
+
+    Initializers would be overwritten, and one that holds an array may not fit
+    any more: the new layer is built with zeros and gets them back after.
+    """
+    config = _config_of(old)
     for path, size in sizes.items():
         _replace(config, path, size)
+    for key in config:
+        if isinstance(vars(old).get(key), keras.Initializer):
+            config[key] = "zeros"
+        elif _is_function(vars(old).get(key)) and key != "function":
+            config[key] = vars(old)[key]
     try:
-        with keras.saving.custom_object_scope(_objects_of(old)):
+        with (
+            internals.trusting_own_objects(),
+            keras.saving.custom_object_scope(_objects_of(old)),
+        ):
             return type(old).from_config(config)
-    except (TypeError, ValueError) as error:
+    except REBUILD_ERRORS as error:
         raise ValueError(
             f"The layer {old.name!r} ({type(old).__name__}) cannot be rebuilt "
-            f"from its get_config(): {error}"
+            f"from its get_config(): {_first_line(error)}"
         ) from error
+
+
+def _config_of(layer):
+    """A copy of the layer's config; Keras warns of functions without names."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*includes a `lambda`")
+        return copy.deepcopy(layer.get_config())
+
+
+def _is_function(value):
+    return isinstance(value, types.FunctionType | types.BuiltinFunctionType)
 
 
 def _replace(config, path, size):
@@ -146,12 +206,16 @@ def _objects_of(layer):
     So a layer with an activation or initializer of the user's own can be
     rebuilt without registering it.
     """
-    found = {}
-    for value in vars(layer).values():
-        if callable(value) and not isinstance(value, keras.Layer):
-            thing = value if hasattr(value, "__name__") else type(value)
-            found[thing.__name__] = thing
-    return found
+    parts = internals.flat_layers(layer)
+    return _by_name(parts) | _by_name(
+        value for part in parts for value in vars(part).values()
+    )
+
+
+def _by_name(objects):
+    """Functions by their names, and the classes of callable objects."""
+    things = (x if hasattr(x, "__name__") else type(x) for x in objects)
+    return {x.__name__: x for x in things if callable(x)}
 
 
 def _same_lambda(old):
@@ -168,7 +232,11 @@ def _same_lambda(old):
 
 
 def _assign(old, new, values):
-    """Give `new` the variables of `old`, or those of `values`."""
+    """Give `new` the initializers of `old`, and its variables or `values`."""
+    for part, its_copy in zip(
+        internals.flat_layers(old), internals.flat_layers(new), strict=False
+    ):
+        _restore_objects(part, its_copy)
     if len(old.variables) != len(new.variables):
         raise ValueError(
             f"The layer {old.name!r} ({type(old).__name__}) has "
@@ -189,37 +257,83 @@ def _assign(old, new, values):
             )
         target.assign(value)
         target.trainable = source.trainable
-    if hasattr(new, "finalize_state"):
-        new.finalize_state()
+    if hasattr(old, "adapt"):
+        _copy_adapted(old, new)
+
+
+def _restore_objects(old, new):
+    """Initializers, and functions that the config gave by name alone."""
+    for key, value in vars(old).items():
+        other = vars(new).get(key)
+        if isinstance(value, keras.Initializer) or (
+            _is_function(value)
+            and _is_function(other)
+            and (value.__module__, value.__qualname__)
+            != (other.__module__, other.__qualname__)
+        ):
+            setattr(new, key, value)
+
+
+def _copy_adapted(old, new):
+    """Preprocessing layers keep tables and bounds beside their variables."""
+    store = {}
+    old.save_own_variables(store)
+    new.load_own_variables(store)
+    if hasattr(old, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
 
 
 def _exact(variable):
     return np.asarray(keras.ops.convert_to_numpy(variable))
 
 
-def _copy_trainable(model, made):
-    """Flags of layers, the outer before the inner: setting one sets all."""
-    for layer in internals.flat_layers(model):
-        if id(layer) in made:
-            made[id(layer)][1].trainable = layer.trainable
+def _copy_trainable(made):
+    """Copy the flags of models, then those of layers: a model sets both."""
+    layers = [pair for pair in made if isinstance(pair[0], keras.Layer)]
+    models = [pair for pair in layers if internals.is_model(pair[0])]
+    leaves = [pair for pair in layers if not internals.is_model(pair[0])]
+    for old, new in [*reversed(models), *leaves]:
+        new.trainable = old.trainable
+
+
+def _warn_of_lost_methods(old, new):
+    if type(new) is type(old):
+        return
+    warnings.warn(
+        f"{type(old).__name__} has a constructor of its own, so the new model "
+        f"is a plain {type(new).__name__}, without other methods that "
+        f"{type(old).__name__} redefines, such as train_step().",
+        stacklevel=2,
+    )
 
 
 def _compile_like(model, result):
     arguments = internals.compile_arguments(model)
     if arguments is None:
         return
-    if internals.compile_is_overridden(model):
-        warnings.warn(
-            f"{type(model).__name__} has a compile() of its own, so the new "
-            "model is not compiled. Call compile() on it before fit().",
-            stacklevel=4,
-        )
-        return
-    result.compile(**keras.tree.map_structure(_fresh, arguments))
+    reason = f"{type(model).__name__} has a compile() of its own"
+    if not internals.compile_is_overridden(model):
+        try:
+            result.compile(**keras.tree.map_structure(_fresh, arguments))
+            return
+        except REBUILD_ERRORS as error:
+            reason = f"an object it was compiled with cannot be copied: {error}"
+    warnings.warn(
+        f"The new model is not compiled, because {reason}. Call compile() on "
+        "it before fit().",
+        stacklevel=4,
+    )
 
 
 def _fresh(value):
-    """A copy of a Keras object without its state; all else as it is."""
-    if hasattr(value, "get_config") and hasattr(type(value), "from_config"):
+    """A copy of an optimizer or metric without its state; all else as is."""
+    if not isinstance(value, keras.Optimizer | keras.Metric):
+        return value
+    with keras.saving.custom_object_scope(_by_name(vars(value).values())):
         return type(value).from_config(value.get_config())
-    return value
+
+
+def _first_line(error) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else ""
