@@ -38,8 +38,8 @@ UNITS_PER_CALL = 128
 # triangle: 0.5 GiB.
 LINKAGE_UNITS = 8192
 # Largest similarity matrix for the nearest-neighbour chain under average
-# linkage: 1 GiB, which is 16,384 units in float32.
-CHAIN_BYTES = 2**30
+# linkage: 0.25 GiB, which is 8,192 units in float32.
+CHAIN_BYTES = 2**28
 
 Labels = NDArray[np.intp]
 

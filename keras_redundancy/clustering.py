@@ -72,7 +72,7 @@ def cluster_filters(
 
     Memory:
         For ``n`` over 4096: a second copy of `W`; in a component of over 8192
-        units at `tau`, also up to 1 GiB with average linkage, or, with
+        units at `tau`, also up to 0.5 GiB with average linkage, or, with
         complete linkage, the similarity matrix of that component.
 
     Raises:

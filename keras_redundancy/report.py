@@ -12,7 +12,7 @@ from keras_redundancy.flops import multiply_adds
 from keras_redundancy.pruning.filters import finite_kernel_matrix
 from keras_redundancy.pruning.options import Tau, check_option, taus_by_layer
 from keras_redundancy.similarity import similarity_summary
-from keras_redundancy.tables import render_table
+from keras_redundancy.tables import Rendered, render_table
 
 COLUMNS = {
     "layer": "layer",
@@ -70,7 +70,7 @@ class LayerReport:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class Report(Rendered):
     """The layers of a model and their redundancy.
 
     Attributes:
@@ -94,12 +94,6 @@ class Report:
     def to_dict(self) -> dict:
         """All figures as plain Python numbers, strings, lists and dicts."""
         return dataclasses.asdict(self) | {"n_r": self.n_r}
-
-    def render(self) -> str:
-        """Print the report as a table and return the text."""
-        text = str(self)
-        print(text)
-        return text
 
     def __str__(self):
         rows = [

@@ -10,6 +10,16 @@ from rich.text import Text
 WIDTH = 160
 
 
+class Rendered:
+    """Something whose `str` is a text to look at."""
+
+    def render(self) -> str:
+        """Print the text and return it."""
+        text = str(self)
+        print(text)
+        return text
+
+
 def render_table(title, header, rows) -> str:
     """A table as text: numbers to the right, None as a dash.
 

@@ -134,7 +134,7 @@ class Plain(layers.Dense):
     [
         (layers.Dense(6, "softmax"), "mixes the channels (softmax)"),
         (layers.Dense(6, lambda x: x), "not known to act"),
-        (Doubled(6), "overrides the call() of Dense"),
+        (Doubled(6), "overrides call of Dense"),
         (Narrowed(6), "has the weights extra"),
         (Plain(6), None),
     ],

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 
 from keras_redundancy.channels.labels import Role
-from keras_redundancy.tables import render_table
+from keras_redundancy.tables import Rendered, render_table
 
 NO_PRODUCER = "no layer that can be made narrower writes it"
 
@@ -80,8 +80,8 @@ class Space:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ChannelGraph:
-    """What `trace(model)` found.
+class ChannelGraph(Rendered):
+    """What `trace(model)` found; `render()` shows its spaces.
 
     Attributes:
         model: the model that was traced.
@@ -116,21 +116,15 @@ class ChannelGraph:
             if getattr(operation, "weights", None)
         ]
 
-    def render(self) -> str:
-        """Print the spaces that some layer writes as a table, return it."""
+    def __str__(self):
         rows = [
             (space.name, space.size, space.frozen or "prunable")
             for space in self.spaces
             if space.producers
         ]
         rows += [(name, None, reason) for name, reason in self.untouched]
-        text = render_table(
-            f"Channels of {self.model.name!r}",
-            ("written by", "units", "state"),
-            rows,
-        )
-        print(text)
-        return text
+        title = f"Channels of {self.model.name!r}"
+        return render_table(title, ("written by", "units", "state"), rows)
 
 
 def build_graph(model, recorder) -> ChannelGraph:

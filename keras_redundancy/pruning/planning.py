@@ -25,7 +25,7 @@ from keras_redundancy.pruning.selection import (
     SELECTORS,
     Selection,
 )
-from keras_redundancy.tables import render_table
+from keras_redundancy.tables import Rendered, render_table
 
 ABSORBERS = ("merge", "drop")
 
@@ -54,10 +54,10 @@ class Decision:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
+class Plan(Rendered):
     """Which units of a model go, and how their consumers make up for it.
 
-    `print(plan)` shows it, `plan.apply()` builds the smaller model.
+    `plan.render()` shows it, `plan.apply()` builds the smaller model.
 
     Attributes:
         graph: the traced model.
@@ -82,9 +82,9 @@ class Plan:
     def parameters(self) -> tuple[int, int]:
         """Parameters of the model before and after."""
         before = self.graph.model.count_params()
-        kernels = {id(a.variable): a.variable for a in self.graph.axes}
+        variables = {id(a.variable): a.variable for a in self.graph.axes}
         size_of = self._size_after()
-        saved = sum(math.prod(v.shape) - size_of(v) for v in kernels.values())
+        saved = sum(math.prod(v.shape) - size_of(v) for v in variables.values())
         return before, before - saved
 
     @property
@@ -131,12 +131,6 @@ class Plan:
             if count < len(width.ids):
                 sizes.setdefault(id(width.layer), {})[width.path] = count
         return rebuild(self.graph.model, sizes, values)
-
-    def render(self) -> str:
-        """Print the plan as a table and return the text."""
-        text = str(self)
-        print(text)
-        return text
 
     def __str__(self):
         rows = [
