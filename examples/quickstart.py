@@ -183,7 +183,8 @@ def main():
     print("\n" + render_table(title, HEADER, table))
 
     smaller[-1].save(args.out)
-    print(f"saved {args.out} ({args.out.stat().st_size / 1e6:.2f} MB)")
+    size = args.out.stat().st_size / 1e6
+    print(f"saved {args.out} ({size:.2f} MB with the optimizer's state)")
     open_without_this_package(args.out, shape)
 
 

@@ -1,5 +1,7 @@
 """Thresholds by layer, layers left out, and what a plan shows."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -91,6 +93,11 @@ def test_a_plan_shows_what_goes_and_why_not(model, capsys):
     assert "it is an output of the model" in text
     before, after = plan.parameters
     assert f"parameters: {before:,} -> {after:,}" in text
+
+
+def test_prune_lists_the_options_of_plan():
+    options = inspect.signature(kr.plan).parameters
+    assert inspect.signature(kr.prune).parameters == options
 
 
 def test_a_plan_can_be_applied_twice(model):

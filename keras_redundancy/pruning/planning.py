@@ -1,6 +1,7 @@
 """Decide what goes, show it, and build the smaller model."""
 
 import dataclasses
+import inspect
 import math
 
 import numpy as np
@@ -264,6 +265,10 @@ def prune(model, tau: Tau, **options):
         small.save("small.keras")
     """
     return plan(model, tau, **options).apply()
+
+
+# So that help(prune) and editors list the options.
+prune.__signature__ = inspect.signature(plan).replace(return_annotation=object)
 
 
 def _check_options(select, linkage, keep, absorb, round_to, min_units, seed):
