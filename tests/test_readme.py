@@ -1,0 +1,48 @@
+"""The code of the README runs as it stands."""
+
+import re
+from pathlib import Path
+
+import keras
+import pytest
+from keras import layers
+
+import keras_redundancy as kr
+from tests import models
+
+README = Path(__file__).parent.parent / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+
+
+def staged():
+    names = ("stem", "stage1_a", "stage1_b", "stage2_a")
+    convolutions = [
+        layers.Conv2D(16, 3, padding="same", activation="relu", name=name)
+        for name in names
+    ]
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            *convolutions,
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(4),
+        ]
+    )
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block(block, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = models.randomized(staged())
+    models.plant(model)
+    names = {"kr": kr, "model": model}
+    exec(block, names)
+    if "small" in names:
+        assert (tmp_path / "small.keras").exists()
+        assert names["small"].count_params() < model.count_params()
+
+
+def test_there_are_blocks_to_run():
+    assert len(BLOCKS) == 2
+    assert "small.save" in BLOCKS[0]
+    assert BLOCKS[1].count("kr.prune") == 4
