@@ -226,7 +226,9 @@ def _are_safe(squares: NDArray, matrix: NDArray) -> bool:
     # norms, too, are multiplied.
     low = limits.tiny / limits.eps * matrix.shape[0]
     high = limits.max * limits.eps
-    return bool(np.all((squares >= low) & (squares <= high)))
+    if squares.size == 0:
+        return True
+    return bool(squares.min() >= low and squares.max() <= high)
 
 
 def _zero_filters(matrix: NDArray, first_unit: int = 0) -> NDArray[np.bool_]:
