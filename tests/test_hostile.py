@@ -228,6 +228,14 @@ def test_a_constant_in_a_concatenation(axis):
     check(head(inputs, x))
 
 
+def test_layers_called_by_keyword():
+    inputs = keras.Input((4, 3))
+    x = layers.Conv1D(8, 1, name="before")(inputs=inputs)
+    x = layers.Concatenate()(inputs=[x, layers.Conv1D(6, 1)(inputs=x)])
+    model = head(inputs, layers.Dense(7)(inputs=x))
+    assert check(model).get_layer("before").filters == 6
+
+
 def test_initializers_that_hold_arrays():
     table = np.arange(48, dtype="float32").reshape(6, 8)
     inputs = keras.Input((6,))

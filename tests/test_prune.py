@@ -216,6 +216,23 @@ def test_round_to_and_min_units():
     models.outputs(rounded.apply(), models.random_inputs(model))
 
 
+def test_rounding_up_keeps_the_units_least_like_their_representatives():
+    model = models.randomized(models.mlp())
+    layer = model.layers[0]
+    kernel = models.numpy(layer.kernel)
+    noise = np.random.default_rng(0).normal(size=(2, 12))
+    kernel[:, 1] = kernel[:, 0]
+    kernel[:, 3] = kernel[:, 2] + 0.02 * noise[0]
+    kernel[:, 5] = kernel[:, 4] + 0.06 * noise[1]
+    layer.kernel.assign(kernel)
+    free, rounded = (
+        kr.plan(model, 0.9, layers="dense", min_units=n).decisions[0].selection
+        for n in (1, 14)
+    )
+    assert free.removed.tolist() == [1, 3, 5]
+    assert rounded.removed.tolist() == [1, 3]
+
+
 def test_merging_loses_less_than_dropping_when_units_are_only_similar():
     model = models.randomized(models.vgg())
     models.plant(model)

@@ -375,7 +375,9 @@ for _class in internals.ELEMENTWISE_COMBINATIONS:
 def _concatenate(operation, call):
     x = call.inputs[0]
     rank = len(call.tensors[0].shape)
-    if len(call.inputs) < len(call.arguments[0][0]):
+    args, kwargs = call.arguments
+    joined = args[0] if args else next(iter(kwargs.values()))
+    if len(call.inputs) < len(joined):
         return _opaque(call, CONSTANT)
     if any(y.axis != x.axis for y in call.inputs):
         return _opaque(call, BROADCASTS)

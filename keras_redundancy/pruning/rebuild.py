@@ -20,18 +20,9 @@ def require_rebuildable(model) -> None:
         ValueError: a layer has no `get_config`, or one that fails, or two
             operations of the graph hold the same variable.
     """
-    owners = {}
-    for layer in _leaves(model):
-        for variable in layer.weights:
-            other = owners.setdefault(id(variable), layer)
-            if other is not layer:
-                raise ValueError(
-                    f"The layers {other.name!r} and {layer.name!r} share the "
-                    f"variable {variable.path!r}, one of them inside a wrapper "
-                    "or a custom layer. Rebuilt from their configs they would "
-                    "share it no more. Call the inner layer itself in the "
-                    "graph, or give both a layer of their own."
-                )
+    leaves = _leaves(model)
+    _require_own_variables(leaves)
+    for layer in leaves:
         if type(layer) is keras.layers.Lambda:
             continue
         try:
@@ -43,6 +34,21 @@ def require_rebuildable(model) -> None:
                 "get_config() that returns the constructor's arguments "
                 "together with super().get_config()."
             ) from error
+
+
+def _require_own_variables(layers):
+    owners = {}
+    for layer in layers:
+        for variable in layer.weights:
+            other = owners.setdefault(id(variable), layer)
+            if other is not layer:
+                raise ValueError(
+                    f"The layers {other.name!r} and {layer.name!r} share the "
+                    f"variable {variable.path!r}, one of them inside a wrapper "
+                    "or a custom layer. Rebuilt from their configs they would "
+                    "share it no more. Call the inner layer itself in the "
+                    "graph, or give both a layer of their own."
+                )
 
 
 def rebuild(model, sizes: dict, values: dict):
