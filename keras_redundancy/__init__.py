@@ -9,9 +9,12 @@ small.save("small.keras")
 """
 
 from keras_redundancy._version import __version__ as __version__
-from keras_redundancy.channels import trace as trace
+from keras_redundancy.channels import (
+    Channels as Channels,
+    register_rule as register_rule,
+    trace as trace,
+)
 from keras_redundancy.clustering import cluster_filters as cluster_filters
 from keras_redundancy.flops import flops as flops
-from keras_redundancy.pruning import plan as plan
-from keras_redundancy.pruning import prune as prune
+from keras_redundancy.pruning import plan as plan, prune as prune
 from keras_redundancy.report import analyze as analyze

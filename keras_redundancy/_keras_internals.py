@@ -10,38 +10,19 @@ import dataclasses
 from typing import Any
 
 import keras
+from keras.src.applications.convnext import LayerScale as LayerScale
+from keras.src.applications.inception_resnet_v2 import (
+    CustomScaleLayer as CustomScaleLayer,
+)
 from keras.src.models.functional import Functional, functional_like_constructor
-from keras.src.ops import nn as nn_operations
-from keras.src.ops import numpy as numpy_operations
+from keras.src.ops import core, image, math, nn, numpy
 from keras.src.saving.serialization_lib import SafeModeScope
 
-ELEMENTWISE_COMBINATIONS = (
-    numpy_operations.Add,
-    numpy_operations.Subtract,
-    numpy_operations.Multiply,
-    numpy_operations.Maximum,
-    numpy_operations.Minimum,
-)
-CONCATENATE = numpy_operations.Concatenate
-HOMOGENEOUS_OPERATIONS = (
-    nn_operations.Relu,
-    nn_operations.LeakyRelu,
-)
-ELEMENTWISE_OPERATIONS = (
-    nn_operations.Relu6,
-    nn_operations.Sigmoid,
-    nn_operations.Softplus,
-    nn_operations.Softsign,
-    nn_operations.Silu,
-    nn_operations.LogSigmoid,
-    nn_operations.HardSigmoid,
-    nn_operations.HardSilu,
-    nn_operations.Elu,
-    nn_operations.Selu,
-    nn_operations.Gelu,
-    nn_operations.Celu,
-    numpy_operations.Tanh,
-)
+core_operations = core
+image_operations = image
+math_operations = math
+nn_operations = nn
+numpy_operations = numpy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +58,23 @@ class Call:
         The nested structure that the operation was called with is kept.
         """
         return self.node.arguments.fill_in(tensors)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImaginedCall:
+    """A `Call` that stands in no graph: one that a layer makes of another."""
+
+    operation: Any
+    inputs: list
+    outputs: list
+    arguments: tuple[tuple, dict]
+    node: None = None
+
+
+def imagined_call(layer, tensors: list) -> ImaginedCall:
+    """The call `layer(*tensors)` of a built layer on `KerasTensor`s."""
+    outputs = keras.tree.flatten(layer.compute_output_spec(*tensors))
+    return ImaginedCall(layer, tensors, outputs, (tuple(tensors), {}))
 
 
 def is_model(operation) -> bool:

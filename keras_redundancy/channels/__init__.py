@@ -1,12 +1,12 @@
 """What the graph of a model ties together: labels, rules, trace."""
 
-from keras_redundancy.channels.graph import (
-    ChannelGraph as ChannelGraph,
+from keras_redundancy.channels.calls import CallTrace as CallTrace
+from keras_redundancy.channels.graph import ChannelGraph as ChannelGraph
+from keras_redundancy.channels.labels import Channels as Channels, Role as Role
+from keras_redundancy.channels.rules import register_rule as register_rule
+from keras_redundancy.channels.spaces import (
+    Space as Space,
+    SpaceAxis as SpaceAxis,
+    VariableAxis as VariableAxis,
 )
-from keras_redundancy.channels.graph import Space as Space
-from keras_redundancy.channels.graph import SpaceAxis as SpaceAxis
-from keras_redundancy.channels.graph import VariableAxis as VariableAxis
-from keras_redundancy.channels.labels import Channels as Channels
-from keras_redundancy.channels.labels import Role as Role
-from keras_redundancy.channels.tracing import CallTrace as CallTrace
 from keras_redundancy.channels.tracing import trace as trace

@@ -4,8 +4,7 @@ Every channel of every *value* in a graph gets a label of its own. A value is a
 contiguous range of labels (its *birth*): what a kernel writes is a value, and
 so is what a BatchNormalization, an addition or one position of a `Flatten`
 makes of it. Two labels are *tied* when their channels can only be kept or
-removed together. Two positions of a kernel axis that belong to different units
-correspond to one another if their labels were born together.
+removed together.
 """
 
 import dataclasses
@@ -14,6 +13,8 @@ import enum
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+
+ARGUMENTS = ("args", "kwargs")
 
 
 class Role(enum.Enum):
@@ -31,10 +32,12 @@ class Channels:
     Attributes:
         ids: integer array of shape (channels,), one label per channel.
         axis: the tensor's channel axis, counted from 0 (the batch axis).
+        shape: the tensor's shape, filled in for what goes into a rule.
     """
 
     ids: np.ndarray
     axis: int
+    shape: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,26 +50,68 @@ class Access:
     ids: np.ndarray
     role: Role
 
+    @property
+    def parts(self) -> list[np.ndarray]:
+        return [self.ids]
+
 
 @dataclasses.dataclass(frozen=True)
 class Width:
-    """An entry of a layer's config that counts the channels `ids`.
+    """A setting of `owner` that counts the channels `ids`.
 
-    `path` leads to it: ("units",) or ("target_shape", 2).
+    `owner` is an operation, and `path` leads to an entry of its config:
+    ("units",) or ("target_shape", 2). Or it is a call of one, and `path`
+    leads into the arguments: ("args", 1, 3, "stop"). Where `ids` is a list of
+    arrays, the setting is the tuple of their counts.
     """
 
-    layer: object
+    owner: object
     path: tuple
-    ids: np.ndarray
+    ids: np.ndarray | list[np.ndarray]
+
+    @property
+    def parts(self) -> list[np.ndarray]:
+        return self.ids if isinstance(self.ids, list) else [self.ids]
+
+    @property
+    def divides(self) -> bool:
+        """Whether it counts some of the channels of an axis, not all."""
+        return isinstance(self.ids, list) or self.path[0] in ARGUMENTS
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Constant:
+    """An array that stands in a call's arguments or an operation's config.
+
+    It is read, cut and merged like a variable. `owner` and `path` are those
+    of a `Width`.
+    """
+
+    owner: object
+    path: tuple
+    value: np.ndarray
+
+    @property
+    def shape(self) -> tuple:
+        return self.value.shape
+
+    @property
+    def name(self) -> str:
+        return "constant"
 
 
 @dataclasses.dataclass(frozen=True)
 class Filtered:
-    """Labels `ids` hold what `kernel`, output axis `axis`, wrote."""
+    """`ids` hold what `kernel`, output axis `axis`, wrote.
+
+    With a `source`, every channel was filtered on its own: a depthwise
+    kernel.
+    """
 
     ids: np.ndarray
     kernel: object
     axis: int
+    source: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,19 +134,29 @@ class Copied:
 
 
 class LabelStore:
-    """Makes labels and collects what is said about them."""
+    """Makes labels and collects what is said about them.
+
+    Attributes:
+        frozen: (labels, reason) of channels that must stay.
+        inexact: (labels, reason) of channels that can go, but never without
+            a change of what the model computes, not even exact copies.
+    """
 
     def __init__(self):
         self.starts = []
         self.count = 0
         self.ties = []
         self.frozen = []
+        self.inexact = []
 
-    def new(self, size: int) -> np.ndarray:
-        """Labels for a new value of `size` channels, shape (size,)."""
-        self.starts.append(self.count)
-        self.count += size
-        return np.arange(self.count - size, self.count)
+    def new(self, size: int, values: int = 1) -> np.ndarray:
+        """Labels of so many new values of `size` channels, one after another.
+
+        Shape (values * size,).
+        """
+        start, self.count = self.count, self.count + size * values
+        self.starts.extend(range(start, self.count, size or 1))
+        return np.arange(start, self.count)
 
     def tie(self, a: np.ndarray, b: np.ndarray) -> None:
         """Channels a[i] and b[i] can only go together, for every i."""
@@ -111,17 +166,26 @@ class LabelStore:
         """The channels `ids` must be kept; `reason` says why, in words."""
         self.frozen.append((ids, reason))
 
-    def births(self, ids: np.ndarray) -> np.ndarray:
+    def births(self) -> np.ndarray:
         """The number of the value that each label belongs to."""
-        return np.searchsorted(self.starts, ids, side="right") - 1
+        lengths = np.diff(self.starts, append=self.count)
+        return np.repeat(np.arange(len(self.starts)), lengths)
+
+    def edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """All ties, label by label: one side, the other, number of the tie."""
+        lengths = [len(a) for a, _ in self.ties]
+        return (
+            np.concatenate([a for a, _ in self.ties] or [np.empty(0, int)]),
+            np.concatenate([b for _, b in self.ties] or [np.empty(0, int)]),
+            np.repeat(np.arange(len(lengths)), lengths),
+        )
 
     def groups(self) -> np.ndarray:
         """The group of every label, shape (count,): tied labels share one.
 
         Groups are numbered in the order of their first label.
         """
-        a = np.concatenate([a for a, _ in self.ties] or [np.empty(0, int)])
-        b = np.concatenate([b for _, b in self.ties] or [np.empty(0, int)])
+        a, b, _ = self.edges()
         graph = sparse.coo_array(
             (np.ones(len(a), bool), (a, b)), shape=(self.count, self.count)
         )

@@ -1,19 +1,19 @@
 """Run a model on labels instead of numbers: `trace(model)`."""
 
-import dataclasses
-
 import keras
-import numpy as np
 
 from keras_redundancy import _keras_internals as internals
-from keras_redundancy.channels import labels
+from keras_redundancy.channels.calls import (
+    CallTrace,
+    Recorder,
+    frozen_channels,
+)
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
-from keras_redundancy.channels.labels import Channels, Role
+from keras_redundancy.channels.labels import Channels, LabelStore, Width
 from keras_redundancy.channels.rules import apply_rule
 
 MODEL_INPUT = "it is an input of the model"
 MODEL_OUTPUT = "it is an output of the model"
-OTHER_AXIS = "{name} ({kind}) works on another axis than the channels"
 NESTED_ARGUMENTS = (
     "{name} (a model) is called with arguments that are not shaped or "
     "structured like its inputs"
@@ -24,171 +24,16 @@ UNKNOWN_WEIGHTS = (
 )
 
 
-@dataclasses.dataclass
-class Recorder:
-    """All that the rules say while a model is traced."""
-
-    store: labels.LabelStore
-    accesses: list
-    widths: list
-    steps: list
-    products: list
-    opaque: dict
-
-
-class CallTrace:
-    """One call of an operation, seen by its rule.
-
-    A rule reads the labels of what goes in (`inputs`), says what they mean to
-    the operation's variables and config, and returns the labels of what comes
-    out: one `Channels` or a list of them. Which labels to return:
-
-    | what comes out of channel x     | labels                             |
-    |---------------------------------|------------------------------------|
-    | f(x) with f(s x) = s f(x), s > 0 | those that went in                 |
-    | any other function of x alone   | `tied(ids)`                        |
-    | of the x of several inputs      | `tied(ids, other_ids)`             |
-    | x, at one of several places     | `copied(ids)` for each place       |
-    | x, normalised by the layer      | `normalized(ids, ...)`             |
-    | a product with a kernel         | `written_by(kernel, axis)`         |
-    | anything else                   | `opaque(reason)`                   |
-
-    Attributes:
-        operation: the layer or operation that is called.
-        inputs: list of `Channels`, one per input tensor.
-        tensors, outputs: `KerasTensor`s of the shapes that go in and out.
-        arguments: (args, kwargs) as they were recorded.
-    """
-
-    def __init__(self, call, inputs, tensors, outputs, recorder):
-        self.operation = call.operation
-        self.inputs = inputs
-        self.tensors = tensors
-        self.outputs = outputs
-        self.arguments = call.arguments
-        self._recorder = recorder
-
-    @property
-    def kind(self) -> str:
-        return type(self.operation).__name__
-
-    def labels_on(self, axis: int, index: int = 0) -> np.ndarray:
-        """Labels of input `index` on `axis`, which may be negative.
-
-        Where the channels of that tensor are on another axis, they are frozen
-        and the axis gets new, frozen labels.
-        """
-        x, tensor = self.inputs[index], self.tensors[index]
-        axis %= len(tensor.shape)
-        if x.axis == axis:
-            return x.ids
-        reason = OTHER_AXIS.format(name=self.operation.name, kind=self.kind)
-        self._recorder.store.freeze(x.ids, reason)
-        return self.new_frozen(tensor.shape[axis] or 0, reason)
-
-    def new(self, size: int) -> np.ndarray:
-        """Labels of a new value of `size` channels."""
-        return self._recorder.store.new(size)
-
-    def new_frozen(self, size: int, reason: str) -> np.ndarray:
-        ids = self.new(size)
-        self._recorder.store.freeze(ids, reason)
-        return ids
-
-    def written_by(self, kernel, axis: int) -> np.ndarray:
-        """New labels: the units on output axis `axis` of `kernel`."""
-        axis %= len(kernel.shape)
-        ids = self.new(kernel.shape[axis])
-        self._recorder.steps.append(labels.Filtered(ids, kernel, axis))
-        self._record(kernel, axis, ids, Role.PRODUCER)
-        return ids
-
-    def read_by(self, kernel, axis: int, ids: np.ndarray) -> None:
-        """Input axis `axis` of `kernel` reads the channels `ids`."""
-        self._record(kernel, axis % len(kernel.shape), ids, Role.CONSUMER)
-
-    def carried_by(self, variable, axis: int, ids: np.ndarray) -> None:
-        """`axis` of `variable` holds one entry for each channel of `ids`."""
-        if variable is not None:
-            axis %= len(variable.shape)
-            self._record(variable, axis, ids, Role.CARRIER)
-
-    def counted_in(self, *path, ids: np.ndarray) -> None:
-        """Config entry `path` of the operation is the number of `ids`."""
-        self._recorder.widths.append(labels.Width(self.operation, path, ids))
-
-    def multiplies(self, kernel, positions: int | None) -> None:
-        """The call reads the whole of `kernel` at `positions` positions.
-
-        This is what FLOPs are counted from; None where a spatial size of the
-        model is open.
-        """
-        self._recorder.products.append((self.operation, kernel, positions))
-
-    def tied(self, *values: np.ndarray) -> np.ndarray:
-        """Labels of a new value whose channels are tied to all `values`."""
-        ids = self.new(len(values[0]))
-        for value in values:
-            self._recorder.store.tie(ids, value)
-        return ids
-
-    def normalized(self, source, gamma, variance, epsilon) -> np.ndarray:
-        """Labels of a value scaled per channel by a batch normalisation."""
-        ids = self.tied(source)
-        self._recorder.steps.append(
-            labels.Normalized(ids, source, gamma, variance, epsilon)
-        )
-        return ids
-
-    def copied(self, source: np.ndarray) -> np.ndarray:
-        """Labels of the same channels, seen at another position."""
-        ids = self.tied(source)
-        self._recorder.steps.append(labels.Copied(ids, source))
-        return ids
-
-    def freeze(self, reason: str, *values: np.ndarray) -> None:
-        """The channels `values` (default: all inputs) have to stay."""
-        for ids in values or [x.ids for x in self.inputs]:
-            self._recorder.store.freeze(ids, reason)
-
-    def opaque(self, reason: str) -> list[Channels]:
-        """Freeze what goes in and what comes out: the rule for no rule.
-
-        The layer's other calls are frozen with it: they share its weights.
-        """
-        self.freeze(reason)
-        for layer in _with_sublayers(self.operation):
-            self._recorder.opaque[id(layer)] = layer, reason
-        return [
-            _frozen_channels(tensor, reason, self._recorder.store)
-            for tensor in self.outputs
-        ]
-
-    def _record(self, variable, axis, ids, role):
-        self._recorder.accesses.append(
-            labels.Access(self.operation, variable, axis, ids, role)
-        )
-
-
-def _with_sublayers(operation):
-    if isinstance(operation, keras.Layer):
-        return internals.flat_layers(operation)
-    return [operation]
-
-
-def _frozen_channels(tensor, reason, store):
-    axis = max(len(tensor.shape) - 1, 0)
-    ids = store.new((tensor.shape[axis] if tensor.shape else 0) or 0)
-    store.freeze(ids, reason)
-    return Channels(ids, axis)
-
-
-def trace(model) -> ChannelGraph:
+def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
     """Find out which channels of a model can only be removed together.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is read, not
             run and not changed.
+        allow_inexact: leave spaces prunable that pass through something that
+            is computed over all channels, such as a LayerNormalization. Even
+            an exact copy of a unit cannot go from them without a change of
+            what the model computes.
 
     Returns:
         A `ChannelGraph`: the spaces of the model, with the reason for each
@@ -201,16 +46,16 @@ def trace(model) -> ChannelGraph:
     graph = internals.graph_of(model)
     for layer in internals.flat_layers(model):
         _refuse_rewritten_weights(layer)
-    recorder = Recorder(labels.LabelStore(), [], [], [], [], {})
+    recorder = Recorder(LabelStore(), follow)
     inputs = [
-        _frozen_channels(x, MODEL_INPUT, recorder.store) for x in graph.inputs
+        frozen_channels(x, MODEL_INPUT, recorder.store) for x in graph.inputs
     ]
     outputs, _ = _run(graph, inputs, graph.inputs, recorder)
     recorder.store.frozen[:0] = [(x.ids, MODEL_OUTPUT) for x in outputs]
-    return build_graph(model, recorder)
+    return build_graph(model, recorder, allow_inexact)
 
 
-def _run(graph, inputs, input_tensors, recorder):
+def _run(graph, inputs, input_tensors, recorder, inside=None):
     """Labels and shapes of what `graph` makes of these inputs.
 
     Shapes are those of this call: the sizes that an inner model leaves open
@@ -227,11 +72,9 @@ def _run(graph, inputs, input_tensors, recorder):
             [tensors[id(x)] for x in call.inputs],
             internals.output_tensors(call, tensors),
             recorder,
+            inside,
         )
-        if internals.is_model(call.operation):
-            results, shapes = _run_nested(seen, recorder)
-        else:
-            results, shapes = _run_operation(seen, recorder), seen.outputs
+        results, shapes = follow(seen)
         for x, value, tensor in zip(call.outputs, results, shapes, strict=True):
             values[id(x)], tensors[id(x)] = value, tensor
     return (
@@ -244,10 +87,17 @@ def _count_input(layer, value, recorder):
     """An inner model's input has a width of its own in its config."""
     if layer.batch_shape[value.axis] is not None:
         path = ("batch_shape", value.axis)
-        recorder.widths.append(labels.Width(layer, path, value.ids))
+        recorder.widths.append(Width(layer, path, value.ids))
 
 
-def _run_nested(seen, recorder):
+def follow(seen: CallTrace) -> tuple[list[Channels], list]:
+    """Labels and shapes of what a call returns."""
+    if internals.is_model(seen.operation):
+        return _run_nested(seen)
+    return _run_operation(seen), seen.outputs
+
+
+def _run_nested(seen):
     inner = internals.graph_of(seen.operation)
     given = keras.tree.flatten(seen.arguments[0])
     args, structure = seen.arguments[0], internals.input_structure(inner)
@@ -257,27 +107,25 @@ def _run_nested(seen, recorder):
         len(x.shape) != len(y.shape)
         for x, y in zip(seen.tensors, inner.inputs, strict=True)
     ):
-        reason = NESTED_ARGUMENTS.format(name=seen.operation.name)
-        return seen.opaque(reason), seen.outputs
-    return _run(inner, seen.inputs, seen.tensors, recorder)
+        return seen.opaque(NESTED_ARGUMENTS), seen.outputs
+    return _run(inner, seen.inputs, seen.tensors, seen.recorder, seen.inside)
 
 
-def _run_operation(seen, recorder):
-    before = len(recorder.accesses)
+def _run_operation(seen):
+    accesses = seen.recorder.accesses
+    before = len(accesses)
     outputs = apply_rule(seen.operation, seen)
     if isinstance(outputs, Channels):
         outputs = [outputs]
     _require_as_many(outputs, seen)
     layer = seen.operation
-    if isinstance(layer, keras.Layer) and len(recorder.accesses) > before:
-        known = {id(a.variable) for a in recorder.accesses[before:]}
+    if isinstance(layer, keras.Layer) and len(accesses) > before:
+        known = {id(a.variable) for a in accesses[before:]}
         unknown = [v.name for v in layer.weights if id(v) not in known]
         if unknown:
-            reason = UNKNOWN_WEIGHTS.format(
-                name=layer.name, kind=seen.kind, weights=", ".join(unknown)
-            )
-            seen.freeze(reason)
-            seen.freeze(reason, *(out.ids for out in outputs))
+            everything = [x.ids for x in [*seen.inputs, *outputs]]
+            weights = ", ".join(unknown)
+            seen.freeze(UNKNOWN_WEIGHTS, *everything, weights=weights)
     return outputs
 
 

@@ -1,6 +1,8 @@
 """Compare, select, map, absorb: plans and the models built from them."""
 
-from keras_redundancy.pruning.planning import Decision as Decision
-from keras_redundancy.pruning.planning import Plan as Plan
-from keras_redundancy.pruning.planning import plan as plan
-from keras_redundancy.pruning.planning import prune as prune
+from keras_redundancy.pruning.planning import (
+    Decision as Decision,
+    Plan as Plan,
+    plan as plan,
+    prune as prune,
+)

@@ -169,10 +169,11 @@ def _gains(graph, value):
     gain = np.ones(len(graph.group))
     for step in graph.steps:
         match step:
-            case Filtered(ids, kernel, axis):
+            case Filtered(ids, kernel, axis, source):
                 others = tuple(i for i in range(len(kernel.shape)) if i != axis)
                 squares = np.square(value(kernel)).sum(axis=others)
-                gain[ids] = np.sqrt(squares)
+                before = 1 if source is None else gain[source]
+                gain[ids] = before * np.sqrt(squares)
             case Normalized(ids, source, gamma, variance, epsilon):
                 factor = 1 / np.sqrt(value(variance) + epsilon)
                 if gamma is not None:

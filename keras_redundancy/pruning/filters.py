@@ -6,11 +6,17 @@ import keras
 import numpy as np
 
 from keras_redundancy.channels import Role
+from keras_redundancy.channels.labels import Constant
 from keras_redundancy.clustering import cluster_filters
 
 
 def read(variable) -> np.ndarray:
-    """The value of a Keras variable as a float32 or float64 array."""
+    """The value of a Keras variable as a float32 or float64 array.
+
+    A `Constant` is read as it is.
+    """
+    if isinstance(variable, Constant):
+        return variable.value
     value = np.asarray(keras.ops.convert_to_numpy(variable))
     if value.dtype in (np.float32, np.float64):
         return value

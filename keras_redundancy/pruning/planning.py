@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from keras_redundancy.channels import ChannelGraph, Space, trace
+from keras_redundancy.channels.labels import Constant
 from keras_redundancy.clustering import LINKAGES
 from keras_redundancy.flops import multiply_adds
 from keras_redundancy.pruning import absorb as absorbing
@@ -83,7 +84,11 @@ class Plan(Rendered):
     def parameters(self) -> tuple[int, int]:
         """Parameters of the model before and after."""
         before = self.graph.model.count_params()
-        variables = {id(a.variable): a.variable for a in self.graph.axes}
+        variables = {
+            id(a.variable): a.variable
+            for a in self.graph.axes
+            if not isinstance(a.variable, Constant)
+        }
         size_of = self._size_after()
         saved = sum(math.prod(v.shape) - size_of(v) for v in variables.values())
         return before, before - saved
@@ -125,13 +130,26 @@ class Plan(Rendered):
         values = absorbing.new_values(
             self.graph, changes, self.keep, self.absorb
         )
+        settings = self._settings()
+        for axis in self.graph.axes:
+            constant = axis.variable
+            if isinstance(constant, Constant) and id(constant) in values:
+                own = settings.setdefault(id(constant.owner), {})
+                own[constant.path] = values[id(constant)]
+        return rebuild(self.graph.model, settings, values)
+
+    def _settings(self):
+        """{id(owner): {path: count}} of the widths that change."""
         gone = self.removed
-        sizes = {}
+        settings = {}
         for width in self.graph.widths:
-            count = int((~gone[self.graph.group[width.ids]]).sum())
-            if count < len(width.ids):
-                sizes.setdefault(id(width.layer), {})[width.path] = count
-        return rebuild(self.graph.model, sizes, values)
+            counts = tuple(
+                int((~gone[self.graph.group[ids]]).sum()) for ids in width.parts
+            )
+            if counts != tuple(map(len, width.parts)):
+                count = counts if isinstance(width.ids, list) else counts[0]
+                settings.setdefault(id(width.owner), {})[width.path] = count
+        return settings
 
     def __str__(self):
         rows = [
@@ -178,6 +196,7 @@ def plan(
     round_to: int = 1,
     min_units: int = 1,
     seed: int | None = None,
+    allow_inexact: bool = False,
 ) -> Plan:
     """Decide which units of a model are redundant and can go.
 
@@ -206,6 +225,10 @@ def plan(
         round_to: round the number of kept units up to a multiple of this.
         min_units: keep at least this many units of each space.
         seed: for the random choices of `select` and `keep`.
+        allow_inexact: prune channels too that pass through something computed
+            over all of them, such as a LayerNormalization or a softmax. Even
+            an exact copy cannot go from there without a change of what the
+            model computes.
 
     Returns:
         A `Plan`, which can be printed and applied.
@@ -223,7 +246,7 @@ def plan(
     Reducing Duplicate Filters in Deep Neural Networks (2017).
     """
     _check_options(select, linkage, keep, absorb, round_to, min_units, seed)
-    graph = trace(model)
+    graph = trace(model, allow_inexact=allow_inexact)
     spaces = [space for space in graph.spaces if space.producers]
     taus, reasons = _thresholds(spaces, tau, layers, skip)
     require_rebuildable(model)

@@ -51,12 +51,13 @@ def _require_own_variables(layers):
                 )
 
 
-def rebuild(model, sizes: dict, values: dict):
+def rebuild(model, settings: dict, values: dict):
     """A new model with the graph of `model`.
 
     Args:
         model: a functional or Sequential model. It is not changed.
-        sizes: {id(layer): {path: int}}: config entries that change.
+        settings: entries of configs and of calls' arguments that change:
+            {id(operation or node): {path: value}}.
         values: {id(variable): array}: variables that change. All others are
             copied.
 
@@ -67,7 +68,7 @@ def rebuild(model, sizes: dict, values: dict):
     Raises:
         ValueError: a layer cannot be made from its config, or not called.
     """
-    builder = _Builder(sizes)
+    builder = _Builder(settings)
     result = builder.model(model)
     _copy_trainable(builder.made.values())
     for old, new in builder.made.values():
@@ -81,11 +82,13 @@ class _Builder:
     """Makes each operation of a graph anew, once per identity.
 
     Attributes:
+        settings: what changes: {id(operation): {path in its config: value}},
+            and {id(node of a call): {path in its arguments: value}}.
         made: {id(old operation): (old, new)}, inner before outer models.
     """
 
-    def __init__(self, sizes):
-        self.sizes = sizes
+    def __init__(self, settings):
+        self.settings = settings
         self.made = {}
 
     def operation(self, old):
@@ -99,12 +102,19 @@ class _Builder:
             return self.model(old)
         if type(old) is keras.layers.Lambda:
             return _same_lambda(old)
+        settings = self.settings.get(id(old), {})
+        if _wraps_one_layer(old):
+            inner = self.operation(old.layer)
+            return _made(old, settings, lambda c: type(old)(**c, layer=inner))
         if isinstance(old, keras.Layer):
-            new = _layer_like(old, self.sizes.get(id(old), {}))
+            new = _made(old, settings, type(old).from_config)
             if isinstance(old, keras.layers.InputLayer):
                 new.output.name = old.output.name
             return new
-        return internals.copy_operation(old)
+        if not settings:
+            return internals.copy_operation(old)
+        config = _changed(old.get_config(), settings)
+        return type(old).from_config(config)
 
     def model(self, old):
         """A new model for `old`, built on new inputs."""
@@ -127,9 +137,15 @@ class _Builder:
         """Call the new operations as the old ones were: inputs, outputs."""
         for call in internals.calls(graph):
             args, kwargs = call.fill_in(tensors)
+            arguments = _changed(
+                {"args": args, "kwargs": kwargs},
+                self.settings.get(id(call.node), {}),
+            )
             new = self.operation(call.operation)
             try:
-                results = keras.tree.flatten(new(*args, **kwargs))
+                results = keras.tree.flatten(
+                    new(*arguments["args"], **arguments["kwargs"])
+                )
             except REBUILD_ERRORS as error:
                 raise ValueError(
                     f"The layer {call.operation.name!r} "
@@ -159,31 +175,51 @@ def _leaves(model):
     return list(found.values())
 
 
-def _layer_like(old, sizes):
-    """A layer of the same config but for `sizes`, not built yet.
+def _wraps_one_layer(layer):
+    """Whether it is made as `Class(layer, **config)`, like TimeDistributed."""
+    wrapper = keras.layers.Wrapper
+    return (
+        isinstance(layer, wrapper)
+        and type(layer).from_config.__func__ is wrapper.from_config.__func__
+    )
+
+
+def _made(old, settings, make):
+    """A layer of the same config but for `settings`, not built yet.
 
     Initializers would be overwritten, and one that holds an array may not fit
     any more: the new layer is built with zeros and gets them back after.
+    Inner layers are built by the layer around them, on their new shapes.
     """
-    config = _config_of(old)
-    for path, size in sizes.items():
-        _replace(config, path, size)
+    config = _changed(_config_of(old), settings)
     for key in config:
         if isinstance(vars(old).get(key), keras.Initializer):
             config[key] = "zeros"
         elif _is_function(vars(old).get(key)) and key != "function":
             config[key] = vars(old)[key]
+    if _wraps_one_layer(old):
+        del config["layer"]
+    _forget_shapes(config)
     try:
         with (
             internals.trusting_own_objects(),
             keras.saving.custom_object_scope(_objects_of(old)),
         ):
-            return type(old).from_config(config)
+            return make(config)
     except REBUILD_ERRORS as error:
         raise ValueError(
             f"The layer {old.name!r} ({type(old).__name__}) cannot be rebuilt "
             f"from its get_config(): {_first_line(error)}"
         ) from error
+
+
+def _forget_shapes(config):
+    """Drop the shapes that serialized inner layers were built on."""
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, dict):
+            value.pop("build_config", None)
+        if isinstance(value, (dict, list)):
+            _forget_shapes(value)
 
 
 def _config_of(layer):
@@ -197,13 +233,36 @@ def _is_function(value):
     return isinstance(value, types.FunctionType | types.BuiltinFunctionType)
 
 
-def _replace(config, path, size):
-    *outer, key = path
-    for name in outer:
-        if not isinstance(config[name], (dict, list)):
-            config[name] = list(config[name])
-        config = config[name]
-    config[key] = size
+def _changed(structure, settings):
+    """`structure` with the values of `settings`, {path: value}, in place."""
+    for path, value in settings.items():
+        structure = _replaced(structure, path, value)
+    return structure
+
+
+def _replaced(structure, path, value):
+    if not path:
+        return _like(structure, value)
+    key, rest = path[0], path[1:]
+    if isinstance(structure, slice):
+        parts = ("start", "stop", "step")
+        ends = {part: getattr(structure, part) for part in parts}
+        return slice(*_replaced(ends, path, value).values())
+    if isinstance(structure, dict):
+        return {**structure, key: _replaced(structure[key], rest, value)}
+    if not isinstance(structure, (list, tuple)):
+        # A setting that is one number for a shape of one entry.
+        return _replaced([structure], path, value)
+    entries = list(structure)
+    entries[key] = _replaced(entries[key], rest, value)
+    return type(structure)(entries)
+
+
+def _like(old, value):
+    """An array in place of a tensor becomes a tensor."""
+    if isinstance(value, np.ndarray) and keras.ops.is_tensor(old):
+        return keras.ops.convert_to_tensor(value, dtype=old.dtype)
+    return value
 
 
 def _objects_of(layer):

@@ -1,0 +1,378 @@
+"""One call of an operation, as its rule sees it."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.channels import labels
+from keras_redundancy.channels.labels import Channels, Role
+
+OTHER_AXIS = "{name} ({kind}) works on another axis than the channels"
+UNSET_WIDTH = (
+    "no argument of {name} ({kind}) is known to set the {setting} of its "
+    "layer {inner}"
+)
+
+
+@dataclasses.dataclass
+class Recorder:
+    """All that the rules say while a model is traced.
+
+    `follow` gives the labels of what a `CallTrace` returns. `opaque` holds
+    operations and reasons by id(operation), `constants` the arrays in
+    arguments and configs by id(owner) and path.
+    """
+
+    store: labels.LabelStore
+    follow: Callable
+    accesses: list = dataclasses.field(default_factory=list)
+    widths: list = dataclasses.field(default_factory=list)
+    steps: list = dataclasses.field(default_factory=list)
+    products: list = dataclasses.field(default_factory=list)
+    opaque: dict = dataclasses.field(default_factory=dict)
+    constants: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Inside:
+    """The call of another operation that a call is part of.
+
+    Attributes:
+        call: the `CallTrace` of the outer operation.
+        sets: {entry of the inner layer's config: argument of the outer one},
+            or None where the inner layer itself is made anew.
+        times: how often the outer call makes the inner one.
+    """
+
+    call: object
+    sets: dict | None
+    times: int | None
+
+
+class CallTrace:
+    """One call of an operation, seen by its rule.
+
+    A rule reads the labels of what goes in (`inputs`), says what they mean to
+    the operation's variables and config, and returns the labels of what comes
+    out: one `Channels` or a list of them. Which labels to return:
+
+    | what comes out of channel x     | labels                             |
+    |---------------------------------|------------------------------------|
+    | f(x) with f(s x) = s f(x), s > 0 | those that went in                 |
+    | any other function of x alone   | `tied(ids)`                        |
+    | of the x of several inputs      | `tied(ids, other_ids)`             |
+    | x, at one of several places     | `copied(ids)` for each place       |
+    | x, normalised by the layer      | `normalized(ids, ...)`             |
+    | x times a kernel of its own     | `filtered_by(kernel, axis, ids)`   |
+    | a product with a kernel         | `written_by(kernel, axis)`         |
+    | what an inner layer makes of it | `through(inner, channels)`         |
+    | anything else                   | `opaque(reason)`                   |
+
+    A reason is a text in which {name} and {kind} stand for the operation's
+    name and class.
+
+    Attributes:
+        operation: the layer or operation that is called.
+        owner: the layer of the graph that it belongs to: itself, or the
+            wrapper or composite layer around it.
+        inputs: list of `Channels`, one per input tensor.
+        tensors, outputs: `KerasTensor`s of the shapes that go in and out.
+        arguments: (args, kwargs) as they were recorded.
+    """
+
+    def __init__(self, call, inputs, tensors, outputs, recorder, inside=None):
+        self.operation = call.operation
+        self.inputs = [
+            dataclasses.replace(x, shape=tuple(tensor.shape))
+            for x, tensor in zip(inputs, tensors, strict=True)
+        ]
+        self.tensors = tensors
+        self.outputs = outputs
+        self.arguments = call.arguments
+        self.recorder = recorder
+        self.inside = inside
+        self._node = call.node
+        self._given = [id(x) for x in call.inputs]
+        part = inside is not None and inside.sets is not None
+        self.owner = inside.call.owner if part else call.operation
+
+    @property
+    def kind(self) -> str:
+        return type(self.operation).__name__
+
+    def say(self, reason: str, **words) -> str:
+        """`reason` with the operation's name and kind, and `words`."""
+        return reason.format(name=self.operation.name, kind=self.kind, **words)
+
+    # --- what goes in -------------------------------------------------------
+
+    def labels_on(self, axis: int, index: int = 0) -> np.ndarray:
+        """Labels of input `index` on `axis`, which may be negative.
+
+        Where the channels of that tensor are on another axis, they are frozen
+        and the axis gets new, frozen labels.
+        """
+        x, tensor = self.inputs[index], self.tensors[index]
+        axis %= len(tensor.shape)
+        if x.axis == axis:
+            return x.ids
+        self.freeze(OTHER_AXIS, x.ids)
+        return self.new_frozen(tensor.shape[axis] or 0, OTHER_AXIS)
+
+    def argument(self, name: str, default=None):
+        """What the operation's `call` was given for its argument `name`."""
+        call = inspect.signature(type(self.operation).call)
+        args, kwargs = self.arguments
+        bound = call.bind_partial(self.operation, *args, **kwargs).arguments
+        return {**bound, **bound.get("kwargs", {})}.get(name, default)
+
+    def index_of(self, tensor) -> int | None:
+        """Which of `inputs` a tensor among the arguments is."""
+        same = [i for i, given in enumerate(self._given) if given == id(tensor)]
+        return same[0] if same else None
+
+    # --- labels -------------------------------------------------------------
+
+    def new(self, size: int) -> np.ndarray:
+        """Labels of a new value of `size` channels."""
+        return self.recorder.store.new(size)
+
+    def new_frozen(self, size: int, reason: str) -> np.ndarray:
+        ids = self.new(size)
+        self.freeze(reason, ids)
+        return ids
+
+    def tied(self, *values: np.ndarray) -> np.ndarray:
+        """Labels of a new value whose channels are tied to all `values`."""
+        ids = self.new(len(values[0]))
+        for value in values:
+            self.recorder.store.tie(ids, value)
+        return ids
+
+    def tie(self, *values: np.ndarray) -> None:
+        """The channels values[0][i], values[1][i], ... only go together."""
+        for value in values[1:]:
+            self.recorder.store.tie(values[0], value)
+
+    def copied(self, source: np.ndarray, places: int = 1) -> np.ndarray:
+        """Labels of the same channels, seen at other positions.
+
+        Shape (places * channels,): all channels at the first place, then all
+        at the second.
+        """
+        ids = self.recorder.store.new(len(source), places)
+        source = np.tile(source, places)
+        self.recorder.store.tie(ids, source)
+        self.recorder.steps.append(labels.Copied(ids, source))
+        return ids
+
+    def normalized(self, source, gamma, variance, epsilon) -> np.ndarray:
+        """Labels of a value scaled per channel by a batch normalisation."""
+        ids = self.tied(source)
+        self.recorder.steps.append(
+            labels.Normalized(ids, source, gamma, variance, epsilon)
+        )
+        return ids
+
+    def filtered_by(self, kernel, axis: int, source, multiplier: int = 1):
+        """New labels: each channel times filters of its own (depthwise).
+
+        Args:
+            kernel: the kernel. `axis` has an entry for each channel, or, like
+                what comes out, for each channel and each of its filters.
+            source: labels of what goes in, shape (channels,).
+            multiplier: how many filters each channel has.
+
+        Returns:
+            Labels of shape (channels * multiplier,): channel c's filter m is
+            c * multiplier + m.
+        """
+        axis %= len(kernel.shape)
+        values = self.recorder.store.new(len(source), multiplier)
+        self.recorder.store.tie(values, np.tile(source, multiplier))
+        values = values.reshape(multiplier, len(source))
+        ids = values.T.reshape(-1)
+        if kernel.shape[axis] == len(source):
+            filtered = [(value, source) for value in values]
+            self._access(kernel, axis, source, Role.CARRIER)
+        else:
+            filtered = [(ids, np.repeat(source, multiplier))]
+            self._access(kernel, axis, ids, Role.CARRIER)
+        self.recorder.steps.extend(
+            labels.Filtered(value, kernel, axis, before)
+            for value, before in filtered
+        )
+        return ids
+
+    def written_by(self, kernel, axis: int) -> np.ndarray:
+        """New labels: the units on output axis `axis` of `kernel`."""
+        axis %= len(kernel.shape)
+        ids = self.new(kernel.shape[axis])
+        self.recorder.steps.append(labels.Filtered(ids, kernel, axis))
+        self._access(kernel, axis, ids, Role.PRODUCER)
+        return ids
+
+    # --- variables, settings, costs -----------------------------------------
+
+    def read_by(self, kernel, axis: int, ids: np.ndarray) -> None:
+        """Input axis `axis` of `kernel` reads the channels `ids`."""
+        self._access(kernel, axis % len(kernel.shape), ids, Role.CONSUMER)
+
+    def carried_by(self, variable, axis: int, ids: np.ndarray) -> None:
+        """`axis` of `variable` holds one entry for each channel of `ids`."""
+        if variable is not None:
+            axis %= len(variable.shape)
+            self._access(variable, axis, ids, Role.CARRIER)
+
+    def counted_in(self, *path, ids) -> None:
+        """Config entry `path` of the operation is the number of `ids`.
+
+        Where `ids` is a list of arrays, it is the tuple of their numbers.
+        """
+        self._count(self.setting(path), path, ids)
+
+    def counted_in_argument(self, *path, ids) -> None:
+        """Entry `path` of the call's arguments is the number of `ids`.
+
+        A path is ("args", 1, ...) or ("kwargs", name, ...); "start" and
+        "stop" lead into a slice.
+        """
+        own = self.inside is None or self.inside.sets is None
+        place = (self._node, path) if own and self._node else None
+        self._count(place, path, ids)
+
+    def setting(self, path: tuple) -> tuple | None:
+        """(operation, path) of what sets config entry `path`; None if nothing.
+
+        For an inner layer it can be an argument of the layer around it.
+        """
+        if self.inside is None or self.inside.sets is None:
+            return self.operation, path
+        outer = self.inside.sets.get(".".join(map(str, path)))
+        return self.inside.call.setting((outer,)) if outer else None
+
+    def _count(self, place, path, ids):
+        if place is not None:
+            self.recorder.widths.append(labels.Width(*place, ids))
+            return
+        reason = self.inside.call.say(
+            UNSET_WIDTH,
+            setting=".".join(map(str, path)),
+            inner=self.operation.name,
+        )
+        for part in ids if isinstance(ids, list) else [ids]:
+            self.recorder.store.freeze(part, reason)
+
+    def constant(self, value, *path) -> labels.Constant:
+        """The array `value` at `path` of the config or the arguments.
+
+        `carried_by` and `read_by` take it as they take a variable.
+        """
+        owner = self.operation
+        if path[0] in labels.ARGUMENTS:
+            owner = self._node
+        made = labels.Constant(owner, path, np.asarray(value))
+        return self.recorder.constants.setdefault((id(owner), path), made)
+
+    def multiplies(self, kernel, positions: int | None) -> None:
+        """The call reads the whole of `kernel` at `positions` positions.
+
+        This is what FLOPs are counted from; None where a spatial size of the
+        model is open.
+        """
+        outer = self.inside
+        while outer is not None:
+            known = positions is not None and outer.times is not None
+            positions = positions * outer.times if known else None
+            outer = outer.call.inside
+        self.recorder.products.append((self.owner, kernel, positions))
+
+    # --- layers inside ------------------------------------------------------
+
+    def through(self, layer, *inputs: Channels, sets=None, times=1):
+        """Labels of what an inner layer makes of `inputs`.
+
+        Args:
+            layer: a built layer that this operation calls.
+            *inputs: `Channels` with shapes: of `self.inputs`, or what another
+                call of `through` returned.
+            sets: {entry of the inner layer's config: argument of this one}:
+                which arguments of this operation set the widths of the inner
+                layer. What no argument sets has to stay. None, the default,
+                for an operation that is made anew around a new inner layer,
+                which is what this package does with wrappers.
+            times: how often the operation calls it; None if that is open.
+
+        Returns:
+            `Channels` with a shape, or a list of them where the layer
+            returns several tensors.
+        """
+        tensors = [
+            keras.KerasTensor(x.shape, dtype=layer.compute_dtype)
+            for x in inputs
+        ]
+        call = internals.imagined_call(layer, tensors)
+        inside = Inside(self, sets, times)
+        seen = CallTrace(
+            call, inputs, tensors, call.outputs, self.recorder, inside
+        )
+        results, shapes = self.recorder.follow(seen)
+        results = [
+            dataclasses.replace(x, shape=tuple(tensor.shape))
+            for x, tensor in zip(results, shapes, strict=True)
+        ]
+        return results[0] if len(results) == 1 else results
+
+    # --- limits -------------------------------------------------------------
+
+    def freeze(self, reason: str, *values: np.ndarray, **words) -> None:
+        """The channels `values` (default: all inputs) have to stay."""
+        reason = self.say(reason, **words)
+        for ids in values or [x.ids for x in self.inputs]:
+            self.recorder.store.freeze(ids, reason)
+
+    def inexact(self, reason: str, *values: np.ndarray, **words) -> None:
+        """Without a channel of `values`, others come out changed.
+
+        Such channels are frozen unless the caller allows it.
+        """
+        reason = self.say(reason, **words)
+        for ids in values:
+            self.recorder.store.inexact.append((ids, reason))
+
+    def opaque(self, reason: str, **words) -> list[Channels]:
+        """Freeze what goes in and what comes out: the rule for no rule.
+
+        The layer's other calls are frozen with it: they share its weights.
+        """
+        self.freeze(reason, **words)
+        reason = self.say(reason, **words)
+        for layer in _with_sublayers(self.operation):
+            self.recorder.opaque[id(layer)] = layer, reason
+        return [
+            frozen_channels(tensor, reason, self.recorder.store)
+            for tensor in self.outputs
+        ]
+
+    def _access(self, variable, axis, ids, role):
+        self.recorder.accesses.append(
+            labels.Access(self.owner, variable, axis, ids, role)
+        )
+
+
+def _with_sublayers(operation):
+    if isinstance(operation, keras.Layer):
+        return internals.flat_layers(operation)
+    return [operation]
+
+
+def frozen_channels(tensor, reason, store) -> Channels:
+    """New, frozen labels for the last axis of `tensor`."""
+    axis = max(len(tensor.shape) - 1, 0)
+    ids = store.new((tensor.shape[axis] if tensor.shape else 0) or 0)
+    store.freeze(ids, reason)
+    return Channels(ids, axis)

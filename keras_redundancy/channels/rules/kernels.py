@@ -1,0 +1,183 @@
+"""Layers that multiply by a kernel: dense, convolutions, embeddings."""
+
+import string
+
+from keras import layers
+
+from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.rules.pointwise import activated
+from keras_redundancy.channels.rules.registry import (
+    channel_axis,
+    for_classes,
+    positions,
+    rule,
+)
+
+SUMMED = "{name} ({kind}) sums over the channels"
+NO_UNITS = "{name} ({kind}) writes no channels"
+
+
+@rule.register(layers.Dense)
+def _dense(layer, call):
+    call.read_by(layer.kernel, 0, call.labels_on(-1))
+    shape = call.outputs[0].shape
+    call.multiplies(layer.kernel, positions(shape[1:-1]))
+    return _written(layer, call, layer.kernel, 1, "units", len(shape) - 1)
+
+
+def _written(layer, call, kernel, axis, setting, out_axis):
+    """The units of a kernel with their bias and activation function."""
+    units = call.written_by(kernel, axis)
+    call.counted_in(setting, ids=units)
+    call.carried_by(layer.bias, 0, units)
+    units = activated(call, units, layer.activation)
+    return Channels(units, out_axis)
+
+
+@rule.register(layers.Embedding)
+def _embedding(layer, call):
+    units = call.written_by(layer.embeddings, 1)
+    call.counted_in("output_dim", ids=units)
+    return Channels(units, len(call.outputs[0].shape) - 1)
+
+
+# --- convolutions -----------------------------------------------------------
+
+
+def _spatial_sizes(shape, axis):
+    return [n for i, n in enumerate(shape) if i not in (0, axis)]
+
+
+@for_classes(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+def _convolution(layer, call):
+    axis = channel_axis(layer, call)
+    sizes = _spatial_sizes(call.outputs[0].shape, axis)
+    call.multiplies(layer.kernel, positions(sizes))
+    ids = call.labels_on(axis)
+    if layer.groups == 1:
+        call.read_by(layer.kernel, -2, ids)
+    elif layer.groups == len(ids):
+        return _one_group_per_channel(layer, call, ids, axis)
+    else:
+        _read_in_groups(layer, call, ids)
+    out = _written(layer, call, layer.kernel, -1, "filters", axis)
+    if layer.groups > 1:
+        call.tie(*out.ids.reshape(layer.groups, -1))
+    return out
+
+
+def _read_in_groups(layer, call, ids):
+    """All groups are read by one axis, so all keep the same channels."""
+    for part in ids.reshape(layer.groups, -1):
+        call.read_by(layer.kernel, -2, call.copied(part))
+
+
+def _one_group_per_channel(layer, call, ids, axis):
+    """A depthwise convolution, written as a grouped one."""
+    multiplier = layer.filters // len(ids)
+    filters = call.filtered_by(layer.kernel, -1, ids, multiplier)
+    call.counted_in("groups", ids=ids)
+    call.counted_in("filters", ids=filters)
+    call.carried_by(layer.bias, 0, filters)
+    return Channels(activated(call, filters, layer.activation), axis)
+
+
+@for_classes(
+    layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose
+)
+def _transposed_convolution(layer, call):
+    """The kernel has the shape (..., filters, channels)."""
+    axis = channel_axis(layer, call)
+    sizes = _spatial_sizes(call.inputs[0].shape, axis)
+    call.multiplies(layer.kernel, positions(sizes))
+    call.read_by(layer.kernel, -1, call.labels_on(axis))
+    return _written(layer, call, layer.kernel, -2, "filters", axis)
+
+
+@for_classes(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+def _depthwise_convolution(layer, call):
+    """The kernel has the shape (..., channels, multiplier)."""
+    axis = channel_axis(layer, call)
+    sizes = _spatial_sizes(call.outputs[0].shape, axis)
+    call.multiplies(layer.kernel, positions(sizes))
+    ids = call.filtered_by(
+        layer.kernel, -2, call.labels_on(axis), layer.depth_multiplier
+    )
+    call.carried_by(layer.bias, 0, ids)
+    return Channels(activated(call, ids, layer.activation), axis)
+
+
+@for_classes(layers.SeparableConv1D, layers.SeparableConv2D)
+def _separable_convolution(layer, call):
+    axis = channel_axis(layer, call)
+    sizes = _spatial_sizes(call.outputs[0].shape, axis)
+    call.multiplies(layer.depthwise_kernel, positions(sizes))
+    call.multiplies(layer.pointwise_kernel, positions(sizes))
+    ids = call.filtered_by(
+        layer.depthwise_kernel,
+        -2,
+        call.labels_on(axis),
+        layer.depth_multiplier,
+    )
+    call.read_by(layer.pointwise_kernel, -2, ids)
+    return _written(layer, call, layer.pointwise_kernel, -1, "filters", axis)
+
+
+# --- einsum -----------------------------------------------------------------
+
+
+@rule.register(layers.EinsumDense)
+def _einsum_dense(layer, call):
+    """Follows one channel axis: that of the input, or a new one.
+
+    In "abc,cd->abd" the kernel reads c and writes d. In "abc,bd->adc" it
+    mixes positions, and c stays what it was.
+    """
+    x = call.inputs[0]
+    given, kernel, out = _letters(layer.equation, len(x.shape))
+    read = given[x.axis]
+    _count_products(layer, call, given + out, kernel)
+    if read not in kernel and read not in out:
+        return call.opaque(SUMMED)
+    if read in out:
+        ids, letter = x.ids, read
+        if read in kernel:
+            ids = call.filtered_by(layer.kernel, kernel.index(read), ids)
+    else:
+        call.read_by(layer.kernel, kernel.index(read), x.ids)
+        written = [i for i in out if i in kernel and i not in given]
+        if not written:
+            return call.opaque(NO_UNITS)
+        letter = written[-1]
+        ids = call.written_by(layer.kernel, kernel.index(letter))
+        _count_units(layer, call, letter, ids)
+    axis = out.index(letter)
+    if layer.bias is not None:
+        bias_axis = axis - (len(out) - len(layer.bias.shape))
+        if letter in layer.bias_axes:
+            call.carried_by(layer.bias, bias_axis, ids)
+    return Channels(activated(call, ids, layer.activation), axis)
+
+
+def _letters(equation, rank):
+    """The three parts of an equation, a letter for every axis."""
+    left, out = equation.replace(" ", "").split("->")
+    given, kernel = left.split(",")
+    missing = rank - len(given.replace("...", ""))
+    others = string.digits[:missing]
+    return given.replace("...", others), kernel, out.replace("...", others)
+
+
+def _count_products(layer, call, letters, kernel):
+    shapes = [*call.inputs[0].shape, *call.outputs[0].shape]
+    sizes = dict(zip(letters, shapes, strict=True))
+    batch = letters[0]
+    others = [n for i, n in sizes.items() if i != batch and i not in kernel]
+    call.multiplies(layer.kernel, positions(others))
+
+
+def _count_units(layer, call, letter, ids):
+    """`output_shape` has an entry for all but the batch and the ellipsis."""
+    out = layer.equation.replace(" ", "").split("->")[1]
+    named = out.replace("...", "") if "..." in out else out[1:]
+    call.counted_in("output_shape", named.index(letter), ids=ids)

@@ -1,0 +1,99 @@
+"""Normalisation: per channel, or over channels and then never exact."""
+
+import numpy as np
+from keras import layers
+
+from keras_redundancy._keras_internals import (
+    LayerScale,
+    nn_operations as nn,
+)
+from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.rules.pointwise import NORMALIZES, bent
+from keras_redundancy.channels.rules.registry import for_classes, rule
+
+FIXED_STATISTICS = (
+    "{name} ({kind}) has statistics of a fixed width from adapt() or its "
+    "constructor"
+)
+
+
+@rule.register(layers.BatchNormalization)
+def _batch_normalization(layer, call):
+    x = call.inputs[0]
+    if layer.axis % len(x.shape) != x.axis:
+        # The same for all channels: it normalises another axis.
+        return bent(layer, call)
+    for variable in layer.weights:
+        call.carried_by(variable, 0, x.ids)
+    if call.argument("training"):
+        # Normalised by the batch: the moving variance says nothing of it.
+        return bent(layer, call)
+    ids = call.normalized(
+        x.ids,
+        layer.gamma if layer.scale else None,
+        layer.moving_variance,
+        layer.epsilon,
+    )
+    return Channels(ids, x.axis)
+
+
+@for_classes(layers.LayerNormalization, layers.RMSNormalization)
+def _layer_normalization(layer, call):
+    x = call.inputs[0]
+    axes = _axes(layer.axis, x)
+    if x.axis in axes:
+        call.inexact(NORMALIZES, x.ids, what="its mean and variance")
+        for variable in layer.weights:
+            call.carried_by(variable, axes.index(x.axis), x.ids)
+    return bent(layer, call)
+
+
+@rule.register(layers.UnitNormalization)
+@rule.register(nn.Normalize)
+def _unit_normalization(operation, call):
+    x = call.inputs[0]
+    if operation.axis is None or x.axis in _axes(operation.axis, x):
+        call.inexact(NORMALIZES, x.ids, what="their norm")
+    return bent(operation, call)
+
+
+@rule.register(layers.GroupNormalization)
+def _group_normalization(layer, call):
+    """With a group for every channel it is exact: instance normalisation."""
+    x = call.inputs[0]
+    ids = call.labels_on(layer.axis)
+    if layer.groups == len(ids):
+        call.counted_in("groups", ids=ids)
+    else:
+        call.inexact(NORMALIZES, ids, what="mean and variance of a group")
+        call.tie(*ids.reshape(layer.groups, -1))
+    for variable in layer.weights:
+        call.carried_by(variable, 0, ids)
+    return Channels(call.tied(ids), layer.axis % len(x.shape))
+
+
+def _axes(axis, x):
+    axes = [axis] if isinstance(axis, int) else axis
+    return [a % len(x.shape) for a in axes]
+
+
+@rule.register(LayerScale)
+def _layer_scale(layer, call):
+    x = call.inputs[0]
+    ids = call.labels_on(-1)
+    call.carried_by(layer.gamma, 0, ids)
+    call.counted_in("projection_dim", ids=ids)
+    return Channels(call.tied(ids), len(x.shape) - 1)
+
+
+@rule.register(layers.Rescaling)
+def _rescaling(layer, call):
+    if any(np.ndim(value) for value in (layer.scale, layer.offset)):
+        call.freeze(FIXED_STATISTICS)
+    return bent(layer, call)
+
+
+@rule.register(layers.Normalization)
+def _normalization(layer, call):
+    call.freeze(FIXED_STATISTICS)
+    return bent(layer, call)

@@ -1,0 +1,196 @@
+"""Every channel on its own, and every position: activations and the like."""
+
+from keras import activations, layers
+
+from keras_redundancy._keras_internals import (
+    core_operations as core,
+    math_operations,
+    nn_operations as nn,
+    numpy_operations as ops,
+)
+from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.rules.registry import for_classes, rule
+
+ELEMENTWISE = {
+    activations.celu,
+    activations.elu,
+    activations.exponential,
+    activations.gelu,
+    activations.hard_shrink,
+    activations.hard_sigmoid,
+    activations.hard_silu,
+    activations.hard_tanh,
+    activations.leaky_relu,
+    activations.linear,
+    activations.log_sigmoid,
+    activations.mish,
+    activations.relu,
+    activations.relu6,
+    activations.selu,
+    activations.sigmoid,
+    activations.silu,
+    activations.soft_shrink,
+    activations.softplus,
+    activations.softsign,
+    activations.sparse_plus,
+    activations.sparse_sigmoid,
+    activations.squareplus,
+    activations.tanh,
+    activations.tanh_shrink,
+    activations.threshold,
+}
+HOMOGENEOUS = {activations.linear, activations.relu, activations.leaky_relu}
+NORMALIZING = {
+    activations.softmax,
+    activations.log_softmax,
+    activations.sparsemax,
+}
+
+MIXES = "{name} ({kind}) mixes the channels ({what})"
+NORMALIZES = "{name} ({kind}) normalises over the channels ({what})"
+UNKNOWN_ACTIVATION = (
+    "the activation {what} of {name} ({kind}) is not known to act on every "
+    "channel alone"
+)
+NOISE_SHAPE = "{name} ({kind}) has a fixed noise_shape"
+FIXED_SHAPE = "{name} ({kind}) has weights of a fixed shape"
+
+
+def activated(call, ids, activation):
+    """Labels behind an activation function; frozen where it mixes them."""
+    if activation is None or activation in HOMOGENEOUS:
+        return ids
+    what = getattr(activation, "__name__", repr(activation))
+    if activation in NORMALIZING:
+        call.inexact(NORMALIZES, ids, what=what)
+    elif activation not in ELEMENTWISE:
+        mixes = activation is activations.glu
+        call.freeze(MIXES if mixes else UNKNOWN_ACTIVATION, ids, what=what)
+        return ids
+    return call.tied(ids)
+
+
+@rule.register(layers.Activation)
+def _activation(layer, call):
+    x, activation = call.inputs[0], layer.activation
+    if activation in NORMALIZING and x.axis != len(x.shape) - 1:
+        return Channels(call.tied(x.ids), x.axis)
+    if activation in ELEMENTWISE | NORMALIZING:
+        return Channels(activated(call, x.ids, activation), x.axis)
+    what = getattr(activation, "__name__", repr(activation))
+    mixes = activation is activations.glu
+    return call.opaque(MIXES if mixes else UNKNOWN_ACTIVATION, what=what)
+
+
+@for_classes(layers.Softmax, nn.Softmax, nn.LogSoftmax, nn.Sparsemax)
+def _softmax(operation, call):
+    x = call.inputs[0]
+    axis = getattr(operation, "axis", -1)
+    axes = [axis] if isinstance(axis, int) else axis
+    if axes is None or x.axis in [a % len(x.shape) for a in axes]:
+        call.inexact(NORMALIZES, x.ids, what="softmax")
+    return Channels(call.tied(x.ids), x.axis)
+
+
+@rule.register(layers.ReLU)
+def _relu(layer, call):
+    homogeneous = layer.max_value is None and not layer.threshold
+    return unchanged(layer, call) if homogeneous else bent(layer, call)
+
+
+@rule.register(layers.PReLU)
+def _prelu(layer, call):
+    x = call.inputs[0]
+    if layer.alpha.shape[x.axis - 1] == len(x.ids):
+        call.carried_by(layer.alpha, x.axis - 1, x.ids)
+    return x
+
+
+@rule.register(layers.Dropout)
+def _dropout(layer, call):
+    x = call.inputs[0]
+    if layer.noise_shape and layer.noise_shape[x.axis] not in (None, 1):
+        return call.opaque(NOISE_SHAPE)
+    return x
+
+
+@for_classes(
+    layers.ELU,
+    math_operations.Erf,
+    math_operations.Rsqrt,
+    nn.Celu,
+    nn.Elu,
+    nn.Gelu,
+    nn.HardShrink,
+    nn.HardSigmoid,
+    nn.HardSilu,
+    nn.HardTanh,
+    nn.LogSigmoid,
+    nn.Relu6,
+    nn.Selu,
+    nn.Sigmoid,
+    nn.Silu,
+    nn.SoftShrink,
+    nn.Softplus,
+    nn.Softsign,
+    nn.SparsePlus,
+    nn.SparseSigmoid,
+    nn.Squareplus,
+    nn.TanhShrink,
+    nn.Threshold,
+    ops.Arctan,
+    ops.Cbrt,
+    ops.Ceil,
+    ops.Clip,
+    ops.Cos,
+    ops.Cosh,
+    ops.Exp,
+    ops.Exp2,
+    ops.Expm1,
+    ops.Floor,
+    ops.Isfinite,
+    ops.Isinf,
+    ops.Isnan,
+    ops.Log,
+    ops.Log10,
+    ops.Log1p,
+    ops.Log2,
+    ops.LogicalNot,
+    ops.NanToNum,
+    ops.OnesLike,
+    ops.Reciprocal,
+    ops.Round,
+    ops.Sign,
+    ops.Sin,
+    ops.Sinh,
+    ops.Sqrt,
+    ops.Square,
+    ops.Tan,
+    ops.Tanh,
+    ops.Trunc,
+    ops.ZerosLike,
+)
+def bent(operation, call):
+    """Every channel on its own, but f(s x) is not s f(x)."""
+    x = call.inputs[0]
+    return Channels(call.tied(x.ids), x.axis)
+
+
+@for_classes(
+    core.Cast,
+    core.StopGradient,
+    layers.ActivityRegularization,
+    layers.AlphaDropout,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.Identity,
+    layers.LeakyReLU,
+    nn.LeakyRelu,
+    nn.Relu,
+    ops.Absolute,
+    ops.Copy,
+    ops.Negative,
+)
+def unchanged(operation, call):
+    """Every channel on its own; at inference f(s x) = s f(x) for s > 0."""
+    return call.inputs[0]

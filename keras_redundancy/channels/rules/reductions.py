@@ -1,0 +1,60 @@
+"""Sums, means and maxima over positions, and over channels."""
+
+from keras_redundancy._keras_internals import (
+    math_operations,
+    numpy_operations as ops,
+)
+from keras_redundancy.channels.calls import frozen_channels
+from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.rules.registry import for_classes
+
+OVER_CHANNELS = "{name} ({kind}) reduces over the channels"
+WHOLE_BATCH = "{name} ({kind}) reduces over the batch axis too"
+NO_CHANNELS = "{name} ({kind}) leaves no channel axis"
+
+HOMOGENEOUS = (ops.Max, ops.Mean, ops.Min, ops.Sum, ops.Amax, ops.Amin)
+IDEMPOTENT = (ops.All, ops.Amax, ops.Amin, ops.Any, ops.Max, ops.Min)
+
+
+@for_classes(
+    math_operations.Logsumexp,
+    ops.All,
+    ops.Amax,
+    ops.Amin,
+    ops.Any,
+    ops.CountNonzero,
+    ops.Max,
+    ops.Mean,
+    ops.Min,
+    ops.Prod,
+    ops.Std,
+    ops.Sum,
+    ops.Var,
+)
+def _reduction(operation, call):
+    x = call.inputs[0]
+    if operation.axis is None:
+        return call.opaque(WHOLE_BATCH)
+    axes = operation.axis
+    axes = [axes] if isinstance(axes, int) else axes
+    axes = {a % len(x.shape) for a in axes}
+    if 0 in axes:
+        return call.opaque(WHOLE_BATCH)
+    keepdims = getattr(operation, "keepdims", False)
+    if x.axis in axes:
+        return _over_channels(operation, call, x, keepdims)
+    ids = x.ids
+    if not isinstance(operation, HOMOGENEOUS):
+        ids = call.tied(ids)
+    removed = 0 if keepdims else sum(a < x.axis for a in axes)
+    return Channels(ids, x.axis - removed)
+
+
+def _over_channels(operation, call, x, keepdims):
+    """A maximum does not change when one of two equal channels goes."""
+    if not isinstance(operation, IDEMPOTENT):
+        call.inexact(OVER_CHANNELS, x.ids)
+    if keepdims:
+        return Channels(call.new(1), x.axis)
+    reason = call.say(NO_CHANNELS)
+    return frozen_channels(call.outputs[0], reason, call.recorder.store)

@@ -1,0 +1,126 @@
+"""Parts of the channels: slices and splits, whose bounds move with them."""
+
+import numpy as np
+
+from keras_redundancy._keras_internals import (
+    core_operations as core,
+    numpy_operations as ops,
+)
+from keras_redundancy.channels.calls import frozen_channels
+from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.rules.registry import for_classes, rule
+
+STRIDED = "{name} ({kind}) takes every {step}th channel"
+ONE_CHANNEL = "{name} ({kind}) takes the single channel {number}"
+INDEXED = "{name} ({kind}) takes channels by an array of indices"
+ALL_AXES = "{name} ({kind}) takes elements of the flattened tensor"
+UNEVEN = "{name} ({kind}) splits the channels by an unknown rule"
+
+
+@rule.register(ops.GetItem)
+def _get_item(operation, call):
+    """`x[..., :k]`: the bounds k are counted again among those that stay."""
+    x = call.inputs[0]
+    path, key = _key(call)
+    if isinstance(key, slice) or not isinstance(key, (tuple, list)):
+        entries = [(path, key)]
+    else:
+        entries = [((*path, i), entry) for i, entry in enumerate(key)]
+    places, axis = _places(entries, len(x.shape))
+    if any(not isinstance(e, (int, slice)) for _, e, _ in places):
+        return call.opaque(INDEXED)
+    ids = x.ids
+    for at, (path, entry, _) in enumerate(places):
+        if at == x.axis and isinstance(entry, slice):
+            ids = _sliced(call, ids, path, entry)
+            if ids is None:
+                return call.opaque(STRIDED, step=entry.step)
+        elif at == x.axis:
+            return _single(call, ids, path, entry)
+    return Channels(ids, axis[x.axis])
+
+
+def _key(call):
+    args, kwargs = call.arguments
+    if "key" in kwargs:
+        return ("kwargs", "key"), kwargs["key"]
+    return ("args", 1), args[1]
+
+
+def _places(entries, rank):
+    """The entry for each input axis, and the output axis of each."""
+    named = [e for _, e in entries if e is not None and e is not Ellipsis]
+    rest = [((), slice(None))] * (rank - len(named))
+    if not any(e is Ellipsis for _, e in entries):
+        entries = [*entries, ((), Ellipsis)]
+    full = []
+    for path, entry in entries:
+        full += rest if entry is Ellipsis else [(path, entry)]
+    places, axis, out = [], [], 0
+    for path, entry in full:
+        if entry is not None:
+            places.append((path, entry, out))
+            axis.append(out)
+        out += not isinstance(entry, int)
+    return places, axis
+
+
+def _sliced(call, ids, path, entry):
+    start, stop, step = entry.indices(len(ids))
+    if (start, stop, step) == (0, len(ids), 1):
+        return ids
+    if step == -1 and len(range(start, stop, step)) == len(ids):
+        return call.copied(ids)[::-1]
+    if step != 1:
+        return None
+    call.counted_in_argument(*path, "start", ids=ids[:start])
+    call.counted_in_argument(*path, "stop", ids=ids[:stop])
+    return call.copied(ids[start:stop])
+
+
+def _single(call, ids, path, number):
+    """One channel is picked, and has to stay; its number can change."""
+    number %= len(ids)
+    call.freeze(ONE_CHANNEL, ids[number : number + 1], number=number)
+    call.counted_in_argument(*path, ids=ids[:number])
+    reason = call.say(ONE_CHANNEL, number=number)
+    return frozen_channels(call.outputs[0], reason, call.recorder.store)
+
+
+@for_classes(ops.Split, ops.ArraySplit)
+def _split(operation, call):
+    """Every part keeps what stays of it: sections become indices."""
+    x = call.inputs[0]
+    if operation.axis % len(x.shape) != x.axis:
+        return [x for _ in call.outputs]
+    if not isinstance(operation, ops.Split):
+        return call.opaque(UNEVEN)
+    bounds = operation.indices_or_sections
+    if isinstance(bounds, int):
+        size = len(x.ids) // bounds
+        bounds = [size * i for i in range(1, bounds)]
+    before = [x.ids[:i] for i in bounds]
+    call.counted_in("indices_or_sections", ids=before)
+    parts = np.split(x.ids, bounds)
+    return [Channels(call.copied(part), x.axis) for part in parts]
+
+
+@rule.register(core.Unstack)
+def _unstack(operation, call):
+    x = call.inputs[0]
+    axis = operation.axis % len(x.shape)
+    if axis == x.axis:
+        return call.opaque(ONE_CHANNEL, number="of each tensor")
+    return [Channels(x.ids, x.axis - (axis < x.axis)) for _ in call.outputs]
+
+
+@rule.register(ops.Take)
+def _take(operation, call):
+    x = call.inputs[0]
+    if operation.axis is None:
+        return call.opaque(ALL_AXES)
+    axis = operation.axis % len(x.shape)
+    if axis == x.axis or len(call.inputs) > 1:
+        return call.opaque(INDEXED)
+    added = len(call.outputs[0].shape) - len(x.shape)
+    return Channels(x.ids, x.axis + (added if axis < x.axis else 0))

@@ -1,0 +1,204 @@
+"""Sort groups of channels into spaces: those that live on the same axes."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from keras_redundancy.channels.labels import Role
+
+NO_PRODUCER = "no layer that can be made narrower writes it"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VariableAxis:
+    """One axis of a variable and the labels that sit on it.
+
+    Attributes:
+        ids: labels of shape (calls, size), a row for each call of the layer.
+        group: group of each position, shape (size,).
+        key: the color of each position, shape (size,): positions of two
+            units correspond where their keys agree.
+    """
+
+    layer: object
+    variable: object
+    axis: int
+    role: Role
+    ids: np.ndarray
+    group: np.ndarray
+    key: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SpaceAxis:
+    """Where the units of a space sit on a variable's axis.
+
+    `positions` has shape (units, m): unit u holds the m positions of row u,
+    and column i of all rows is the same place of the network.
+    """
+
+    on: VariableAxis
+    positions: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Space:
+    """All groups of channels that live on the same axes.
+
+    Attributes:
+        groups: group numbers of the units, shape (units,).
+        axes: the `SpaceAxis` objects of all variables that hold the units.
+        frozen: why the units have to stay, or None where they can go.
+        inexact: why even an exact copy cannot go without a change of what
+            the model computes, or None where it can.
+    """
+
+    groups: np.ndarray
+    axes: tuple[SpaceAxis, ...]
+    frozen: str | None
+    inexact: str | None
+
+    @property
+    def size(self) -> int:
+        return len(self.groups)
+
+    def axes_of(self, role: Role) -> list[SpaceAxis]:
+        return [axis for axis in self.axes if axis.on.role is role]
+
+    @property
+    def producers(self) -> list:
+        """The layers that write the units, in the order of the graph."""
+        layers = [a.on.layer for a in self.axes_of(Role.PRODUCER)]
+        return list({id(layer): layer for layer in layers}.values())
+
+    @property
+    def name(self) -> str:
+        """The producers' names, shortened where there are many."""
+        names = [layer.name for layer in self.producers]
+        if len(names) > 3:
+            names = [*names[:2], f"{len(names) - 2} more"]
+        return " + ".join(names) or "(no producer)"
+
+
+def find_spaces(axes, cuts, store, group) -> tuple[Space, ...]:
+    """Groups with the same places on the same axes, and the same reasons.
+
+    Args:
+        axes: every `VariableAxis`.
+        cuts: (group, color) of the channels that a setting counts where it
+            divides those of one axis, such as a slice's end: what lies on
+            either side of it is not the same space.
+        store: the `LabelStore`, for the reasons.
+        group: the group of every label.
+    """
+    if not axes:
+        return ()
+    entries = _Entries.of([(a.group, a.key) for a in axes] + cuts)
+    frozen, inexact = (
+        _reasons(said, group) for said in (store.frozen, store.inexact)
+    )
+    signature = frozen[0] * len(inexact[1]) + inexact[0]
+    space = _same_features(entries, signature)[entries.group]
+    order = np.lexsort((entries.feature, entries.group, space))
+    bounds = np.flatnonzero(np.diff(space[order], prepend=-1, append=-2))
+    spaces = []
+    for start, end in itertools.pairwise(bounds):
+        selected = order[start:end]
+        first = entries.group[selected[0]]
+        reasons = [texts[number[first]] for number, texts in (frozen, inexact)]
+        spaces.append(_space(axes, entries, selected, *reasons))
+    held = (space for space in spaces if space.axes)
+    return tuple(sorted(held, key=lambda s: s.groups[0]))
+
+
+def _reasons(said, group):
+    """Reason numbers of all groups, and the texts; number 0 is no reason.
+
+    Where a group has several reasons, the first one counts.
+    """
+    texts = [None, *dict.fromkeys(reason for _, reason in said)]
+    number_of = {text: number for number, text in enumerate(texts)}
+    numbers = np.zeros(group.max(initial=-1) + 1, int)
+    for ids, reason in reversed(said):
+        numbers[group[ids]] = number_of[reason]
+    return numbers, texts
+
+
+def _space(axes, entries, selected, frozen, inexact):
+    groups = np.unique(entries.group[selected])
+    positions = entries.position[selected].reshape(len(groups), -1)
+    axis_numbers = entries.axis[selected][: positions.shape[1]]
+    space_axes = tuple(
+        SpaceAxis(axes[number], positions[:, axis_numbers == number])
+        for number in np.unique(axis_numbers)
+        if number < len(axes)
+    )
+    if not any(a.on.role is Role.PRODUCER for a in space_axes):
+        frozen = frozen or NO_PRODUCER
+    return Space(groups, space_axes, frozen, inexact)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entries:
+    """Every position of every axis, and of every cut: arrays of one length.
+
+    `feature` numbers the triples (axis, key, how often this group had this
+    key before on this axis); it grows with the axis number. Units with the
+    same features live in the same places, and feature by feature their
+    positions correspond: with the axis of a kernel that reads the
+    concatenation of a, b and a, each unit of a has the two features (axis, a,
+    0) and (axis, a, 1). Which of the two is which does not matter, since
+    positions of one unit with one key hold the same label.
+    """
+
+    group: np.ndarray
+    axis: np.ndarray
+    position: np.ndarray
+    feature: np.ndarray
+
+    @classmethod
+    def of(cls, axes):
+        sizes = [len(group) for group, _ in axes]
+        group = np.concatenate([group for group, _ in axes])
+        key = np.concatenate([key for _, key in axes])
+        position = np.concatenate([np.arange(size) for size in sizes])
+        axis = np.repeat(np.arange(len(axes)), sizes)
+        order = np.lexsort((position, key, axis, group))
+        group, key, position, axis = (
+            array[order] for array in (group, key, position, axis)
+        )
+        same = np.ones(len(group), bool)
+        same[:1] = False
+        for array in (group, key, axis):
+            same[1:] &= array[1:] == array[:-1]
+        index = np.arange(len(group))
+        occurrence = index - np.maximum.accumulate(np.where(same, 0, index))
+        place = axis * (key.max(initial=0) + 1) + key
+        place = place * (occurrence.max(initial=0) + 1) + occurrence
+        _, feature = np.unique(place, return_inverse=True)
+        return cls(group, axis, position, feature)
+
+
+def _same_features(entries, signature):
+    """Numbers for groups: equal where signature and all features agree.
+
+    `entries` are sorted by group; the signature of a group is refined with
+    its first feature, its second, and so on.
+    """
+    order = np.lexsort((entries.feature, entries.group))
+    group, feature = entries.group[order], entries.feature[order]
+    starts = np.flatnonzero(np.diff(group, prepend=-1))
+    owner = group[starts]
+    length = np.diff(starts, append=len(group))
+    base = feature.max(initial=0) + 2
+    result = signature.copy()
+    for rank in range(length.max(initial=0)):
+        has = length > rank
+        nth = np.full(len(owner), base - 1)
+        nth[has] = feature[starts[has] + rank]
+        touched = owner[has]
+        pair = result[touched] * base + nth[has]
+        _, number = np.unique(pair, return_inverse=True)
+        result[touched] = number + result.max(initial=0) + 1
+    return np.unique(result, return_inverse=True)[1]
