@@ -40,12 +40,15 @@ def flops(model, multiply_add: int = 1) -> int:
     return multiply_add * total
 
 
-def multiply_adds(graph, size_of=None, layer=None) -> int | None:
+def multiply_adds(
+    graph, size_of=None, count_of=len, layer=None
+) -> int | None:
     """Multiply-adds of a traced model, or of one of its layers.
 
     Args:
         graph: a `ChannelGraph`.
         size_of: the size of a kernel; that of its shape by default.
+        count_of: how many channels an array of labels has.
         layer: count this layer alone.
 
     Returns:
@@ -53,9 +56,10 @@ def multiply_adds(graph, size_of=None, layer=None) -> int | None:
     """
     size_of = size_of or (lambda kernel: math.prod(kernel.shape))
     total = 0
-    for owner, kernel, positions in graph.products:
-        if layer is None or owner is layer:
-            if positions is None:
+    for product in graph.products:
+        if layer is None or product.layer is layer:
+            if product.positions is None:
                 return None
-            total += positions * size_of(kernel)
+            count = 1 if product.per is None else count_of(product.per)
+            total += product.positions * count * size_of(product.kernel)
     return total

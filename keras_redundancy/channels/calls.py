@@ -24,7 +24,8 @@ class Recorder:
 
     `follow` gives the labels of what a `CallTrace` returns. `opaque` holds
     operations and reasons by id(operation), `constants` the arrays in
-    arguments and configs by id(owner) and path.
+    arguments and configs by id(owner) and path, `kept` the ids of variables
+    without channels.
     """
 
     store: labels.LabelStore
@@ -35,6 +36,7 @@ class Recorder:
     products: list = dataclasses.field(default_factory=list)
     opaque: dict = dataclasses.field(default_factory=dict)
     constants: dict = dataclasses.field(default_factory=dict)
+    kept: set = dataclasses.field(default_factory=set)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +230,14 @@ class CallTrace:
             axis %= len(variable.shape)
             self._access(variable, axis, ids, Role.CARRIER)
 
+    def keeps(self, *variables) -> None:
+        """These variables have no axis with an entry for each channel.
+
+        What a rule says nothing of is taken for a gap in the rule, and the
+        layer's channels are frozen.
+        """
+        self.recorder.kept.update(map(id, variables))
+
     def counted_in(self, *path, ids) -> None:
         """Config entry `path` of the operation is the number of `ids`.
 
@@ -278,18 +288,19 @@ class CallTrace:
         made = labels.Constant(owner, path, np.asarray(value))
         return self.recorder.constants.setdefault((id(owner), path), made)
 
-    def multiplies(self, kernel, positions: int | None) -> None:
+    def multiplies(self, kernel, positions: int | None, per=None) -> None:
         """The call reads the whole of `kernel` at `positions` positions.
 
         This is what FLOPs are counted from; None where a spatial size of the
-        model is open.
+        model is open. With labels `per`, it does so for each such channel.
         """
         outer = self.inside
         while outer is not None:
             known = positions is not None and outer.times is not None
             positions = positions * outer.times if known else None
             outer = outer.call.inside
-        self.recorder.products.append((self.owner, kernel, positions))
+        made = labels.Product(self.owner, kernel, positions, per)
+        self.recorder.products.append(made)
 
     # --- layers inside ------------------------------------------------------
 

@@ -6,9 +6,12 @@ import math
 import numpy as np
 
 from keras_redundancy.channels.correspondence import colors
+from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.spaces import Space, VariableAxis, find_spaces
 from keras_redundancy.tables import Rendered, render_table
+
+ALLOWED = "{reason}; with allow_inexact=True it is pruned all the same"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,7 +24,7 @@ class ChannelGraph(Rendered):
         spaces: the spaces that some variable holds, in graph order.
         widths: config entries that count channels.
         steps: what is known of values made from one another, in graph order.
-        products: (layer, kernel, positions) of every kernel product.
+        products: the `Product` of every call that reads a kernel.
         opaque: (operation, reason) of every operation that was not followed.
         group: group of every label, shape (labels,).
     """
@@ -68,6 +71,10 @@ class ChannelGraph(Rendered):
             if getattr(operation, "weights", None)
         ]
 
+    def explain(self) -> Explanation:
+        """Every frozen space, the layers that hold it, its share, and why."""
+        return explain(self, {space: space.frozen for space in self.spaces})
+
     def __str__(self):
         rows = [
             (space.name, space.size, space.frozen or "prunable")
@@ -84,7 +91,10 @@ def build_graph(model, recorder, allow_inexact: bool) -> ChannelGraph:
     store = recorder.store
     _freeze_opaque(recorder)
     if not allow_inexact:
-        store.frozen += store.inexact
+        store.frozen += [
+            (ids, ALLOWED.format(reason=reason))
+            for ids, reason in store.inexact
+        ]
     accesses = _calls_together(recorder.accesses, _place_of_access, store)
     widths = _calls_together(recorder.widths, _place_of_width, store)
     group = store.groups()

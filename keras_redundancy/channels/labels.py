@@ -101,6 +101,20 @@ class Constant:
 
 
 @dataclasses.dataclass(frozen=True)
+class Product:
+    """`layer` reads the whole of `kernel` at so many positions.
+
+    `positions` is None where it is open; with labels `per`, it is the number
+    of positions for each of these channels.
+    """
+
+    layer: object
+    kernel: object
+    positions: int | None
+    per: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Filtered:
     """`ids` hold what `kernel`, output axis `axis`, wrote.
 

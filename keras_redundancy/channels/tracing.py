@@ -121,6 +121,7 @@ def _run_operation(seen):
     layer = seen.operation
     if isinstance(layer, keras.Layer) and len(accesses) > before:
         known = {id(a.variable) for a in accesses[before:]}
+        known |= seen.recorder.kept
         unknown = [v.name for v in layer.weights if id(v) not in known]
         if unknown:
             everything = [x.ids for x in [*seen.inputs, *outputs]]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from keras_redundancy.channels import ChannelGraph, Space, trace
+from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.clustering import LINKAGES
 from keras_redundancy.flops import multiply_adds
@@ -54,6 +55,13 @@ class Decision:
     selection: Selection
     reason: str | None
 
+    @property
+    def remark(self) -> str:
+        """The reason, or what has to be known of a space that is pruned."""
+        if self.reason is None and self.space.inexact:
+            return f"inexact: {self.space.inexact}"
+        return self.reason or ""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan(Rendered):
@@ -96,8 +104,19 @@ class Plan(Rendered):
     @property
     def flops(self) -> tuple[int | None, int | None]:
         """Multiply-adds before and after, None where sizes are open."""
-        after = multiply_adds(self.graph, self._size_after())
+        after = multiply_adds(
+            self.graph, self._size_after(), self._counter_after()
+        )
         return multiply_adds(self.graph), after
+
+    def explain(self) -> Explanation:
+        """What stays and why: frozen, or left out by the options.
+
+        With the layers that hold it and its share of the parameters.
+        """
+        reasons = {space: space.frozen for space in self.graph.spaces}
+        reasons |= {d.space: d.reason for d in self.decisions}
+        return explain(self.graph, reasons)
 
     def _size_after(self):
         gone = self.removed
@@ -140,16 +159,19 @@ class Plan(Rendered):
 
     def _settings(self):
         """{id(owner): {path: count}} of the widths that change."""
-        gone = self.removed
+        count_of = self._counter_after()
         settings = {}
         for width in self.graph.widths:
-            counts = tuple(
-                int((~gone[self.graph.group[ids]]).sum()) for ids in width.parts
-            )
+            counts = tuple(map(count_of, width.parts))
             if counts != tuple(map(len, width.parts)):
                 count = counts if isinstance(width.ids, list) else counts[0]
                 settings.setdefault(id(width.owner), {})[width.path] = count
         return settings
+
+    def _counter_after(self):
+        """A function that counts which of an array of labels stay."""
+        kept = ~self.removed[self.graph.group]
+        return lambda ids: int(kept[ids].sum())
 
     def __str__(self):
         rows = [
@@ -160,7 +182,7 @@ class Plan(Rendered):
                 decision.clusters if decision.tau else None,
                 len(decision.selection.kept),
                 len(decision.selection.removed),
-                decision.reason or "",
+                decision.remark,
             )
             for decision in self.decisions
         ]
@@ -168,7 +190,7 @@ class Plan(Rendered):
             (name, *[None] * 5, reason) for name, reason in self.graph.untouched
         ]
         title = f"Plan for {self.graph.model.name!r}"
-        header = ("written by", "tau", "n", "n_f", "kept", "removed", "why not")
+        header = ("written by", "tau", "n", "n_f", "kept", "removed", "remark")
         return render_table(title, header, rows) + self._summary()
 
     def _summary(self):

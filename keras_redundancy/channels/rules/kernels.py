@@ -136,26 +136,27 @@ def _einsum_dense(layer, call):
     x = call.inputs[0]
     given, kernel, out = _letters(layer.equation, len(x.shape))
     read = given[x.axis]
-    _count_products(layer, call, given + out, kernel)
+    _count_products(layer, call, given + out, kernel, read)
     if read not in kernel and read not in out:
         return call.opaque(SUMMED)
-    if read in out:
-        ids, letter = x.ids, read
-        if read in kernel:
-            ids = call.filtered_by(layer.kernel, kernel.index(read), ids)
+    written = [i for i in out if i in kernel and i not in given]
+    if read not in out and not written:
+        return call.opaque(NO_UNITS)
+    letter = read if read in out else written[-1]
+    if read not in kernel:
+        ids = x.ids
+        call.keeps(layer.kernel)
+    elif read in out:
+        ids = call.filtered_by(layer.kernel, kernel.index(read), x.ids)
     else:
         call.read_by(layer.kernel, kernel.index(read), x.ids)
-        written = [i for i in out if i in kernel and i not in given]
-        if not written:
-            return call.opaque(NO_UNITS)
-        letter = written[-1]
         ids = call.written_by(layer.kernel, kernel.index(letter))
-        _count_units(layer, call, letter, ids)
+    _count_channels(layer, call, letter, ids)
     axis = out.index(letter)
-    if layer.bias is not None:
-        bias_axis = axis - (len(out) - len(layer.bias.shape))
-        if letter in layer.bias_axes:
-            call.carried_by(layer.bias, bias_axis, ids)
+    if layer.bias is not None and letter in layer.bias_axes:
+        call.carried_by(layer.bias, axis - len(out), ids)
+    elif layer.bias is not None:
+        call.keeps(layer.bias)
     return Channels(activated(call, ids, layer.activation), axis)
 
 
@@ -168,16 +169,23 @@ def _letters(equation, rank):
     return given.replace("...", others), kernel, out.replace("...", others)
 
 
-def _count_products(layer, call, letters, kernel):
+def _count_products(layer, call, letters, kernel, read):
+    """Every axis that the kernel does not have repeats its product."""
     shapes = [*call.inputs[0].shape, *call.outputs[0].shape]
     sizes = dict(zip(letters, shapes, strict=True))
-    batch = letters[0]
-    others = [n for i, n in sizes.items() if i != batch and i not in kernel]
-    call.multiplies(layer.kernel, positions(others))
+    known = {letters[0], read, *kernel}
+    others = [size for letter, size in sizes.items() if letter not in known]
+    per = None if read in kernel else call.inputs[0].ids
+    call.multiplies(layer.kernel, positions(others), per)
 
 
-def _count_units(layer, call, letter, ids):
-    """`output_shape` has an entry for all but the batch and the ellipsis."""
+def _count_channels(layer, call, letter, ids):
+    """`output_shape` has an entry for all but the batch and the ellipsis.
+
+    One that is None follows the input.
+    """
     out = layer.equation.replace(" ", "").split("->")[1]
     named = out.replace("...", "") if "..." in out else out[1:]
-    call.counted_in("output_shape", named.index(letter), ids=ids)
+    number = named.find(letter)
+    if number >= 0 and layer.partial_output_shape[number] is not None:
+        call.counted_in("output_shape", number, ids=ids)

@@ -1,0 +1,110 @@
+"""Why channels have to stay: `graph.explain()` and `plan.explain()`."""
+
+import dataclasses
+import math
+
+from keras_redundancy.channels.labels import Constant
+from keras_redundancy.channels.spaces import Space
+from keras_redundancy.tables import Rendered, render_table
+
+SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    """A space, or the weights of a layer, that pruning leaves alone.
+
+    Attributes:
+        layers: names of the layers that hold it, those that write it first.
+        units: how many units it has, None for a layer that was not followed.
+        parameters: how many parameters are its own or lie between it and
+            another space. A kernel counts for the space that it reads and for
+            the one that it writes.
+        share: those parameters by those of the model, from 0 to 1.
+        reason: why, in words.
+    """
+
+    layers: tuple[str, ...]
+    units: int | None
+    parameters: int
+    share: float
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation(Rendered):
+    """What cannot be pruned and why; `render()` shows it as a table.
+
+    Attributes:
+        model: the model's name.
+        frozen: the `Frozen` spaces and layers, the largest share first.
+        prunable: share of the parameters that lie in prunable spaces.
+    """
+
+    model: str
+    frozen: tuple[Frozen, ...]
+    prunable: float
+
+    def __str__(self):
+        rows = [
+            (
+                _shortened(entry.layers),
+                entry.units,
+                f"{100 * entry.share:.1f} %",
+                entry.reason,
+            )
+            for entry in self.frozen
+        ]
+        header = ("held by", "units", "parameters", "why it stays")
+        table = render_table(f"What stays of {self.model!r}", header, rows)
+        share = f"{100 * self.prunable:.1f} %"
+        return f"{table}{share} of the parameters lie in prunable spaces."
+
+
+def _shortened(names):
+    rest = len(names) - SHOWN
+    shown = " + ".join(names[:SHOWN])
+    return shown + (f" + {rest} more" if rest > 0 else "")
+
+
+def explain(graph, reasons: dict[Space, str | None]) -> Explanation:
+    """An `Explanation` of a traced model.
+
+    Args:
+        graph: a `ChannelGraph`.
+        reasons: for each of its spaces why it stays, or None.
+    """
+    total = max(graph.model.count_params(), 1)
+
+    def entry(layers, units, parameters, reason):
+        share = parameters / total
+        return Frozen(tuple(layers), units, parameters, share, reason)
+
+    frozen = [
+        entry(_layers(space), space.size, graph.parameters_of(space), reason)
+        for space, reason in reasons.items()
+        if reason
+    ]
+    counted = {id(axis.variable) for axis in graph.axes}
+    for operation, reason in graph.opaque:
+        weights = getattr(operation, "weights", ())
+        own = {id(v): v for v in weights if id(v) not in counted}
+        counted |= own.keys()
+        count = sum(math.prod(variable.shape) for variable in own.values())
+        if count:
+            frozen.append(entry([operation.name], None, count, reason))
+    frozen.sort(key=lambda entry: -entry.parameters)
+    open_spaces = [space for space, reason in reasons.items() if not reason]
+    prunable = graph.parameters_of(*open_spaces) / total
+    return Explanation(graph.model.name, tuple(frozen), prunable)
+
+
+def _layers(space):
+    """Names of the layers that hold a space, its producers first."""
+    others = [
+        axis.on.layer
+        for axis in space.axes
+        if not isinstance(axis.on.variable, Constant)
+    ]
+    names = [layer.name for layer in [*space.producers, *others]]
+    return list(dict.fromkeys(names))

@@ -1,0 +1,47 @@
+"""What every rule has to hold, on a small model that uses it."""
+
+import keras
+import numpy as np
+
+import keras_redundancy as kr
+from tests import models
+
+
+def assert_copies_go(model, tmp_path=None, seed=0, data=None, **options):
+    """Planted copies go, and the function stays; so does a hard cut's size.
+
+    Args:
+        model: a model whose prunable spaces have at least 4 units each.
+        tmp_path: folder to save the smaller model to and load it from.
+
+    Returns:
+        The graph of the model.
+    """
+    models.randomized(model, seed)
+    data = models.random_inputs(model, seed) if data is None else data
+    spaces = kr.trace(model, **options).prunable
+    planted = models.plant(model, seed, spaces=spaces)
+    plan = kr.plan(model, tau=0.9999, **options)
+    removed = [len(d.selection.removed) for d in plan.decisions if not d.reason]
+    assert removed == list(planted.values())
+    assert all(removed)
+    small = plan.apply()
+    models.assert_same_function(model, small, data)
+    assert small.count_params() == plan.parameters[1] < model.count_params()
+    if tmp_path is not None:
+        small.save(tmp_path / "small.keras")
+        again = keras.models.load_model(tmp_path / "small.keras")
+        models.assert_same_function(small, again, data)
+    assert_cut_builds(model, data, **options)
+    return plan.graph
+
+
+def assert_cut_builds(model, data, **options):
+    """A cut that removes most of the units builds what the plan says."""
+    plan = kr.plan(model, tau=0.1, keep="random", seed=0, **options)
+    small = plan.apply()
+    assert small.count_params() == plan.parameters[1]
+    if plan.flops[0] is not None:
+        assert kr.flops(small) == plan.flops[1]
+    for answer in models.outputs(small, data):
+        assert np.isfinite(answer).all()
