@@ -11,6 +11,7 @@ small.save("small.keras")
 from keras_redundancy._version import __version__ as __version__
 from keras_redundancy.channels import (
     Channels as Channels,
+    hidden_widths as hidden_widths,
     register_rule as register_rule,
     trace as trace,
 )

@@ -5,7 +5,6 @@ needs for it is here, and `tests/test_keras_internals.py` is its contract:
 when a Keras release changes one of these attributes, that test says which.
 """
 
-import copy
 import dataclasses
 from typing import Any
 
@@ -14,8 +13,10 @@ from keras.src.applications.convnext import LayerScale as LayerScale
 from keras.src.applications.inception_resnet_v2 import (
     CustomScaleLayer as CustomScaleLayer,
 )
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
 from keras.src.models.functional import Functional, functional_like_constructor
 from keras.src.ops import core, image, math, nn, numpy
+from keras.src.ops.operation import Operation
 from keras.src.saving.serialization_lib import SafeModeScope
 
 core_operations = core
@@ -87,6 +88,16 @@ def is_model(operation) -> bool:
     if isinstance(operation, Functional):
         return type(operation).call is Functional.call
     return False
+
+
+def wraps_one_layer(operation) -> bool:
+    """Whether it is made as `Class(layer, **config)`, like TimeDistributed."""
+    wrapper = keras.layers.Wrapper
+    return (
+        isinstance(operation, wrapper)
+        and type(operation).from_config.__func__
+        is wrapper.from_config.__func__
+    )
 
 
 def graph_of(model):
@@ -173,11 +184,24 @@ def trusting_own_objects():
 
 
 def copy_operation(operation):
-    """A copy of an operation without weights, not wired to any graph."""
-    clone = copy.copy(operation)
+    """A copy of an operation without weights, not wired to any graph.
+
+    `copy.copy` would save and load it, which not all operations can.
+    """
+    clone = object.__new__(type(operation))
+    vars(clone).update(vars(operation))
     clone._inbound_nodes = []
     clone._outbound_nodes = []
     return clone
+
+
+def has_config(operation) -> bool:
+    """Whether `operation` can be made anew with other settings.
+
+    Layers always count: those that cannot be are refused before.
+    """
+    own = type(operation).get_config is not Operation.get_config
+    return own or operation._auto_config is not None
 
 
 def lambda_output_shape(layer):
@@ -213,3 +237,20 @@ def compile_arguments(model) -> dict | None:
 def compile_is_overridden(model) -> bool:
     """Whether the class of `model` has a `compile` of its own."""
     return type(model).compile is not keras.Model.compile
+
+
+def attention_projections(layer) -> dict:
+    """The `EinsumDense` layers inside an attention layer with heads.
+
+    Returns:
+        {"query": ..., "key": ..., "value": ..., "output": ...}, and "gate"
+        where the layer has one.
+    """
+    projections = {
+        "query": layer._query_dense,
+        "key": layer._key_dense,
+        "value": layer._value_dense,
+    }
+    if hasattr(layer, "_gate_dense"):
+        projections["gate"] = layer._gate_dense
+    return projections | {"output": layer._output_dense}

@@ -27,6 +27,7 @@ from keras_redundancy.similarity import (
     as_kernel_matrix,
     cosine_and_zeros,
     similarity_blocks,
+    sketches,
     unit_filters,
 )
 
@@ -41,6 +42,9 @@ TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 # 5e-7 for most filters and about 1e-5 for constant ones.
 DOUBLE_ABOVE = 1 - 1e-4
 SLACK = 3e-5
+# Narrowest layer, and most of a filter (one part of so many), for sketches.
+SKETCHED_UNITS = 1024
+SKETCHED_SHARE = 4
 # Similar pairs per unit above which a layer is cut without its components.
 PAIRS_PER_UNIT = 2
 
@@ -82,11 +86,54 @@ def cluster_filters(
     """
     tau = check_tau(tau)
     _check_linkage(linkage)
-    return _cluster(as_kernel_matrix(W), tau, linkage)
+    matrix = as_kernel_matrix(W)
+    labels = _cluster_by_sketches(matrix, tau, linkage)
+    if labels is None:
+        labels = _cluster(matrix, tau, linkage)
+    return _in_order_of_appearance(labels)
+
+
+def _cluster_by_sketches(
+    matrix: NDArray, tau: float, linkage: str
+) -> NDArray[np.intp] | None:
+    """`_cluster` for filters so long that a part tells most of them apart.
+
+    Units whose sketches are not similar are in no cluster together, so that
+    only what the sketches leave connected is compared in full.
+
+    Returns:
+        Labels ``(n,)``, or None where sketches would not save time.
+    """
+    z, n = matrix.shape
+    # With so many weights, hardly any sketches of random filters reach tau.
+    weights = int(1.5 * z * (1 - tau)) + 64
+    if n < SKETCHED_UNITS or weights * SKETCHED_SHARE > z:
+        return None
+    short = sketches(matrix, weights)
+    if short is None:
+        return None
+    blocks = similarity_blocks(short)
+    component, _ = find_components(blocks, n, tau - 2 * SLACK)
+    del short, blocks
+    # The filters of one component side by side: one pass over the matrix.
+    order = np.argsort(component, kind="stable")
+    is_alone = np.bincount(component)[component] == 1
+    order = order[~is_alone[order]]
+    compared = np.take(matrix, order, axis=1)
+    column = np.empty(n, np.intp)
+    column[order] = np.arange(len(order))
+
+    def cut(units: NDArray[np.intp]) -> NDArray[np.intp]:
+        columns = column[units]
+        start, stop = columns.min(), columns.max() + 1
+        labels = _cluster(compared[:, start:stop], tau, linkage)
+        return labels[columns - start]
+
+    return cut_components(component, np.ones(n), cut)
 
 
 def _cluster(matrix: NDArray, tau: float, linkage: str) -> NDArray[np.intp]:
-    """`cluster_filters` for checked arguments."""
+    """`cluster_filters` for checked arguments, with labels in any order."""
     n = matrix.shape[1]
     is_wide = n > DENSE_UNITS
     compared, is_zero = (unit_filters if is_wide else cosine_and_zeros)(matrix)
@@ -102,7 +149,7 @@ def _cluster(matrix: NDArray, tau: float, linkage: str) -> NDArray[np.intp]:
         whole = _cut_whole(compared, threshold, linkage)
         if whole is not None:
             labels[used] = whole
-            return _in_order_of_appearance(labels)
+            return labels
     if is_wide:
         blocks = similarity_blocks(compared)
         component, degree = find_components(blocks, len(used), threshold)
@@ -117,7 +164,7 @@ def _cluster(matrix: NDArray, tau: float, linkage: str) -> NDArray[np.intp]:
     elif linkage != "single" and len(close):
         cut = _cut_wide if is_wide else _cut_dense
         labels[used] = cut(compared, component, degree, threshold, linkage)
-    return _in_order_of_appearance(labels)
+    return labels
 
 
 def _cut_whole(

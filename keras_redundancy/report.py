@@ -6,16 +6,20 @@ import math
 import numpy as np
 
 from keras_redundancy import rank
-from keras_redundancy.channels import Role, trace
+from keras_redundancy.channels import Role, Space, SpaceAxis, trace
+from keras_redundancy.channels.spaces import kernel_names
 from keras_redundancy.clustering import LINKAGES, cluster_filters
 from keras_redundancy.flops import multiply_adds
-from keras_redundancy.pruning.filters import finite_kernel_matrix
+from keras_redundancy.pruning.filters import (
+    finite_kernel_matrix,
+    joined_filters,
+)
 from keras_redundancy.pruning.options import Tau, check_option, taus_by_layer
 from keras_redundancy.similarity import similarity_summary
 from keras_redundancy.tables import Rendered, render_table
 
 COLUMNS = {
-    "layer": "layer",
+    "title": "layer",
     "n": "n",
     "n_f": "n_f",
     "n_r": "n_r",
@@ -37,6 +41,9 @@ class LayerReport:
 
     Attributes:
         layer, kind: the layer's name and class.
+        part: the names of the kernels, where the layer writes units of
+            several kinds, such as the heads and the outputs of an attention.
+            Each has a row of its own then.
         tau: the similarity threshold, or None where the layer has none.
         n: units of the layer.
         n_f: clusters of units found at `tau`.
@@ -47,12 +54,14 @@ class LayerReport:
         stable_rank: squared Frobenius norm over squared spectral norm.
         energy_rank: singular values that hold 99 % of the squared norm.
         trace_complexity: nuclear norm over sqrt(z n).
-        parameters: the layer's own weights.
-        multiply_adds: on one sample; None where the input size is open.
+        parameters: the layer's own weights; None but in its first row.
+        multiply_adds: on one sample; None where the input size is open, and
+            but in the layer's first row.
         state: "prunable", or why the units have to stay.
     """
 
     layer: str
+    part: str | None
     kind: str
     tau: float | None
     n: int
@@ -64,9 +73,14 @@ class LayerReport:
     stable_rank: float
     energy_rank: int
     trace_complexity: float
-    parameters: int
+    parameters: int | None
     multiply_adds: int | None
     state: str
+
+    @property
+    def title(self) -> str:
+        """The layer's name, with the part that the row is about."""
+        return f"{self.layer} ({self.part})" if self.part else self.layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,26 +153,90 @@ def analyze(model, tau: Tau = 0.5, *, linkage: str = "average") -> Report:
     """
     check_option("linkage", linkage, LINKAGES)
     graph = trace(model)
-    producers = _producers(graph)
-    taus = taus_by_layer(tau, [axis.layer for axis in producers])
-    states = _states(graph)
-    layers = tuple(
-        _layer_report(graph, axis, taus[id(axis.layer)], linkage, states)
-        for axis in producers
-    )
+    written = _written_units(graph)
+    taus = taus_by_layer(tau, [units.layer for units in written])
+    states, seen, rows = _states(graph), set(), []
+    for units in written:
+        key = id(units.layer)
+        first = key not in seen
+        seen.add(key)
+        rows.append(
+            _layer_report(graph, units, taus[key], linkage, states, first)
+        )
     return Report(
         model.name,
         linkage,
-        layers,
+        tuple(rows),
         model.count_params(),
         multiply_adds(graph),
     )
 
 
-def _producers(graph):
-    """The axis of every kernel that writes units, in graph order."""
-    axes = [axis for axis in graph.axes if axis.role is Role.PRODUCER]
-    return sorted(axes, key=lambda axis: axis.ids[0, 0])
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Units:
+    """Units that a layer writes with one kernel, or with several.
+
+    Attributes:
+        layer: the layer.
+        places: a `SpaceAxis` for every kernel; row u of its positions is
+            where unit u sits.
+        part: the kernels' names where the layer writes other units too.
+    """
+
+    layer: object
+    places: tuple[SpaceAxis, ...]
+    part: str | None = None
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The group of every unit, shape (units,)."""
+        place = self.places[0]
+        return place.on.group[place.positions[:, 0]]
+
+    def filters(self) -> np.ndarray:
+        """Shape (z, n), one column per unit; of several kernels joined."""
+        if len(self.places) == 1:
+            return finite_kernel_matrix(self.places[0].on)
+        return joined_filters(Space(self.groups, self.places, None, None))[0]
+
+
+def _written_units(graph) -> list[_Units]:
+    """What every layer writes, in graph order.
+
+    Kernels of one layer that write one space of units, such as the two of an
+    LSTM, or those for queries, keys and values, belong together: a unit is
+    what they write of it, an LSTM's with all its gates. A kernel that is
+    alone has a unit for every filter.
+    """
+    together = {}
+    for space in graph.spaces:
+        for place in space.axes_of(Role.PRODUCER):
+            whole = place.positions.size == len(place.on.group)
+            key = id(place.on.layer), id(space if whole else place.on)
+            together.setdefault(key, []).append(place)
+    written = {}
+    for places in together.values():
+        if len({id(place.on) for place in places}) < len(places):
+            places = places[:1]
+        if len(places) == 1:
+            everything = np.arange(len(places[0].on.group))[:, None]
+            places = [SpaceAxis(places[0].on, everything)]
+        layer = places[0].on.layer
+        written.setdefault(id(layer), []).append(_Units(layer, tuple(places)))
+    names = kernel_names(graph.axes)
+    units = [
+        dataclasses.replace(units, part=_part(units, names))
+        if len(of_one) > 1
+        else units
+        for of_one in written.values()
+        for units in of_one
+    ]
+    return sorted(units, key=lambda u: min(p.on.ids[0, 0] for p in u.places))
+
+
+def _part(units, names):
+    own = names[id(units.layer)]
+    return ", ".join(own[id(place.on)] for place in units.places)
 
 
 def _states(graph):
@@ -169,8 +247,8 @@ def _states(graph):
     return states
 
 
-def _state(axis, states):
-    reasons = [states[group] for group in axis.group.tolist()]
+def _state(units, states):
+    reasons = [states[group] for group in units.groups.tolist()]
     frozen = [reason for reason in reasons if reason]
     if not frozen:
         return "prunable"
@@ -179,16 +257,19 @@ def _state(axis, states):
     return frozen[0]
 
 
-def _layer_report(graph, axis, tau, linkage, states):
-    layer = axis.layer
-    matrix = finite_kernel_matrix(axis)
+def _layer_report(graph, units, tau, linkage, states, first):
+    """`first`: whether it is the layer's first row, which has its totals."""
+    layer = units.layer
+    matrix = units.filters()
     mean, largest = similarity_summary(matrix)
     values = rank.singular_values(matrix)
     n, n_f = matrix.shape[1], None
     if tau is not None:
         n_f = len(np.unique(cluster_filters(matrix, tau, linkage)))
+    parameters = sum(math.prod(v.shape) for v in layer.weights)
     return LayerReport(
         layer=layer.name,
+        part=units.part,
         kind=type(layer).__name__,
         tau=tau,
         n=n,
@@ -200,7 +281,7 @@ def _layer_report(graph, axis, tau, linkage, states):
         stable_rank=rank.stable_rank(values),
         energy_rank=rank.energy_rank(values),
         trace_complexity=rank.trace_complexity(values, matrix.shape),
-        parameters=sum(math.prod(v.shape) for v in layer.weights),
-        multiply_adds=multiply_adds(graph, layer=layer),
-        state=_state(axis, states),
+        parameters=parameters if first else None,
+        multiply_adds=multiply_adds(graph, layer=layer) if first else None,
+        state=_state(units, states),
     )

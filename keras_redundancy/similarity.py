@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 # Numbers in one block of similarities: 32 MiB of float32.
 BLOCK_ELEMENTS = 2**23
+# Added to the squared norm that a sketch holds: more than it is rounded by.
+SKETCH_ROUNDING = 1e-4
 
 _NARROW_FLOATS = ("bfloat16", "float8")
 
@@ -185,6 +187,31 @@ def similarity_blocks(units: NDArray) -> Iterator[tuple[int, NDArray]]:
         rows = max(1, BLOCK_ELEMENTS // (n - start))
         yield start, units[start : start + rows] @ units[start:].T
         start += rows
+
+
+def sketches(matrix: NDArray, weights: int) -> NDArray | None:
+    """Short stand-ins for filters, whose products bound the similarities.
+
+    A sketch holds `weights` of the weights of a filter of length 1, and the
+    norm of the others. By the Cauchy-Schwarz inequality the product of two
+    sketches is at least the similarity of the filters.
+
+    Args:
+        matrix: shape ``(z, n)``, from `as_kernel_matrix`.
+        weights: how many of the z weights to take, spread evenly.
+
+    Returns:
+        Shape ``(n, weights + 1)``, one sketch per row, or None where filters
+        are zero, not finite, or so long or short that squares are lost.
+    """
+    with np.errstate(all="ignore"):
+        squares = np.einsum("zi,zi->i", matrix, matrix)
+    if not _are_safe(squares, matrix):
+        return None
+    step = len(matrix) // weights
+    part = matrix[: step * weights : step] / np.sqrt(squares)
+    rest = 1 - np.einsum("zi,zi->i", part, part) + SKETCH_ROUNDING
+    return np.vstack([part, np.sqrt(rest.clip(0))]).T
 
 
 def _as_unit_indices(kept: ArrayLike, n: int) -> NDArray[np.intp]:

@@ -7,6 +7,7 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.channels import Role
+from keras_redundancy.channels.labels import Constant
 
 
 def mlp(activation="relu"):
@@ -196,11 +197,18 @@ def copy_units(space, sources, targets, scale=1.0):
         if place.on.role is Role.CONSUMER:
             continue
         variable, axis = place.on.variable, place.on.axis
-        value = np.moveaxis(numpy(variable), axis, 0)
+        constant = isinstance(variable, Constant)
+        value = variable.value.copy() if constant else numpy(variable)
+        value = np.moveaxis(value, axis, 0)
         value[place.positions[targets]] = (
             scale * value[place.positions[sources]]
         )
-        variable.assign(np.moveaxis(value, 0, axis))
+        value = np.moveaxis(value, 0, axis)
+        if constant:
+            # The very array that stands in the model's graph.
+            variable.value[...] = value
+        else:
+            variable.assign(value)
 
 
 def numpy(tensor):

@@ -11,7 +11,8 @@ def assert_copies_go(model, tmp_path=None, seed=0, data=None, **options):
     """Planted copies go, and the function stays; so does a hard cut's size.
 
     Args:
-        model: a model whose prunable spaces have at least 4 units each.
+        model: a model with a prunable space of at least 4 units: fewer are
+            not planted on.
         tmp_path: folder to save the smaller model to and load it from.
 
     Returns:
@@ -20,11 +21,11 @@ def assert_copies_go(model, tmp_path=None, seed=0, data=None, **options):
     models.randomized(model, seed)
     data = models.random_inputs(model, seed) if data is None else data
     spaces = kr.trace(model, **options).prunable
-    planted = models.plant(model, seed, spaces=spaces)
+    models.plant(model, seed, spaces=spaces)
     plan = kr.plan(model, tau=0.9999, **options)
     removed = [len(d.selection.removed) for d in plan.decisions if not d.reason]
-    assert removed == list(planted.values())
-    assert all(removed)
+    assert removed == [int(0.3 * space.size) for space in spaces]
+    assert sum(removed) > 0
     small = plan.apply()
     models.assert_same_function(model, small, data)
     assert small.count_params() == plan.parameters[1] < model.count_params()

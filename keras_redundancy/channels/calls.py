@@ -9,12 +9,20 @@ import numpy as np
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.channels import labels
+from keras_redundancy.channels.inside import (
+    Inside,
+    checked_sets,
+    imagined_call,
+)
 from keras_redundancy.channels.labels import Channels, Role
 
 OTHER_AXIS = "{name} ({kind}) works on another axis than the channels"
-UNSET_WIDTH = (
-    "no argument of {name} ({kind}) is known to set the {setting} of its "
-    "layer {inner}"
+CONSTANT_INSIDE = (
+    "{name} ({kind}), a part of another layer, has a constant array operand"
+)
+NO_CONFIG = (
+    "{name} ({kind}) was given something that Keras cannot save, such as a "
+    "NumPy number: give it Python numbers"
 )
 
 
@@ -37,22 +45,6 @@ class Recorder:
     opaque: dict = dataclasses.field(default_factory=dict)
     constants: dict = dataclasses.field(default_factory=dict)
     kept: set = dataclasses.field(default_factory=set)
-
-
-@dataclasses.dataclass(frozen=True)
-class Inside:
-    """The call of another operation that a call is part of.
-
-    Attributes:
-        call: the `CallTrace` of the outer operation.
-        sets: {entry of the inner layer's config: argument of the outer one},
-            or None where the inner layer itself is made anew.
-        times: how often the outer call makes the inner one.
-    """
-
-    call: object
-    sets: dict | None
-    times: int | None
 
 
 class CallTrace:
@@ -99,12 +91,16 @@ class CallTrace:
         self.inside = inside
         self._node = call.node
         self._given = [id(x) for x in call.inputs]
-        part = inside is not None and inside.sets is not None
-        self.owner = inside.call.owner if part else call.operation
+        self.owner = inside.call.owner if self.part else call.operation
 
     @property
     def kind(self) -> str:
         return type(self.operation).__name__
+
+    @property
+    def part(self) -> bool:
+        """Whether the constructor of the layer around it makes it."""
+        return self.inside is not None and self.inside.part
 
     def say(self, reason: str, **words) -> str:
         """`reason` with the operation's name and kind, and `words`."""
@@ -238,43 +234,48 @@ class CallTrace:
         """
         self.recorder.kept.update(map(id, variables))
 
-    def counted_in(self, *path, ids) -> None:
+    def counted_in(self, *path, ids, whole=None) -> None:
         """Config entry `path` of the operation is the number of `ids`.
 
         Where `ids` is a list of arrays, it is the tuple of their numbers.
+        Pass the labels of the `whole` axis where the entry that stands there
+        now says something about the others too, such as a negative index.
         """
-        self._count(self.setting(path), path, ids)
+        self._count(self.setting(path), path, ids, whole)
 
-    def counted_in_argument(self, *path, ids) -> None:
+    def counted_in_argument(self, *path, ids, whole=None) -> None:
         """Entry `path` of the call's arguments is the number of `ids`.
 
         A path is ("args", 1, ...) or ("kwargs", name, ...); "start" and
-        "stop" lead into a slice.
+        "stop" lead into a slice. `whole` is that of `counted_in`.
         """
-        own = self.inside is None or self.inside.sets is None
-        place = (self._node, path) if own and self._node else None
-        self._count(place, path, ids)
+        known = self._node is not None and not self.part
+        place = (self._node, path) if known else None
+        self._count(place, path, ids, whole)
 
     def setting(self, path: tuple) -> tuple | None:
         """(operation, path) of what sets config entry `path`; None if nothing.
 
         For an inner layer it can be an argument of the layer around it.
         """
-        if self.inside is None or self.inside.sets is None:
+        if not self.part:
             return self.operation, path
-        outer = self.inside.sets.get(".".join(map(str, path)))
-        return self.inside.call.setting((outer,)) if outer else None
+        return self.inside.setting(self.operation, path)
 
-    def _count(self, place, path, ids):
-        if place is not None:
-            self.recorder.widths.append(labels.Width(*place, ids))
+    def _count(self, place, path, ids, whole):
+        parts = ids if isinstance(ids, list) else [ids]
+        reason = None
+        if self.part or place is None:
+            counts = tuple(map(len, parts))
+            reason = self.inside.obstacle(self.operation, path, place, counts)
+        elif path[0] not in labels.ARGUMENTS:
+            known = internals.has_config(place[0])
+            reason = None if known else self.say(NO_CONFIG)
+        if reason is None:
+            width = labels.Width(*place, ids, whole)
+            self.recorder.widths.append(width)
             return
-        reason = self.inside.call.say(
-            UNSET_WIDTH,
-            setting=".".join(map(str, path)),
-            inner=self.operation.name,
-        )
-        for part in ids if isinstance(ids, list) else [ids]:
+        for part in parts if whole is None else [*parts, whole]:
             self.recorder.store.freeze(part, reason)
 
     def constant(self, value, *path) -> labels.Constant:
@@ -311,22 +312,28 @@ class CallTrace:
             layer: a built layer that this operation calls.
             *inputs: `Channels` with shapes: of `self.inputs`, or what another
                 call of `through` returned.
-            sets: {entry of the inner layer's config: argument of this one}:
-                which arguments of this operation set the widths of the inner
-                layer. What no argument sets has to stay. None, the default,
-                for an operation that is made anew around a new inner layer,
-                which is what this package does with wrappers.
+            sets: {entry of the inner layer's config: argument of this one},
+                such as {"units": "ff_dim"}: which arguments of this operation
+                set the widths of the inner layer. What no argument sets has
+                to stay. For the layer inside a `keras.layers.Wrapper` it is
+                not needed: wrappers are made anew around a new layer.
             times: how often the operation calls it; None if that is open.
 
         Returns:
             `Channels` with a shape, or a list of them where the layer
             returns several tensors.
+
+        Raises:
+            ValueError: the layer is not built or cannot be called on these
+                shapes; or it is a model, and `sets` does not say which of its
+                layers it is about.
         """
+        sets = checked_sets(self.operation, layer, sets)
         tensors = [
             keras.KerasTensor(x.shape, dtype=layer.compute_dtype)
             for x in inputs
         ]
-        call = internals.imagined_call(layer, tensors)
+        call = imagined_call(self.operation, layer, tensors)
         inside = Inside(self, sets, times)
         seen = CallTrace(
             call, inputs, tensors, call.outputs, self.recorder, inside
@@ -370,6 +377,16 @@ class CallTrace:
         ]
 
     def _access(self, variable, axis, ids, role):
+        if len(ids) != variable.shape[axis]:
+            raise RuntimeError(
+                f"The rule for {type(self.owner).__name__} puts {len(ids)} "
+                f"channels on axis {axis} of the variable {variable.name!r} "
+                f"of {self.operation.name!r}, which has the shape "
+                f"{tuple(variable.shape)}. Leave the layer's class out of the "
+                "model, or correct the rule."
+            )
+        if self.part and isinstance(variable, labels.Constant):
+            self.freeze(CONSTANT_INSIDE, ids)
         self.recorder.accesses.append(
             labels.Access(self.owner, variable, axis, ids, role)
         )

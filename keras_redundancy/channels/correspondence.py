@@ -11,7 +11,7 @@ are tied to, and through which tie.
 
 import numpy as np
 
-MULTIPLIERS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
+MULTIPLIERS = (0x9E3779B97F4A7C15, 0x165667B19E3779F9)
 
 
 def colors(store, group: np.ndarray) -> np.ndarray:
@@ -63,16 +63,20 @@ def _refined(group, color, ties):
         first = _first_twins(group, color)
         if not len(first):
             return color
-        color[first] = _mixed(color[first] + np.uint64(MULTIPLIERS[2]))
+        color[first] = _mixed(color[first] + np.uint64(MULTIPLIERS[1]))
 
 
 def _seen_by(color, ties):
-    """For every label the sum over its ties of what is at the other end."""
+    """For every label the sum over its ties of what is at the other end.
+
+    The two ends of a tie look different: in a ring of labels, the one before
+    is told from the one behind.
+    """
     a, b, tie = ties
     result = np.zeros(len(color), np.uint64)
-    kind = tie * np.uint64(MULTIPLIERS[1])
-    np.add.at(result, a, _mixed(color[b] + kind))
-    np.add.at(result, b, _mixed(color[a] ^ kind))
+    to_b, to_a = (_mixed(2 * tie + np.uint64(end)) for end in (1, 2))
+    np.add.at(result, a, _mixed(color[b] + to_b))
+    np.add.at(result, b, _mixed(color[a] + to_a))
     return result
 
 

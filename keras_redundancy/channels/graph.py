@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from keras_redundancy._keras_internals import flat_layers
 from keras_redundancy.channels.correspondence import colors
 from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
@@ -12,6 +13,11 @@ from keras_redundancy.channels.spaces import Space, VariableAxis, find_spaces
 from keras_redundancy.tables import Rendered, render_table
 
 ALLOWED = "{reason}; with allow_inexact=True it is pruned all the same"
+
+SEVERAL_WIDTHS = (
+    "one setting divides its channels and those of another call, which has "
+    "more or fewer: use a model or an operation of its own for each"
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,11 +70,25 @@ class ChannelGraph(Rendered):
 
     @property
     def untouched(self) -> list[tuple[str, str]]:
-        """(name, reason) of layers with weights that were not followed."""
-        return [
-            (operation.name, reason)
+        """(name, reason) of layers with weights that were not followed.
+
+        Without those that are parts of another of them.
+        """
+        layers = [
+            (operation, reason)
             for operation, reason in self.opaque
             if getattr(operation, "weights", None)
+        ]
+        parts = {
+            id(part)
+            for layer, _ in layers
+            for part in flat_layers(layer)
+            if part is not layer
+        }
+        return [
+            (layer.name, reason)
+            for layer, reason in layers
+            if id(layer) not in parts
         ]
 
     def explain(self) -> Explanation:
@@ -110,7 +130,7 @@ def build_graph(model, recorder, allow_inexact: bool) -> ChannelGraph:
         model=model,
         axes=axes,
         spaces=find_spaces(axes, cuts, store, group),
-        widths=tuple(calls[0] for calls in widths),
+        widths=tuple(map(_one_width, widths)),
         steps=tuple(recorder.steps),
         products=tuple(recorder.products),
         opaque=tuple(recorder.opaque.values()),
@@ -152,8 +172,26 @@ def _calls_together(entries, place_of, store):
     for first, *others in places.values():
         for other in others:
             for a, b in zip(first.parts, other.parts, strict=True):
-                store.tie(a, b)
+                if len(a) == len(b):
+                    store.tie(a, b)
+                else:
+                    _freeze_widths(store, first, other)
     return list(places.values())
+
+
+def _freeze_widths(store, *widths):
+    for width in widths:
+        everything = [] if width.whole is None else [width.whole]
+        for ids in [*width.parts, *everything]:
+            store.freeze(ids, SEVERAL_WIDTHS)
+
+
+def _one_width(calls):
+    """The entry for all calls: it is written anew for any of them."""
+    wholes = [call.whole for call in calls if call.whole is not None]
+    if len(wholes) < 2:
+        return calls[0]
+    return dataclasses.replace(calls[0], whole=np.concatenate(wholes))
 
 
 def _variable_axis(calls, group, color):

@@ -63,11 +63,16 @@ class Width:
     ("units",) or ("target_shape", 2). Or it is a call of one, and `path`
     leads into the arguments: ("args", 1, 3, "stop"). Where `ids` is a list of
     arrays, the setting is the tuple of their counts.
+
+    `whole` are all labels of an axis, where the setting says something about
+    the others too, such as a bound that is counted from the end. It is then
+    written anew when one of them goes, even if its own count stays.
     """
 
     owner: object
     path: tuple
     ids: np.ndarray | list[np.ndarray]
+    whole: np.ndarray | None = None
 
     @property
     def parts(self) -> list[np.ndarray]:

@@ -52,12 +52,15 @@ class Space:
         frozen: why the units have to stay, or None where they can go.
         inexact: why even an exact copy cannot go without a change of what
             the model computes, or None where it can.
+        parts: by id of a layer the names of its kernels that write these
+            units, where others of its kernels write other units.
     """
 
     groups: np.ndarray
     axes: tuple[SpaceAxis, ...]
     frozen: str | None
     inexact: str | None
+    parts: dict = dataclasses.field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -75,10 +78,19 @@ class Space:
     @property
     def name(self) -> str:
         """The producers' names, shortened where there are many."""
-        names = [layer.name for layer in self.producers]
-        if len(names) > 3:
-            names = [*names[:2], f"{len(names) - 2} more"]
-        return " + ".join(names) or "(no producer)"
+        names = [
+            f"{layer.name} ({', '.join(_shortened(self.parts[id(layer)]))})"
+            if id(layer) in self.parts
+            else layer.name
+            for layer in self.producers
+        ]
+        return " + ".join(_shortened(names)) or "(no producer)"
+
+
+def _shortened(names):
+    if len(names) > 4:
+        return [*names[:3], f"{len(names) - 3} more"]
+    return names
 
 
 def find_spaces(axes, cuts, store, group) -> tuple[Space, ...]:
@@ -108,8 +120,48 @@ def find_spaces(axes, cuts, store, group) -> tuple[Space, ...]:
         first = entries.group[selected[0]]
         reasons = [texts[number[first]] for number, texts in (frozen, inexact)]
         spaces.append(_space(axes, entries, selected, *reasons))
-    held = (space for space in spaces if space.axes)
+    names = kernel_names(axes)
+    held = (
+        dataclasses.replace(space, parts=_parts(space, names))
+        for space in spaces
+        if space.axes
+    )
     return tuple(sorted(held, key=lambda s: s.groups[0]))
+
+
+def kernel_names(axes) -> dict[int, dict[int, str]]:
+    """{id(layer): {id(axis): name}} of the kernels that write units.
+
+    The kernel mha/query/kernel is called "query" if those of the layer's
+    other kernels have other words in that place, counted from the end.
+    """
+    kernels = {}
+    for axis in axes:
+        if axis.role is Role.PRODUCER:
+            kernels.setdefault(id(axis.layer), []).append(axis)
+    names = {}
+    for layer, own in kernels.items():
+        paths = [axis.variable.path for axis in own]
+        ends = (reversed(path.split("/")) for path in paths)
+        words = zip(*ends, strict=False)
+        telling = (each for each in words if len(set(each)) == len(own))
+        prefix = f"{own[0].layer.name}/"
+        inside = [p.removeprefix(prefix).removesuffix("/kernel") for p in paths]
+        chosen = next(telling, inside)
+        names[layer] = dict(zip(map(id, own), chosen, strict=True))
+    return names
+
+
+def _parts(space, names):
+    written = {}
+    for place in space.axes_of(Role.PRODUCER):
+        layer = id(place.on.layer)
+        written.setdefault(layer, []).append(names[layer][id(place.on)])
+    return {
+        layer: own
+        for layer, own in written.items()
+        if len(own) < len(names[layer])
+    }
 
 
 def _reasons(said, group):

@@ -18,6 +18,7 @@ NESTED_ARGUMENTS = (
     "{name} (a model) is called with arguments that are not shaped or "
     "structured like its inputs"
 )
+INNER_INPUT = "{name} makes a model of its own that reads it"
 UNKNOWN_WEIGHTS = (
     "{name} ({kind}) has the weights {weights}, which the rule for "
     "its class does not know"
@@ -64,7 +65,7 @@ def _run(graph, inputs, input_tensors, recorder, inside=None):
     values = dict(zip(map(id, graph.inputs), inputs, strict=True))
     tensors = dict(zip(map(id, graph.inputs), input_tensors, strict=True))
     for x in graph.inputs:
-        _count_input(internals.origin(x), values[id(x)], recorder)
+        _count_input(internals.origin(x), values[id(x)], recorder, inside)
     for call in internals.calls(graph):
         seen = CallTrace(
             call,
@@ -83,9 +84,16 @@ def _run(graph, inputs, input_tensors, recorder, inside=None):
     )
 
 
-def _count_input(layer, value, recorder):
-    """An inner model's input has a width of its own in its config."""
-    if layer.batch_shape[value.axis] is not None:
+def _count_input(layer, value, recorder, inside):
+    """An inner model's input has a width of its own in its config.
+
+    Where the model is made by the constructor of another layer, nothing is
+    known to set that width.
+    """
+    if inside is not None and inside.part:
+        reason = INNER_INPUT.format(name=inside.call.operation.name)
+        recorder.store.freeze(value.ids, reason)
+    elif layer.batch_shape[value.axis] is not None:
         path = ("batch_shape", value.axis)
         recorder.widths.append(Width(layer, path, value.ids))
 

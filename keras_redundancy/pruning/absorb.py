@@ -6,13 +6,15 @@ kept unit k and, when merging, the scale of every unit that k stands for.
 """
 
 import dataclasses
+import math
+from collections.abc import Mapping
 
 import numpy as np
 from scipy import sparse
 
 from keras_redundancy.channels import Role, VariableAxis
 from keras_redundancy.channels.labels import Copied, Filtered, Normalized
-from keras_redundancy.pruning.filters import read
+from keras_redundancy.pruning.filters import norms_along, read
 
 
 @dataclasses.dataclass(eq=False)
@@ -54,42 +56,75 @@ def axis_changes(decisions) -> list[AxisChange]:
     return changes
 
 
-def new_values(graph, changes, keep: str, absorb: str) -> dict:
+class NewValues(Mapping):
+    """The arrays of all variables that change, by id(variable).
+
+    Each is made when it is asked for and not kept, so that the whole smaller
+    model is never held twice.
+    """
+
+    def __init__(self, changes, function, start=read):
+        """`function(change, value)` for each change, from start(variable)."""
+        self._function, self._start = function, start
+        self._changes = {}
+        # What is cut first need not be merged.
+        for change in sorted(changes, key=_is_consumer):
+            variable = change.on.variable
+            self._changes.setdefault(id(variable), []).append(change)
+
+    def __getitem__(self, key):
+        changes = self._changes[key]
+        value = self._start(changes[0].on.variable)
+        for change in changes:
+            value = self._function(change, value)
+        return value
+
+    def __iter__(self):
+        return iter(self._changes)
+
+    def __len__(self):
+        return len(self._changes)
+
+
+def new_values(graph, changes, keep: str, absorb: str) -> NewValues:
     """The arrays of all variables that change, by id(variable)."""
-    if not changes:
-        return {}
-    means = {}
+    scales, start = {}, read
     if keep == "mean":
-        means = _apply_all(_producers_and_carriers(changes), _mean_in_place)
-    scales = {}
+        others = [c for c in changes if not _is_consumer(c)]
+        means = NewValues(others, _mean_in_place)
+
+        def start(variable):
+            mean = means.get(id(variable))
+            return read(variable) if mean is None else mean
+
     if absorb == "merge":
-        before = _gains(graph, read)
-        after = before
-        if means:
-            after = _gains(graph, lambda v: means.get(id(v), read(v)))
-        scales = {id(c): _scale(c, before, after) for c in changes}
+        touched = _touched_groups(graph, changes)
+        before = after = _gains(graph, read, touched)
+        if keep == "mean":
+            after = _gains(graph, start, touched)
+        scales = {
+            id(c): _scale(c, before, after) for c in changes if _is_consumer(c)
+        }
 
     def smaller(change, value):
-        if change.on.role is not Role.CONSUMER or absorb == "drop":
-            return np.take(value, change.kept, change.on.axis)
-        return _merge(change, value, scales[id(change)])
+        if id(change) in scales:
+            return _merge(change, value, scales[id(change)])
+        return np.take(value, change.kept, change.on.axis)
 
-    return _apply_all(changes, smaller, means)
-
-
-def _producers_and_carriers(changes):
-    return [c for c in changes if c.on.role is not Role.CONSUMER]
+    return NewValues(changes, smaller, start)
 
 
-def _apply_all(changes, function, start=()):
-    """Arrays by id(variable) after `function` on each of their axes."""
-    values = dict(start)
+def _is_consumer(change):
+    return change.on.role is Role.CONSUMER
+
+
+def _touched_groups(graph, changes):
+    """Whether each group goes or stands for one that goes, a bool array."""
+    touched = np.zeros(graph.group.max(initial=-1) + 1, bool)
     for change in changes:
-        variable = change.on.variable
-        value = values.get(id(variable))
-        value = read(variable) if value is None else value
-        values[id(variable)] = function(change, value)
-    return values
+        touched[change.on.group[change.source]] = True
+        touched[change.on.group[change.target]] = True
+    return touched
 
 
 def _mean_in_place(change, value):
@@ -131,9 +166,15 @@ def _merge(change, value, scale):
 
 def _along(value, axis, matrix):
     """`matrix` of shape (k, n) times `value` along its axis of size n."""
-    front = np.moveaxis(value, axis, 0)
-    rows = matrix @ front.reshape(len(front), -1)
-    return np.moveaxis(rows.reshape(-1, *front.shape[1:]), 0, axis)
+    before, n, after = value.shape[:axis], matrix.shape[0], value.shape[axis + 1 :]
+    if math.prod(after) == 1:
+        rows = value.reshape(-1, value.shape[axis])
+        return (matrix @ rows.T).T.reshape(*before, n, *after)
+    blocks = value.reshape(-1, value.shape[axis], math.prod(after))
+    result = np.empty((len(blocks), n, math.prod(after)), value.dtype)
+    for block, product in zip(blocks, result, strict=True):
+        product[:] = matrix @ block
+    return result.reshape(*before, n, *after)
 
 
 def _scale(change, before, after):
@@ -152,7 +193,7 @@ def _scale(change, before, after):
     return np.maximum(ratio, 0).mean(axis=0)
 
 
-def _gains(graph, value):
+def _gains(graph, value, touched):
     """The gain of every label: how strongly its channel answers.
 
     A unit's gain is the norm of its filter, times gamma / sqrt(variance +
@@ -161,7 +202,7 @@ def _gains(graph, value):
     first behind BatchNormalization and ReLU. A value that no step leads to,
     since a function that is not positively homogeneous or a sum of several
     values made it, keeps the gain 1 that all labels start with: what reads
-    it merges unscaled.
+    it merges unscaled. Kernels whose groups are not `touched` are not read.
 
     Source: the scale of Kim et al., Neuron Merging (2020), which
     for duplicate filters is that of RoyChowdhury et al. (2017), 1.
@@ -170,10 +211,9 @@ def _gains(graph, value):
     for step in graph.steps:
         match step:
             case Filtered(ids, kernel, axis, source):
-                others = tuple(i for i in range(len(kernel.shape)) if i != axis)
-                squares = np.square(value(kernel)).sum(axis=others)
-                before = 1 if source is None else gain[source]
-                gain[ids] = before * np.sqrt(squares)
+                if touched[graph.group[ids]].any():
+                    before = 1 if source is None else gain[source]
+                    gain[ids] = before * norms_along(value(kernel), axis)
             case Normalized(ids, source, gamma, variance, epsilon):
                 factor = 1 / np.sqrt(value(variance) + epsilon)
                 if gamma is not None:

@@ -13,11 +13,16 @@ from keras_redundancy.clustering import cluster_filters
 def read(variable) -> np.ndarray:
     """The value of a Keras variable as a float32 or float64 array.
 
-    A `Constant` is read as it is.
+    It is not to be written to: where it can be, it is the variable's own
+    memory. A `Constant` is read as it is.
     """
     if isinstance(variable, Constant):
         return variable.value
-    value = np.asarray(keras.ops.convert_to_numpy(variable))
+    # On TensorFlow, convert_to_numpy(variable) copies twice.
+    tensor = keras.ops.stop_gradient(variable)
+    if keras.backend.backend() == "torch":
+        tensor = keras.ops.convert_to_numpy(tensor)
+    value = np.asarray(tensor)
     if value.dtype in (np.float32, np.float64):
         return value
     return value.astype(np.float32)
@@ -31,11 +36,24 @@ def finite_kernel_matrix(axis) -> np.ndarray:
     Raises:
         ValueError: it holds NaN or infinity.
     """
-    kernel = read(axis.variable)
-    size = kernel.shape[axis.axis]
-    matrix = np.moveaxis(kernel, axis.axis, -1).reshape(-1, size)
+    matrix = _kernel_matrix(axis)
     _require_finite(matrix, axis.layer)
     return matrix
+
+
+def _kernel_matrix(axis):
+    return _as_columns(read(axis.variable), axis.axis)
+
+
+def _as_columns(kernel, axis):
+    size = kernel.shape[axis]
+    return np.moveaxis(kernel, axis, -1).reshape(-1, size)
+
+
+def norms_along(kernel, axis: int) -> np.ndarray:
+    """Euclidean norms of what is at each place of `axis`, shape (n,)."""
+    matrix = _as_columns(kernel, axis)
+    return np.sqrt(np.einsum("zi,zi->i", matrix, matrix))
 
 
 def joined_filters(space) -> tuple[np.ndarray, np.ndarray]:
@@ -53,25 +71,30 @@ def joined_filters(space) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: a kernel holds NaN or infinity.
     """
-    parts = []
+    parts, norms = [], []
     for place in space.axes_of(Role.PRODUCER):
-        kernel = finite_kernel_matrix(place.on)
-        parts += [_columns(kernel, column) for column in place.positions.T]
-    norms = [np.linalg.norm(part, axis=0) for part in parts]
+        kernel = _kernel_matrix(place.on)
+        lengths = norms_along(kernel, -1)
+        if not np.isfinite(lengths).all():
+            _require_finite(kernel, place.on.layer)
+        for column in place.positions.T:
+            parts.append(_columns(kernel, column))
+            norms.append(lengths[column])
     if len(parts) == 1:
         return parts[0], norms[0]
     norms = np.stack(norms)
     totals = np.linalg.norm(norms, axis=1)
-    weighted = [
-        part / (total or 1) for part, total in zip(parts, totals, strict=True)
-    ]
-    return np.concatenate(weighted), np.linalg.norm(norms, axis=0)
+    weighted = np.concatenate(parts)
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    for rows, total in zip(np.split(weighted, ends), totals, strict=True):
+        rows /= total or 1
+    return weighted, np.linalg.norm(norms, axis=0)
 
 
 def _columns(matrix, numbers):
     if np.array_equal(numbers, np.arange(matrix.shape[1])):
         return matrix
-    return matrix[:, numbers]
+    return np.take(matrix, numbers, axis=1)
 
 
 def _require_finite(numbers, layer, what="filters"):
@@ -85,6 +108,23 @@ def _require_finite(numbers, layer, what="filters"):
             "cannot be compared. Restore the weights from a checkpoint from "
             "before the training diverged."
         )
+
+
+def require_finite_carriers(spaces) -> None:
+    """Raise unless all that the spaces' carriers hold is finite.
+
+    Raises:
+        ValueError: a bias, a BatchNormalization or the like is not.
+    """
+    carriers = {
+        id(place.on.variable): place.on
+        for space in spaces
+        for place in space.axes_of(Role.CARRIER)
+    }
+    for axis in carriers.values():
+        value = read(axis.variable)
+        if not np.isfinite(value).all():
+            _require_finite(value[None], axis.layer, axis.variable.name)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,9 +152,6 @@ def compare(space, tau: float, linkage: str) -> Comparison:
         ValueError: a kernel holds NaN or infinity.
     """
     filters, norms = joined_filters(space)
-    for place in space.axes_of(Role.CARRIER):
-        variable = place.on.variable
-        _require_finite(read(variable)[None], place.on.layer, variable.name)
     labels = cluster_filters(filters, tau, linkage)
     zero = np.flatnonzero(norms == 0)
     if len(zero) > 1:

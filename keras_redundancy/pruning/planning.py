@@ -12,7 +12,7 @@ from keras_redundancy.channels.labels import Constant
 from keras_redundancy.clustering import LINKAGES
 from keras_redundancy.flops import multiply_adds
 from keras_redundancy.pruning import absorb as absorbing
-from keras_redundancy.pruning.filters import compare
+from keras_redundancy.pruning.filters import compare, require_finite_carriers
 from keras_redundancy.pruning.options import (
     Layers,
     Tau,
@@ -163,7 +163,10 @@ class Plan(Rendered):
         settings = {}
         for width in self.graph.widths:
             counts = tuple(map(count_of, width.parts))
-            if counts != tuple(map(len, width.parts)):
+            changes = counts != tuple(map(len, width.parts))
+            if width.whole is not None:
+                changes |= count_of(width.whole) < len(width.whole)
+            if changes:
                 count = counts if isinstance(width.ids, list) else counts[0]
                 settings.setdefault(id(width.owner), {})[width.path] = count
         return settings
@@ -272,6 +275,11 @@ def plan(
     spaces = [space for space in graph.spaces if space.producers]
     taus, reasons = _thresholds(spaces, tau, layers, skip)
     require_rebuildable(model)
+    require_finite_carriers(
+        space
+        for space, reason in zip(spaces, reasons, strict=True)
+        if reason is None
+    )
 
     def decide(number):
         space = spaces[number]

@@ -70,7 +70,7 @@ def rebuild(model, settings: dict, values: dict):
     """
     builder = _Builder(settings)
     result = builder.model(model)
-    _copy_trainable(builder.made.values())
+    _copy_trainable(list(builder.made.values()))
     for old, new in builder.made.values():
         if isinstance(old, keras.Layer) and not internals.is_model(old):
             _assign(old, new, values)
@@ -84,7 +84,7 @@ class _Builder:
     Attributes:
         settings: what changes: {id(operation): {path in its config: value}},
             and {id(node of a call): {path in its arguments: value}}.
-        made: {id(old operation): (old, new)}, inner before outer models.
+        made: {id(old operation): (old, new)}, inner before outer layers.
     """
 
     def __init__(self, settings):
@@ -103,7 +103,7 @@ class _Builder:
         if type(old) is keras.layers.Lambda:
             return _same_lambda(old)
         settings = self.settings.get(id(old), {})
-        if _wraps_one_layer(old):
+        if internals.wraps_one_layer(old):
             inner = self.operation(old.layer)
             return _made(old, settings, lambda c: type(old)(**c, layer=inner))
         if isinstance(old, keras.Layer):
@@ -175,15 +175,6 @@ def _leaves(model):
     return list(found.values())
 
 
-def _wraps_one_layer(layer):
-    """Whether it is made as `Class(layer, **config)`, like TimeDistributed."""
-    wrapper = keras.layers.Wrapper
-    return (
-        isinstance(layer, wrapper)
-        and type(layer).from_config.__func__ is wrapper.from_config.__func__
-    )
-
-
 def _made(old, settings, make):
     """A layer of the same config but for `settings`, not built yet.
 
@@ -193,11 +184,11 @@ def _made(old, settings, make):
     """
     config = _changed(_config_of(old), settings)
     for key in config:
-        if isinstance(vars(old).get(key), keras.Initializer):
+        if _is_initializer(old, key):
             config[key] = "zeros"
         elif _is_function(vars(old).get(key)) and key != "function":
             config[key] = vars(old)[key]
-    if _wraps_one_layer(old):
+    if internals.wraps_one_layer(old):
         del config["layer"]
     _forget_shapes(config)
     try:
@@ -213,11 +204,26 @@ def _made(old, settings, make):
         ) from error
 
 
+def _is_initializer(layer, key):
+    """Recurrent layers keep it in their cell, attention layers as _key."""
+    kept = [vars(layer).get(key), vars(layer).get(f"_{key}")]
+    if key.endswith("initializer"):
+        kept.append(getattr(layer, key, None))
+    return any(isinstance(value, keras.Initializer) for value in kept)
+
+
 def _forget_shapes(config):
-    """Drop the shapes that serialized inner layers were built on."""
+    """Drop what fits the old shapes alone in the configs of inner layers.
+
+    The shapes that they were built on, and initializers that hold an array.
+    """
     for value in config.values() if isinstance(config, dict) else config:
         if isinstance(value, dict):
             value.pop("build_config", None)
+            if value.get("module") == "keras.initializers" and isinstance(
+                value["config"].get("value"), dict
+            ):
+                value |= {"class_name": "Zeros", "config": {}}
         if isinstance(value, (dict, list)):
             _forget_shapes(value)
 
@@ -298,24 +304,25 @@ def _same_lambda(old):
 
 def _assign(old, new, values):
     """Give `new` the initializers of `old`, and its variables or `values`."""
-    for part, its_copy in zip(
-        internals.flat_layers(old), internals.flat_layers(new), strict=False
-    ):
+    for part, its_copy in zip(_parts(old), _parts(new), strict=False):
         _restore_objects(part, its_copy)
-    if len(old.variables) != len(new.variables):
+    sources, targets = _own_variables(old), _own_variables(new)
+    if len(sources) != len(targets):
         raise ValueError(
             f"The layer {old.name!r} ({type(old).__name__}) has "
-            f"{len(old.variables)} variables, but {len(new.variables)} after "
-            "it was made anew from its config: its get_config() does not tell "
-            "all that build() depends on."
+            f"{len(sources)} variables, but {len(targets)} after it was made "
+            "anew from its config: its get_config() does not tell all that "
+            "build() depends on."
         )
-    for source, target in zip(old.variables, new.variables, strict=True):
+    for source, target in zip(sources, targets, strict=True):
         value = values.get(id(source))
-        value = _exact(source) if value is None else value
-        if tuple(target.shape) != value.shape:
+        # A copy of the tensor, which takes TensorFlow no time and no memory
+        # until one of the two variables is trained.
+        value = keras.ops.copy(source) if value is None else value
+        if tuple(target.shape) != tuple(value.shape):
             raise ValueError(
                 f"The variable {source.path!r} should have the shape "
-                f"{value.shape} in the smaller model, but the layer "
+                f"{tuple(value.shape)} in the smaller model, but the layer "
                 f"{old.name!r} ({type(old).__name__}) made it "
                 f"{tuple(target.shape)}: its width is fixed in a way that its "
                 "rule does not know. Leave the layer out with skip=."
@@ -324,6 +331,23 @@ def _assign(old, new, values):
         target.trainable = source.trainable
     if hasattr(old, "adapt"):
         _copy_adapted(old, new)
+
+
+def _parts(layer):
+    """The layer and those that its constructor makes, outer before inner.
+
+    What is inside a model or a wrapper was made anew by itself.
+    """
+    if internals.is_model(layer) or internals.wraps_one_layer(layer):
+        return [layer]
+    return internals.flat_layers(layer)
+
+
+def _own_variables(layer):
+    if not internals.wraps_one_layer(layer):
+        return layer.variables
+    inner = {id(variable) for variable in layer.layer.variables}
+    return [v for v in layer.variables if id(v) not in inner]
 
 
 def _restore_objects(old, new):
@@ -350,17 +374,12 @@ def _copy_adapted(old, new):
             new.load_assets(folder)
 
 
-def _exact(variable):
-    return np.asarray(keras.ops.convert_to_numpy(variable))
-
-
 def _copy_trainable(made):
-    """Copy the flags of models, then those of layers: a model sets both."""
-    layers = [pair for pair in made if isinstance(pair[0], keras.Layer)]
-    models = [pair for pair in layers if internals.is_model(pair[0])]
-    leaves = [pair for pair in layers if not internals.is_model(pair[0])]
-    for old, new in [*reversed(models), *leaves]:
-        new.trainable = old.trainable
+    """Copy the flags of outer before those of inner layers: they set both."""
+    for old, new in reversed(made):
+        if isinstance(old, keras.Layer):
+            for part, its_copy in zip(_parts(old), _parts(new), strict=False):
+                its_copy.trainable = part.trainable
 
 
 def _warn_of_lost_methods(old, new):
@@ -401,4 +420,5 @@ def _fresh(value):
 
 
 def _first_line(error) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else ""
+    """The first paragraph of a message, on one line."""
+    return " ".join(str(error).strip().split("\n\n")[0].split())

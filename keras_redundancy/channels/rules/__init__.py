@@ -6,6 +6,7 @@ Importing a module of this package registers its rules.
 from keras_redundancy.channels.rules import (  # noqa: F401
     attention,
     combinations,
+    composite,
     contractions,
     kernels,
     normalization,
@@ -16,6 +17,9 @@ from keras_redundancy.channels.rules import (  # noqa: F401
     slices,
     spatial,
     wrappers,
+)
+from keras_redundancy.channels.rules.composite import (
+    hidden_widths as hidden_widths,
 )
 from keras_redundancy.channels.rules.registry import (
     apply_rule as apply_rule,

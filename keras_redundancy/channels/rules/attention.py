@@ -1,1 +1,154 @@
-"""..."""
+"""Attention: whole heads are the units that can go."""
+
+import numpy as np
+from keras import layers
+
+from keras_redundancy._keras_internals import attention_projections
+from keras_redundancy.channels.calls import frozen_channels
+from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.rules.registry import (
+    for_classes,
+    positions,
+    rule,
+)
+
+SCORES = (
+    "{name} ({kind}) sums over its query and key channels: its scores are "
+    "made from all of them"
+)
+NO_CHANNELS = "the attention scores of {name} ({kind}) have no channels"
+OTHER_AXES = (
+    "{name} ({kind}) attends over other axes than the one between batch and "
+    "channels"
+)
+OTHER_OUTPUT = "{name} ({kind}) has an output_shape of several axes"
+HEADS_MASKED = "{name} ({kind}) has an attention_mask for each of its heads"
+NO_TENSOR = (
+    "{name} ({kind}) is called on something else than tensors of the model"
+)
+
+
+@for_classes(layers.Attention, layers.AdditiveAttention)
+def _attention(layer, call):
+    """Sums of values, weighted by what query and key say."""
+    numbers = [call.index_of(x) for x in call.argument("inputs")]
+    if None in numbers:
+        return call.opaque(NO_TENSOR)
+    query, value, *key = numbers
+    for number in (query, *(key or [value])):
+        call.freeze(SCORES, call.inputs[number].ids)
+    call.keeps(*layer.weights)
+    axis = len(call.outputs[0].shape) - 1
+    out = Channels(call.labels_on(-1, value), axis)
+    reason = call.say(NO_CHANNELS)
+    return [
+        out,
+        *(
+            frozen_channels(scores, reason, call.recorder.store)
+            for scores in call.outputs[1:]
+        ),
+    ]
+
+
+# --- heads ------------------------------------------------------------------
+
+
+@rule.register(layers.MultiHeadAttention)
+def _multi_head(layer, call):
+    read = _read(call)
+    reason = _obstacle(layer, call, read)
+    if reason:
+        return call.opaque(reason)
+    written = _project(layer, call, read)
+    heads = call.tied(*written.values())
+    call.counted_in("num_heads", ids=heads)
+    units = _output(layer, call, heads, read["query"])
+    if layer.get_config()["output_shape"] is not None:
+        call.counted_in("output_shape", ids=units)
+    elif call.setting(("output_shape",)) is None:
+        call.tie(units, read["query"].ids)
+    else:
+        # The width is that of the query, unless it is set.
+        call.counted_in("output_shape", ids=units, whole=read["query"].ids)
+    return _outputs(call, units, heads)
+
+
+@rule.register(layers.GroupQueryAttention)
+def _group_query(layer, call):
+    """Groups of query heads share a key and a value head, and go with it.
+
+    The output has the width of the query, and Keras wants values of the same.
+    """
+    read = _read(call)
+    reason = _obstacle(layer, call, read)
+    if reason:
+        return call.opaque(reason)
+    written = _project(layer, call, read)
+    queries = written.pop("query")
+    groups = queries.reshape(layer.num_key_value_heads, -1).T
+    gates = written.pop("gate", queries)
+    shared = call.tied(*written.values(), *groups)
+    heads = call.tied(queries, gates)
+    call.counted_in("num_query_heads", ids=heads)
+    call.counted_in("num_key_value_heads", ids=shared)
+    units = _output(layer, call, heads, read["query"])
+    call.tie(units, read["query"].ids, read["value"].ids)
+    return _outputs(call, units, heads)
+
+
+def _read(call):
+    """{name: `Channels`} of query, value and key; None if one is unknown."""
+    given = {name: call.argument(name) for name in ("query", "value", "key")}
+    if given["key"] is None:
+        given["key"] = given["value"]
+    numbers = {name: call.index_of(x) for name, x in given.items()}
+    if None in numbers.values():
+        return None
+    return {name: call.inputs[number] for name, number in numbers.items()}
+
+
+def _obstacle(layer, call, read):
+    """The reason not to follow a layer with heads, or None."""
+    if read is None:
+        return NO_TENSOR
+    if any((len(x.shape), x.axis) != (3, 2) for x in read.values()):
+        return OTHER_AXES
+    if len(layer.get_config().get("output_shape") or ()) > 1:
+        return OTHER_OUTPUT
+    return None
+
+
+def _project(layer, call, read):
+    """New labels of the heads, {name: those that its kernel writes}.
+
+    The kernels have the shape (channels, heads, size of a head).
+    """
+    written = {}
+    for name, dense in attention_projections(layer).items():
+        if name != "output":
+            x = read["query" if name == "gate" else name]
+            call.read_by(dense.kernel, 0, x.ids)
+            call.multiplies(dense.kernel, positions(x.shape[1:-1]))
+            written[name] = call.written_by(dense.kernel, 1)
+            call.carried_by(dense.bias, 0, written[name])
+    return written
+
+
+def _output(layer, call, heads, query):
+    """New labels of the output: axis 2 of (heads, size of a head, units)."""
+    dense = attention_projections(layer)["output"]
+    call.read_by(dense.kernel, 0, heads)
+    call.multiplies(dense.kernel, positions(query.shape[1:-1]))
+    units = call.written_by(dense.kernel, 2)
+    call.carried_by(dense.bias, 0, units)
+    return units
+
+
+def _outputs(call, units, heads):
+    """The output, and the scores of shape (batch, heads, queries, keys)."""
+    mask = call.argument("attention_mask")
+    shape = getattr(mask, "shape", np.shape(mask))
+    if len(shape) > 3 and shape[1] != 1:
+        call.freeze(HEADS_MASKED, heads)
+    scores = [Channels(call.tied(heads), 1) for _ in call.outputs[1:]]
+    return [Channels(units, 2), *scores]

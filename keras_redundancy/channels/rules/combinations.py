@@ -9,11 +9,19 @@ from keras_redundancy._keras_internals import (
     numpy_operations as ops,
 )
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.rules.registry import for_classes
+from keras_redundancy.channels.rules.registry import for_classes, rule
 
 BROADCASTS = "{name} ({kind}) combines tensors whose channels do not line up"
-CONSTANT = "{name} ({kind}) has a constant array operand of a fixed width"
-VARIABLE = "{name} ({kind}) has a variable that is not in the model's weights"
+POSITIONS = "{name} ({kind}) combines them with the positions of another tensor"
+CONSTANT = (
+    "{name} ({kind}) has an array operand with more entries than the channels"
+)
+JOINS_CONSTANT = "{name} ({kind}) joins channels with a constant array"
+VARIABLE = (
+    "{name} ({kind}) reads a variable that is no weight of a layer: make it "
+    "one in a layer of your own, with add_weight()"
+)
+INDICES = "{name} ({kind}) finds indices: it has a condition alone"
 
 
 @for_classes(
@@ -26,7 +34,7 @@ VARIABLE = "{name} ({kind}) has a variable that is not in the model's weights"
     layers.Subtract,
 )
 def _merged(layer, call):
-    return _combined(call)
+    return _combined(call) or call.opaque(BROADCASTS)
 
 
 @for_classes(
@@ -59,7 +67,9 @@ def _operands(operation, call):
     """`x + y` and keras.ops, where an operand can be a number or an array."""
     numbers, arrays = 0, []
     for path, operand in _listed(call.arguments):
-        if isinstance(operand, keras.KerasTensor) or operand is None:
+        if operand is None:
+            return call.opaque(INDICES)
+        if isinstance(operand, keras.KerasTensor):
             continue
         if isinstance(operand, keras.Variable):
             return call.opaque(VARIABLE)
@@ -71,8 +81,10 @@ def _operands(operation, call):
     if alone and _scales(operation, call):
         return call.inputs[0]
     out = _combined(call)
-    if isinstance(out, Channels) and arrays:
-        return _with_arrays(call, out, arrays)
+    if out is None:
+        widened = arrays and len(call.inputs) == 1
+        return call.opaque(CONSTANT if widened else BROADCASTS)
+    _cut_arrays(call, out, arrays)
     return out
 
 
@@ -96,61 +108,78 @@ def _scales(operation, call):
 def _combined(call):
     """Channel i of the result is made from the channels i of all inputs.
 
-    Axes line up from the right. A tensor of one channel is combined with
-    every channel of the others and stays out of their ties.
+    Axes line up from the right. A tensor with one entry on the channel axis
+    is combined with every channel of the others and stays out of their ties;
+    if it has channels on another axis, they meet positions there. None where
+    no axis can be the result's channel axis.
     """
-    rank = len(call.outputs[0].shape)
-    wide = [x for x in call.inputs if len(x.ids) != 1] or call.inputs
-    axis = {x.axis + rank - len(x.shape) for x in wide}
-    if len(axis) > 1 or len({len(x.ids) for x in wide}) > 1:
-        return call.opaque(BROADCASTS)
-    axis = axis.pop()
-    for x in call.inputs:
-        at = axis - (rank - len(x.shape))
-        if at >= 0 and x.shape[at] not in (1, len(wide[0].ids)):
-            return call.opaque(BROADCASTS)
-        if at >= 0 and x.axis != at and x.shape[at] != 1:
-            return call.opaque(BROADCASTS)
+    after = call.outputs[0].shape
+    missing = [len(after) - len(x.shape) for x in call.inputs]
+    placed = list(zip(call.inputs, missing, strict=True))
+    for axis in sorted({x.axis + gap for x, gap in placed}, reverse=True):
+        ones = [x for x, gap in placed if _size_at(x, axis - gap) == 1]
+        wide = [
+            x
+            for x, gap in placed
+            if x.axis + gap == axis and len(x.ids) == after[axis]
+        ]
+        if wide and len({id(x) for x in [*ones, *wide]}) == len(placed):
+            break
+    else:
+        return None
+    for x, gap in placed:
+        if x.axis + gap != axis and len(x.ids) > 1:
+            call.freeze(POSITIONS, x.ids)
     return Channels(call.tied(*(x.ids for x in wide)), axis)
 
 
-def _with_arrays(call, out, arrays):
+def _size_at(x, axis):
+    return x.shape[axis] if axis >= 0 else 1
+
+
+def _cut_arrays(call, out, arrays):
     """Arrays with an entry per channel are cut along with the channels."""
     rank = len(call.outputs[0].shape)
     for path, array in arrays:
         axis = out.axis - (rank - array.ndim)
-        if axis < 0 or array.shape[axis] == 1:
-            continue
-        if array.shape[axis] != len(out.ids):
-            return call.opaque(CONSTANT)
-        call.carried_by(call.constant(array, *path), axis, out.ids)
-    return out
+        if axis >= 0 and array.shape[axis] > 1:
+            call.carried_by(call.constant(array, *path), axis, out.ids)
 
 
 @for_classes(layers.Concatenate, ops.Concatenate)
 def _concatenate(operation, call):
-    x = call.inputs[0]
-    args, kwargs = call.arguments
-    joined = args[0] if args else next(iter(kwargs.values()))
-    if len(call.inputs) < len(joined):
-        return call.opaque(CONSTANT)
-    if any(y.axis != x.axis for y in call.inputs):
-        return call.opaque(BROADCASTS)
-    if operation.axis % len(x.shape) == x.axis:
-        return Channels(np.concatenate([y.ids for y in call.inputs]), x.axis)
-    return Channels(call.tied(*(y.ids for y in call.inputs)), x.axis)
+    at = operation.axis % len(call.inputs[0].shape)
+    axis, values = _lined_up(call, at)
+    if axis is None:
+        return call.opaque(values)
+    if axis == at:
+        return Channels(np.concatenate(values), axis)
+    return Channels(call.tied(*values), axis)
 
 
-@for_classes(ops.Stack)
+@rule.register(ops.Stack)
 def _stack(operation, call):
     """A new axis beside the channels, which all inputs share."""
-    x = call.inputs[0]
+    axis, values = _lined_up(call)
+    if axis is None:
+        return call.opaque(values)
+    new = operation.axis % (len(call.inputs[0].shape) + 1)
+    return Channels(call.tied(*values), axis + (new <= axis))
+
+
+def _lined_up(call, preferred=None):
+    """The channel axis of joined tensors, and the labels of each on it.
+
+    That is `preferred`, where one of them has its channels there. None and a
+    reason where they cannot be joined.
+    """
     args, kwargs = call.arguments
     joined = args[0] if args else next(iter(kwargs.values()))
     if len(call.inputs) < len(joined):
-        return call.opaque(CONSTANT)
-    if any(y.axis != x.axis for y in call.inputs):
-        return call.opaque(BROADCASTS)
-    axis = operation.axis % (len(x.shape) + 1)
-    ids = call.tied(*(y.ids for y in call.inputs))
-    return Channels(ids, x.axis + (axis <= x.axis))
+        return None, JOINS_CONSTANT
+    axes = [x.axis for x in call.inputs]
+    axis = preferred if preferred in axes else axes[0]
+    if any(x.shape[axis] is None for x in call.inputs):
+        return None, BROADCASTS
+    numbers = range(len(call.inputs))
+    return axis, [call.labels_on(axis, number) for number in numbers]

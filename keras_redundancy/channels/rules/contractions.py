@@ -1,8 +1,10 @@
 """Products of two tensors: matmul, einsum, attention written by hand."""
 
+import itertools
 import string
 
 import keras
+import numpy as np
 from keras import layers
 
 from keras_redundancy._keras_internals import (
@@ -13,14 +15,24 @@ from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.rules.registry import rule
 
 CONTRACTS = "{name} ({kind}) multiplies channels of two tensors and sums them"
-CONSTANT = "{name} ({kind}) has a constant array operand of a fixed width"
+POSITIONS = "{name} ({kind}) sums them with the positions of another tensor"
+CONSTANT = (
+    "{name} ({kind}) has a constant array operand of a fixed width: a Dense "
+    "layer with this kernel can be followed"
+)
 OTHER_SIZE = "{name} ({kind}) needs this axis to keep its size"
+IMPLICIT = (
+    "{name} ({kind}) does not name the axes that come out: write subscripts "
+    'with "->"'
+)
+
+MODEL_VALUES = (keras.KerasTensor, keras.Variable)
 
 
 @rule.register(ops.Matmul)
 def _matmul(operation, call):
     if len(call.inputs) != 2:
-        return call.opaque(CONSTANT)
+        return _times_matrix(call)
     a, b = (len(x.shape) for x in call.inputs)
     if min(a, b) < 2:
         return call.opaque(CONTRACTS)
@@ -30,13 +42,26 @@ def _matmul(operation, call):
     return _product(call, [first, second], outer + "xz")
 
 
+def _times_matrix(call):
+    """A constant matrix on the right is read like the kernel of a layer."""
+    x, (args, kwargs) = call.inputs[0], call.arguments
+    path = ("kwargs", "x2") if "x2" in kwargs else ("args", len(args) - 1)
+    matrix = kwargs.get("x2", args[-1])
+    if isinstance(matrix, MODEL_VALUES) or np.ndim(matrix) != 2:
+        return call.opaque(CONSTANT)
+    ids = call.labels_on(-1)
+    call.read_by(call.constant(matrix, *path), 0, ids)
+    size = call.outputs[0].shape[-1]
+    return Channels(call.new_frozen(size, CONSTANT), len(x.shape) - 1)
+
+
 @rule.register(ops.Einsum)
 def _einsum(operation, call):
     subscripts = operation.subscripts.replace(" ", "")
     operands, _ = call.arguments
     tensors = all(isinstance(x, keras.KerasTensor) for x in operands)
     if "->" not in subscripts or not tensors:
-        return call.opaque(CONSTANT if not tensors else CONTRACTS)
+        return call.opaque(IMPLICIT if tensors else CONSTANT)
     left, out = subscripts.split("->")
     given = left.split(",")
     widest = max(
@@ -68,22 +93,42 @@ def _product(call, given, out):
     over keep their labels.
     """
     carried = {}
-    for x, letters in zip(call.inputs, given, strict=True):
-        letter = letters[x.axis]
-        if letter in out and letters.count(letter) == 1:
-            carried.setdefault(letter, []).append(x)
+    channels = [y[x.axis] for x, y in zip(call.inputs, given, strict=True)]
+    for letter in dict.fromkeys(channels):
+        ids, alone = _labels_of(letter, call, given)
+        if not alone:
+            call.freeze(POSITIONS, *ids)
+        elif letter in out:
+            carried[letter] = ids
         else:
-            call.freeze(CONTRACTS, x.ids)
+            call.tie(*ids)
+            call.inexact(CONTRACTS, *ids)
     chosen = max(carried, key=out.index, default=None)
-    for letter, tensors in carried.items():
-        alone = sum(letter in letters for letters in given) == len(tensors)
-        if letter != chosen or not alone:
-            call.freeze(OTHER_SIZE, *(x.ids for x in tensors))
+    for letter, ids in carried.items():
+        if letter != chosen:
+            call.freeze(OTHER_SIZE, *ids)
     if chosen is None:
         reason = call.say(CONTRACTS)
         return frozen_channels(call.outputs[0], reason, call.recorder.store)
-    tensors = carried[chosen]
-    ids = tensors[0].ids
-    if len(tensors) > 1:
-        ids = call.tied(*(x.ids for x in tensors))
+    ids = carried[chosen]
+    ids = call.tied(*ids) if len(ids) > 1 else ids[0]
     return Channels(ids, out.index(chosen))
+
+
+def _labels_of(letter, call, given):
+    """Labels on the axis `letter`, and whether no positions sit on it.
+
+    Tensors of size 1 are broadcast along it.
+    """
+    holders = [
+        (x, letters)
+        for x, letters in zip(call.inputs, given, strict=True)
+        if letter in letters
+    ]
+    sizes = [x.shape[letters.index(letter)] for x, letters in holders]
+    if None not in sizes:
+        full = [size == max(sizes) for size in sizes]
+        holders = list(itertools.compress(holders, full))
+    ids = [x.ids for x, letters in holders if letters[x.axis] == letter]
+    once = all(letters.count(letter) == 1 for _, letters in holders)
+    return ids, once and len(ids) == len(holders)

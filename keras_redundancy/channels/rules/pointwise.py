@@ -1,5 +1,7 @@
 """Every channel on its own, and every position: activations and the like."""
 
+import keras
+import numpy as np
 from keras import activations, layers
 
 from keras_redundancy._keras_internals import (
@@ -53,7 +55,10 @@ UNKNOWN_ACTIVATION = (
     "channel alone"
 )
 NOISE_SHAPE = "{name} ({kind}) has a fixed noise_shape"
-FIXED_SHAPE = "{name} ({kind}) has weights of a fixed shape"
+CLIPS = (
+    "{name} ({kind}) has an array of bounds: keras.ops.minimum and maximum "
+    "can be followed"
+)
 
 
 def activated(call, ids, activation):
@@ -82,6 +87,15 @@ def _activation(layer, call):
     return call.opaque(MIXES if mixes else UNKNOWN_ACTIVATION, what=what)
 
 
+@rule.register(nn.Glu)
+def _glu(operation, call):
+    """The halves of an axis are multiplied, channel by channel."""
+    x = call.inputs[0]
+    axis = operation.axis % len(x.shape)
+    halves = np.split(x.ids, 2) if axis == x.axis else [x.ids]
+    return Channels(call.tied(*halves), x.axis)
+
+
 @for_classes(layers.Softmax, nn.Softmax, nn.LogSoftmax, nn.Sparsemax)
 def _softmax(operation, call):
     x = call.inputs[0]
@@ -101,9 +115,23 @@ def _relu(layer, call):
 @rule.register(layers.PReLU)
 def _prelu(layer, call):
     x = call.inputs[0]
-    if layer.alpha.shape[x.axis - 1] == len(x.ids):
+    if x.axis and layer.alpha.shape[x.axis - 1] == len(x.ids):
         call.carried_by(layer.alpha, x.axis - 1, x.ids)
     return x
+
+
+@rule.register(ops.Clip)
+def _clip(operation, call):
+    if np.ndim(operation.x_min) or np.ndim(operation.x_max):
+        return call.opaque(CLIPS)
+    return bent(operation, call)
+
+
+@rule.register(core.Cast)
+def _cast(operation, call):
+    """To whole numbers, 3 x is not always 3 times what x becomes."""
+    floating = keras.backend.is_float_dtype(operation.dtype)
+    return unchanged(operation, call) if floating else bent(operation, call)
 
 
 @rule.register(layers.Dropout)
@@ -117,6 +145,8 @@ def _dropout(layer, call):
 @for_classes(
     layers.ELU,
     math_operations.Erf,
+    math_operations.Erfc,
+    math_operations.Erfinv,
     math_operations.Rsqrt,
     nn.Celu,
     nn.Elu,
@@ -138,10 +168,14 @@ def _dropout(layer, call):
     nn.Squareplus,
     nn.TanhShrink,
     nn.Threshold,
+    ops.Arccos,
+    ops.Arccosh,
+    ops.Arcsin,
+    ops.Arcsinh,
     ops.Arctan,
+    ops.Arctanh,
     ops.Cbrt,
     ops.Ceil,
-    ops.Clip,
     ops.Cos,
     ops.Cosh,
     ops.Exp,
@@ -162,6 +196,7 @@ def _dropout(layer, call):
     ops.Round,
     ops.Sign,
     ops.Sin,
+    ops.Sinc,
     ops.Sinh,
     ops.Sqrt,
     ops.Square,
@@ -177,7 +212,6 @@ def bent(operation, call):
 
 
 @for_classes(
-    core.Cast,
     core.StopGradient,
     layers.ActivityRegularization,
     layers.AlphaDropout,

@@ -1,1 +1,130 @@
-"""..."""
+"""Recurrent layers: a unit is tied over all its gates, and over time."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_redundancy._keras_internals import ConvLSTMCell
+from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.rules.pointwise import (
+    ELEMENTWISE,
+    UNKNOWN_ACTIVATION,
+)
+from keras_redundancy.channels.rules.registry import (
+    for_classes,
+    positions,
+    rule,
+)
+
+CELLS = {layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell, ConvLSTMCell}
+
+STATEFUL = (
+    "{name} ({kind}) is stateful: it keeps the states of its units from batch "
+    "to batch"
+)
+UNKNOWN_CELL = (
+    "{name} ({kind}) runs a cell of its own ({what}); the layers LSTM, GRU, "
+    "SimpleRNN and ConvLSTM are followed"
+)
+UNKNOWN_STATE = (
+    "the initial state of {name} ({kind}) is no tensor of the model with a "
+    "channel for each unit"
+)
+
+
+@rule.register(layers.RNN)
+def _any_cell(layer, call):
+    return call.opaque(UNKNOWN_CELL, what=type(layer.cell).__name__)
+
+
+@for_classes(layers.LSTM, layers.GRU, layers.SimpleRNN)
+def _recurrent(layer, call):
+    return _followed(layer, call, "units", 1)
+
+
+@for_classes(layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
+def _convolutional(layer, call):
+    first = layer.data_format == "channels_first"
+    return _followed(layer, call, "filters", 1 if first else -1)
+
+
+def _followed(layer, call, setting, axis):
+    """Labels of the output, and of the states where they are returned.
+
+    Args:
+        setting: the entry of the config that counts the units.
+        axis: the channel axis of a state. What goes in, and a sequence that
+            comes out, have the axis of time before it.
+    """
+    reason, what = _obstacle(layer)
+    if reason:
+        return call.opaque(reason, what=what)
+    read = call.index_of(call.argument("sequences"))
+    axis %= len(call.tensors[read].shape) - 1
+    states = initial_states(call, layer.cell.recurrent_kernel.shape[-2], axis)
+    if states is None:
+        return call.opaque(UNKNOWN_STATE)
+    call.read_by(layer.cell.kernel, -2, call.labels_on(axis + 1, read))
+    _count_products(layer, call, read, axis)
+    units = _units(layer.cell, call)
+    call.counted_in(setting, ids=units)
+    call.tie(units, *states)
+    out = Channels(units, axis + layer.return_sequences)
+    kept = [Channels(call.tied(units), axis) for _ in call.outputs[1:]]
+    return [out, *kept]
+
+
+def _obstacle(layer):
+    """A reason not to follow the layer, and what it is about."""
+    cell = layer.cell
+    if type(cell) not in CELLS:
+        return UNKNOWN_CELL, type(cell).__name__
+    if layer.stateful:
+        return STATEFUL, None
+    for setting in ("activation", "recurrent_activation"):
+        function = getattr(cell, setting, None)
+        if function is not None and function not in ELEMENTWISE:
+            return UNKNOWN_ACTIVATION, getattr(function, "__name__", function)
+    return None, None
+
+
+def initial_states(call, units: int, axis: int) -> list | None:
+    """Labels of the tensors that the call was given as its first states.
+
+    None where one is no tensor of the model, or has no channel for each of
+    the `units` units on its axis `axis`.
+    """
+    given = call.argument("initial_state")
+    if given is None:
+        return []
+    numbers = [call.index_of(x) for x in keras.tree.flatten(given)]
+    if None in numbers:
+        return None
+    states = [call.inputs[number] for number in numbers]
+    if any(x.axis != axis or len(x.ids) != units for x in states):
+        return None
+    return [x.ids for x in states]
+
+
+def _units(cell, call):
+    """New labels of the units, which both kernels write and one reads.
+
+    Each kernel writes all gates of the units, one gate after the other.
+    """
+    recurrent = cell.recurrent_kernel
+    size = recurrent.shape[-2]
+    kernels = [call.written_by(k, -1) for k in (cell.kernel, recurrent)]
+    call.carried_by(cell.bias, -1, kernels[0])
+    gates = np.concatenate(kernels).reshape(-1, size)
+    units = call.tied(*gates)
+    call.read_by(recurrent, -2, units)
+    return units
+
+
+def _count_products(layer, call, read, axis):
+    """Both kernels work at all positions of the state, at every step."""
+    shape = list(call.outputs[0].shape[1 + layer.return_sequences :])
+    del shape[axis - 1]
+    steps = call.tensors[read].shape[1]
+    for kernel in (layer.cell.kernel, layer.cell.recurrent_kernel):
+        call.multiplies(kernel, positions([steps, *shape]))

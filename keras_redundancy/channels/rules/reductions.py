@@ -9,11 +9,23 @@ from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.rules.registry import for_classes
 
 OVER_CHANNELS = "{name} ({kind}) reduces over the channels"
+ALONG_CHANNELS = "{name} ({kind}) works along the channels"
 WHOLE_BATCH = "{name} ({kind}) reduces over the batch axis too"
-NO_CHANNELS = "{name} ({kind}) leaves no channel axis"
+NO_CHANNELS = "{name} ({kind}) reduces over the channels and leaves none"
 
 HOMOGENEOUS = (ops.Max, ops.Mean, ops.Min, ops.Sum, ops.Amax, ops.Amin)
 IDEMPOTENT = (ops.All, ops.Amax, ops.Amin, ops.Any, ops.Max, ops.Min)
+
+
+@for_classes(ops.Cumprod, ops.Cumsum, ops.Sort)
+def _along_an_axis(operation, call):
+    """Every position depends on others, but every channel on itself alone."""
+    x = call.inputs[0]
+    if operation.axis is None:
+        return call.opaque(WHOLE_BATCH)
+    if operation.axis % len(x.shape) == x.axis:
+        return call.opaque(ALONG_CHANNELS)
+    return Channels(call.tied(x.ids), x.axis)
 
 
 @for_classes(
@@ -25,6 +37,7 @@ IDEMPOTENT = (ops.All, ops.Amax, ops.Amin, ops.Any, ops.Max, ops.Min)
     ops.CountNonzero,
     ops.Max,
     ops.Mean,
+    ops.Median,
     ops.Min,
     ops.Prod,
     ops.Std,
@@ -44,7 +57,8 @@ def _reduction(operation, call):
     if x.axis in axes:
         return _over_channels(operation, call, x, keepdims)
     ids = x.ids
-    if not isinstance(operation, HOMOGENEOUS):
+    starts = getattr(operation, "initial", None) is not None
+    if starts or not isinstance(operation, HOMOGENEOUS):
         ids = call.tied(ids)
     removed = 0 if keepdims else sum(a < x.axis for a in axes)
     return Channels(ids, x.axis - removed)

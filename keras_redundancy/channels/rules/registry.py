@@ -8,8 +8,9 @@ computes: the rule was written for that.
 import functools
 import inspect
 import math
+import re
 
-from keras import layers
+from keras import layers, tree
 
 # What a subclass may redefine and still compute the same.
 HARMLESS = {
@@ -26,18 +27,33 @@ NO_RULE = (
     "there is no rule for {name} ({kind}); keras_redundancy.register_rule can "
     "teach it"
 )
+NO_OPERATION_RULE = (
+    "there is no rule for the operation {name} ({kind}); in a layer of your "
+    "own, keras_redundancy.register_rule can teach it"
+)
+PYTHON_CODE = (
+    "{name} ({kind}) runs a Python function that is not looked into: what it "
+    "does can be followed where keras.ops do it in the model's graph"
+)
 OVERRIDES = (
     "{name} ({kind}) overrides {what} of {known}, for which the rule was "
-    "written"
+    "written; keras_redundancy.register_rule can teach it"
 )
 OPEN_CHANNELS = "{name} ({kind}) reads a tensor with an open channel size"
+NO_CHANNEL_AXIS = "{name} ({kind}) reads a tensor without a channel axis"
+MASK = "it is a mask of {name} ({kind})"
 READS_NO_CHANNELS = (layers.Embedding,)
+MASK_NAME = re.compile("(^|_)mask$")
 
 
 @functools.singledispatch
 def rule(operation, call):
     """What `operation` does with channels: the default says it is unknown."""
-    return call.opaque(NO_RULE)
+    if isinstance(operation, layers.Lambda):
+        return call.opaque(PYTHON_CODE)
+    if isinstance(operation, layers.Layer):
+        return call.opaque(NO_RULE)
+    return call.opaque(NO_OPERATION_RULE)
 
 
 def apply_rule(operation, call):
@@ -47,11 +63,26 @@ def apply_rule(operation, call):
     what = _overridden(kind, known)
     if what and known is not object:
         return call.opaque(OVERRIDES, what=what, known=known.__name__)
-    for x in call.inputs:
-        open_size = len(x.shape) < 2 or x.shape[x.axis] is None
-        if open_size and not isinstance(operation, READS_NO_CHANNELS):
+    masks = _masks(operation, call)
+    for number, x in enumerate(call.inputs):
+        if number in masks:
+            call.freeze(MASK, x.ids)
+        elif isinstance(operation, READS_NO_CHANNELS):
+            continue
+        elif len(x.shape) < 2:
+            return call.opaque(NO_CHANNEL_AXIS)
+        elif x.shape[x.axis] is None:
             return call.opaque(OPEN_CHANNELS)
     return rule.dispatch(kind)(operation, call)
+
+
+def _masks(operation, call):
+    """Numbers of the inputs that are masks: they hold positions alone."""
+    if not isinstance(operation, layers.Layer):
+        return set()
+    names = inspect.signature(type(operation).call).parameters
+    masks = [call.argument(name) for name in names if MASK_NAME.search(name)]
+    return {call.index_of(x) for x in tree.flatten(masks)} - {None}
 
 
 def _overridden(kind, known):
@@ -90,6 +121,21 @@ def register_rule(layer_class, function=None):
             x = call.inputs[0]
             call.carried_by(layer.scale, 0, x.ids)
             return Channels(call.tied(x.ids), x.axis)
+
+    Example: a layer made of layers; two arguments of its constructor set how
+    many channels it has inside and how many come out.
+
+        @keras_redundancy.register_rule(ResidualBlock)
+        def residual_block(layer, call):
+            x = call.inputs[0]
+            y = call.through(layer.narrow, x, sets={"filters": "hidden"})
+            y = call.through(layer.normalize, y)
+            y = Channels(call.tied(y.ids), y.axis, y.shape)  # gelu
+            y = call.through(layer.widen, y, sets={"filters": "filters"})
+            z = call.through(layer.skip, x, sets={"filters": "filters"})
+            return Channels(call.tied(y.ids, z.ids), y.axis)
+
+    Where only what is hidden inside may go, `hidden_widths` makes the rule.
     """
     if not inspect.isclass(layer_class):
         raise TypeError(

@@ -1,5 +1,6 @@
 """Operations that move axes: reshape, flatten, transpose, stretch."""
 
+import dataclasses
 import math
 
 import keras
@@ -10,17 +11,21 @@ from keras_redundancy._keras_internals import (
     numpy_operations as ops,
 )
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.rules.registry import for_classes, rule
+from keras_redundancy.channels.rules.registry import rule
 
 MOVES_CHANNELS = (
     "{name} ({kind}) of {before} to {after} does not keep channels apart"
 )
 OPEN_SIZES = "{name} ({kind}) flattens positions of an open size"
 ALL_AXES = "{name} ({kind}) flattens the batch axis too"
-PADDED = "it pads the channels ({name})"
+PADDED = "{name} ({kind}) pads all axes alike, also that of the channels"
 PADDED_MODE = "{name} ({kind}) pads the channels with mode {mode!r}"
-SHIFTED = "{name} ({kind}) shifts the channels by a fixed number"
+SHIFTED = "{name} ({kind}) shifts several axes at a time"
+BROADCAST = "{name} ({kind}) makes {size} channels of one"
 REPEATED = "{name} ({kind}) repeats channels unevenly"
+SQUEEZES_ALL = (
+    "{name} ({kind}) removes all axes of size 1: give it the axis= to remove"
+)
 SQUEEZED = "{name} ({kind}) removes the channel axis, which holds one channel"
 
 
@@ -34,7 +39,7 @@ def _flatten(layer, call):
         return call.opaque(OPEN_SIZES)
     if layer.data_format == "channels_first" and len(x.shape) > 2:
         x = _moved(x, [0, *range(2, len(x.shape)), 1])
-    return _reshaped(call, x, call.outputs[0].shape)
+    return _reshaped(call, x)
 
 
 def _moved(x, order):
@@ -44,8 +49,13 @@ def _moved(x, order):
 
 @rule.register(layers.Reshape)
 def _reshape(layer, call):
-    after = call.outputs[0].shape
-    out = _reshaped(call, call.inputs[0], after)
+    x, after = call.inputs[0], call.outputs[0].shape
+    front = x.shape[1 : x.axis + 1]
+    if None not in front and front == tuple(after[1 : x.axis + 1]):
+        # What comes behind the channels may be open.
+        out = Channels(x.ids, x.axis)
+    else:
+        out = _reshaped(call, x)
     if isinstance(out, Channels) and layer.target_shape[out.axis - 1] != -1:
         call.counted_in("target_shape", out.axis - 1, ids=out.ids)
     return out
@@ -53,8 +63,7 @@ def _reshape(layer, call):
 
 @rule.register(ops.Reshape)
 def _reshape_operation(operation, call):
-    after = call.outputs[0].shape
-    out = _reshaped(call, call.inputs[0], after)
+    out = _reshaped(call, call.inputs[0])
     if isinstance(out, Channels) and operation.newshape[out.axis] != -1:
         call.counted_in("newshape", out.axis, ids=out.ids)
     return out
@@ -65,83 +74,86 @@ def _ravel(operation, call):
     return call.opaque(ALL_AXES)
 
 
-def _reshaped(call, x, after):
-    """Labels behind a reshape of `x` to the shape `after`.
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """What an axis of the new shape holds of the channels.
 
-    Counted in elements from the end of the shape, the channel axis covers
-    the strides from `inner` to `outer`. The axes that cover them afterwards
-    are one axis, which can hold positions as well (flattened), or several
-    axes (channels that were positions and channels all along).
+    Each of its entries is one of `outer` positions, one of the channels in
+    `size` steps, and one of `inside` positions; `outer` is None where open.
     """
-    inner = _product(x.shape[x.axis + 1 :])
-    words = {"before": x.shape, "after": after}
+
+    axis: int
+    outer: int | None
+    size: int
+    inside: int
+
+
+def _reshaped(call, x):
+    """Labels behind a reshape of `x` to the shape that comes out.
+
+    Where several axes hold the channels, such as (7, 7, 64) where there were
+    3,136, one of them stays the channel axis: by Keras' convention the last
+    (the first with channels_first). A channel is then its entry together with
+    all entries of the others, which go together.
+    """
+    after = call.outputs[0].shape
+    parts = _parts(len(x.ids), _product(x.shape[x.axis + 1 :]), after)
+    first = keras.config.image_data_format() == "channels_first"
+    number = 0 if first and len(after) > 3 else -1
+    if not parts or parts[number].outer is None:
+        return call.opaque(MOVES_CHANNELS, before=x.shape, after=after)
+    part, ids = parts[number], x.ids
+    if len(parts) > 1:
+        rows = ids.reshape([p.size for p in parts])
+        rows = np.moveaxis(rows, number, -1).reshape(-1, part.size)
+        ids = call.tied(*rows)
+    if part.outer * part.inside > 1:
+        ids = call.copied(ids, part.outer * part.inside)
+        ids = ids.reshape(part.outer, part.inside, part.size).swapaxes(1, 2)
+    return Channels(ids.reshape(-1), part.axis)
+
+
+def _parts(n, inner, after):
+    """The axes of the shape `after` that hold the channels, outer ones first.
+
+    Counted in elements from the end of the shape, `n` channels cover the
+    strides from `inner` to `inner * n`. None where an entry of an axis would
+    hold no whole number of channels or positions, or where a sample's channels
+    end up in several rows of the batch.
+    """
+    if n == 1:
+        return _one_channel(after)
     if inner is None:
-        return call.opaque(MOVES_CHANNELS, **words)
-    n = len(x.ids)
-    covering = []
+        return None
+    parts, low, end = [], inner, inner * n
     for axis in range(len(after) - 1, 0, -1):
         stride, size = _product(after[axis + 1 :]), after[axis]
-        if stride is None or stride >= inner * max(n, 2):
+        if stride is None or stride >= end:
             break
-        if size is not None and stride * size <= inner and size != 1:
+        if size == 1 or (size is not None and stride * size <= low):
             continue
-        covering.append((axis, stride, size))
-    whole = [c for c in covering if c[1:] == (inner, n)]
-    if whole:
-        return Channels(x.ids, whole[0][0])
-    covering = [c for c in covering if c[2] != 1]
-    if len(covering) == 1:
-        out = _flattened(call, x, inner, *covering[0])
-    else:
-        out = _split(call, x, inner, covering)
-    return out or call.opaque(MOVES_CHANNELS, **words)
+        high = end if size is None else min(end, stride * size)
+        rest = 0 if size is None else stride * size % high
+        if low % stride or high % low or rest:
+            return None
+        outer = None if size is None else stride * size // high
+        parts.append(_Part(axis, outer, high // low, low // stride))
+        low = high
+    return parts[::-1] if low == end else None
+
+
+def _one_channel(after):
+    """A single channel sits on an axis of size 1, or else on the last one."""
+    for axis in range(len(after) - 1, 0, -1):
+        if after[axis] == 1:
+            return [_Part(axis, 1, 1, 1)]
+    if len(after) < 2 or after[-1] is None:
+        return None
+    return [_Part(len(after) - 1, after[-1], 1, 1)]
 
 
 def _product(sizes):
     return None if None in sizes else math.prod(sizes)
-
-
-def _flattened(call, x, inner, axis, stride, size):
-    """One axis holds the channels and `outer * inside` positions of them."""
-    n = len(x.ids)
-    if size is None or inner % stride or (stride * size) % (inner * n):
-        return None
-    inside, outer = inner // stride, stride * size // (inner * n)
-    if outer > 1 and not _divides(x.shape[1 : x.axis], outer):
-        return None
-    ids = call.copied(x.ids, outer * inside)
-    ids = ids.reshape(outer, inside, n).swapaxes(1, 2)
-    return Channels(ids.reshape(-1), axis)
-
-
-def _divides(sizes, outer):
-    """Whether whole axes before the channels make up `outer` positions.
-
-    Without that, positions of two samples could share an entry.
-    """
-    total = _product(sizes)
-    return total is not None and total % outer == 0
-
-
-def _split(call, x, inner, covering):
-    """Several axes hold the channels: (7, 7, 64) where 3,136 were before.
-
-    One of them stays the channel axis, by Keras' convention the last (the
-    first with channels_first). A channel is then its entry together with all
-    entries of the others, which go together.
-    """
-    covering = covering[::-1]
-    sizes = [size for _, _, size in covering]
-    n = len(x.ids)
-    if not covering or None in sizes or math.prod(sizes) != n:
-        return None
-    if covering[-1][1] != inner:
-        return None
-    first = keras.config.image_data_format() == "channels_first"
-    number = 0 if first and len(call.outputs[0].shape) > 3 else -1
-    axis, _, size = covering[number]
-    ids = np.moveaxis(x.ids.reshape(sizes), number, -1).reshape(-1, size)
-    return Channels(call.tied(*ids), axis)
 
 
 # --- axes -------------------------------------------------------------------
@@ -196,6 +208,8 @@ def _squeeze(operation, call):
     x = call.inputs[0]
     axes = operation.axis
     if axes is None:
+        # A cut to one channel would make their axis one of those.
+        call.freeze(SQUEEZES_ALL)
         axes = [a for a, size in enumerate(x.shape) if size == 1]
     axes = [axes] if isinstance(axes, int) else axes
     removed = {a % len(x.shape) for a in axes}
@@ -242,26 +256,36 @@ def _broadcast_to(operation, call):
     x, after = call.inputs[0], call.outputs[0].shape
     axis = x.axis + len(after) - len(x.shape)
     if after[axis] != len(x.ids):
-        return call.opaque(MOVES_CHANNELS, before=x.shape, after=after)
+        return call.opaque(BROADCAST, size=after[axis])
     call.counted_in("shape", axis, ids=x.ids)
     return Channels(x.ids, axis)
 
 
 @rule.register(ops.Pad)
 def _pad(operation, call):
-    """Channels of padding are new, and have to stay."""
-    x = call.inputs[0]
-    widths = operation.pad_width
+    """Channels of padding can go as any others: the padding gets smaller."""
+    x, widths = call.inputs[0], operation.pad_width
     before, after = widths[x.axis if len(widths) > 1 else 0]
     if before == after == 0:
-        return x
+        return _padded_with(x, call)
     if operation.mode != "constant":
         return call.opaque(PADDED_MODE, mode=operation.mode)
-    front, back = (call.new_frozen(size, PADDED) for size in (before, after))
-    return Channels(np.concatenate([front, x.ids, back]), x.axis)
+    front, back = call.new(before), call.new(after)
+    if len(widths) > 1:
+        call.counted_in("pad_width", x.axis, ids=[front, back])
+    else:
+        call.freeze(PADDED, front, back)
+    ids = np.concatenate([front, _padded_with(x, call).ids, back])
+    return Channels(ids, x.axis)
 
 
-@for_classes(ops.Flip)
+def _padded_with(x, call):
+    """Positions of a fixed value, unless it is 0, do not scale with x."""
+    value = call.argument("constant_values")
+    return x if not value else Channels(call.tied(x.ids), x.axis)
+
+
+@rule.register(ops.Flip)
 def _flip(operation, call):
     x = call.inputs[0]
     axes = operation.axis
@@ -273,11 +297,16 @@ def _flip(operation, call):
 
 @rule.register(ops.Roll)
 def _roll(operation, call):
+    """The last `shift` channels come first: `shift` of those that stay."""
     x = call.inputs[0]
     axes = operation.axis
     if axes is None:
         return call.opaque(ALL_AXES)
     axes = [axes] if isinstance(axes, int) else axes
-    if x.axis in [a % len(x.shape) for a in axes]:
+    if x.axis not in [a % len(x.shape) for a in axes]:
+        return x
+    if len(axes) > 1 or not isinstance(operation.shift, int):
         return call.opaque(SHIFTED)
-    return x
+    first = len(x.ids) - operation.shift % len(x.ids)
+    call.counted_in("shift", ids=x.ids[first:], whole=x.ids)
+    return Channels(np.roll(call.copied(x.ids), -first), x.axis)

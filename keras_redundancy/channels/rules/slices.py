@@ -8,13 +8,23 @@ from keras_redundancy._keras_internals import (
 )
 from keras_redundancy.channels.calls import frozen_channels
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.rules.registry import for_classes, rule
+from keras_redundancy.channels.rules.registry import rule
 
-STRIDED = "{name} ({kind}) takes every {step}th channel"
+STRIDED = (
+    "{name} ({kind}) takes channels {start}:{stop}:{step} of {size}: only "
+    "steps that divide all channels evenly are followed"
+)
 ONE_CHANNEL = "{name} ({kind}) takes the single channel {number}"
-INDEXED = "{name} ({kind}) takes channels by an array of indices"
+EACH_CHANNEL = "{name} ({kind}) makes a tensor of every channel"
+INDEXED = (
+    "{name} ({kind}) takes channels by an array of indices: slices of "
+    "channels can be followed"
+)
 ALL_AXES = "{name} ({kind}) takes elements of the flattened tensor"
-UNEVEN = "{name} ({kind}) splits the channels by an unknown rule"
+UNEVEN = (
+    "{name} ({kind}) makes {parts} uneven parts of {size} channels: "
+    "keras.ops.split with indices can be followed"
+)
 
 
 @rule.register(ops.GetItem)
@@ -34,7 +44,9 @@ def _get_item(operation, call):
         if at == x.axis and isinstance(entry, slice):
             ids = _sliced(call, ids, path, entry)
             if ids is None:
-                return call.opaque(STRIDED, step=entry.step)
+                start, stop, step = entry.indices(len(x.ids))
+                words = {"start": start, "stop": stop, "step": step}
+                return call.opaque(STRIDED, size=len(x.ids), **words)
         elif at == x.axis:
             return _single(call, ids, path, entry)
     return Channels(ids, axis[x.axis])
@@ -66,42 +78,70 @@ def _places(entries, rank):
 
 
 def _sliced(call, ids, path, entry):
+    """Labels of a slice; None where its step cannot be followed."""
     start, stop, step = entry.indices(len(ids))
     if (start, stop, step) == (0, len(ids), 1):
         return ids
     if step == -1 and len(range(start, stop, step)) == len(ids):
         return call.copied(ids)[::-1]
+    if step > 1 and _one_of_each(entry, len(ids)):
+        # Of every `step` neighbours, all stay or none.
+        call.tie(*ids.reshape(-1, step).T)
+        return call.copied(ids[start::step])
     if step != 1:
         return None
-    call.counted_in_argument(*path, "start", ids=ids[:start])
-    call.counted_in_argument(*path, "stop", ids=ids[:stop])
+    for end, bound in (("start", start), ("stop", stop)):
+        from_the_end = (getattr(entry, end) or 0) < 0
+        whole = ids if from_the_end else None
+        call.counted_in_argument(*path, end, ids=ids[:bound], whole=whole)
     return call.copied(ids[start:stop])
+
+
+def _one_of_each(entry, size):
+    """Whether every `step` neighbours have exactly one channel in the slice."""
+    start, stop, step = entry.indices(size)
+    from_the_front = (entry.start or 0) >= 0
+    even = start < step and stop == size and size % step == 0
+    return even and from_the_front
 
 
 def _single(call, ids, path, number):
     """One channel is picked, and has to stay; its number can change."""
+    whole = ids if number < 0 else None
     number %= len(ids)
     call.freeze(ONE_CHANNEL, ids[number : number + 1], number=number)
-    call.counted_in_argument(*path, ids=ids[:number])
+    call.counted_in_argument(*path, ids=ids[:number], whole=whole)
     reason = call.say(ONE_CHANNEL, number=number)
     return frozen_channels(call.outputs[0], reason, call.recorder.store)
 
 
-@for_classes(ops.Split, ops.ArraySplit)
+@rule.register(ops.Split)
 def _split(operation, call):
     """Every part keeps what stays of it: sections become indices."""
     x = call.inputs[0]
     if operation.axis % len(x.shape) != x.axis:
         return [x for _ in call.outputs]
-    if not isinstance(operation, ops.Split):
-        return call.opaque(UNEVEN)
-    bounds = operation.indices_or_sections
+    bounds, whole = operation.indices_or_sections, None
     if isinstance(bounds, int):
-        size = len(x.ids) // bounds
+        size, whole = len(x.ids) // bounds, x.ids
         bounds = [size * i for i in range(1, bounds)]
     before = [x.ids[:i] for i in bounds]
-    call.counted_in("indices_or_sections", ids=before)
+    call.counted_in("indices_or_sections", ids=before, whole=whole)
     parts = np.split(x.ids, bounds)
+    return [Channels(call.copied(part), x.axis) for part in parts]
+
+
+@rule.register(ops.ArraySplit)
+def _array_split(operation, call):
+    """Even parts stay even where they lose the same channels."""
+    x = call.inputs[0]
+    if operation.axis % len(x.shape) != x.axis:
+        return [x for _ in call.outputs]
+    number, size = operation.indices_or_sections, len(x.ids)
+    if size % number:
+        return call.opaque(UNEVEN, parts=number, size=size)
+    parts = x.ids.reshape(number, -1)
+    call.tie(*parts)
     return [Channels(call.copied(part), x.axis) for part in parts]
 
 
@@ -110,7 +150,7 @@ def _unstack(operation, call):
     x = call.inputs[0]
     axis = operation.axis % len(x.shape)
     if axis == x.axis:
-        return call.opaque(ONE_CHANNEL, number="of each tensor")
+        return call.opaque(EACH_CHANNEL)
     return [Channels(x.ids, x.axis - (axis < x.axis)) for _ in call.outputs]
 
 

@@ -7,11 +7,28 @@ from keras_redundancy._keras_internals import (
     nn_operations as nn,
 )
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.rules.registry import channel_axis, for_classes
+from keras_redundancy.channels.rules.registry import (
+    channel_axis,
+    for_classes,
+    rule,
+)
+
+CHANNELS_FIRST = (
+    "{name} ({kind}) orders channels_first channels in its own way: "
+    "channels_last can be followed"
+)
 
 
 @for_classes(
+    image_operations.CropImages,
+    image_operations.PadImages,
     image_operations.Resize,
+    layers.AdaptiveAveragePooling1D,
+    layers.AdaptiveAveragePooling2D,
+    layers.AdaptiveAveragePooling3D,
+    layers.AdaptiveMaxPooling1D,
+    layers.AdaptiveMaxPooling2D,
+    layers.AdaptiveMaxPooling3D,
     layers.AveragePooling1D,
     layers.AveragePooling2D,
     layers.AveragePooling3D,
@@ -32,13 +49,19 @@ from keras_redundancy.channels.rules.registry import channel_axis, for_classes
     layers.ZeroPadding1D,
     layers.ZeroPadding2D,
     layers.ZeroPadding3D,
+    nn.AdaptiveAveragePool,
+    nn.AdaptiveMaxPool,
     nn.AveragePool,
     nn.MaxPool,
 )
 def _spatial(operation, call):
     """Works on the spatial axes alone, those that its data_format leaves."""
     axis = channel_axis(operation, call)
-    return Channels(call.labels_on(axis), axis)
+    ids = call.labels_on(axis)
+    if getattr(operation, "fill_value", 0):
+        # A border of a fixed value does not scale with the channels.
+        ids = call.tied(ids)
+    return Channels(ids, axis)
 
 
 @for_classes(
@@ -52,3 +75,20 @@ def _spatial(operation, call):
 def _global_pooling(layer, call):
     axis = channel_axis(layer, call)
     return Channels(call.labels_on(axis), axis if layer.keepdims else 1)
+
+
+@rule.register(nn.DepthToSpace)
+def _depth_to_space(operation, call):
+    """A channel comes from one channel for each place of a block."""
+    if operation.data_format == "channels_first":
+        return call.opaque(CHANNELS_FIRST)
+    rows = call.labels_on(3).reshape(operation.block_size**2, -1)
+    return Channels(call.tied(*rows), 3)
+
+
+@rule.register(nn.SpaceToDepth)
+def _space_to_depth(operation, call):
+    if operation.data_format == "channels_first":
+        return call.opaque(CHANNELS_FIRST)
+    places = operation.block_size**2
+    return Channels(call.copied(call.labels_on(3), places), 3)

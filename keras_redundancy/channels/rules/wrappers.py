@@ -1,1 +1,87 @@
-"""..."""
+"""Layers around other layers: these do what the layer inside does."""
+
+import numpy as np
+from keras import layers
+
+from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.rules.recurrent import (
+    UNKNOWN_STATE,
+    initial_states,
+)
+from keras_redundancy.channels.rules.registry import rule
+
+OVER_TIME = "{name} ({kind}) works along the axis that holds the channels"
+NOT_ONE_TENSOR = (
+    "{name} ({kind}) wraps a layer that does not return one tensor with a "
+    "channel axis"
+)
+UNEQUAL = "{name} ({kind}) wraps two layers of unequal width"
+OTHER_AXIS = "{name} ({kind}) concatenates along another axis than the channels"
+BIDIRECTIONAL = {
+    "forward_layer": ("layer", "config"),
+    "backward_layer": ("backward_layer", "config"),
+}
+
+
+@rule.register(layers.TimeDistributed)
+def _time_distributed(layer, call):
+    """The inner layer does not see axis 1, that of time."""
+    x = call.inputs[call.index_of(call.argument("inputs"))]
+    if x.axis == 1:
+        return call.opaque(OVER_TIME)
+    step = Channels(x.ids, x.axis - 1, (x.shape[0], *x.shape[2:]))
+    out = call.through(layer.layer, step, times=x.shape[1])
+    if isinstance(out, list) or len(out.shape) < 2:
+        return call.opaque(NOT_ONE_TENSOR)
+    return Channels(out.ids, out.axis + 1)
+
+
+@rule.register(layers.Bidirectional)
+def _bidirectional(layer, call):
+    """Keras takes twice the forward layer's width for the width of both.
+
+    So unit i of one direction goes with unit i of the other.
+    """
+    x = call.inputs[call.index_of(call.argument("sequences"))]
+    directions = [_direction(layer, call, x, name) for name in BIDIRECTIONAL]
+    forward, backward = (out[0] for out in directions)
+    size, axis = len(forward.ids), forward.axis - layer.return_sequences
+    states = initial_states(call, size, axis)
+    joined = layer.merge_mode == "concat"
+    if len(backward.ids) != size:
+        return call.opaque(UNEQUAL)
+    if joined and forward.axis != len(forward.shape) - 1:
+        return call.opaque(OTHER_AXIS)
+    if states is None:
+        return call.opaque(UNKNOWN_STATE)
+    call.tie(forward.ids, backward.ids, *states)
+    kept = [state for out in directions for state in out[1:]]
+    if layer.merge_mode is None:
+        return [forward, backward, *kept]
+    ids = call.tied(forward.ids, backward.ids)
+    if joined:
+        ids = np.concatenate([forward.ids, backward.ids])
+    return [Channels(ids, forward.axis), *kept]
+
+
+def _direction(layer, call, x, name):
+    """List of `Channels`: what one of the two layers returns."""
+    sets = {
+        setting: (*BIDIRECTIONAL[name], setting)
+        for setting in ("units", "filters")
+    }
+    out = call.through(getattr(layer, name), x, sets=sets)
+    return out if isinstance(out, list) else [out]
+
+
+@rule.register(layers.SpectralNormalization)
+def _spectral_normalization(layer, call):
+    """`vector_u` has an entry for each place of the kernel's last axis."""
+    before = len(call.recorder.accesses)
+    out = call.through(layer.layer, *call.inputs)
+    last = len(layer.kernel.shape) - 1
+    for access in call.recorder.accesses[before:]:
+        if access.variable is layer.kernel and access.axis == last:
+            call.carried_by(layer.vector_u, 1, access.ids)
+    call.keeps(*layer.weights)
+    return out

@@ -1,0 +1,204 @@
+"""How long does pruning a `keras.applications` model take, and how much memory?
+
+    python examples/benchmarks/applications.py ResNet50 VGG16 --repeats 5
+
+Without names, all 40. Each application is built with random weights at its
+default input shape, in a process of its own, and pruned in three ways:
+
+    nothing   tau = 0.9, above all similarities: nothing goes
+    copies    tau = 0.9, half of the units of every space are copies of others
+    low tau   a tau near the similarities of random filters, 1.25 / sqrt(z) for
+              filters of z weights, which makes clusters of most units
+
+`ours / clone` is (trace + plan + apply) / keras.models.clone_model, timed in
+turn, `--repeats` times; times are the shortest of them, as other processes only
+add to them. `memory` is the peak of trace, plan and apply beyond what was there
+before, the new model included, over the size of the weights; `clone's` is that
+of clone_model. It is measured on Linux.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import keras_redundancy as kr
+from keras_redundancy.channels import Role
+from keras_redundancy.tables import render_table
+
+HEADER = (
+    *("model", "parameters", "prunable, %", "way", "units cut, %", "clone, s"),
+    *("trace, s", "plan, s", "apply, s", "ours / clone", "memory", "clone's"),
+)
+
+
+def names():
+    """The applications that this Keras has, in alphabetical order."""
+    return [x for x in dir(keras.applications) if x[0].isupper()]
+
+
+def low_tau(layer):
+    shape = layer.variables[-2 if layer.use_bias else -1].shape
+    return min(0.9, 1.25 / math.sqrt(math.prod(shape[:-1])))
+
+
+WAYS = {"nothing": 0.9, "low tau": low_tau, "copies": 0.9}
+
+
+def make_copies(model, rng):
+    """Make half of the units of every prunable space copies of the others."""
+    for space in kr.trace(model).prunable:
+        units = rng.permutation(space.size)
+        copies, others = np.split(units, [space.size // 2])
+        sources = rng.choice(others, len(copies))
+        for place in space.axes:
+            if place.on.role is not Role.CONSUMER:
+                to, of = place.positions[copies], place.positions[sources]
+                variable = place.on.variable
+                value = np.moveaxis(variable.numpy(), place.on.axis, 0)
+                value[to] = value[of]
+                variable.assign(np.moveaxis(value, 0, place.on.axis))
+
+
+def seconds(function, *args):
+    """(result, seconds) of a call."""
+    gc.collect()
+    start = time.perf_counter()
+    result = function(*args)
+    return result, time.perf_counter() - start
+
+
+def once(model, tau):
+    """Seconds of clone, trace, plan without its trace, and apply."""
+    _, clone = seconds(keras.models.clone_model, model)
+    _, trace = seconds(kr.trace, model)
+    plan, planned = seconds(kr.plan, model, tau)
+    _, apply = seconds(plan.apply)
+    return clone, trace, planned - trace, apply
+
+
+def peak_over(size, function, *args):
+    """What a call takes at its peak beyond what was there, over `size`.
+
+    None where that cannot be known.
+    """
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak is counted from here
+        before = _status("VmRSS")
+        function(*args)
+        return (_status("VmHWM") - before) / size
+    except (AttributeError, OSError):
+        return None
+
+
+def _status(key):
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith(key))
+    return 1024 * int(line.split()[1])
+
+
+def applied(name):
+    """The application, with all that is loaded on first use loaded."""
+    small = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    keras.models.clone_model(kr.prune(small, 0.1))
+    return getattr(keras.applications, name)(weights=None)
+
+
+def measure_memory(name):
+    """Peaks over the size of the weights: of clone_model, and of each way."""
+    model = applied(name)
+    weights = sum(x.nbytes for x in model.get_weights())
+    peaks = [peak_over(weights, keras.models.clone_model, model)]
+    for way, tau in WAYS.items():
+        if way == "copies":
+            make_copies(model, np.random.default_rng(0))
+        peaks.append(peak_over(weights, kr.prune, model, tau))
+    return peaks
+
+
+def measure_time(name, repeats):
+    """The rows of the table for one application, but for the memory."""
+    model = applied(name)
+    graph, parameters = kr.trace(model), model.count_params()
+    share = 100 * graph.parameters_of(*graph.prunable) / parameters
+    del graph
+    rows = []
+    for way, tau in WAYS.items():
+        if way == "copies":
+            make_copies(model, np.random.default_rng(0))
+        runs = np.array([once(model, tau) for _ in range(repeats)])
+        ratio = float(runs[:, 1:].sum(axis=1).min() / runs[:, 0].min())
+        times = runs.min(axis=0).tolist()
+        cut = _cut(kr.plan(model, tau))
+        rows.append((name, parameters, share, way, cut, *times, ratio))
+    return rows
+
+
+def _cut(plan):
+    """How many of the units that can go are removed, in percent."""
+    decided = [d for d in plan.decisions if d.tau]
+    removed = sum(len(d.selection.removed) for d in decided)
+    return 100 * removed / sum(d.space.size for d in decided)
+
+
+def in_a_process_of_its_own(name, measure, repeats):
+    """What one of the `measure_` functions returns."""
+    command = [sys.executable, __file__, name, "--repeats", str(repeats)]
+    environment = dict(os.environ)
+    if measure == "memory":
+        # TensorFlow would keep what is freed, and the next peak be hidden.
+        environment["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] = "1"
+    done = subprocess.run(
+        [*command, "--measure", measure],
+        stdout=subprocess.PIPE,
+        env=environment,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", default=names())
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.measure == "memory":
+        print(json.dumps(measure_memory(args.names[0])))
+    elif args.measure == "time":
+        print(json.dumps(measure_time(args.names[0], args.repeats)))
+    else:
+        show(args.names, args.repeats)
+
+
+def show(applications, repeats):
+    rows = []
+    for name in applications:
+        times = in_a_process_of_its_own(name, "time", repeats)
+        clones, *peaks = in_a_process_of_its_own(name, "memory", repeats)
+        for row, peak in zip(times, peaks, strict=True):
+            rows.append((*row, peak, clones))
+            shown = "-" if peak is None else f"{peak:.2f}"
+            print(f"{name}, {row[3]}: {row[9]:.2f} x clone, memory {shown}")
+        sys.stdout.flush()
+    title = f"Shortest of {repeats}, {keras.backend.backend()}"
+    print(render_table(title, HEADER, rows))
+
+
+if __name__ == "__main__":
+    main()
