@@ -95,8 +95,7 @@ def wraps_one_layer(operation) -> bool:
     wrapper = keras.layers.Wrapper
     return (
         isinstance(operation, wrapper)
-        and type(operation).from_config.__func__
-        is wrapper.from_config.__func__
+        and type(operation).from_config.__func__ is wrapper.from_config.__func__
     )
 
 

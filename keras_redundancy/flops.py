@@ -40,9 +40,7 @@ def flops(model, multiply_add: int = 1) -> int:
     return multiply_add * total
 
 
-def multiply_adds(
-    graph, size_of=None, count_of=len, layer=None
-) -> int | None:
+def multiply_adds(graph, size_of=None, count_of=len, layer=None) -> int | None:
     """Multiply-adds of a traced model, or of one of its layers.
 
     Args:

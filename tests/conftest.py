@@ -6,6 +6,32 @@ import keras
 import pytest
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all-applications",
+        action="store_true",
+        help="test all 40 keras.applications, not some that stand for them",
+    )
+    parser.addoption(
+        "--sample",
+        type=int,
+        default=1,
+        help="run one of so many tests of rules: they are the same on every "
+        "backend, and JAX takes seconds for each model that it runs op by op",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    of_rules = [x for x in items if "rules" in x.path.name]
+    sampled = of_rules[:: config.getoption("--sample")]
+    left_out = {id(x) for x in of_rules} - {id(x) for x in sampled}
+    if left_out:
+        config.hook.pytest_deselected(
+            items=[x for x in items if id(x) in left_out]
+        )
+        items[:] = [x for x in items if id(x) not in left_out]
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Every test starts from the same weights and the same layer names."""

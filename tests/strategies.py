@@ -185,7 +185,7 @@ def _mean(x):
 
 def _inner(shape, width):
     inputs = keras.Input(shape)
-    x = layers.LeakyReLU()(convolution(inputs, width))
+    x = layers.LeakyReLU()(convolution(inputs, width)) * array(width)
     y = ops.split(even(x), 2, axis=-1)[0]
     return keras.Model(inputs, layers.Concatenate()([x, y]))
 
@@ -470,8 +470,9 @@ def _attention(builder, x, y, width):
 
 
 def _einsum(builder, x, y, width):
-    weights = layers.Dense(x.shape[1])(_flat(x)[:, : x.shape[1]])
-    return ops.einsum("bi...c,bij->bj...c", x, ops.tanh(weights))
+    weights = ops.tanh(layers.Dense(x.shape[1])(_flat(y)[:, : x.shape[1]]))
+    rest = "wc" if len(x.shape) == 4 else "c"
+    return ops.einsum(f"bi{rest},bij->bj{rest}", x, weights)
 
 
 COMBINED = [
@@ -513,3 +514,54 @@ def _centred(builder, x, y, width):
 
 INEXACT = [_layer_normalized, _group_normalized, _softmax, _centred]
 EXACT = KERNELS + POINTWISE + MOVED + COMBINED
+
+
+# --- sequences --------------------------------------------------------------
+
+
+def _lstm(builder, x, y, width):
+    return layers.LSTM(width, return_sequences=True)(x)
+
+
+def _gru(builder, x, y, width):
+    reset_after = width % 2 == 0
+    gru = layers.GRU(width, return_sequences=True, reset_after=reset_after)
+    return gru(x)
+
+
+def _last_state(builder, x, y, width):
+    state = layers.SimpleRNN(width, "relu")(x)
+    return layers.RepeatVector(LENGTH)(state)
+
+
+def _both_directions(builder, x, y, width):
+    mode = "concat" if width % 2 else "sum"
+    inner = layers.LSTM(width, return_sequences=True)
+    return layers.Bidirectional(inner, merge_mode=mode)(x)
+
+
+def _over_time(builder, x, y, width):
+    return layers.TimeDistributed(layers.Dense(width, activation="relu"))(x)
+
+
+def _multi_head_attention(builder, x, y, width):
+    attention = layers.MultiHeadAttention(4, 3, value_dim=2)
+    return x + attention(x, y)
+
+
+def _grouped_query_attention(builder, x, y, width):
+    return layers.GroupQueryAttention(3, 6, 3)(x, like(x, y))
+
+
+def _dot_attention(builder, x, y, width):
+    value = layers.Dense(width)(y)
+    return layers.Attention()([x, value, like(x, y)])
+
+
+RECURRENT = [_lstm, _gru, _last_state, _both_directions]
+ATTENTION = [
+    _multi_head_attention,
+    _grouped_query_attention,
+    _dot_attention,
+]
+SEQUENCES = [*EXACT, *3 * [*RECURRENT, *ATTENTION, _over_time]]

@@ -2,10 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
-from scipy.cluster.hierarchy import fcluster
-from scipy.cluster.hierarchy import linkage as scipy_linkage
+from hypothesis import assume, given, settings, strategies as st
+from scipy.cluster.hierarchy import fcluster, linkage as scipy_linkage
 from scipy.spatial.distance import pdist
 
 from keras_redundancy import agglomeration, clustering, similarity
@@ -257,6 +255,29 @@ def test_wide_layers_cluster_like_others(
     expected = cluster_filters(W, tau, linkage)
     lower_limits(**limits)
     np.testing.assert_array_equal(cluster_filters(W, tau, linkage), expected)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n=st.integers(2, 60),
+    tau=st.floats(0.8, 1),
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("linkage", LINKAGES)
+@settings(REPRODUCIBLE, max_examples=25)
+def test_sketches_change_no_clusters(linkage, dtype, seed, n, tau):
+    rng = np.random.default_rng(seed)
+    W = filters_around_centres(rng, 400, n, dtype)
+    W[:, ::3] *= 10.0 ** rng.integers(-3, 3, n)[::3]
+    W, _ = plant_duplicates(rng, W, 6)
+    assume(tau > 0.999 or is_clear_cut(scipy_tree(W, linkage), tau))
+    expected = cluster_filters(W, tau, linkage)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clustering, "SKETCHED_UNITS", 1)
+        patch.setattr(clustering, "SKETCHED_SHARE", 1)
+        assert clustering._cluster_by_sketches(W, tau, linkage) is not None
+        found = cluster_filters(W, tau, linkage)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_every_way_of_wide_layers_is_taken(lower_limits, monkeypatch):

@@ -69,7 +69,11 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path):
 @pytest.mark.parametrize(
     ("script", "arguments", "expected"),
     [
-        ("rebuild", ["--repeats", 1, "--tau", 0.9], "ours / clone_model"),
+        (
+            "applications",
+            ["MobileNet", "--repeats", 1, "--ways", "nothing"],
+            "ours / clone",
+        ),
         ("clustering", ["--quick"], "Time over that of the bare products"),
         ("wide_layers", ["--quick"], "clusters"),
     ],

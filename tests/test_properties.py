@@ -2,13 +2,14 @@
 
 import keras
 import numpy as np
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 import keras_redundancy as kr
 from tests import models, strategies
 
 few = settings(
-    max_examples=40,
+    # JAX takes seconds for each model that it runs op by op.
+    max_examples=40 if keras.backend.backend() == "tensorflow" else 4,
     deadline=None,
     derandomize=True,
     database=None,
@@ -49,6 +50,13 @@ def check_any_cut_builds(model, seed, **options):
     return plan, small
 
 
+def check_spaces_are_those_that_stayed(plan, small):
+    """A second trace agrees, unless an axis of 1 leaves it a choice."""
+    kept = [len(d.selection.kept) for d in plan.decisions]
+    again = [s.size for s in kr.trace(small).spaces if s.producers]
+    assert sorted(again) == sorted(kept)
+
+
 @few
 @given(
     strategies.steps_of(strategies.EXACT), strategies.heads, strategies.seeds
@@ -60,15 +68,16 @@ def test_exactly_the_planted_copies_go(drawn, head, seed):
 
 @few
 @given(
-    strategies.steps_of(strategies.EXACT), strategies.heads, strategies.seeds
+    strategies.steps_of(strategies.EXACT),
+    strategies.heads,
+    strategies.seeds,
+    st.sampled_from([1, 3]),
 )
-def test_any_cut_builds_what_the_plan_says(drawn, head, seed):
+def test_any_cut_builds_what_the_plan_says(drawn, head, seed, least):
     model = random_model(strategies.build, drawn, head, seed)
-    plan, small = check_any_cut_builds(model, seed)
-    # Spaces of the result are those that stayed: a second trace agrees.
-    kept = [len(d.selection.kept) for d in plan.decisions]
-    again = [s.size for s in kr.trace(small).spaces if s.producers]
-    assert sorted(again) == sorted(kept)
+    plan, small = check_any_cut_builds(model, seed, min_units=least)
+    if least > 1:
+        check_spaces_are_those_that_stayed(plan, small)
 
 
 @few

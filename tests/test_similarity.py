@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from keras_redundancy import similarity
 from keras_redundancy.similarity import (
     assign_to_nearest,
     cosine_similarity,
     similarity_blocks,
+    sketches,
     unit_filters,
 )
 
@@ -207,3 +207,25 @@ def test_summary_is_that_of_all_pairs(seed, n):
 
 def test_summary_of_a_single_unit_is_empty():
     assert similarity.similarity_summary(np.ones((3, 1))) == (None, None)
+
+
+@pytest.mark.parametrize("weights", [1, 7, 40])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_of_sketches_bound_the_similarities(weights, dtype):
+    W = kernel_matrix(40, 60, dtype) * np.geomspace(1e-3, 1e3, 60, dtype=dtype)
+    W[1:, :10] *= 1e-4  # nearly all of a filter in its first weight
+    W[:, 10:20] = W[:, 20:30] + 0.1 * W[:, 10:20]
+    W[0, 30:35] = 0
+    short = sketches(W, weights)
+    assert short.shape == (60, weights + 1)
+    bounds = short @ short.T
+    assert (bounds >= direct_cosine(W) - 1e-6).all()
+    if weights == 40:
+        np.testing.assert_allclose(bounds, direct_cosine(W), atol=2e-4)
+
+
+def test_there_are_no_sketches_of_filters_without_a_length():
+    for broken in (0, np.nan, np.inf, 1e-30, 1e30):
+        W = kernel_matrix(40, 5, np.float32)
+        W[:, 3] = broken
+        assert sketches(W, 10) is None

@@ -7,7 +7,7 @@ default input shape, in a process of its own, and pruned in three ways:
 
     nothing   tau = 0.9, above all similarities: nothing goes
     copies    tau = 0.9, half of the units of every space are copies of others
-    low tau   a tau near the similarities of random filters, 1.25 / sqrt(z) for
+    low-tau   a tau near the similarities of random filters, 1.25 / sqrt(z) for
               filters of z weights, which makes clusters of most units
 
 `ours / clone` is (trace + plan + apply) / keras.models.clone_model, timed in
@@ -52,7 +52,8 @@ def low_tau(layer):
     return min(0.9, 1.25 / math.sqrt(math.prod(shape[:-1])))
 
 
-WAYS = {"nothing": 0.9, "low tau": low_tau, "copies": 0.9}
+# The last one changes the weights.
+WAYS = {"nothing": 0.9, "low-tau": low_tau, "copies": 0.9}
 
 
 def make_copies(model, rng):
@@ -117,28 +118,28 @@ def applied(name):
     return getattr(keras.applications, name)(weights=None)
 
 
-def measure_memory(name):
-    """Peaks over the size of the weights: of clone_model, and of each way."""
+def measure_memory(name, way):
+    """The peak over the size of the weights; the way "clone" is clone_model."""
     model = applied(name)
     weights = sum(x.nbytes for x in model.get_weights())
-    peaks = [peak_over(weights, keras.models.clone_model, model)]
-    for way, tau in WAYS.items():
-        if way == "copies":
-            make_copies(model, np.random.default_rng(0))
-        peaks.append(peak_over(weights, kr.prune, model, tau))
-    return peaks
+    if way == "clone":
+        return peak_over(weights, keras.models.clone_model, model)
+    if way == "copies":
+        make_copies(model, np.random.default_rng(0))
+    return peak_over(weights, kr.prune, model, WAYS[way])
 
 
-def measure_time(name, repeats):
+def measure_time(name, ways, repeats):
     """The rows of the table for one application, but for the memory."""
     model = applied(name)
     graph, parameters = kr.trace(model), model.count_params()
     share = 100 * graph.parameters_of(*graph.prunable) / parameters
     del graph
     rows = []
-    for way, tau in WAYS.items():
+    for way in ways:
         if way == "copies":
             make_copies(model, np.random.default_rng(0))
+        tau = WAYS[way]
         runs = np.array([once(model, tau) for _ in range(repeats)])
         ratio = float(runs[:, 1:].sum(axis=1).min() / runs[:, 0].min())
         times = runs.min(axis=0).tolist()
@@ -154,20 +155,22 @@ def _cut(plan):
     return 100 * removed / sum(d.space.size for d in decided)
 
 
-def in_a_process_of_its_own(name, measure, repeats):
-    """What one of the `measure_` functions returns."""
-    command = [sys.executable, __file__, name, "--repeats", str(repeats)]
-    environment = dict(os.environ)
-    if measure == "memory":
-        # TensorFlow would keep what is freed, and the next peak be hidden.
-        environment["TF_ONEDNN_USE_SYSTEM_ALLOCATOR"] = "1"
+def in_a_process_of_its_own(name, *arguments, **variables):
+    """What this script measures when it is given `--measure`."""
+    command = [sys.executable, __file__, name, *map(str, arguments)]
     done = subprocess.run(
-        [*command, "--measure", measure],
+        command,
         stdout=subprocess.PIPE,
-        env=environment,
+        env=os.environ | variables,
         check=True,
     )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_of(name, way):
+    # TensorFlow would keep what is freed, and hide a peak behind that.
+    variables = {"TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1"}
+    return in_a_process_of_its_own(name, "--measure", way, **variables)
 
 
 def main():
@@ -175,28 +178,28 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("names", nargs="*", metavar="NAME", default=names())
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.measure == "memory":
-        print(json.dumps(measure_memory(args.names[0])))
-    elif args.measure == "time":
-        print(json.dumps(measure_time(args.names[0], args.repeats)))
+    if args.measure == "time":
+        print(json.dumps(measure_time(args.names[0], args.ways, args.repeats)))
+    elif args.measure:
+        print(json.dumps(measure_memory(args.names[0], args.measure)))
     else:
-        show(args.names, args.repeats)
+        show(args)
 
 
-def show(applications, repeats):
+def show(args):
     rows = []
-    for name in applications:
-        times = in_a_process_of_its_own(name, "time", repeats)
-        clones, *peaks = in_a_process_of_its_own(name, "memory", repeats)
-        for row, peak in zip(times, peaks, strict=True):
-            rows.append((*row, peak, clones))
-            shown = "-" if peak is None else f"{peak:.2f}"
-            print(f"{name}, {row[3]}: {row[9]:.2f} x clone, memory {shown}")
-        sys.stdout.flush()
-    title = f"Shortest of {repeats}, {keras.backend.backend()}"
+    options = ("--repeats", args.repeats, "--ways", *args.ways)
+    for name in args.names:
+        times = in_a_process_of_its_own(name, "--measure", "time", *options)
+        clones = peak_of(name, "clone")
+        for row in times:
+            rows.append((*row, peak_of(name, row[3]), clones))
+            print(f"{name}, {row[3]}: {row[9]:.2f} x clone", flush=True)
+    title = f"Shortest of {args.repeats}, {keras.backend.backend()}"
     print(render_table(title, HEADER, rows))
 
 

@@ -99,7 +99,8 @@ def checked_sets(operation, layer, sets: dict | None) -> dict | None:
         raise ValueError(
             f"{rule} follows {layer.name!r}, a model with layers of its own, "
             "and sets= does not tell them apart. Call through() for one layer "
-            "of it after the other."
+            "of it after the other; hidden_widths() takes names of them, such "
+            "as 'ffn.layers.0'."
         )
     around = internals.wraps_one_layer(operation)
     if sets is None and not (around and layer is operation.layer):

@@ -166,7 +166,11 @@ def _merge(change, value, scale):
 
 def _along(value, axis, matrix):
     """`matrix` of shape (k, n) times `value` along its axis of size n."""
-    before, n, after = value.shape[:axis], matrix.shape[0], value.shape[axis + 1 :]
+    before, n, after = (
+        value.shape[:axis],
+        matrix.shape[0],
+        value.shape[axis + 1 :],
+    )
     if math.prod(after) == 1:
         rows = value.reshape(-1, value.shape[axis])
         return (matrix @ rows.T).T.reshape(*before, n, *after)

@@ -26,7 +26,7 @@ def require_rebuildable(model) -> None:
         if type(layer) is keras.layers.Lambda:
             continue
         try:
-            _config_of(layer)
+            _get_config(layer)
         except REBUILD_ERRORS as error:
             raise ValueError(
                 f"The layer {layer.name!r} ({type(layer).__name__}) cannot be "
@@ -182,7 +182,7 @@ def _made(old, settings, make):
     any more: the new layer is built with zeros and gets them back after.
     Inner layers are built by the layer around them, on their new shapes.
     """
-    config = _changed(_config_of(old), settings)
+    config = _changed(copy.deepcopy(_get_config(old)), settings)
     for key in config:
         if _is_initializer(old, key):
             config[key] = "zeros"
@@ -228,11 +228,11 @@ def _forget_shapes(config):
             _forget_shapes(value)
 
 
-def _config_of(layer):
-    """A copy of the layer's config; Keras warns of functions without names."""
+def _get_config(layer):
+    """The layer's config; Keras warns of functions without names."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*includes a `lambda`")
-        return copy.deepcopy(layer.get_config())
+        return layer.get_config()
 
 
 def _is_function(value):

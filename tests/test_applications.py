@@ -1,0 +1,252 @@
+"""All of `keras.applications`: pruned without a loss, and cut in half.
+
+By default fourteen of them stand for all (three on JAX, which runs models op
+by op). All 40:
+
+    python -m pytest tests/test_applications.py --all-applications
+
+Each is built for the smallest images it takes and few classes, and without a
+softmax, behind which differences would not show.
+"""
+
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_redundancy as kr
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.channels.tracing import MODEL_INPUT, MODEL_OUTPUT
+from tests import models
+
+ALL = [name for name in dir(keras.applications) if name[0].isupper()]
+SOME = [
+    *("VGG16", "ResNet50", "ResNet50V2", "DenseNet121", "InceptionV3"),
+    *("InceptionResNetV2", "Xception", "MobileNet", "MobileNetV2"),
+    *("MobileNetV3Small", "EfficientNetB0", "EfficientNetV2B0"),
+    *("NASNetMobile", "ConvNeXtTiny"),
+]
+SOME_ON_JAX = ["VGG16", "MobileNet", "ConvNeXtTiny"]
+SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
+
+
+def pytest_generate_tests(metafunc):
+    names = SOME_ON_JAX if keras.backend.backend() == "jax" else SOME
+    if metafunc.config.getoption("--all-applications"):
+        names = ALL
+    if "name" in metafunc.fixturenames:
+        metafunc.parametrize("name", names)
+
+
+def application(name):
+    """The model with random weights, and images for it."""
+    size = SMALLEST.get(name, 32)
+    build = getattr(keras.applications, name)
+    model = build(
+        weights=None,
+        input_shape=(size, size, 3),
+        classes=5,
+        classifier_activation=None,
+    )
+    images = np.random.default_rng(0).uniform(0, 255, (32, size, size, 3))
+    return model, images.astype("float32")
+
+
+def make_lively(model):
+    """Random weights with which the answer depends on the image.
+
+    The shifts of normalisations are large beside their scales, or rounding
+    would grow from layer to layer and drown what is compared.
+    """
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        shape = tuple(variable.shape)
+        value = rng.normal(size=shape)
+        if variable.name == "gamma":
+            value = rng.uniform(0.5, 1.5, shape)
+        elif len(shape) == 1:
+            value *= 1.5 if variable.name == "beta" else 0.1
+        else:
+            alone = "depthwise" in variable.path
+            value /= np.sqrt(np.prod(shape[: -2 if alone else -1]))
+        variable.assign(value)
+
+
+def normalize_by(model, images):
+    """Give every BatchNormalization the statistics of these images."""
+    settings = []
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            settings.append((layer, "momentum", layer.momentum))
+        elif isinstance(layer, layers.Dropout):
+            settings.append((layer, "rate", layer.rate))
+    for layer, name, _ in settings:
+        setattr(layer, name, 0.0)
+    model(images, training=True)
+    for layer, name, value in settings:
+        setattr(layer, name, value)
+
+
+def make_copies(model, share):
+    """Make a share of the units of every prunable space copies of others.
+
+    Returns:
+        For each of these spaces the unit that each one is now a copy of, or
+        the unit itself.
+    """
+    rng = np.random.default_rng(1)
+    origins = []
+    for space in kr.trace(model).prunable:
+        copies, others = np.split(
+            rng.permutation(space.size), [int(share * space.size)]
+        )
+        origin = np.arange(space.size)
+        origin[copies] = rng.choice(others, len(copies))
+        models.copy_units(space, origin[copies], copies)
+        origins.append(origin)
+    return origins
+
+
+def answer_of(model, images):
+    """In the way that takes least time to start: compiled on JAX alone."""
+    if keras.backend.backend() == "jax":
+        return model.predict_on_batch(images)
+    return models.outputs(model, images)[0]
+
+
+def chosen(plan):
+    return [d.selection for d in plan.decisions if d.reason is None]
+
+
+class StockKeras:
+    """A process that has no `keras_redundancy`, and opens what it is given."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", OPEN],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def opens(self, model, images, folder, and_trains=False):
+        model.save(folder / "small.keras")
+        np.save(folder / "images.npy", images)
+        np.save(folder / "answer.npy", answer_of(model, images))
+        request = [str(folder), and_trains]
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        error = json.loads(self.process.stdout.readline())
+        assert error is None, error
+
+
+OPEN = """
+import json, sys, traceback
+sys.modules["keras_redundancy"] = None  # any import of it fails
+import keras, numpy as np
+
+def open(folder, and_train):
+    model = keras.models.load_model(folder + "/small.keras")
+    images = np.load(folder + "/images.npy")
+    answer = np.load(folder + "/answer.npy")
+    eagerly = keras.backend.backend() != "jax"
+    model.compile("sgd", "mse", run_eagerly=eagerly)
+    same = model.predict_on_batch(images)
+    np.testing.assert_allclose(same, answer, atol=1e-5 * np.abs(answer).max())
+    if and_train:
+        train_one_step(model, images, answer)
+
+def train_one_step(model, images, answer):
+    before = [np.array(x) for x in model.get_weights()]
+    assert np.isfinite(model.train_on_batch(images[:4], answer[:4] + 1))
+    changed = zip(before, model.get_weights(), strict=True)
+    assert any((x != y).any() for x, y in changed)
+
+for line in sys.stdin:
+    keras.backend.clear_session()
+    try:
+        open(*json.loads(line))
+        error = None
+    except Exception:
+        error = traceback.format_exc()
+    print(json.dumps(error), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def stock_keras():
+    """One process for all tests: it takes seconds to start."""
+    stock = StockKeras()
+    yield stock
+    stock.process.stdin.close()
+    stock.process.wait()
+    stock.process.stdout.close()
+
+
+def test_all_applications_are_here():
+    assert len(ALL) == 40
+    assert set(SOME) < set(ALL)
+
+
+def test_copies_go_and_the_function_stays(name, stock_keras, tmp_path):
+    model, images = application(name)
+    make_lively(model)
+    make_copies(model, share=0.3)
+    normalize_by(model, images)
+    origins = make_copies(model, share=0.3)  # the statistics of copies, too
+
+    plan = kr.plan(model, tau=0.999)
+    assert_exactly_the_copies_go(plan, origins)
+    small = plan.apply()
+    assert type(small) is type(model)
+    for layer in internals.flat_layers(small):
+        assert type(layer).__module__.startswith("keras.")
+    answer, others = answer_of(model, images), answer_of(small, images)
+    scale = np.abs(answer).max()
+    assert answer.std(axis=0).max() > 0.01 * scale  # it depends on the image
+    np.testing.assert_allclose(others, answer, rtol=0, atol=1e-4 * scale)
+    stock_keras.opens(small, images[:8], tmp_path, and_trains=True)
+
+
+def assert_exactly_the_copies_go(plan, origins):
+    """Of each unit and its copies one stays, and stands for the others."""
+    for selection, origin in zip(chosen(plan), origins, strict=True):
+        kept = np.sort(origin[selection.kept])
+        np.testing.assert_array_equal(kept, np.unique(origin))
+        np.testing.assert_array_equal(origin[selection.stands_for], origin)
+
+
+def test_half_of_all_units_cut_at_random(name, stock_keras, tmp_path):
+    model, images = application(name)
+    # As many clusters as half of the units; any of the units stay.
+    make_copies(model, share=0.5)
+    plan = kr.plan(model, tau=0.999, select="random", seed=0)
+    for selection in chosen(plan):
+        size = len(selection.stands_for)
+        assert len(selection.removed) == size // 2
+    small = plan.apply()
+    assert small.count_params() == plan.parameters[1]
+    assert kr.flops(small) == plan.flops[1]
+    answer = answer_of(small, images)
+    assert answer.shape == (len(images), 5)
+    assert np.isfinite(answer).all()
+    stock_keras.opens(small, images[:8], tmp_path)
+
+
+def test_all_is_prunable_but_what_the_interface_and_norms_hold(name):
+    """Inputs, outputs, and channels that a layer normalises over."""
+    model, _ = application(name)
+    graph = kr.trace(model)
+    free = [
+        space
+        for space in graph.spaces
+        if space.frozen not in (MODEL_INPUT, MODEL_OUTPUT) and not space.inexact
+    ]
+    held = graph.parameters_of(*graph.spaces) - graph.parameters_of(*free)
+    allowed = 1 - held / model.count_params()
+    prunable = graph.parameters_of(*graph.prunable) / model.count_params()
+    print(f"{name}: {prunable:.2%} of the parameters, {allowed:.2%} allowed")
+    assert prunable >= 0.9 * allowed
