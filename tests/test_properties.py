@@ -57,7 +57,7 @@ def check_spaces_are_those_that_stayed(plan, small):
     assert sorted(again) == sorted(kept)
 
 
-@few
+@examples(40)
 @given(
     strategies.steps_of(strategies.EXACT), strategies.heads, strategies.seeds
 )
@@ -66,7 +66,7 @@ def test_exactly_the_planted_copies_go(drawn, head, seed):
     check_planted_copies_go(model, seed)
 
 
-@few
+@examples(40)
 @given(
     strategies.steps_of(strategies.EXACT),
     strategies.heads,
@@ -80,7 +80,7 @@ def test_any_cut_builds_what_the_plan_says(drawn, head, seed, least):
         check_spaces_are_those_that_stayed(plan, small)
 
 
-@few
+@examples(20)
 @given(
     strategies.steps_of(strategies.EXACT, strategies.INEXACT),
     strategies.heads,
@@ -88,4 +88,26 @@ def test_any_cut_builds_what_the_plan_says(drawn, head, seed, least):
 )
 def test_any_inexact_cut_builds(drawn, head, seed):
     model = random_model(strategies.build, drawn, head, seed)
+    check_any_cut_builds(model, seed, allow_inexact=True)
+
+
+@examples(20)
+@given(
+    strategies.steps_of(strategies.SEQUENCES),
+    strategies.heads,
+    strategies.seeds,
+)
+def test_exactly_the_planted_copies_go_from_sequences(drawn, head, seed):
+    model = random_model(strategies.build_sequences, drawn, head, seed)
+    check_planted_copies_go(model, seed)
+
+
+@examples(20)
+@given(
+    strategies.steps_of(strategies.SEQUENCES, strategies.INEXACT),
+    strategies.heads,
+    strategies.seeds,
+)
+def test_any_cut_of_sequences_builds(drawn, head, seed):
+    model = random_model(strategies.build_sequences, drawn, head, seed)
     check_any_cut_builds(model, seed, allow_inexact=True)

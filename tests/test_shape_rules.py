@@ -264,6 +264,7 @@ PARTS = {
     "front, mirrored": (lambda x: x[..., :9][..., ::-1], [9, 7]),
     "front of an odd half": (lambda x: x[..., 1::2][..., :4], [4, 4]),
     "halves": (lambda x: joined(*ops.split(x, 2, axis=-1)), [8, 8]),
+    "a single part": (lambda x: ops.split(x, 1, axis=-1)[0], [16]),
     "one half": (lambda x: ops.split(x, 2, axis=3)[1], [8, 8]),
     "parts": (lambda x: joined(*ops.split(x, [5, 11], axis=-1)), [5, 6, 5]),
     "halves of positions": (lambda x: ops.split(x, 2, axis=1)[1], [16]),

@@ -10,7 +10,10 @@ from keras_redundancy.channels.rules.registry import for_classes
 
 OVER_CHANNELS = "{name} ({kind}) reduces over the channels"
 ALONG_CHANNELS = "{name} ({kind}) works along the channels"
-WHOLE_BATCH = "{name} ({kind}) reduces over the batch axis too"
+WHOLE_BATCH = (
+    "{name} ({kind}) reduces over the batch axis too: give it the axis= of "
+    "positions"
+)
 NO_CHANNELS = "{name} ({kind}) reduces over the channels and leaves none"
 
 HOMOGENEOUS = (ops.Max, ops.Mean, ops.Min, ops.Sum, ops.Amax, ops.Amin)

@@ -14,10 +14,17 @@ from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.rules.registry import rule
 
 MOVES_CHANNELS = (
-    "{name} ({kind}) of {before} to {after} does not keep channels apart"
+    "{name} ({kind}) of {before} to {after} does not keep channels apart: "
+    "only a transpose moves one axis past another"
 )
-OPEN_SIZES = "{name} ({kind}) flattens positions of an open size"
-ALL_AXES = "{name} ({kind}) flattens the batch axis too"
+OPEN_SIZES = (
+    "{name} ({kind}) flattens positions of an open size: give the model's "
+    "Input fixed sizes"
+)
+ALL_AXES = (
+    "{name} ({kind}) flattens the batch axis too: give it an axis=, or use "
+    "Flatten"
+)
 PADDED = "{name} ({kind}) pads all axes alike, also that of the channels"
 PADDED_MODE = "{name} ({kind}) pads the channels with mode {mode!r}"
 SHIFTED = "{name} ({kind}) shifts several axes at a time"

@@ -122,6 +122,8 @@ def _split(operation, call):
     if operation.axis % len(x.shape) != x.axis:
         return [x for _ in call.outputs]
     bounds, whole = operation.indices_or_sections, None
+    if bounds == 1:
+        return [x]
     if isinstance(bounds, int):
         size, whole = len(x.ids) // bounds, x.ids
         bounds = [size * i for i in range(1, bounds)]
