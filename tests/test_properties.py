@@ -7,14 +7,21 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 import keras_redundancy as kr
 from tests import models, strategies
 
-few = settings(
-    # JAX takes seconds for each model that it runs op by op.
-    max_examples=40 if keras.backend.backend() == "tensorflow" else 4,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
+
+def examples(count):
+    """So many graphs, the same ones in every run.
+
+    A tenth of them on JAX, which takes seconds for each model that it runs
+    op by op.
+    """
+    slow = keras.backend.backend() == "jax"
+    return settings(
+        max_examples=count // 10 if slow else count,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 
 def random_model(build, drawn, head, seed):

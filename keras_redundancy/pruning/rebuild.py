@@ -304,8 +304,6 @@ def _same_lambda(old):
 
 def _assign(old, new, values):
     """Give `new` the initializers of `old`, and its variables or `values`."""
-    for part, its_copy in zip(_parts(old), _parts(new), strict=False):
-        _restore_objects(part, its_copy)
     sources, targets = _own_variables(old), _own_variables(new)
     if len(sources) != len(targets):
         raise ValueError(
@@ -314,7 +312,11 @@ def _assign(old, new, values):
             "anew from its config: its get_config() does not tell all that "
             "build() depends on."
         )
-    for source, target in zip(sources, targets, strict=True):
+    pairs = list(zip(sources, targets, strict=True))
+    same_shapes = all(tuple(a.shape) == tuple(b.shape) for a, b in pairs)
+    for part, its_copy in zip(_parts(old), _parts(new), strict=False):
+        _restore_objects(part, its_copy, same_shapes)
+    for source, target in pairs:
         value = values.get(id(source))
         # A copy of the tensor, which takes TensorFlow no time and no memory
         # until one of the two variables is trained.
@@ -350,11 +352,18 @@ def _own_variables(layer):
     return [v for v in layer.variables if id(v) not in inner]
 
 
-def _restore_objects(old, new):
-    """Initializers, and functions that the config gave by name alone."""
+def _restore_objects(old, new, same_shapes):
+    """Initializers, and functions that the config gave by name alone.
+
+    An initializer that holds an array does not fit a narrower layer, and the
+    saved model could not be built with it: it becomes zeros.
+    """
     for key, value in vars(old).items():
         other = vars(new).get(key)
-        if isinstance(value, keras.Initializer) or (
+        if isinstance(value, keras.Initializer):
+            fits = same_shapes or not any(map(np.ndim, vars(value).values()))
+            setattr(new, key, value if fits else keras.initializers.Zeros())
+        elif (
             _is_function(value)
             and _is_function(other)
             and (value.__module__, value.__qualname__)
