@@ -1,6 +1,6 @@
 """All of `keras.applications`: pruned without a loss, and cut in half.
 
-By default fourteen of them stand for all (two on JAX, which runs models op
+By default fourteen of them stand for all (three on JAX, which runs models op
 by op). All 40:
 
     python -m pytest tests/test_applications.py --all-applications
