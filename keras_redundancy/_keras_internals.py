@@ -18,6 +18,7 @@ from keras.src.models.functional import Functional, functional_like_constructor
 from keras.src.ops import core, image, math, nn, numpy
 from keras.src.ops.operation import Operation
 from keras.src.saving.serialization_lib import SafeModeScope
+from keras.src.trainers.data_adapters import get_data_adapter
 
 core_operations = core
 image_operations = image
@@ -142,6 +143,32 @@ def calls(graph) -> list[Call]:
         for node in by_depth[depth]
         if not node.is_input
     ]
+
+
+def run_for_inference(operation, args, kwargs):
+    """What an operation of a graph returns when the model predicts."""
+    if "training" in getattr(operation, "_call_context_args", ()):
+        kwargs = {**kwargs, "training": False}
+    return operation(*args, **kwargs)
+
+
+def standardized_inputs(graph, x) -> list:
+    """What a model is given, as a list in the order of `graph.inputs`.
+
+    Raises:
+        ValueError: the structure is not that of the inputs.
+    """
+    return graph._standardize_inputs(x)
+
+
+def numpy_batches(data, batch_size: int):
+    """An iterable of (x,), (x, y) or (x, y, weights), as in `Model.predict`.
+
+    Raises:
+        TypeError, ValueError: `data` is of no kind that Keras takes.
+    """
+    adapter = get_data_adapter(data, batch_size=batch_size)
+    return adapter.get_numpy_iterator()
 
 
 def output_tensors(call, tensors: dict) -> list:

@@ -8,13 +8,17 @@ import numpy as np
 from keras_redundancy import rank
 from keras_redundancy.channels import Role, Space, SpaceAxis, trace
 from keras_redundancy.channels.spaces import kernel_names
-from keras_redundancy.clustering import LINKAGES, cluster_filters
+from keras_redundancy.clustering import LINKAGES, check_tau, cluster_filters
 from keras_redundancy.flops import multiply_adds
 from keras_redundancy.pruning.filters import (
     finite_kernel_matrix,
     joined_filters,
 )
-from keras_redundancy.pruning.options import Tau, check_option, taus_by_layer
+from keras_redundancy.pruning.options import (
+    Level,
+    check_option,
+    levels_by_layer,
+)
 from keras_redundancy.similarity import similarity_summary
 from keras_redundancy.tables import Rendered, render_table
 
@@ -128,7 +132,7 @@ class Report(Rendered):
         return table + "; ".join(lines)
 
 
-def analyze(model, tau: Tau = 0.5, *, linkage: str = "average") -> Report:
+def analyze(model, tau: Level = 0.5, *, linkage: str = "average") -> Report:
     """Measure how redundant the units of every layer are.
 
     Each layer is looked at by itself: `n_f` is the number of clusters of its
@@ -154,7 +158,9 @@ def analyze(model, tau: Tau = 0.5, *, linkage: str = "average") -> Report:
     check_option("linkage", linkage, LINKAGES)
     graph = trace(model)
     written = _written_units(graph)
-    taus = taus_by_layer(tau, [units.layer for units in written])
+    taus = levels_by_layer(
+        tau, [units.layer for units in written], "tau", check_tau
+    )
     states, seen, rows = _states(graph), set(), []
     for units in written:
         key = id(units.layer)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -15,6 +14,7 @@ from keras_redundancy.channels.inside import (
     imagined_call,
 )
 from keras_redundancy.channels.labels import Channels, Role
+from keras_redundancy.channels.recorder import frozen_channels
 
 OTHER_AXIS = "{name} ({kind}) works on another axis than the channels"
 CONSTANT_INSIDE = (
@@ -24,27 +24,6 @@ NO_CONFIG = (
     "{name} ({kind}) was given something that Keras cannot save, such as a "
     "NumPy number: give it Python numbers"
 )
-
-
-@dataclasses.dataclass
-class Recorder:
-    """All that the rules say while a model is traced.
-
-    `follow` gives the labels of what a `CallTrace` returns. `opaque` holds
-    operations and reasons by id(operation), `constants` the arrays in
-    arguments and configs by id(owner) and path, `kept` the ids of variables
-    without channels.
-    """
-
-    store: labels.LabelStore
-    follow: Callable
-    accesses: list = dataclasses.field(default_factory=list)
-    widths: list = dataclasses.field(default_factory=list)
-    steps: list = dataclasses.field(default_factory=list)
-    products: list = dataclasses.field(default_factory=list)
-    opaque: dict = dataclasses.field(default_factory=dict)
-    constants: dict = dataclasses.field(default_factory=dict)
-    kept: set = dataclasses.field(default_factory=set)
 
 
 class CallTrace:
@@ -78,7 +57,9 @@ class CallTrace:
         arguments: (args, kwargs) as they were recorded.
     """
 
-    def __init__(self, call, inputs, tensors, outputs, recorder, inside=None):
+    def __init__(
+        self, call, inputs, tensors, outputs, recorder, inside=None, path=None
+    ):
         self.operation = call.operation
         self.inputs = [
             dataclasses.replace(x, shape=tuple(tensor.shape))
@@ -89,7 +70,9 @@ class CallTrace:
         self.arguments = call.arguments
         self.recorder = recorder
         self.inside = inside
-        self._node = call.node
+        self.path = path
+        self.node = call.node
+        self._copied = {}
         self._given = [id(x) for x in call.inputs]
         self.owner = inside.call.owner if self.part else call.operation
 
@@ -166,13 +149,26 @@ class CallTrace:
         source = np.tile(source, places)
         self.recorder.store.tie(ids, source)
         self.recorder.steps.append(labels.Copied(ids, source))
+        self._copied[ids.tobytes()] = source
         return ids
 
-    def normalized(self, source, gamma, variance, epsilon) -> np.ndarray:
-        """Labels of a value scaled per channel by a batch normalisation."""
+    def normalized(
+        self, source, gamma, variance, epsilon, beta=None, mean=None
+    ) -> np.ndarray:
+        """Labels of a value scaled per channel by a batch normalisation.
+
+        It is gamma * (source - mean) / sqrt(variance + epsilon) + beta, of
+        variables of the shape (channels,); gamma and beta may be None.
+        """
         ids = self.tied(source)
+        place = self.inputs[0].place
+        after = None
+        if place is not None and place.readers == 1:
+            after = internals.origin(place.tensor)
         self.recorder.steps.append(
-            labels.Normalized(ids, source, gamma, variance, epsilon)
+            labels.Normalized(
+                ids, source, gamma, variance, epsilon, beta, mean, after
+            )
         )
         return ids
 
@@ -218,13 +214,35 @@ class CallTrace:
 
     def read_by(self, kernel, axis: int, ids: np.ndarray) -> None:
         """Input axis `axis` of `kernel` reads the channels `ids`."""
-        self._access(kernel, axis % len(kernel.shape), ids, Role.CONSUMER)
+        axis %= len(kernel.shape)
+        self._access(kernel, axis, ids, Role.CONSUMER, self._read(ids))
 
     def carried_by(self, variable, axis: int, ids: np.ndarray) -> None:
         """`axis` of `variable` holds one entry for each channel of `ids`."""
         if variable is not None:
             axis %= len(variable.shape)
             self._access(variable, axis, ids, Role.CARRIER)
+
+    def shifted_by(
+        self, bias, kernel, axis, ids, *, linear=True, setting=None
+    ) -> None:
+        """What `kernel` wrote on `axis` gets an entry of `bias` each.
+
+        Args:
+            bias: a variable of shape (units,), or None.
+            kernel, axis, ids: as in `written_by`, and what it returned.
+            linear: whether the operation returns the sum as it is.
+            setting: (entry, value) of the operation's config that make a
+                bias where there is none, such as ("use_bias", True).
+        """
+        self.carried_by(bias, 0, ids)
+        axis %= len(kernel.shape)
+        setting = None if self.part else setting
+        self.recorder.steps.append(
+            labels.Shifted(
+                ids, kernel, axis, bias, self.operation, setting, linear
+            )
+        )
 
     def keeps(self, *variables) -> None:
         """These variables have no axis with an entry for each channel.
@@ -249,8 +267,8 @@ class CallTrace:
         A path is ("args", 1, ...) or ("kwargs", name, ...); "start" and
         "stop" lead into a slice. `whole` is that of `counted_in`.
         """
-        known = self._node is not None and not self.part
-        place = (self._node, path) if known else None
+        known = self.node is not None and not self.part
+        place = (self.node, path) if known else None
         self._count(place, path, ids, whole)
 
     def setting(self, path: tuple) -> tuple | None:
@@ -285,7 +303,7 @@ class CallTrace:
         """
         owner = self.operation
         if path[0] in labels.ARGUMENTS:
-            owner = self._node
+            owner = self.node
         made = labels.Constant(owner, path, np.asarray(value))
         return self.recorder.constants.setdefault((id(owner), path), made)
 
@@ -376,7 +394,20 @@ class CallTrace:
             for tensor in self.outputs
         ]
 
-    def _access(self, variable, axis, ids, role):
+    def _read(self, ids):
+        """Where `ids`, or what they are copies of, went in; None if nowhere."""
+        source = self._copied.get(ids.tobytes(), ids)
+        for x in self.inputs:
+            if x.place is None or not np.isin(source, x.ids).all():
+                continue
+            columns = np.arange(len(x.ids))
+            if not np.array_equal(source, x.ids):
+                order = np.argsort(x.ids, kind="stable")
+                columns = order[np.searchsorted(x.ids, source, sorter=order)]
+            return labels.Read(x.place, columns)
+        return None
+
+    def _access(self, variable, axis, ids, role, read=None):
         if len(ids) != variable.shape[axis]:
             raise RuntimeError(
                 f"The rule for {type(self.owner).__name__} puts {len(ids)} "
@@ -388,7 +419,7 @@ class CallTrace:
         if self.part and isinstance(variable, labels.Constant):
             self.freeze(CONSTANT_INSIDE, ids)
         self.recorder.accesses.append(
-            labels.Access(self.owner, variable, axis, ids, role)
+            labels.Access(self.owner, variable, axis, ids, role, read)
         )
 
 
@@ -396,11 +427,3 @@ def _with_sublayers(operation):
     if isinstance(operation, keras.Layer):
         return internals.flat_layers(operation)
     return [operation]
-
-
-def frozen_channels(tensor, reason, store) -> Channels:
-    """New, frozen labels for the last axis of `tensor`."""
-    axis = max(len(tensor.shape) - 1, 0)
-    ids = store.new((tensor.shape[axis] if tensor.shape else 0) or 0)
-    store.freeze(ids, reason)
-    return Channels(ids, axis)

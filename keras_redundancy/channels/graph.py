@@ -208,4 +208,5 @@ def _variable_axis(calls, group, color):
         ids,
         group[first.ids],
         key.reshape(-1),
+        tuple(call.read for call in calls),
     )

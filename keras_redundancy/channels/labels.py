@@ -26,6 +26,28 @@ class Role(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
+class Place:
+    """Where in a run of the model a tensor is.
+
+    Attributes:
+        path: ids of the nodes that call the nested models around it, the
+            outermost first.
+        tensor: the `KerasTensor` in the innermost model's graph.
+        axis: its channel axis.
+        readers: how many calls read it, the model's outputs counted.
+    """
+
+    path: tuple[int, ...]
+    tensor: object
+    axis: int
+    readers: int
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        return *self.path, id(self.tensor)
+
+
+@dataclasses.dataclass(frozen=True)
 class Channels:
     """The labels of one tensor.
 
@@ -33,22 +55,38 @@ class Channels:
         ids: integer array of shape (channels,), one label per channel.
         axis: the tensor's channel axis, counted from 0 (the batch axis).
         shape: the tensor's shape, filled in for what goes into a rule.
+        place: where the tensor is, filled in likewise; None for what is
+            inside a layer.
     """
 
     ids: np.ndarray
     axis: int
     shape: tuple = ()
+    place: Place | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """Entries `columns` of the channel axis of the tensor at `place`."""
+
+    place: Place
+    columns: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Access:
-    """Labels `ids` of shape (size,) sit on `axis` of a layer's `variable`."""
+    """Labels `ids` of shape (size,) sit on `axis` of a layer's `variable`.
+
+    For a consumer, `read` tells where in the model the channels are that it
+    reads; None where that is inside a layer.
+    """
 
     layer: object
     variable: object
     axis: int
     ids: np.ndarray
     role: Role
+    read: Read | None = None
 
     @property
     def parts(self) -> list[np.ndarray]:
@@ -134,14 +172,44 @@ class Filtered:
 
 
 @dataclasses.dataclass(frozen=True)
+class Shifted:
+    """What `kernel` wrote gets an entry of `bias` for each of its units.
+
+    Attributes:
+        ids: labels of the units, shape (units,).
+        kernel, axis: the kernel and its output axis.
+        bias: the variable, of shape (units,); None where there is none.
+        layer: the layer that adds it.
+        setting: entry of the layer's config, and its value, that make a bias
+            where there is none; None if nothing does.
+        linear: whether the layer returns the sum as it is.
+    """
+
+    ids: np.ndarray
+    kernel: object
+    axis: int
+    bias: object | None
+    layer: object
+    setting: tuple[str, object] | None
+    linear: bool
+
+
+@dataclasses.dataclass(frozen=True)
 class Normalized:
-    """`ids` hold gamma * (source - mean) / sqrt(variance + epsilon) + beta."""
+    """`ids` hold gamma * (source - mean) / sqrt(variance + epsilon) + beta.
+
+    Attributes:
+        after: the layer that returned `source`, where nothing else reads it.
+    """
 
     ids: np.ndarray
     source: np.ndarray
     gamma: object | None
     variance: object
     epsilon: float
+    beta: object | None = None
+    mean: object | None = None
+    after: object | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,8 @@ class VariableAxis:
         group: group of each position, shape (size,).
         key: the color of each position, shape (size,): positions of two
             units correspond where their keys agree.
+        reads: for a consumer the `Read` of each call, None where what it
+            reads is inside a layer.
     """
 
     layer: object
@@ -28,6 +30,7 @@ class VariableAxis:
     ids: np.ndarray
     group: np.ndarray
     key: np.ndarray
+    reads: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,15 +1,15 @@
 """Run a model on labels instead of numbers: `trace(model)`."""
 
+import collections
+import dataclasses
+
 import keras
 
 from keras_redundancy import _keras_internals as internals
-from keras_redundancy.channels.calls import (
-    CallTrace,
-    Recorder,
-    frozen_channels,
-)
+from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
-from keras_redundancy.channels.labels import Channels, LabelStore, Width
+from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
+from keras_redundancy.channels.recorder import Recorder, frozen_channels
 from keras_redundancy.channels.rules import apply_rule
 
 MODEL_INPUT = "it is an input of the model"
@@ -48,21 +48,32 @@ def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
     for layer in internals.flat_layers(model):
         _refuse_rewritten_weights(layer)
     recorder = Recorder(LabelStore(), follow)
-    inputs = [
-        frozen_channels(x, MODEL_INPUT, recorder.store) for x in graph.inputs
-    ]
+    inputs = [_input_channels(x, recorder.store) for x in graph.inputs]
     outputs, _ = _run(graph, inputs, graph.inputs, recorder)
     recorder.store.frozen[:0] = [(x.ids, MODEL_OUTPUT) for x in outputs]
     return build_graph(model, recorder, allow_inexact)
 
 
-def _run(graph, inputs, input_tensors, recorder, inside=None):
+def _input_channels(x, store):
+    channels = frozen_channels(x, MODEL_INPUT, store)
+    place = Place((), x, channels.axis, readers=1)
+    return dataclasses.replace(channels, place=place)
+
+
+def _run(graph, inputs, input_tensors, recorder, inside=None, path=()):
     """Labels and shapes of what `graph` makes of these inputs.
 
     Shapes are those of this call: the sizes that an inner model leaves open
-    are known where it is used.
+    are known where it is used. `path` is that of the `Place`s of its tensors;
+    None where it is inside a layer.
     """
-    values = dict(zip(map(id, graph.inputs), inputs, strict=True))
+    readers = collections.Counter(map(id, graph.outputs))
+    for call in internals.calls(graph):
+        readers.update(map(id, call.inputs))
+    values = {
+        id(x): _read_here(value, readers[id(x)])
+        for x, value in zip(graph.inputs, inputs, strict=True)
+    }
     tensors = dict(zip(map(id, graph.inputs), input_tensors, strict=True))
     for x in graph.inputs:
         _count_input(internals.origin(x), values[id(x)], recorder, inside)
@@ -74,14 +85,28 @@ def _run(graph, inputs, input_tensors, recorder, inside=None):
             internals.output_tensors(call, tensors),
             recorder,
             inside,
+            path,
         )
         results, shapes = follow(seen)
         for x, value, tensor in zip(call.outputs, results, shapes, strict=True):
-            values[id(x)], tensors[id(x)] = value, tensor
+            place = None
+            if path is not None:
+                place = Place(path, x, value.axis, readers[id(x)])
+            values[id(x)] = dataclasses.replace(value, place=place)
+            tensors[id(x)] = tensor
     return (
         [values[id(x)] for x in graph.outputs],
         [tensors[id(x)] for x in graph.outputs],
     )
+
+
+def _read_here(value, readers):
+    """An input of a model is read by that model's calls, not by the model."""
+    if value.place is None:
+        return value
+    readers += value.place.readers - 1
+    place = dataclasses.replace(value.place, readers=readers)
+    return dataclasses.replace(value, place=place)
 
 
 def _count_input(layer, value, recorder, inside):
@@ -116,7 +141,12 @@ def _run_nested(seen):
         for x, y in zip(seen.tensors, inner.inputs, strict=True)
     ):
         return seen.opaque(NESTED_ARGUMENTS), seen.outputs
-    return _run(inner, seen.inputs, seen.tensors, seen.recorder, seen.inside)
+    path = None
+    if seen.path is not None and seen.inside is None:
+        path = (*seen.path, id(seen.node))
+    return _run(
+        inner, seen.inputs, seen.tensors, seen.recorder, seen.inside, path
+    )
 
 
 def _run_operation(seen):

@@ -1,8 +1,7 @@
 """Compare, select, map, absorb: plans and the models built from them."""
 
-from keras_redundancy.pruning.planning import (
+from keras_redundancy.pruning.decisions import (
     Decision as Decision,
     Plan as Plan,
-    plan as plan,
-    prune as prune,
 )
+from keras_redundancy.pruning.planning import plan as plan, prune as prune

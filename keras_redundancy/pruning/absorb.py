@@ -3,10 +3,12 @@
 Producers and carriers lose the removed units (or take the mean of a cluster);
 each consumer axis becomes `M @ consumer`, where row k of M has a 1 for the
 kept unit k and, when merging, the scale of every unit that k stands for.
+What calibration data adds is in `refit`.
 """
 
 import dataclasses
 import math
+import types
 from collections.abc import Mapping
 
 import numpy as np
@@ -32,6 +34,10 @@ class AxisChange:
     kept: np.ndarray
     source: np.ndarray
     target: np.ndarray
+
+
+def is_consumer(change: AxisChange) -> bool:
+    return change.on.role is Role.CONSUMER
 
 
 def axis_changes(decisions) -> list[AxisChange]:
@@ -63,59 +69,105 @@ class NewValues(Mapping):
     model is never held twice.
     """
 
-    def __init__(self, changes, function, start=read):
-        """`function(change, value)` for each change, from start(variable)."""
+    def __init__(self, changes, function, start=read, others=()):
+        """`function(change, value)` for each change, from start(variable).
+
+        Of the variables `others` it is start(variable) even without a change.
+        """
         self._function, self._start = function, start
         self._changes = {}
+        self._variables = {id(variable): variable for variable in others}
         # What is cut first need not be merged.
-        for change in sorted(changes, key=_is_consumer):
+        for change in sorted(changes, key=is_consumer):
             variable = change.on.variable
             self._changes.setdefault(id(variable), []).append(change)
+            self._variables[id(variable)] = variable
 
     def __getitem__(self, key):
-        changes = self._changes[key]
-        value = self._start(changes[0].on.variable)
-        for change in changes:
+        value = self._start(self._variables[key])
+        for change in self._changes.get(key, ()):
             value = self._function(change, value)
         return value
 
     def __iter__(self):
-        return iter(self._changes)
+        return iter(self._variables)
 
     def __len__(self):
-        return len(self._changes)
+        return len(self._variables)
 
 
-def new_values(graph, changes, keep: str, absorb: str) -> NewValues:
-    """The arrays of all variables that change, by id(variable)."""
-    scales, start = {}, read
+def new_values(graph, changes, keep: str, absorber) -> NewValues:
+    """The arrays of all variables that change, by id(variable).
+
+    Args:
+        graph: the traced model.
+        changes: every `AxisChange`.
+        keep: "mean" for units that are the means of their clusters.
+        absorber: one of this module: what the consumers' axes become.
+    """
+    start = read
     if keep == "mean":
-        others = [c for c in changes if not _is_consumer(c)]
+        others = [c for c in changes if not is_consumer(c)]
         means = NewValues(others, _mean_in_place)
 
         def start(variable):
             mean = means.get(id(variable))
             return read(variable) if mean is None else mean
 
-    if absorb == "merge":
-        touched = _touched_groups(graph, changes)
-        before = after = _gains(graph, read, touched)
-        if keep == "mean":
-            after = _gains(graph, start, touched)
-        scales = {
-            id(c): _scale(c, before, after) for c in changes if _is_consumer(c)
-        }
+    absorber.prepare(graph, changes, start)
 
     def smaller(change, value):
-        if id(change) in scales:
-            return _merge(change, value, scales[id(change)])
+        if is_consumer(change):
+            return absorber.absorb(change, value)
         return np.take(value, change.kept, change.on.axis)
 
-    return NewValues(changes, smaller, start)
+    def shifted(variable):
+        return absorber.start(variable, start(variable))
+
+    return NewValues(changes, smaller, shifted, absorber.added_to)
 
 
-def _is_consumer(change):
-    return change.on.role is Role.CONSUMER
+class Drop:
+    """What reads a removed unit loses that input.
+
+    Attributes:
+        created: {id(layer): (`Shifted`, array)}: biases that have to be made.
+        added_to: variables that get something without being cut.
+    """
+
+    created: Mapping = types.MappingProxyType({})
+    added_to = ()
+
+    def biases_for(self, graph, changes) -> list:
+        """The `Shifted` of the layers that will get a bias."""
+        return []
+
+    def prepare(self, graph, changes, start) -> None:
+        """Learn all that changes; `start` reads a variable's old value."""
+
+    def start(self, variable, value):
+        """What a variable holds before it is cut."""
+        return value
+
+    def absorb(self, change, value):
+        """What the axis of a consumer becomes."""
+        return np.take(value, change.kept, change.on.axis)
+
+
+class Merge(Drop):
+    """What reads a removed unit reads its stand-in, scaled where it may be."""
+
+    def prepare(self, graph, changes, start):
+        touched = _touched_groups(graph, changes)
+        before = after = _gains(graph, read, touched)
+        if start is not read:
+            after = _gains(graph, start, touched)
+        self._scales = {
+            id(c): _scale(c, before, after) for c in changes if is_consumer(c)
+        }
+
+    def absorb(self, change, value):
+        return merge(change, value, self._scales[id(change)])
 
 
 def _touched_groups(graph, changes):
@@ -146,7 +198,7 @@ def _mean_in_place(change, value):
     return np.where((stays & (counts > 1)).reshape(shape), means, value)
 
 
-def _merge(change, value, scale):
+def merge(change, value, scale):
     """M @ value along the axis of the change."""
     size, kept = len(change.on.group), change.kept
     row = np.empty(size, int)

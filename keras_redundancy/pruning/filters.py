@@ -1,13 +1,10 @@
-"""Compare: the filters of a space's units, and their clusters."""
-
-import dataclasses
+"""Compare: what a space's units are compared by."""
 
 import keras
 import numpy as np
 
 from keras_redundancy.channels import Role
 from keras_redundancy.channels.labels import Constant
-from keras_redundancy.clustering import cluster_filters
 
 
 def read(variable) -> np.ndarray:
@@ -36,12 +33,12 @@ def finite_kernel_matrix(axis) -> np.ndarray:
     Raises:
         ValueError: it holds NaN or infinity.
     """
-    matrix = _kernel_matrix(axis)
+    matrix = kernel_matrix(axis)
     _require_finite(matrix, axis.layer)
     return matrix
 
 
-def _kernel_matrix(axis):
+def kernel_matrix(axis):
     return _as_columns(read(axis.variable), axis.axis)
 
 
@@ -56,13 +53,18 @@ def norms_along(kernel, axis: int) -> np.ndarray:
     return np.sqrt(np.einsum("zi,zi->i", matrix, matrix))
 
 
-def joined_filters(space) -> tuple[np.ndarray, np.ndarray]:
+def joined_filters(space, fold=None) -> tuple[np.ndarray, np.ndarray]:
     """The filters of a space's units, and their norms.
 
     With several producers (a residual stream) each unit's filters are
     stacked, each producer's kernel divided by its Frobenius norm, so that
     all producers count alike and units are parallel only where they are so
     in all producers, by the same factor.
+
+    Args:
+        space: the space.
+        fold: a function of a producer's axis and kernel matrix (z, n) that
+            returns the matrix to compare in its place.
 
     Returns:
         The filters, shape (z, units), one per column, and the norms of the
@@ -73,10 +75,13 @@ def joined_filters(space) -> tuple[np.ndarray, np.ndarray]:
     """
     parts, norms = [], []
     for place in space.axes_of(Role.PRODUCER):
-        kernel = _kernel_matrix(place.on)
+        kernel = kernel_matrix(place.on)
         lengths = norms_along(kernel, -1)
         if not np.isfinite(lengths).all():
             _require_finite(kernel, place.on.layer)
+        if fold is not None:
+            kernel = fold(place.on, kernel)
+            lengths = norms_along(kernel, -1)
         for column in place.positions.T:
             parts.append(_columns(kernel, column))
             norms.append(lengths[column])
@@ -127,40 +132,7 @@ def require_finite_carriers(spaces) -> None:
             _require_finite(value[None], axis.layer, axis.variable.name)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Comparison:
-    """The units of a space, compared.
-
-    Attributes:
-        filters: joined filters, shape (z, n).
-        norms: Euclidean norms of the units' weights as they are, shape (n,).
-        labels: integer cluster of each unit, shape (n,).
-    """
-
-    filters: np.ndarray
-    norms: np.ndarray
-    labels: np.ndarray
-
-
-def compare(space, tau: float, linkage: str) -> Comparison:
-    """Cluster the units of a space by the cosine of their filters.
-
-    A zero filter has no direction. Such units are redundant to one another
-    only where all else about them (bias, BatchNormalization) is equal too.
-
-    Raises:
-        ValueError: a kernel holds NaN or infinity.
-    """
-    filters, norms = joined_filters(space)
-    labels = cluster_filters(filters, tau, linkage)
-    zero = np.flatnonzero(norms == 0)
-    if len(zero) > 1:
-        _, alike = np.unique(_carried(space, zero), axis=0, return_inverse=True)
-        labels[zero] = labels.max() + 1 + alike.reshape(-1)
-    return Comparison(filters, norms, labels)
-
-
-def _carried(space, units):
+def carried(space, units) -> np.ndarray:
     """What the space's carriers hold for `units`, shape (units, numbers)."""
     rows = [np.zeros((len(units), 1))]
     for place in space.axes_of(Role.CARRIER):

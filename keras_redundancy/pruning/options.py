@@ -2,11 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
-from numbers import Integral
+from numbers import Integral, Real
 
-from keras_redundancy.clustering import check_tau
-
-Tau = float | Mapping[str, float] | Callable[[object], float | None]
+Level = float | Mapping[str, float] | Callable[[object], float | None]
 Layers = None | str | list[str] | Callable[[object], bool]
 
 
@@ -19,11 +17,12 @@ def check_option(name: str, value, valid) -> None:
         )
 
 
-def check_count(name: str, value) -> None:
-    """Raise unless `value` is an integer of at least 1."""
-    if not _is_integer(value) or value < 1:
+def check_count(name: str, value, least: int = 1) -> None:
+    """Raise unless `value` is an integer of at least `least`."""
+    if not _is_integer(value) or value < least:
         raise ValueError(
-            f"{name} must be an integer of at least 1, but received {value!r}."
+            f"{name} must be an integer of at least {least}, but received "
+            f"{value!r}."
         )
 
 
@@ -40,44 +39,66 @@ def _is_integer(value):
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def taus_by_layer(tau: Tau, layers: list) -> dict[int, float | None]:
-    """The threshold of every layer, by id(layer); None leaves it alone.
+def check_ratio(value, where: str = "ratio") -> float:
+    """`value` as a float in [0, 1).
+
+    Raises:
+        TypeError, ValueError: it is no such number.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(
+            f"{where} is {value!r} ({type(value).__name__}), but it is the "
+            "share of units that go. Pass a number in [0, 1), e.g. 0.5."
+        )
+    if not 0 <= value < 1:
+        raise ValueError(
+            f"{where} is {value!r}, but it is the share of units that go, "
+            "and one has to stay. Pass a number in [0, 1), e.g. 0.5."
+        )
+    return float(value)
+
+
+def levels_by_layer(
+    level: Level, layers: list, where: str, check: Callable
+) -> dict[int, float | None]:
+    """The level of every layer, by id(layer); None leaves it alone.
 
     Args:
-        tau: a number for all layers; a mapping from layer names or regular
+        level: a number for all layers; a mapping from layer names or regular
             expressions (matched against the whole name; an exact name goes
             first, then the order of the mapping) to numbers; or a callable
             that takes a layer and returns a number or None.
         layers: the layers with units, in graph order.
+        where: the argument's name.
+        check: a function of a number and its name that returns a valid one.
 
     Raises:
-        TypeError, ValueError: a threshold is no number in (0, 1], or a key
-            of the mapping matches no layer.
+        TypeError, ValueError: a number is refused by `check`, or a key of
+            the mapping matches no layer.
     """
-    if isinstance(tau, Mapping):
-        return _taus_of_mapping(tau, layers)
-    if callable(tau):
-        found = {id(layer): tau(layer) for layer in layers}
+    if isinstance(level, Mapping):
+        return _levels_of_mapping(level, layers, where, check)
+    if callable(level):
+        found = {id(layer): level(layer) for layer in layers}
         for layer in layers:
             if found[id(layer)] is not None:
-                where = f"tau for the layer {layer.name!r}"
-                found[id(layer)] = check_tau(found[id(layer)], where)
+                named = f"{where} for the layer {layer.name!r}"
+                found[id(layer)] = check(found[id(layer)], named)
         return found
-    value = check_tau(tau)
+    value = check(level, where)
     return {id(layer): value for layer in layers}
 
 
-def _taus_of_mapping(tau, layers):
-    if not tau:
+def _levels_of_mapping(level, layers, where, check):
+    if not level:
         raise ValueError(
-            "tau is an empty mapping, which would prune nothing. Name layers "
-            "in it, or pass a number for all of them."
+            f"{where} is an empty mapping, which would prune nothing. Name "
+            "layers in it, or pass a number for all of them."
         )
     tests = {}
-    for key, value in tau.items():
-        where = f"tau[{key!r}]"
-        value = None if value is None else check_tau(value, where)
-        tests[key] = _matching(key, layers, "tau"), value
+    for key, value in level.items():
+        value = None if value is None else check(value, f"{where}[{key!r}]")
+        tests[key] = _matching(key, layers, where), value
     exact_first = sorted(tests, key=lambda k: k not in _names(layers))
     found = {}
     for layer in layers:

@@ -1,221 +1,50 @@
-"""Decide what goes, show it, and build the smaller model."""
+"""Decide what goes: `plan`, and `prune`, which builds it at once."""
 
-import dataclasses
 import inspect
-import math
+from collections.abc import Mapping
+from numbers import Real
 
-import numpy as np
-
-from keras_redundancy.channels import ChannelGraph, Space, trace
-from keras_redundancy.channels.explanation import Explanation, explain
-from keras_redundancy.channels.labels import Constant
-from keras_redundancy.clustering import LINKAGES
-from keras_redundancy.flops import multiply_adds
-from keras_redundancy.pruning import absorb as absorbing
-from keras_redundancy.pruning.filters import compare, require_finite_carriers
+from keras_redundancy.calibration import calibrate
+from keras_redundancy.calibration.data import reusable
+from keras_redundancy.channels import trace
+from keras_redundancy.clustering import check_tau
+from keras_redundancy.pruning.absorb import Drop, Merge
+from keras_redundancy.pruning.choosing import COSTS, FITS, Chooser, Options
+from keras_redundancy.pruning.decisions import Plan
+from keras_redundancy.pruning.filters import require_finite_carriers
 from keras_redundancy.pruning.options import (
     Layers,
-    Tau,
+    Level,
     check_count,
     check_option,
-    check_seed,
+    check_ratio,
+    levels_by_layer,
     selected_layers,
-    taus_by_layer,
 )
-from keras_redundancy.pruning.rebuild import rebuild, require_rebuildable
-from keras_redundancy.pruning.selection import (
-    REPRESENTATIVES,
-    SELECTORS,
-    Selection,
-)
-from keras_redundancy.tables import Rendered, render_table
+from keras_redundancy.pruning.rebuild import require_rebuildable
+from keras_redundancy.pruning.refit import Refit
+from keras_redundancy.pruning.repair import Repair
+from keras_redundancy.pruning.selection import RANKS
 
-ABSORBERS = ("merge", "drop")
-
-LEFT_OUT = "{names} left out by layers=, skip= or tau="
-COUPLED = "coupled with {names}, left out by layers=, skip= or tau="
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Decision:
-    """What happens to one space.
-
-    Attributes:
-        space: the space.
-        tau: the threshold its units were clustered at; None where they were
-            not, and then `reason` says why.
-        clusters: how many clusters were found, n_f.
-        selection: the units that stay, and what they stand for.
-        reason: why nothing can be removed, in words, or None.
-    """
-
-    space: Space
-    tau: float | None
-    clusters: int
-    selection: Selection
-    reason: str | None
-
-    @property
-    def remark(self) -> str:
-        """The reason, or what has to be known of a space that is pruned."""
-        if self.reason is None and self.space.inexact:
-            return f"inexact: {self.space.inexact}"
-        return self.reason or ""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Plan(Rendered):
-    """Which units of a model go, and how their consumers make up for it.
-
-    `plan.render()` shows it, `plan.apply()` builds the smaller model.
-
-    Attributes:
-        graph: the traced model.
-        decisions: one for every space that some layer writes.
-        keep, absorb: the options of `plan`.
-    """
-
-    graph: ChannelGraph
-    decisions: tuple[Decision, ...]
-    keep: str
-    absorb: str
-
-    @property
-    def removed(self) -> np.ndarray:
-        """Whether each group of channels goes, a bool array."""
-        gone = np.zeros(self.graph.group.max(initial=-1) + 1, bool)
-        for decision in self.decisions:
-            gone[decision.space.groups[decision.selection.removed]] = True
-        return gone
-
-    @property
-    def parameters(self) -> tuple[int, int]:
-        """Parameters of the model before and after."""
-        before = self.graph.model.count_params()
-        variables = {
-            id(a.variable): a.variable
-            for a in self.graph.axes
-            if not isinstance(a.variable, Constant)
-        }
-        size_of = self._size_after()
-        saved = sum(math.prod(v.shape) - size_of(v) for v in variables.values())
-        return before, before - saved
-
-    @property
-    def flops(self) -> tuple[int | None, int | None]:
-        """Multiply-adds before and after, None where sizes are open."""
-        after = multiply_adds(
-            self.graph, self._size_after(), self._counter_after()
-        )
-        return multiply_adds(self.graph), after
-
-    def explain(self) -> Explanation:
-        """What stays and why: frozen, or left out by the options.
-
-        With the layers that hold it and its share of the parameters.
-        """
-        reasons = {space: space.frozen for space in self.graph.spaces}
-        reasons |= {d.space: d.reason for d in self.decisions}
-        return explain(self.graph, reasons)
-
-    def _size_after(self):
-        gone = self.removed
-        kept = {}
-        for axis in self.graph.axes:
-            share = kept.setdefault(id(axis.variable), {})
-            share[axis.axis] = int((~gone[axis.group]).sum())
-
-        def size_of(variable):
-            share = kept.get(id(variable), {})
-            return math.prod(
-                share.get(axis, size)
-                for axis, size in enumerate(variable.shape)
-            )
-
-        return size_of
-
-    def apply(self):
-        """Build the smaller model; the one that was planned on is untouched.
-
-        Returns:
-            A new `keras.Model` of stock layers with the weights carried over.
-            If the model was compiled, so is the new one, with the same
-            arguments and a fresh optimizer.
-
-        Raises:
-            ValueError: a layer cannot be rebuilt from its config.
-        """
-        changes = absorbing.axis_changes(self.decisions)
-        values = absorbing.new_values(
-            self.graph, changes, self.keep, self.absorb
-        )
-        settings = self._settings()
-        for axis in self.graph.axes:
-            constant = axis.variable
-            if isinstance(constant, Constant) and id(constant) in values:
-                own = settings.setdefault(id(constant.owner), {})
-                own[constant.path] = values[id(constant)]
-        return rebuild(self.graph.model, settings, values)
-
-    def _settings(self):
-        """{id(owner): {path: count}} of the widths that change."""
-        count_of = self._counter_after()
-        settings = {}
-        for width in self.graph.widths:
-            counts = tuple(map(count_of, width.parts))
-            changes = counts != tuple(map(len, width.parts))
-            if width.whole is not None:
-                changes |= count_of(width.whole) < len(width.whole)
-            if changes:
-                count = counts if isinstance(width.ids, list) else counts[0]
-                settings.setdefault(id(width.owner), {})[width.path] = count
-        return settings
-
-    def _counter_after(self):
-        """A function that counts which of an array of labels stay."""
-        kept = ~self.removed[self.graph.group]
-        return lambda ids: int(kept[ids].sum())
-
-    def __str__(self):
-        rows = [
-            (
-                decision.space.name,
-                decision.tau,
-                decision.space.size,
-                decision.clusters if decision.tau else None,
-                len(decision.selection.kept),
-                len(decision.selection.removed),
-                decision.remark,
-            )
-            for decision in self.decisions
-        ]
-        rows += [
-            (name, *[None] * 5, reason) for name, reason in self.graph.untouched
-        ]
-        title = f"Plan for {self.graph.model.name!r}"
-        header = ("written by", "tau", "n", "n_f", "kept", "removed", "remark")
-        return render_table(title, header, rows) + self._summary()
-
-    def _summary(self):
-        lines = [_change("parameters", *self.parameters)]
-        if self.flops[0] is not None:
-            lines.append(_change("multiply-adds", *self.flops))
-        return "\n".join(lines)
-
-
-def _change(what, before, after):
-    saved = 100 * (1 - after / before) if before else 0.0
-    return f"{what}: {before:,} -> {after:,} ({saved:.1f} % less)"
+LEFT_OUT = "{names} left out by layers=, skip= or {how}="
+COUPLED = "coupled with {names}, left out by layers=, skip= or {how}="
 
 
 def plan(
     model,
-    tau: Tau,
+    tau: Level | None = None,
     *,
-    select: str = "clusters",
+    ratio: Level | None = None,
+    target: Mapping[str, float] | None = None,
+    data=None,
+    batch_size: int = 128,
+    criterion: str = "filters",
+    select: str | None = None,
     linkage: str = "average",
     keep: str = "medoid",
-    absorb: str = "merge",
+    absorb: str | None = None,
+    repair: bool = True,
+    rounds: int = 0,
     layers: Layers = None,
     skip: Layers = None,
     round_to: int = 1,
@@ -225,25 +54,57 @@ def plan(
 ) -> Plan:
     """Decide which units of a model are redundant and can go.
 
+    How much goes is said by `tau`, `ratio` or `target`, one of the three.
+
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
-        tau: the cosine similarity, in (0, 1], above which units count as
-            redundant; 1 means parallel filters, up to float rounding. A
-            number for all layers; a mapping from layer names or regular
-            expressions to numbers, which leaves all other layers alone; or a
-            callable that takes a layer and returns a number or None. Where
-            several layers write the same channels (a residual stream), the
-            largest of their thresholds counts, and one layer left out leaves
-            the channels alone.
+        tau: how well a unit that goes has to be told by those that stay, in
+            (0, 1]. For "clusters" it is the cosine similarity above which
+            units count as redundant; 1 means parallel filters, up to float
+            rounding. For "greedy" and "pivoted" it is the correlation of
+            what consumers read before and after, so that 1 - tau^2 of its
+            variance may be lost. A number for all layers; a mapping from
+            layer names or regular expressions to numbers, which leaves all
+            other layers alone; or a callable that takes a layer and returns
+            a number or None. Where several layers write the same channels (a
+            residual stream), the largest of their thresholds counts, and one
+            layer left out leaves the channels alone.
+        ratio: the share of units that go, in [0, 1), given in the same ways;
+            the smallest counts.
+        target: what is to be left: {"flops": 0.5} for half of the
+            multiply-adds, or {"params": 0.3} of the parameters. One tau for
+            all layers (one ratio for "l1" and "fpgm") that leads there is
+            found.
+        data: some hundred or thousand samples to calibrate on: what
+            `Model.predict` takes; targets are ignored. What is taken from
+            them does not grow with their number.
+        batch_size: for arrays in `data`.
+        criterion: what "clusters", "random", "l1" and "fpgm" compare:
+            "filters"; "folded": filters and biases, times what a
+            BatchNormalization behind makes of them; "activations": those of
+            `data`, by correlation.
         select: "clusters" keeps one representative of each cluster of
             similar units. "random" keeps as many units, chosen at random.
+            "l1" keeps those with the largest sums of absolute weights, "fpgm"
+            those farthest from all others. With `data`: "greedy" keeps the
+            units that tell most of what consumers compute, "pivoted" those
+            that span the others. Default: "greedy" with data, "clusters"
+            without.
         linkage: "average", "complete" or "single" (connected components).
         keep: the representative of a cluster: "medoid" (most similar to the
             others), "largest" (norm), "random", or "mean" (a new unit).
         absorb: "merge": what reads a removed unit reads its representative
             instead, scaled by the ratio of the two units' strengths where
-            the path between allows it. "drop": it loses those inputs.
+            the path between allows it. "drop": it loses those inputs. With
+            `data`, "least_squares": it reads what the removed unit is
+            predicted to be from all units that stay, and its bias what is
+            constant; "affine": from the one most correlated. Default:
+            "least_squares" with data, "merge" without.
+        rounds: with `data` and `repair`, how often all kernels are fitted,
+            by least squares, to return what they did in the original model.
+        repair: with `data`, estimate the statistics of every
+            BatchNormalization in the smaller model anew.
         layers: prune these layers only: a name, a regular expression, a list
             of them, or a callable that takes a layer and returns a bool.
         skip: leave these layers alone, given in the same ways.
@@ -259,51 +120,77 @@ def plan(
         A `Plan`, which can be printed and applied.
 
     Raises:
-        TypeError: the model has no graph to follow, or `tau`, `layers` or
-            `skip` is of a wrong type.
+        TypeError: the model has no graph to follow, or `tau`, `ratio`,
+            `target`, `layers` or `skip` is of a wrong type.
         ValueError: the model is not built, has quantized or LoRA-enabled
             layers, weights that are NaN, or a layer that cannot be rebuilt;
-            or an option is out of range, unknown or does not fit another.
+            `data` is empty or does not fit; the target cannot be reached; or
+            an option is out of range, unknown or does not fit another.
 
     Source: similarity, clusters and selection: Ayinde, Inanc and Zurada,
     Redundant Feature Pruning for Accelerated Inference in Deep Neural
     Networks (2018). Merging: RoyChowdhury, Sharma and Learned-Miller,
-    Reducing Duplicate Filters in Deep Neural Networks (2017).
+    Reducing Duplicate Filters in Deep Neural Networks (2017). Affine:
+    Babaeizadeh, Smaragdis and Campbell, NoiseOut (2016).
     """
-    _check_options(select, linkage, keep, absorb, round_to, min_units, seed)
+    options = Options(
+        criterion,
+        select or ("clusters" if data is None else "greedy"),
+        linkage,
+        keep,
+        absorb or ("merge" if data is None else "least_squares"),
+        round_to,
+        min_units,
+        seed,
+    )
+    options.check(has_data=data is not None)
+    check_count("batch_size", batch_size)
+    check_count("rounds", rounds, least=0)
+    how, level = _one_of(tau=tau, ratio=ratio, target=target)
+    if how == "tau" and options.select in RANKS:
+        raise ValueError(
+            f"tau does not go with select={options.select!r}, which ranks "
+            "units and knows no similarity. Say with ratio= what share of "
+            "them goes, or with target= what is to be left of the model."
+        )
     graph = trace(model, allow_inexact=allow_inexact)
     spaces = [space for space in graph.spaces if space.producers]
-    taus, reasons = _thresholds(spaces, tau, layers, skip)
+    if how == "target":
+        level = _checked_target(level)
+    levels, reasons = _levels(spaces, how, level, layers, skip)
     require_rebuildable(model)
-    require_finite_carriers(
-        space
-        for space, reason in zip(spaces, reasons, strict=True)
-        if reason is None
-    )
+    cut = [s for s, reason in zip(spaces, reasons, strict=True) if not reason]
+    require_finite_carriers(cut)
+    statistics, mend = None, None
+    if data is not None:
+        again = data
+        if options.from_data:
+            data, again = reusable(data)
+            statistics = calibrate(graph, cut, data, batch_size)
+        if repair:
+            mend = Repair(again, batch_size, rounds)
+    chooser = Chooser(graph, statistics, options)
+    if how == "target":
+        decisions = chooser.for_target(spaces, reasons, level)
+    else:
+        decisions = chooser.for_levels(spaces, reasons, how, levels)
+    if not any(len(d.selection.removed) for d in decisions):
+        mend = None
+    absorber = Drop() if options.absorb == "drop" else Merge()
+    if options.absorb in FITS:
+        absorber = Refit(statistics, FITS[options.absorb])
+    return Plan(graph, tuple(decisions), keep, absorber, mend)
 
-    def decide(number):
-        space = spaces[number]
-        if reasons[number] is not None:
-            return _left_alone(space, reasons[number])
-        units = compare(space, taus[number], linkage)
-        clusters = len(np.unique(units.labels))
-        width = _width(clusters, space.size, round_to, min_units)
-        rng = np.random.default_rng(None if seed is None else [seed, number])
-        chosen = SELECTORS[select](units, width, keep, rng)
-        return Decision(space, taus[number], clusters, chosen, None)
 
-    decisions = tuple(decide(number) for number in range(len(spaces)))
-    return Plan(graph, decisions, keep, absorb)
-
-
-def prune(model, tau: Tau, **options):
+def prune(model, tau: Level | None = None, **options):
     """Remove the redundant units of a model: `plan(...).apply()`.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
-        tau: the cosine similarity above which units count as redundant.
-        **options: those of `plan`.
+        tau: the similarity above which units count as redundant.
+        **options: those of `plan`: `ratio` or `target` in place of `tau`,
+            and `data` to lose less.
 
     Returns:
         A new, smaller `keras.Model` of stock layers. `save` it, and
@@ -316,6 +203,10 @@ def prune(model, tau: Tau, **options):
 
         small = keras_redundancy.prune(model, tau=0.9)
         small.save("small.keras")
+
+        half = keras_redundancy.prune(
+            model, target={"flops": 0.5}, data=images
+        )
     """
     return plan(model, tau, **options).apply()
 
@@ -324,37 +215,50 @@ def prune(model, tau: Tau, **options):
 prune.__signature__ = inspect.signature(plan).replace(return_annotation=object)
 
 
-def _check_options(select, linkage, keep, absorb, round_to, min_units, seed):
-    check_option("select", select, SELECTORS)
-    check_option("linkage", linkage, LINKAGES)
-    check_option("keep", keep, REPRESENTATIVES)
-    check_option("absorb", absorb, ABSORBERS)
-    check_count("round_to", round_to)
-    check_count("min_units", min_units)
-    check_seed(seed)
-    if keep == "mean" and absorb == "drop":
-        raise ValueError(
-            "keep='mean' does not go with absorb='drop': the mean stands for "
-            "all units of its cluster, but dropping leaves the consumers with "
-            "the inputs of one. Use absorb='merge', or keep='medoid'."
+def _one_of(**levels):
+    """The name and value of the one level that is given."""
+    given = {how: level for how, level in levels.items() if level is not None}
+    if len(given) != 1:
+        named = " and ".join(f"{how}=" for how in given) or "none of them"
+        raise TypeError(
+            "How much goes is said by one of tau=, ratio= and target=, but "
+            f"received {named}."
         )
-    if keep == "mean" and select == "random":
-        raise ValueError(
-            "keep='mean' does not go with select='random', which keeps units "
-            "as they are. Use select='clusters', or another keep."
-        )
+    return next(iter(given.items()))
 
 
-def _thresholds(spaces, tau, layers, skip):
-    """Threshold and reason of every space: one of the two is None."""
+def _checked_target(target):
+    """(what is counted, the share of it that is to be left)."""
+    if not isinstance(target, Mapping) or len(target) != 1:
+        raise TypeError(
+            "target must be a mapping with one entry, such as {'flops': 0.5} "
+            f"for half of the multiply-adds, but received {target!r}."
+        )
+    what, share = next(iter(target.items()))
+    check_option("target", what, COSTS)
+    if not isinstance(share, Real) or not 0 < share <= 1:
+        raise ValueError(
+            f"target[{what!r}] is the share that is to be left, in (0, 1], "
+            f"but received {share!r}."
+        )
+    return what, share
+
+
+def _levels(spaces, how, level, layers, skip):
+    """Level and reason of every space: one of the two is None."""
     producers = {id(p): p for space in spaces for p in space.producers}
     producers = list(producers.values())
-    by_layer = taus_by_layer(tau, producers)
+    if how == "target":
+        by_layer = dict.fromkeys(map(id, producers), 0)
+    else:
+        check = check_tau if how == "tau" else check_ratio
+        by_layer = levels_by_layer(level, producers, how, check)
+    gentlest = min if how == "ratio" else max
     chosen = set(by_layer)
     if layers is not None:
         chosen = selected_layers(layers, producers, "layers")
     chosen -= selected_layers(skip, producers, "skip")
-    taus, reasons = [], []
+    levels, reasons = [], []
     for space in spaces:
         out = [
             layer.name
@@ -365,19 +269,8 @@ def _thresholds(spaces, tau, layers, skip):
         if out and reason is None:
             everything = len(out) == len(space.producers)
             words = LEFT_OUT if everything else COUPLED
-            reason = words.format(names=", ".join(out[:3]))
+            reason = words.format(names=", ".join(out[:3]), how=how)
         reasons.append(reason)
         values = [by_layer[id(layer)] for layer in space.producers]
-        taus.append(None if reason else max(values))
-    return taus, reasons
-
-
-def _left_alone(space, reason):
-    everyone = np.arange(space.size)
-    chosen = Selection(everyone, everyone)
-    return Decision(space, None, space.size, chosen, reason)
-
-
-def _width(clusters, size, round_to, min_units):
-    wanted = max(clusters, min_units)
-    return min(-(-wanted // round_to) * round_to, size)
+        levels.append(None if reason else gentlest(values))
+    return levels, reasons

@@ -51,7 +51,7 @@ def _require_own_variables(layers):
                 )
 
 
-def rebuild(model, settings: dict, values: dict):
+def rebuild(model, settings: dict, values: dict, biases=None):
     """A new model with the graph of `model`.
 
     Args:
@@ -60,6 +60,8 @@ def rebuild(model, settings: dict, values: dict):
             {id(operation or node): {path: value}}.
         values: {id(variable): array}: variables that change. All others are
             copied.
+        biases: {id(layer): array}: biases of layers that had none, and have
+            one by their new settings.
 
     Returns:
         A model of the same class, with the names, dtype policies, trainable
@@ -73,7 +75,8 @@ def rebuild(model, settings: dict, values: dict):
     _copy_trainable(list(builder.made.values()))
     for old, new in builder.made.values():
         if isinstance(old, keras.Layer) and not internals.is_model(old):
-            _assign(old, new, values)
+            bias = None if biases is None else biases.get(id(old))
+            _assign(old, new, values, bias)
     _compile_like(model, result)
     return result
 
@@ -302,9 +305,12 @@ def _same_lambda(old):
     )
 
 
-def _assign(old, new, values):
+def _assign(old, new, values, bias=None):
     """Give `new` the initializers of `old`, and its variables or `values`."""
     sources, targets = _own_variables(old), _own_variables(new)
+    if bias is not None:
+        new.bias.assign(bias)
+        targets = [v for v in targets if v is not new.bias]
     if len(sources) != len(targets):
         raise ValueError(
             f"The layer {old.name!r} ({type(old).__name__}) has "

@@ -1,12 +1,18 @@
 """Select: which units stay, and which kept unit stands for each other one."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 from keras_redundancy.agglomeration import UNITS_PER_CALL
+from keras_redundancy.clustering import cluster_filters
 from keras_redundancy.pruning.filters import norms_along
+from keras_redundancy.regression import Ranking
 from keras_redundancy.similarity import assign_to_nearest, cosine_similarity
+
+# How finely the tau for a number of clusters is searched.
+TAU_STEPS = 20
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,47 +32,158 @@ class Selection:
         return np.flatnonzero(~stays)
 
 
-def select_clusters(units, width, keep, rng) -> Selection:
-    """One representative per cluster, chosen by `keep`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Units:
+    """What is known of the n units of a space.
 
-    Where `width` is more than the number of clusters, the units least like
-    their representatives stay too.
-
-    Args:
-        units: the `Comparison` of n units.
-        width: how many units to keep, from the number of clusters to n.
-        keep: a key of `REPRESENTATIVES`.
-        rng: a NumPy random generator.
+    Attributes:
+        filters: what they are compared by, shape (z, n), one per column.
+        norms: Euclidean norms of their weights as they are, shape (n,).
+        carried: a function of some units' numbers, shape (k,), that returns
+            all else that is known of them, shape (k, anything).
+        ranking: the `Ranking` of the units, for those who choose by one.
     """
-    _, labels = np.unique(units.labels, return_inverse=True)
-    order = np.argsort(labels, kind="stable")
-    sizes = np.bincount(labels)
-    starts = np.cumsum(sizes) - sizes
-    representative = order[starts]
-    several = np.flatnonzero(sizes > 1)
-    clusters = [order[starts[i] : starts[i] + sizes[i]] for i in several]
-    representative[several] = REPRESENTATIVES[keep](units, clusters, rng)
-    stands_for = representative[labels]
-    extra = width - len(sizes)
-    if extra > 0:
-        removed = np.flatnonzero(stands_for != np.arange(len(labels)))
-        loosest = _cosines(units, removed, stands_for[removed]).argsort()
-        restored = removed[loosest[:extra]]
-        stands_for[restored] = restored
-    return Selection(np.unique(stands_for), stands_for)
+
+    filters: np.ndarray
+    norms: np.ndarray
+    carried: Callable
+    ranking: Ranking | None = None
+
+    def clusters_at(self, tau: float, linkage: str) -> np.ndarray:
+        """The number of each unit's cluster, shape (n,).
+
+        A zero filter has no direction. Such units are redundant to one
+        another only where all else about them is equal too.
+        """
+        labels = cluster_filters(self.filters, tau, linkage)
+        zero = np.flatnonzero(norms_along(self.filters, -1) == 0)
+        if len(zero) > 1:
+            carried = self.carried(zero)
+            _, alike = np.unique(carried, axis=0, return_inverse=True)
+            labels[zero] = labels.max() + 1 + alike.reshape(-1)
+        return np.unique(labels, return_inverse=True)[1]
 
 
-def select_random(units, width, keep, rng) -> Selection:
-    """`width` units at random, whatever the clusters (method B).
+class ByClusters:
+    """One representative per cluster, chosen by `keep`."""
 
-    Each other unit is stood for by the kept one that it is most similar to.
+    def __init__(self, units: Units, linkage: str, keep: str, seed):
+        self.units, self.linkage = units, linkage
+        self.keep, self.seed = keep, seed
+        self._found = {}
+
+    def count_at(self, tau: float) -> int:
+        """How many clusters there are."""
+        return self._labels_at(tau).max() + 1
+
+    def choose(self, width: int, tau: float | None = None) -> Selection:
+        """`width` units: the representatives of the clusters at `tau`.
+
+        Where `width` is more than the number of clusters, the units least
+        like their representatives stay too. Without `tau`, it is the largest
+        one at which there are at most `width` clusters.
+        """
+        if tau is None:
+            tau = self._tau_for(width)
+        labels = self._labels_at(tau)
+        stands_for = self._representatives(labels)[labels]
+        missing = width - (labels.max() + 1)
+        if missing > 0:
+            removed = np.flatnonzero(stands_for != np.arange(len(labels)))
+            likeness = _cosines(self.units, removed, stands_for[removed])
+            restored = removed[likeness.argsort()[:missing]]
+            stands_for[restored] = restored
+        elif missing < 0:
+            kept = np.unique(stands_for)
+            largest = np.bincount(stands_for)[kept].argsort(kind="stable")
+            return _nearest(self.units, kept[largest[-width:]])
+        return Selection(np.unique(stands_for), stands_for)
+
+    def _labels_at(self, tau):
+        if tau not in self._found:
+            labels = self.units.clusters_at(tau, self.linkage)
+            self._found = {tau: labels}
+        return self._found[tau]
+
+    def _tau_for(self, width):
+        low, high = 0.0, 1.0
+        for _ in range(TAU_STEPS):
+            tau = (low + high) / 2
+            if self.count_at(tau) > width:
+                high = tau
+            else:
+                low = tau
+        return low or high
+
+    def _representatives(self, labels):
+        """The unit that stays of each cluster, shape (clusters,)."""
+        order = np.argsort(labels, kind="stable")
+        sizes = np.bincount(labels)
+        starts = np.cumsum(sizes) - sizes
+        representative = order[starts]
+        several = np.flatnonzero(sizes > 1)
+        clusters = [order[starts[i] : starts[i] + sizes[i]] for i in several]
+        rng = np.random.default_rng(self.seed)
+        find = REPRESENTATIVES[self.keep]
+        representative[several] = find(self.units, clusters, rng)
+        return representative
+
+
+class AtRandom(ByClusters):
+    """As many units as there are clusters, at random, whatever the clusters.
 
     Source: Ayinde, Inanc and Zurada, Redundant Feature Pruning for
     Accelerated Inference in Deep Neural Networks (2018), method B.
     """
-    kept = rng.choice(len(units.labels), size=width, replace=False)
-    kept.sort()
+
+    def choose(self, width: int, tau: float | None = None) -> Selection:
+        rng = np.random.default_rng(self.seed)
+        order = rng.permutation(self.units.filters.shape[1])
+        return _nearest(self.units, order[:width])
+
+
+class ByRank:
+    """The first units of a ranking."""
+
+    def __init__(self, units: Units, linkage: str, keep: str, seed):
+        self.units = units
+
+    def count_at(self, tau: float) -> int:
+        return self.units.ranking.count_at(tau)
+
+    def choose(self, width: int, tau: float | None = None) -> Selection:
+        return _nearest(self.units, self.units.ranking.order[:width])
+
+
+def _nearest(units, kept) -> Selection:
+    """These units; each other one is stood for by the most similar."""
+    kept = np.sort(kept)
     return Selection(kept, kept[assign_to_nearest(units.filters, kept)])
+
+
+def rank_by_norm(filters: np.ndarray) -> Ranking:
+    """Units with large weights first.
+
+    Source: Li et al., Pruning Filters for Efficient ConvNets (2017): the sum
+    of absolute weights.
+    """
+    return _by_importance(np.abs(filters).sum(axis=0))
+
+
+def rank_by_distances(filters: np.ndarray) -> Ranking:
+    """Units far from all others first: those near the middle can go.
+
+    Source: He et al., Filter Pruning via Geometric Median (FPGM, 2019): the
+    sum of Euclidean distances to the other filters.
+    """
+    products = filters.T @ filters
+    squares = np.diag(products)
+    distances = squares + squares[:, None] - 2 * products
+    return _by_importance(np.sqrt(distances.clip(0)).sum(axis=0))
+
+
+def _by_importance(importance):
+    return Ranking(np.argsort(-importance, kind="stable"))
 
 
 def _random_units(units, clusters, rng):
@@ -135,4 +252,10 @@ REPRESENTATIVES = {
     "largest": _largest_units,
     "mean": _first_units,
 }
-SELECTORS = {"clusters": select_clusters, "random": select_random}
+# By norms or distances alone: they rank units, and know no error.
+RANKS = {"l1": rank_by_norm, "fpgm": rank_by_distances}
+# By what the consumers' inputs say, which takes data.
+DATA_RANKS = ("pivoted", "greedy")
+SELECTORS = {"clusters": ByClusters, "random": AtRandom} | dict.fromkeys(
+    [*RANKS, *DATA_RANKS], ByRank
+)

@@ -4,8 +4,8 @@ import numpy as np
 from keras import layers
 
 from keras_redundancy._keras_internals import attention_projections
-from keras_redundancy.channels.calls import frozen_channels
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import (
     for_classes,
     positions,

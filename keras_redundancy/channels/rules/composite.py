@@ -2,8 +2,8 @@
 
 import keras
 
-from keras_redundancy.channels.calls import frozen_channels
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.recorder import frozen_channels
 
 AROUND = (
     "the rule for {name} ({kind}) is about the channels hidden inside, not "

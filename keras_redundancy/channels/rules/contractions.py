@@ -10,8 +10,8 @@ from keras import layers
 from keras_redundancy._keras_internals import (
     numpy_operations as ops,
 )
-from keras_redundancy.channels.calls import frozen_channels
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import rule
 
 CONTRACTS = "{name} ({kind}) multiplies channels of two tensors and sums them"

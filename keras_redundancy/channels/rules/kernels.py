@@ -2,7 +2,7 @@
 
 import string
 
-from keras import layers
+from keras import activations, layers
 
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.rules.pointwise import activated
@@ -29,7 +29,14 @@ def _written(layer, call, kernel, axis, setting, out_axis):
     """The units of a kernel with their bias and activation function."""
     units = call.written_by(kernel, axis)
     call.counted_in(setting, ids=units)
-    call.carried_by(layer.bias, 0, units)
+    call.shifted_by(
+        layer.bias,
+        kernel,
+        axis,
+        units,
+        linear=layer.activation is activations.linear,
+        setting=("use_bias", True),
+    )
     units = activated(call, units, layer.activation)
     return Channels(units, out_axis)
 
@@ -153,7 +160,16 @@ def _einsum_dense(layer, call):
         ids = call.written_by(layer.kernel, kernel.index(letter))
     _count_channels(layer, call, letter, ids)
     axis = out.index(letter)
-    if layer.bias is not None and letter in layer.bias_axes:
+    if letter == (layer.bias_axes or letter) and read not in out:
+        call.shifted_by(
+            layer.bias,
+            layer.kernel,
+            kernel.index(letter),
+            ids,
+            linear=layer.activation is activations.linear,
+            setting=("bias_axes", letter),
+        )
+    elif layer.bias is not None and letter in layer.bias_axes:
         call.carried_by(layer.bias, axis - len(out), ids)
     elif layer.bias is not None:
         call.keeps(layer.bias)

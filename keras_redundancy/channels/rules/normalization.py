@@ -33,6 +33,8 @@ def _batch_normalization(layer, call):
         layer.gamma if layer.scale else None,
         layer.moving_variance,
         layer.epsilon,
+        layer.beta if layer.center else None,
+        layer.moving_mean,
     )
     return Channels(ids, x.axis)
 

@@ -4,8 +4,8 @@ from keras_redundancy._keras_internals import (
     math_operations,
     numpy_operations as ops,
 )
-from keras_redundancy.channels.calls import frozen_channels
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import for_classes
 
 OVER_CHANNELS = "{name} ({kind}) reduces over the channels"

@@ -6,8 +6,8 @@ from keras_redundancy._keras_internals import (
     core_operations as core,
     numpy_operations as ops,
 )
-from keras_redundancy.channels.calls import frozen_channels
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import rule
 
 STRIDED = (

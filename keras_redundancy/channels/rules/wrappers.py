@@ -29,7 +29,8 @@ def _time_distributed(layer, call):
     x = call.inputs[call.index_of(call.argument("inputs"))]
     if x.axis == 1:
         return call.opaque(OVER_TIME)
-    step = Channels(x.ids, x.axis - 1, (x.shape[0], *x.shape[2:]))
+    shape = (x.shape[0], *x.shape[2:])
+    step = Channels(x.ids, x.axis - 1, shape, x.place)
     out = call.through(layer.layer, step, times=x.shape[1])
     if isinstance(out, list) or len(out.shape) < 2:
         return call.opaque(NOT_ONE_TENSOR)

@@ -1,0 +1,9 @@
+"""Statistics of a model's activations over calibration data."""
+
+from keras_redundancy.calibration.moments import Moments as Moments
+from keras_redundancy.calibration.observer import observe as observe
+from keras_redundancy.calibration.views import (
+    Statistics as Statistics,
+    View as View,
+    calibrate as calibrate,
+)

@@ -1,0 +1,203 @@
+"""Run a model and take moments of what its layers pass on to one another."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.calibration.data import batches
+from keras_redundancy.calibration.moments import Moments
+
+# Positions of a sample that are looked at: more say little that is new.
+POSITIONS = 64
+# Where to look moves by this part of all positions from batch to batch.
+GOLDEN = 0.6180339887
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Rows of n numbers at all positions of a tensor.
+
+    Attributes:
+        key: that of the tensor's `Place`.
+        axis: the tensor's channel axis.
+        columns: entries of that axis, shape (n, m): each of the m columns
+            gives rows of its own.
+    """
+
+    key: tuple[int, ...]
+    axis: int
+    columns: np.ndarray
+
+    @property
+    def identity(self) -> tuple:
+        return self.key, self.columns.shape, self.columns.tobytes()
+
+
+def observe(model, windows: dict, data, batch_size: int) -> dict:
+    """Moments of what a model's layers pass on, over all of `data`.
+
+    Args:
+        model: a functional or Sequential model. It is run as for inference,
+            and its variables are what they were after that.
+        windows: {name: windows}, a list of `Window` whose rows are taken
+            together.
+        data: what `Model.predict` takes.
+        batch_size: for arrays.
+
+    Returns:
+        {name: `Moments`}. Memory does not grow with the number of samples.
+
+    Raises:
+        ValueError: `data` is empty or does not fit the model's inputs.
+    """
+    names = list(windows)
+    observer = Observer(model, list(windows.values()))
+    return dict(zip(names, collect(observer, data, batch_size), strict=True))
+
+
+def collect(observer, data, batch_size: int) -> list[Moments]:
+    """All that an observer's batches return, taken together.
+
+    Args:
+        observer: a model with the inputs of `observer.model` and the start of
+            the positions, that returns a list of what `moments_of` returns.
+            Its variables are what they were after that.
+        data, batch_size: as for `observe`.
+    """
+    moments = []
+    states = [(v, ops.copy(v)) for v in observer.non_trainable_variables]
+    try:
+        for number, batch in enumerate(
+            batches(observer.model, data, batch_size)
+        ):
+            size = len(batch[0])
+            found = observer.predict_on_batch([*batch, _start(number, size)])
+            moments = moments or [Moments.of_no_rows(len(x[1])) for x in found]
+            for own, (count, mean, scatter) in zip(moments, found, strict=True):
+                own.add(int(count), size, mean, scatter)
+    finally:
+        for variable, value in states:
+            variable.assign(value)
+    return moments
+
+
+def _start(number, size):
+    """Where in [0, 1) the positions begin, as an integer that is not cast."""
+    start = int(2**15 * (number * GOLDEN % 1))
+    return np.full(size, start, "int32")
+
+
+class Observer(keras.Model):
+    """A model's graph that returns moments in place of the model's outputs."""
+
+    def __init__(self, model, windows):
+        super().__init__(dtype=model.dtype_policy)
+        self.model = model  # Its weights are known to the compiled step.
+        self.look = lambda run: [_moments(run, each) for each in windows]
+        self.keys = frozenset(w.key for each in windows for w in each)
+
+    def call(self, inputs):
+        *tensors, start = inputs
+        run = Run(self.keys, start_in(start))
+        run.through(internals.graph_of(self.model), tensors)
+        return self.look(run)
+
+
+def start_in(numbers):
+    """The start that `collect` gave an observer."""
+    return ops.cast(numbers[0], "float32") / 2**15
+
+
+class Run:
+    """One run of a graph that keeps the tensors with the wanted keys."""
+
+    def __init__(self, keys=frozenset(), start=0.0):
+        self.keys, self.start = keys, start
+        self.seen = {}
+
+    def call(self, operation, args, kwargs):
+        """What an operation returns: as when the model predicts."""
+        return internals.run_for_inference(operation, args, kwargs)
+
+    def through(self, graph, inputs, path=()):
+        values = dict(zip(map(id, graph.inputs), inputs, strict=True))
+        for key, value in values.items():
+            self._keep((*path, key), value)
+        for call in internals.calls(graph):
+            args, kwargs = call.fill_in(values)
+            if internals.is_model(call.operation):
+                inner = internals.graph_of(call.operation)
+                given = keras.tree.flatten(args[0])
+                results = self.through(inner, given, (*path, id(call.node)))
+            else:
+                results = keras.tree.flatten(
+                    self.call(call.operation, args, kwargs)
+                )
+            for x, value in zip(call.outputs, results, strict=True):
+                values[id(x)] = value
+                self._keep((*path, id(x)), value)
+        return [values[id(x)] for x in graph.outputs]
+
+    def _keep(self, key, value):
+        if key in self.keys:
+            self.seen[key] = value
+
+
+def _moments(run, windows):
+    """Count, mean and scatter of the rows of some windows."""
+    return moments_of(
+        [_rows(run.seen[w.key], w.axis, w.columns, run.start) for w in windows]
+    )
+
+
+def moments_of(rows):
+    """Count, mean and scatter of rows, a list of tensors (any, numbers)."""
+    rows = ops.concatenate(rows) if len(rows) > 1 else rows[0]
+    mean = ops.mean(rows, axis=0)
+    centered = rows - mean
+    scatter = ops.matmul(ops.transpose(centered), centered)
+    return ops.shape(rows)[0] + ops.zeros((), "int32"), mean, scatter
+
+
+def _rows(x, axis, columns, start):
+    """Rows (sample and position, number) of a tensor."""
+    x = sampled(ops.moveaxis(x, axis, -1), start, POSITIONS)
+    n, m = columns.shape
+    if m > POSITIONS:
+        spread = _spread(m, start, POSITIONS)
+        columns = ops.take(columns, spread, axis=1)
+    whole = m == 1 and np.array_equal(columns[:, 0], np.arange(x.shape[-1]))
+    if not whole:
+        x = ops.take(x, ops.reshape(ops.transpose(columns), (-1,)), axis=-1)
+    return ops.reshape(x, (-1, n))
+
+
+def sampled(x, start, most: int):
+    """A tensor (samples, ..., numbers) at up to `most` positions a sample.
+
+    Shape (samples, positions, numbers), float32 or float64. For tensors with
+    as many positions they are the same ones.
+    """
+    if keras.backend.standardize_dtype(x.dtype) != "float64":
+        x = ops.cast(x, "float32")
+    shape = ops.shape(x)
+    sizes = shape[1:-1]
+    known = all(isinstance(size, int) for size in sizes)
+    positions = math.prod(sizes) if known else ops.prod(ops.stack(sizes))
+    x = ops.reshape(x, (-1, positions, shape[-1]))
+    if not known or positions > most:
+        x = ops.take(x, _spread(positions, start, most), axis=1)
+    return x
+
+
+def _spread(size, start, most):
+    """`most` of `size` positions, other ones for every start."""
+    spread = np.random.default_rng(0).permutation(most) / most
+    spread = (spread.astype("float32") + start) % 1
+    size = ops.cast(size, "float32")
+    chosen = ops.minimum(ops.floor(spread * size), size - 1)
+    return ops.cast(chosen, "int32")

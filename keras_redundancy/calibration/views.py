@@ -1,0 +1,114 @@
+"""What the consumers of a space see of its units."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_redundancy.calibration.moments import Moments
+from keras_redundancy.calibration.observer import Window, observe
+from keras_redundancy.channels import Role, VariableAxis
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class View:
+    """Units that a consumer reads side by side.
+
+    Attributes:
+        on: the consumer's axis.
+        positions: shape (units, m): on each of the m columns of positions it
+            reads all these units, once.
+        moments: those of the units' activations, over samples, positions of
+            the input, calls and columns.
+    """
+
+    on: VariableAxis
+    positions: np.ndarray
+    moments: Moments
+
+    def numbers_of(self, positions) -> np.ndarray:
+        """Which of the view's units hold these positions of the axis."""
+        unit = np.full(len(self.on.group), -1)
+        unit[self.positions] = np.arange(len(self.positions))[:, None]
+        return unit[positions]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Statistics:
+    """What calibration data says of the units of some spaces.
+
+    Attributes:
+        views: {id(axis): views} of the consumers' axes that read tensors of
+            the model; those that read what is inside a layer have none.
+        samples: how many samples there were.
+    """
+
+    views: dict[int, list[View]]
+    samples: int
+
+    def of_space(self, space) -> list[tuple[View, np.ndarray]]:
+        """The views of a space's units, and their numbers in each."""
+        found = []
+        for place in space.axes_of(Role.CONSUMER):
+            for view in self.views.get(id(place.on), ()):
+                numbers = view.numbers_of(place.positions[:, 0])
+                if (numbers >= 0).all():
+                    found.append((view, numbers))
+        return found
+
+
+def calibrate(graph, spaces, data, batch_size: int) -> Statistics:
+    """Run the model over `data` and look at what consumers of `spaces` read.
+
+    Args:
+        graph: the traced model.
+        spaces: those whose units are looked at, together with all that is
+            read beside them.
+        data, batch_size: as for `observe`.
+
+    Raises:
+        ValueError: `data` is empty, does not fit the model's inputs, or gives
+            activations that are NaN or infinite.
+    """
+    windows, sights = {}, []
+    for on, positions in _sights(graph, spaces):
+        looks = [
+            Window(read.place.key, read.place.axis, read.columns[positions])
+            for read in on.reads
+        ]
+        name = tuple(look.identity for look in looks)
+        windows.setdefault(name, looks)
+        sights.append((on, positions, name))
+    moments = observe(graph.model, windows, data, batch_size)
+    views = {}
+    for on, positions, name in sights:
+        _require_finite(moments[name], on)
+        view = View(on, positions, moments[name])
+        views.setdefault(id(on), []).append(view)
+    samples = max((m.samples for m in moments.values()), default=0)
+    return Statistics(views, samples)
+
+
+def _sights(graph, spaces):
+    """(axis, positions) of all that consumers read beside `spaces`."""
+    beside = {}
+    for space in graph.spaces:
+        for place in space.axes_of(Role.CONSUMER):
+            if place.on.reads and None not in place.on.reads:
+                by_columns = beside.setdefault(id(place.on), (place.on, {}))[1]
+                columns = place.positions.shape[1]
+                by_columns.setdefault(columns, []).append((space, place))
+    wanted = set(map(id, spaces))
+    for on, by_columns in beside.values():
+        for together in by_columns.values():
+            if any(id(space) in wanted for space, _ in together):
+                positions = [place.positions for _, place in together]
+                yield on, np.concatenate(positions)
+
+
+def _require_finite(moments, on):
+    if not np.isfinite(moments.scatter).all():
+        raise ValueError(
+            f"The layer {on.layer.name!r} reads activations that are NaN or "
+            "infinite for the calibration data. Look for NaN in the data, "
+            "and scale it as it was scaled for training."
+        )

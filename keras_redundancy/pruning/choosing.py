@@ -1,0 +1,197 @@
+"""Make the decision about every space of a model."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_redundancy.calibration import Statistics
+from keras_redundancy.channels import ChannelGraph
+from keras_redundancy.clustering import LINKAGES
+from keras_redundancy.pruning.budgets import Costs, widths_for
+from keras_redundancy.pruning.criteria import CRITERIA, units_of
+from keras_redundancy.pruning.decisions import Decision
+from keras_redundancy.pruning.options import (
+    check_count,
+    check_option,
+    check_seed,
+)
+from keras_redundancy.pruning.selection import (
+    DATA_RANKS,
+    RANKS,
+    REPRESENTATIVES,
+    SELECTORS,
+    Selection,
+)
+from keras_redundancy.regression import least_squares, slopes
+
+FITS = {"affine": slopes, "least_squares": least_squares}
+ABSORBERS = ("merge", "drop", *FITS)
+COSTS = {"flops": "multiply-adds", "params": "parameters"}
+
+UNSEEN = (
+    "all that reads it is inside of layers, where calibration data does not "
+    "show it"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How units are chosen and absorbed: options of `plan`."""
+
+    criterion: str
+    select: str
+    linkage: str
+    keep: str
+    absorb: str
+    round_to: int
+    min_units: int
+    seed: int | None
+
+    def check(self, has_data: bool) -> None:
+        """Raise unless each is known, and they go with one another."""
+        check_option("criterion", self.criterion, CRITERIA)
+        check_option("select", self.select, SELECTORS)
+        check_option("linkage", self.linkage, LINKAGES)
+        check_option("keep", self.keep, REPRESENTATIVES)
+        check_option("absorb", self.absorb, ABSORBERS)
+        check_count("round_to", self.round_to)
+        check_count("min_units", self.min_units)
+        check_seed(self.seed)
+        if not has_data and self.from_data:
+            raise ValueError(
+                f"{' and '.join(self.from_data)} cannot do without data: pass "
+                "data=, some hundred samples like those that the model was "
+                "trained on, without targets."
+            )
+        if self.keep != "mean":
+            return
+        if self.absorb != "merge":
+            raise ValueError(
+                f"keep='mean' does not go with absorb={self.absorb!r}: the "
+                "mean stands for all units of its cluster, and is none of "
+                "those that the consumers read. Use absorb='merge', or "
+                "keep='medoid'."
+            )
+        if self.select != "clusters":
+            raise ValueError(
+                f"keep='mean' does not go with select={self.select!r}, which "
+                "keeps units as they are. Use select='clusters', or another "
+                "keep."
+            )
+
+    @property
+    def from_data(self) -> list[str]:
+        """The options that need to know activations."""
+        return [
+            f"{name}={getattr(self, name)!r}"
+            for name, known in (
+                ("criterion", ("activations",)),
+                ("select", DATA_RANKS),
+                ("absorb", FITS),
+            )
+            if getattr(self, name) in known
+        ]
+
+    def width(self, wanted: int, size: int) -> int:
+        wanted = max(wanted, self.min_units)
+        return min(-(-wanted // self.round_to) * self.round_to, size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chooser:
+    """Makes the decision about every space."""
+
+    graph: ChannelGraph
+    statistics: Statistics | None
+    options: Options
+
+    def for_levels(self, spaces, reasons, how, levels):
+        """With one tau, or one ratio, for each space that has no reason."""
+        decisions = []
+        for number, space in enumerate(spaces):
+            reason = reasons[number] or self._unseen(space)
+            if reason:
+                decisions.append(_left_alone(space, reason))
+                continue
+            level, found = levels[number], None
+            selector = self._selector(space, number)
+            if how == "tau":
+                found = selector.count_at(level)
+            wanted = found or space.size - int(level * space.size + 1e-9)
+            width = self.options.width(wanted, space.size)
+            tau = level if how == "tau" else None
+            chosen = selector.choose(width, tau)
+            decisions.append(Decision(space, tau, found, chosen, None))
+        return decisions
+
+    def for_target(self, spaces, reasons, target):
+        """With one depth for all spaces, so that `target` is met."""
+        reasons = [
+            reason or self._unseen(space)
+            for space, reason in zip(spaces, reasons, strict=True)
+        ]
+        open_ = [n for n, reason in enumerate(reasons) if not reason]
+        selectors = {n: self._selector(spaces[n], n) for n in open_}
+        sizes = np.array([space.size for space in spaces])
+        by_tau = self.options.select not in RANKS
+
+        def widths_at(depth):
+            widths = sizes.copy()
+            if depth == 0:
+                return widths
+            for n, selector in selectors.items():
+                wanted = sizes[n] - int(depth * sizes[n] + 1e-9)
+                if by_tau:
+                    wanted = selector.count_at(1 - depth) if depth < 1 else 1
+                widths[n] = self.options.width(wanted, sizes[n])
+            return widths
+
+        (what, share), costs = target, Costs(self.graph, spaces)
+        cost = costs.flops if what == "flops" else costs.parameters
+        whole = cost(sizes)
+        if whole is None:
+            raise ValueError(
+                "target={'flops': ...} needs to count them, but the model's "
+                "input has an open size. Build it on a keras.Input with fixed "
+                "sizes, or give a target of params."
+            )
+        widths = widths_for(
+            widths_at,
+            cost,
+            share * whole,
+            COSTS[what],
+            self.options.round_to,
+        )
+        return [
+            _left_alone(space, reasons[n])
+            if reasons[n]
+            else Decision(
+                space, None, None, selectors[n].choose(widths[n]), None
+            )
+            for n, space in enumerate(spaces)
+        ]
+
+    def _unseen(self, space):
+        by_data = self.options.select in DATA_RANKS
+        if by_data and not self.statistics.of_space(space):
+            return UNSEEN
+        return None
+
+    def _selector(self, space, number):
+        options = self.options
+        units = units_of(
+            space,
+            options.criterion,
+            options.select,
+            self.graph,
+            self.statistics,
+        )
+        seed = None if options.seed is None else [options.seed, number]
+        make = SELECTORS[options.select]
+        return make(units, options.linkage, options.keep, seed)
+
+
+def _left_alone(space, reason):
+    everyone = np.arange(space.size)
+    chosen = Selection(everyone, everyone)
+    return Decision(space, None, space.size, chosen, reason)

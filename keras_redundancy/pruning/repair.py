@@ -1,0 +1,188 @@
+"""Repair: mend a smaller model with calibration data."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.calibration.data import batches
+from keras_redundancy.calibration.observer import Run
+from keras_redundancy.calibration.pairs import paired_calls
+from keras_redundancy.channels.labels import Shifted
+from keras_redundancy.pruning.reconstruct import reconstruct
+from keras_redundancy.pruning.refit import homes_of_shifts
+
+KIND = keras.layers.BatchNormalization
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Repair:
+    """How a smaller model is mended.
+
+    Attributes:
+        data, batch_size: what to mend it with, as for `reestimate`.
+        rounds: how often kernels are fitted to what the original ones return.
+    """
+
+    data: object
+    batch_size: int
+    rounds: int
+
+    def mend(self, graph, removed, small) -> None:
+        """Mend `small` in place.
+
+        Args:
+            graph: the traced original model.
+            removed: whether each group of channels is gone.
+            small: the model without them.
+        """
+        kept_channels = {
+            id(axis.variable): np.flatnonzero(~removed[axis.group])
+            for axis in graph.axes
+        }
+        kept_units = {
+            id(step.layer): np.flatnonzero(~removed[graph.group[step.ids]])
+            for step in graph.steps
+            if isinstance(step, Shifted)
+        }
+        centered = {
+            id(home.step.layer)
+            for home in homes_of_shifts(graph).values()
+            if home.sign < 0
+        }
+        data = self.data, self.batch_size
+        reestimate(graph.model, small, kept_channels, *data)
+        for _ in range(self.rounds):
+            reconstruct(graph.model, small, kept_units, centered, *data)
+            reestimate(graph.model, small, kept_channels, *data)
+
+
+def reestimate(old, new, kept_channels, data, batch_size: int) -> None:
+    """Statistics of each BatchNormalization of `new`, in place.
+
+    Both models run side by side, in both each BatchNormalization normalises
+    by its batch, as in training, and all else works as for inference. What
+    changed from the old to the new statistics, the mean by a difference and
+    the variance by a ratio, is what changes in the moving ones: those of
+    channels that are what they were stay what they were.
+
+    Args:
+        old: the original model.
+        new: the smaller one, which is changed.
+        kept_channels: {id(moving mean of old): channels that stay}; all do
+            where there is none.
+        data: what `Model.predict` takes.
+        batch_size: for arrays.
+
+    Raises:
+        ValueError: `data` is empty or does not fit the model's inputs.
+
+    Source: Jordan et al., REPAIR (2022); Wu and Johnson, Rethinking "Batch"
+    in BatchNorm (2021), for the statistics over several batches.
+    """
+    layers = [
+        (call.operation, its_copy.operation)
+        for call, its_copy, _ in paired_calls(old, new)
+        if normalizes_by_batch(call.operation)
+    ]
+    if not layers:
+        return
+    observer = NormalizedByBatch(old, new)
+    before, after = _statistics(observer, data, batch_size)
+    found = {}
+    for pair, *both in zip(layers, before, after, strict=True):
+        found.setdefault(pair, []).append(both)
+    for (layer, its_copy), calls in found.items():
+        kept = kept_channels.get(id(layer.moving_mean), slice(None))
+        mean, variance = np.mean([x for x, _ in calls], axis=0)[:, kept]
+        new_mean, new_variance = np.mean([x for _, x in calls], axis=0)
+        ratio = np.ones_like(variance)
+        np.divide(new_variance, variance, out=ratio, where=variance > 0)
+        moving = _numbers(layer.moving_mean)[kept]
+        its_copy.moving_mean.assign(moving + new_mean - mean)
+        moving = _numbers(layer.moving_variance)[kept]
+        its_copy.moving_variance.assign(moving * ratio)
+
+
+def _statistics(observer, data, batch_size):
+    """Means and variances (2, channels) of each call, for both models."""
+    sums, count = None, 0
+    for batch in batches(observer.old, data, batch_size):
+        size = len(batch[0])
+        found = observer.predict_on_batch(batch)
+        weighted = [
+            [size * np.stack([m, m**2, v]).astype(float) for m, v in calls]
+            for calls in found
+        ]
+        sums = weighted if sums is None else _added(sums, weighted)
+        count += size
+    return [
+        [_mean_and_variance(total / count) for total in totals]
+        for totals in sums
+    ]
+
+
+def _added(sums, others):
+    return [
+        list(map(np.add, *totals)) for totals in zip(sums, others, strict=True)
+    ]
+
+
+def _mean_and_variance(moments):
+    """Over all batches: the variance within them, and between them."""
+    mean, square, variance = moments
+    return np.stack([mean, variance + (square - mean**2).clip(0)])
+
+
+def _numbers(variable):
+    return np.asarray(variable, np.float64)
+
+
+def normalizes_by_batch(operation) -> bool:
+    return type(operation) is KIND and not operation.renorm
+
+
+class NormalizedByBatch(keras.Model):
+    """Two models that return the moments that each batch normalises by."""
+
+    def __init__(self, old, new):
+        super().__init__(dtype=old.dtype_policy)
+        self.old, self.new = old, new
+
+    def call(self, inputs):
+        found = []
+        for model in (self.old, self.new):
+            run = NormalizingRun()
+            run.through(internals.graph_of(model), inputs)
+            found.append(run.moments)
+        return found
+
+
+class NormalizingRun(Run):
+    """A run that notes (mean, variance) of what is normalised, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.moments = []
+
+    def call(self, operation, args, kwargs):
+        if not normalizes_by_batch(operation):
+            return super().call(operation, args, kwargs)
+        x = args[0]
+        dtype = keras.backend.result_type(x.dtype, "float32")
+        axis = operation.axis % len(x.shape)
+        others = [i for i in range(len(x.shape)) if i != axis]
+        mean, variance = ops.moments(ops.cast(x, dtype), axes=others)
+        self.moments.append((mean, variance))
+        y = ops.batch_normalization(
+            ops.cast(x, dtype),
+            mean,
+            variance,
+            axis,
+            offset=operation.beta if operation.center else None,
+            scale=operation.gamma if operation.scale else None,
+            epsilon=operation.epsilon,
+        )
+        return ops.cast(y, operation.compute_dtype)

@@ -1,0 +1,261 @@
+"""Predict some numbers from others, given their covariance matrix.
+
+Everything here is numbers in, numbers out: `covariance` is that of n numbers,
+shape ``(n, n)``, in float64. With it alone, least squares of any of the
+numbers on any others can be solved, for which the data is needed no more.
+"""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+# Ridges that are tried, in units of a kept number's variance. The covariance
+# of float32 activations is known to about 1e-7.
+RIDGES = 10.0 ** np.arange(-6, 1.5, 0.5)
+# A number whose variance is this small beside the largest is constant, and
+# one of which so little is left unexplained is explained.
+CONSTANT = 1e-12
+# The share of samples that has to be more than the parameters take.
+LEAST_SHARE = 0.1
+EXPLAINED = 1e-9
+
+
+def slopes(
+    covariance: NDArray,
+    kept: NDArray,
+    removed: NDArray,
+    samples: float | None = None,
+) -> NDArray:
+    """Least squares of each removed number on the kept one most correlated.
+
+    Args:
+        covariance: shape (n, n).
+        kept, removed: indices, shapes (k,) and (r,).
+        samples: not needed; `least_squares` has it.
+
+    Returns:
+        Shape (k, r), at most one entry per column that is not 0.
+
+    Source: Babaeizadeh, Smaragdis and Campbell, NoiseOut (2016), eq. 3.
+    """
+    variance = np.diag(covariance)
+    result = np.zeros((len(kept), len(removed)))
+    alive = np.flatnonzero(varies(variance[kept]))
+    if not len(alive) or not len(removed):
+        return result
+    shared = covariance[np.ix_(kept[alive], removed)]
+    own = variance[kept[alive], None]
+    best = np.abs(shared / np.sqrt(own)).argmax(axis=0)
+    column = np.arange(len(removed))
+    result[alive[best], column] = shared[best, column] / own[best, 0]
+    return result
+
+
+def least_squares(
+    covariance: NDArray, kept: NDArray, removed: NDArray, samples: float
+) -> NDArray:
+    """Ridge regression of the removed numbers on all kept ones.
+
+    It is shrunk towards `slopes`, not towards zero, so that what one kept
+    number tells exactly is told exactly.
+
+    Args:
+        covariance: shape (n, n).
+        kept, removed: indices, shapes (k,) and (r,).
+        samples: how many samples the covariance is from.
+
+    Returns:
+        Shape (k, r): removed ~ kept @ result, up to a shift.
+    """
+    start = slopes(covariance, kept, removed)
+    return ridge_regression(covariance, kept, removed, start, samples)
+
+
+def ridge_regression(
+    covariance: NDArray,
+    inputs: NDArray,
+    outputs: NDArray,
+    start: NDArray,
+    samples: float,
+) -> NDArray:
+    """Least squares of some numbers on others, shrunk towards `start`.
+
+    One ridge for all outputs is chosen by generalised cross-validation. What
+    `start` leaves nothing of stays as it is.
+
+    Args:
+        covariance: shape (n, n).
+        inputs, outputs: indices, shapes (k,) and (r,).
+        start: shape (k, r).
+        samples: how many samples the covariance is from.
+
+    Returns:
+        Shape (k, r): outputs ~ inputs @ result, up to a shift.
+
+    Source: Golub, Heath and Wahba, Generalized Cross-Validation as a Method
+    for Choosing a Good Ridge Parameter (1979).
+    """
+    variance = np.diag(covariance)
+    alive = np.flatnonzero(varies(variance[inputs]))
+    result = start.copy()
+    if not len(alive) or not len(outputs):
+        return result
+    among = inputs[alive]
+    scale = 1 / np.sqrt(variance[among])
+    between = covariance[np.ix_(among, outputs)]
+    known = covariance[np.ix_(among, among)]
+    prior = start[alive]
+    told = known @ prior
+    # What the start leaves of the outputs.
+    rest = between - told
+    left = variance[outputs] + np.einsum("kr,kr->r", prior, told - 2 * between)
+    values, vectors = linalg.eigh(known * scale * scale[:, None])
+    values = values.clip(0)
+    shared = vectors.T @ (rest * scale[:, None])
+    ridge = _best_ridge(values, (shared**2).sum(axis=1), left.sum(), samples)
+    more = vectors @ (shared / (values + ridge)[:, None]) * scale[:, None]
+    result[alive] += more
+    return result
+
+
+def _best_ridge(values, shared, left, samples):
+    """The one of `RIDGES` with the least error for new data, as estimated."""
+    ridge = RIDGES[:, None]
+    told = shared * (values + 2 * ridge) / (values + ridge) ** 2
+    error = (left - told.sum(axis=1)).clip(0)
+    freedom = 1 + (values / (values + ridge)).sum(axis=1)
+    # As many parameters as samples leave no error, and say nothing of it.
+    share = (1 - freedom / samples).clip(LEAST_SHARE)
+    error = np.where(share > LEAST_SHARE, error, left)
+    return RIDGES[(error / share**2).argmin()]
+
+
+def varies(variance: NDArray) -> NDArray[np.bool_]:
+    """Which numbers are not constant, given the variance of each."""
+    return variance > CONSTANT * variance.max(initial=0)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ranking:
+    """Numbers in the order in which they are kept.
+
+    Attributes:
+        order: shape (n,), the most important one first.
+        error: shape (n + 1,): what share of all is not told by the first k
+            numbers, from 1 for none to 0 for all; None where that is not
+            known.
+    """
+
+    order: NDArray[np.intp]
+    error: NDArray[np.float64] | None = None
+
+    def count_at(self, tau: float) -> int:
+        """How many to keep so that the others are told with correlation `tau`.
+
+        The error that is left is then at most 1 - tau^2, as for a vector
+        and its projection on another one with the cosine tau.
+        """
+        allowed = 1 - tau**2 + EXPLAINED
+        return int(np.argmax(self.error <= allowed))
+
+
+def rank_by_pivots(covariance: NDArray, weights: NDArray) -> Ranking:
+    """Columns that span the others: QR with column pivoting.
+
+    It is done as a Cholesky factorisation of the covariance with pivoting,
+    which takes the same columns as the QR of the data would.
+
+    Args:
+        covariance: shape (n, n).
+        weights: how much each number counts, shape (n,), all at least 0.
+
+    Source: LAPACK's pstrf; Higham, Analysis of the Cholesky Decomposition of
+    a Semi-Definite Matrix (1990).
+    """
+    weighted = covariance * weights * weights[:, None]
+    total = np.trace(weighted)
+    if total <= 0:
+        return Ranking(np.arange(len(weights)), np.zeros(len(weights) + 1))
+    factor, pivots, rank, _ = linalg.lapack.dpstrf(weighted, lower=1)
+    columns = np.tril(factor)[:, :rank]
+    error = np.zeros(len(weights) + 1)
+    error[0] = 1
+    error[1:rank] = 1 - (columns**2).sum(axis=0).cumsum()[:-1] / total
+    return Ranking(pivots - 1, error.clip(0))
+
+
+def rank_by_outputs(views: list[tuple[NDArray, NDArray]]) -> Ranking:
+    """Add the number that most reduces the error at what reads them.
+
+    What reads the numbers x computes W^T x; x is replaced by its least
+    squares prediction from the kept ones. Greedy orthogonal selection: each
+    step takes the number that tells most of all outputs together.
+
+    Args:
+        views: for each reader the covariance and W W^T, both of shape (n, n).
+            Each counts by the share of its outputs' variance.
+
+    Source: Natarajan, Sparse Approximate Solutions to Linear Systems (1995);
+    the updates are those of Chen, Cowan and Grant, Orthogonal Least Squares
+    Learning Algorithm for Radial Basis Function Networks (1991).
+    """
+    readers = [_Reader(*view) for view in views]
+    readers = [reader for reader in readers if reader.total > 0]
+    n = len(views[0][0])
+    order, error = [], [1.0 if readers else 0.0]
+    is_left = np.ones(n, bool)
+    while readers and len(order) < n:
+        gains = sum(reader.gains() for reader in readers) / len(readers)
+        best = int(np.where(is_left, gains, -1).argmax())
+        if gains[best] <= 0:
+            break
+        for reader in readers:
+            reader.take(best)
+        order.append(best)
+        is_left[best] = False
+        error.append(max(error[-1] - gains[best], 0))
+    rest = np.flatnonzero(is_left)
+    error += [0.0] * len(rest)
+    return Ranking(np.array([*order, *rest], np.intp), np.array(error))
+
+
+class _Reader:
+    """The numbers as one reader sees them, less what is told already.
+
+    With C the covariance of what is left of each number, taking number j
+    subtracts v v^T / v_j from C, v its column j, and (C H C)_jj / C_jj from
+    the reader's error trace(C H).
+    """
+
+    def __init__(self, covariance, reads):
+        self.covariance, self.reads = covariance, reads
+        self.told = np.empty((len(covariance), len(covariance)))
+        self.steps = 0
+        self.variance = np.diag(covariance).copy()
+        self.least = EXPLAINED * self.variance
+        self.total = float(np.einsum("ij,ij->", covariance, reads))
+        product = covariance @ reads
+        self.strength = np.einsum("ij,ij->i", product, covariance)
+
+    def gains(self):
+        """The share of the error that each number would take away."""
+        is_new = self.variance > self.least
+        gains = np.zeros(len(self.variance))
+        np.divide(self.strength, self.variance, out=gains, where=is_new)
+        return gains.clip(0) / self.total
+
+    def take(self, number):
+        left = self.variance[number]
+        if left <= self.least[number]:
+            return
+        told = self.told[:, : self.steps]
+        column = self.covariance[:, number] - told @ told[number]
+        read = self.reads @ column
+        self.strength += column**2 * (column @ read) / left**2
+        rest = self.covariance @ read - told @ (told.T @ read)
+        self.strength -= 2 * column * rest / left
+        self.variance -= column**2 / left
+        self.told[:, self.steps] = column / np.sqrt(left)
+        self.steps += 1

@@ -1,0 +1,300 @@
+"""How much goes: by tau, by ratio, or by what is to be left."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_redundancy as kr
+from keras_redundancy.pruning.budgets import Costs
+from tests import models
+
+DATA_FREE = ["clusters", "random", "l1", "fpgm"]
+EVERY = [*DATA_FREE, "pivoted", "greedy"]
+
+
+def wide():
+    """Wide enough that one unit is less than one percent."""
+    inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(32, 3, padding="same", activation="relu")(inputs)
+    y = layers.Conv2D(48, 3, padding="same", activation="relu")(x)
+    z = layers.Conv2D(48, 3, padding="same", activation="relu")(y)
+    x = layers.Conv2D(40, 3, activation="relu")(layers.Add()([y, z]))
+    x = layers.AveragePooling2D(5)(x)
+    x = layers.Dense(64, activation="relu")(layers.Flatten()(x))
+    return models.randomized(keras.Model(inputs, layers.Dense(5)(x)))
+
+
+def options_for(select, model):
+    needs = select in ("pivoted", "greedy")
+    data = models.random_inputs(model, batch=100) if needs else None
+    return {"select": select, "data": data, "seed": 0}
+
+
+# --- ratio ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("select", EVERY)
+def test_a_ratio_is_the_share_of_units_that_go(select):
+    model = wide()
+    plan = kr.plan(model, ratio=0.25, **options_for(select, model))
+    kept = [kept for kept, _ in models.widths(plan).values()]
+    assert kept[:4] == [24, 36, 30, 48]
+    small = plan.apply()
+    assert small.count_params() == plan.parameters[1]
+    assert kr.flops(small) == plan.flops[1]
+
+
+def test_ratios_by_layer_and_the_smallest_counts_on_a_stream():
+    model = wide()
+    names = [layer.name for layer in model.layers if layer.weights]
+    ratios = {names[0]: 0.5, names[1]: 0.5, names[2]: 0.25, names[3]: None}
+    plan = kr.plan(model, ratio=ratios, select="l1")
+    kept = [kept for kept, _ in models.widths(plan).values()]
+    assert kept == [16, 36, 40, 64, 5]
+    assert "left out by layers=, skip= or ratio=" in plan.decisions[2].reason
+
+
+def test_more_units_than_have_any_likeness_can_go():
+    """Clusters of orthogonal filters: no tau puts two of them in one."""
+    model = models.randomized(models.mlp())
+    model.layers[0].kernel.assign(np.eye(12, 16))
+    plan = kr.plan(model, ratio=0.5, layers="dense")
+    assert models.widths(plan)["dense"] == (8, 8)
+    plan.apply()
+
+
+# --- rankings ---------------------------------------------------------------
+
+
+def test_l1_keeps_the_largest_sums_of_weights():
+    model = models.randomized(models.mlp())
+    kernel = models.numpy(model.layers[0].kernel)
+    plan = kr.plan(model, ratio=0.5, select="l1", layers="dense")
+    order = np.abs(kernel).sum(axis=0).argsort()
+    kept = plan.decisions[0].selection.kept
+    assert set(kept) == set(order[8:])
+
+
+def test_fpgm_keeps_the_farthest_from_all_others():
+    model = models.randomized(models.mlp())
+    kernel = models.numpy(model.layers[0].kernel).T
+    plan = kr.plan(model, ratio=0.5, select="fpgm", layers="dense")
+    distances = np.linalg.norm(kernel[:, None] - kernel, axis=-1).sum(axis=1)
+    kept = plan.decisions[0].selection.kept
+    assert set(kept) == set(distances.argsort()[8:])
+
+
+def test_folded_filters_are_what_the_next_layer_sees():
+    """Norms that BatchNormalization turns around."""
+    model = models.randomized(models.vgg())
+    gamma = np.linspace(0.01, 10, 8) / np.linalg.norm(
+        models.numpy(model.layers[0].kernel).reshape(-1, 8), axis=0
+    )
+    model.layers[1].gamma.assign(gamma)
+    options = {"ratio": 0.5, "select": "l1", "layers": "conv2d"}
+    folded = kr.plan(model, criterion="folded", **options)
+    assert set(folded.decisions[0].selection.kept) == {4, 5, 6, 7}
+    plain = kr.plan(model, **options)
+    assert set(plain.decisions[0].selection.kept) != {4, 5, 6, 7}
+
+
+def test_folded_filters_tell_biases_apart():
+    """Parallel filters, but one unit is always off and one always on."""
+    model = models.randomized(models.mlp())
+    kernel, bias = (models.numpy(w) for w in model.layers[0].weights)
+    kernel[:, 1] = kernel[:, 0]
+    bias[:2] = -5, 5
+    model.layers[0].kernel.assign(kernel)
+    model.layers[0].bias.assign(bias)
+    by_filters = kr.plan(model, 0.99, layers="dense")
+    folded = kr.plan(model, 0.99, layers="dense", criterion="folded")
+    assert models.widths(by_filters)["dense"] == (15, 1)
+    assert models.widths(folded)["dense"] == (16, 0)
+
+
+def test_activations_find_what_filters_do_not_show():
+    """Two units with other filters that fire alike on this data."""
+    model = models.randomized(models.mlp())
+    kernel, bias = (models.numpy(w) for w in model.layers[0].weights)
+    kernel[:, 3] = np.roll(kernel[:, 8], 6)
+    bias[3] = bias[8]
+    model.layers[0].kernel.assign(kernel)
+    model.layers[0].bias.assign(bias)
+    half = np.random.default_rng(0).normal(size=(300, 6)).astype("float32")
+    data = np.concatenate([half, half], axis=1)
+    options = {"tau": 0.999, "select": "clusters", "layers": "dense"}
+    seen = kr.plan(model, criterion="activations", data=data, **options)
+    assert models.widths(seen)["dense"] == (15, 1)
+    assert models.widths(kr.plan(model, **options))["dense"] == (16, 0)
+    models.assert_same_function(model, seen.apply(), data)
+
+
+def test_constant_activations_go_together():
+    """They have no correlation, and a bias can stand for each of them."""
+    model = models.randomized(models.mlp())
+    bias = models.numpy(model.layers[0].bias)
+    bias[[2, 5, 9]] = -1000
+    model.layers[0].bias.assign(bias)
+    data = models.random_inputs(model, batch=200)
+    for criterion, select in (
+        ("activations", "clusters"),
+        ("filters", "greedy"),
+        ("filters", "pivoted"),
+    ):
+        plan = kr.plan(
+            model,
+            ratio=2 / 16,
+            data=data,
+            criterion=criterion,
+            select=select,
+            layers="dense",
+        )
+        assert set(plan.decisions[0].selection.removed) < {2, 5, 9}
+        models.assert_same_function(model, plan.apply(), data)
+
+
+# --- tau of what data tells -------------------------------------------------
+
+
+@pytest.mark.parametrize("select", ["pivoted", "greedy"])
+def test_more_stays_for_a_higher_tau(select):
+    model = wide()
+    options = options_for(select, model)
+    parameters = [
+        kr.plan(model, tau, **options).parameters[1]
+        for tau in (0.3, 0.6, 0.9, 0.99, 1)
+    ]
+    assert parameters == sorted(parameters)
+    assert parameters[0] < 0.3 * model.count_params()
+
+
+def test_tau_says_what_is_left_of_a_consumers_input():
+    """One linear layer: 1 - tau^2 of its outputs' variance is lost."""
+    model = keras.Sequential(
+        [keras.Input((20,)), layers.Dense(30), layers.Dense(4)]
+    )
+    models.randomized(model)
+    data = models.random_inputs(model, batch=2000)
+    (before,) = models.outputs(model, data)
+    for tau in (0.7, 0.9):
+        small = kr.prune(model, tau, data=data)
+        (after,) = models.outputs(small, data)
+        lost = (before - after).var(axis=0).sum() / before.var(axis=0).sum()
+        assert 0.5 * (1 - tau**2) < lost <= 1.01 * (1 - tau**2)
+
+
+# --- targets ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["flops", "params"])
+@pytest.mark.parametrize("select", EVERY)
+def test_targets_are_met_within_one_percent(select, what):
+    model = wide()
+    options = options_for(select, model)
+    for share in (0.7, 0.3):
+        plan = kr.plan(model, target={what: share}, **options)
+        before, after = plan.flops if what == "flops" else plan.parameters
+        assert share - 0.01 <= after / before <= share
+    small = plan.apply()
+    assert (kr.flops(small), small.count_params()) == (
+        plan.flops[1],
+        plan.parameters[1],
+    )
+
+
+def test_targets_are_monotone_and_deterministic():
+    model = wide()
+    options = options_for("greedy", model)
+    shares = np.linspace(0.1, 1, 10)
+    sizes = [
+        kr.plan(model, target={"params": s}, **options).parameters[1]
+        for s in shares
+    ]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == model.count_params()
+    again = kr.plan(model, target={"params": 0.5}, **options)
+    plan = kr.plan(model, target={"params": 0.5}, **options)
+    assert models.widths(plan) == models.widths(again)
+
+
+def test_targets_with_other_options():
+    model = wide()
+    plan = kr.plan(
+        model, target={"flops": 0.5}, select="l1", round_to=8, min_units=16
+    )
+    kept = [kept for kept, _ in models.widths(plan).values()][:4]
+    assert all(n % 8 == 0 and n >= 16 for n in kept)
+    assert plan.flops[1] <= 0.5 * plan.flops[0]
+    last = [layer.name for layer in model.layers if layer.weights][-2]
+    plan = kr.plan(model, target={"params": 0.6}, select="l1", skip=last)
+    assert models.widths(plan)[last][1] == 0
+    assert 0.59 <= plan.parameters[1] / plan.parameters[0] <= 0.6
+
+
+@pytest.mark.parametrize("name", models.FACTORIES)
+def test_costs_are_those_of_the_plan(name):
+    """Of any widths, without building or even choosing anything."""
+    model = models.randomized(models.FACTORIES[name]())
+    plan = kr.plan(model, ratio=0.4, select="random", seed=0)
+    spaces = [d.space for d in plan.decisions]
+    costs = Costs(plan.graph, spaces)
+    sizes = [space.size for space in spaces]
+    kept = [len(d.selection.kept) for d in plan.decisions]
+    assert costs.parameters(sizes) == plan.parameters[0]
+    assert costs.parameters(kept) == plan.parameters[1]
+    assert costs.flops(sizes) == plan.flops[0]
+    assert costs.flops(kept) == plan.flops[1]
+
+
+# --- what cannot be ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({}, TypeError, "received none of them"),
+        ({"tau": 0.9, "ratio": 0.5}, TypeError, "received tau= and ratio="),
+        ({"ratio": 1}, ValueError, "share of units that go"),
+        ({"ratio": -0.1}, ValueError, "share of units that go"),
+        ({"ratio": "half"}, TypeError, "'half'"),
+        ({"ratio": {"dense": 2}}, ValueError, r"ratio\['dense'\]"),
+        ({"target": 0.5}, TypeError, "a mapping with one entry"),
+        ({"target": {"flops": 1, "params": 1}}, TypeError, "one entry"),
+        ({"target": {"time": 0.5}}, ValueError, "'flops', 'params'"),
+        ({"target": {"flops": 0}}, ValueError, "the share that is to be left"),
+        ({"target": {"flops": 0.001}}, ValueError, "cannot be reached"),
+        ({"tau": 0.9, "select": "l1"}, ValueError, "Say with ratio="),
+        ({"tau": 0.9, "select": "greedy"}, ValueError, "pass data="),
+        ({"tau": 0.9, "absorb": "affine"}, ValueError, "pass data="),
+        ({"tau": 0.9, "criterion": "activations"}, ValueError, "pass data="),
+        ({"tau": 0.9, "criterion": "best"}, ValueError, "'folded'"),
+        ({"tau": 0.9, "rounds": -1}, ValueError, "rounds"),
+        ({"tau": 0.9, "batch_size": 0}, ValueError, "batch_size"),
+    ],
+)
+def test_options_that_make_no_sense(options, error, words):
+    with pytest.raises(error, match=words):
+        kr.plan(models.randomized(models.mlp()), **options)
+
+
+def test_means_do_not_go_with_what_data_tells():
+    model = models.randomized(models.mlp())
+    data = models.random_inputs(model, batch=50)
+    with pytest.raises(ValueError, match="keep='mean' does not go with"):
+        kr.plan(model, 0.9, data=data, select="clusters", keep="mean")
+
+
+def test_what_data_does_not_show_is_left_alone_with_a_reason():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(5, 1, name="stem")(inputs)
+    x = layers.SeparableConv2D(7, 3, name="separable")(x)
+    model = models.randomized(keras.Model(inputs, layers.Conv2D(2, 1)(x)))
+    data = models.random_inputs(model, batch=50)
+    plan = kr.plan(model, ratio=0.5, data=data)
+    assert models.widths(plan)["stem"] == (5, 0)
+    assert "inside of layers" in plan.decisions[0].reason
+    assert models.widths(plan)["separable"] == (4, 3)
+    merged = kr.plan(model, ratio=0.5, data=data, select="l1")
+    assert models.widths(merged)["stem"] == (3, 2)
+    merged.apply()

@@ -1,0 +1,312 @@
+"""What calibration data says of the units that consumers read."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_redundancy as kr
+from keras_redundancy.calibration import Moments, calibrate, observer
+from tests import models
+
+
+def statistics_of(model, data, batch_size=32):
+    graph = kr.trace(model)
+    return graph, calibrate(graph, graph.prunable, data, batch_size)
+
+
+def views_by_layer(graph, statistics):
+    """{layer name: views of what its kernel reads}."""
+    return {
+        axis.layer.name: statistics.views[id(axis)]
+        for axis in graph.axes
+        if id(axis) in statistics.views
+    }
+
+
+def assert_moments(moments, rows, tolerance=1e-5):
+    rows = np.asarray(rows, np.float64)
+    covariance = np.cov(rows, rowvar=False, bias=True)
+    scale = np.abs(covariance).max()
+    assert moments.count == len(rows)
+    np.testing.assert_allclose(
+        moments.mean, rows.mean(axis=0), atol=tolerance * np.sqrt(scale)
+    )
+    np.testing.assert_allclose(
+        moments.covariance, covariance, atol=tolerance * scale
+    )
+
+
+def between(model, tensor, data):
+    """What a tensor inside of a model holds for these inputs."""
+    return keras.Model(model.inputs, tensor).predict(data, verbose=0)
+
+
+# --- moments ----------------------------------------------------------------
+
+
+def test_batches_add_up_to_the_whole():
+    x = np.random.default_rng(0).normal(3, 2, size=(100, 4))
+    moments = Moments.of_no_rows(4)
+    for part in np.split(x, [10, 11, 60]):
+        rest = part - part.mean(axis=0)
+        moments.add(len(part), len(part), part.mean(axis=0), rest.T @ rest)
+    assert_moments(moments, x, tolerance=1e-12)
+    assert moments.samples == 100
+
+
+def test_a_large_mean_does_not_drown_a_small_variance():
+    """E[x^2] - E[x]^2 in float32 would be all noise here."""
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            layers.Dense(3, name="dense"),
+            layers.Dense(2, name="top"),
+        ]
+    )
+    model.layers[0].kernel.assign(np.eye(3))
+    model.layers[0].bias.assign([1e4, 1e4, 1e4])
+    data = np.random.default_rng(0).normal(size=(500, 3)).astype("float32")
+    graph, statistics = statistics_of(model, data)
+    (view,) = views_by_layer(graph, statistics)["top"]
+    covariance = np.cov(data, rowvar=False, bias=True)
+    np.testing.assert_allclose(view.moments.covariance, covariance, atol=0.01)
+
+
+# --- what is read -----------------------------------------------------------
+
+
+def test_convolutions_and_nested_models():
+    inner_in = keras.Input((8, 8, 6))
+    x = layers.Conv2D(7, 3, activation="relu", name="in0")(inner_in)
+    inner = keras.Model(inner_in, layers.Conv2D(5, 3, name="in1")(x))
+    inputs = keras.Input((8, 8, 3))
+    stem = layers.Conv2D(6, 3, padding="same", name="stem")(inputs)
+    relu = layers.ReLU()(layers.BatchNormalization()(stem))
+    top = layers.Conv2D(2, 3, name="top")(inner(relu))
+    model = models.randomized(keras.Model(inputs, top))
+    data = models.random_inputs(model, batch=80)
+    views = views_by_layer(*statistics_of(model, data))
+    rows = between(model, relu, data)
+    (view,) = views["in0"]
+    assert_moments(view.moments, rows.reshape(-1, 6))
+    (view,) = views["in1"]
+    first = keras.Model(inner_in, x).predict(rows, verbose=0)
+    assert_moments(view.moments, first.reshape(-1, 7))
+    assert view.moments.samples == 80
+
+
+def test_flattened_positions_are_rows():
+    """A unit of the convolution is one number, at nine positions."""
+    inputs = keras.Input((3, 3, 2))
+    x = layers.Conv2D(5, 1, name="wide")(inputs)
+    y = layers.Conv2D(4, 1, name="narrow")(inputs)
+    both = layers.Concatenate()([layers.Flatten()(x), layers.Flatten()(y)])
+    model = models.randomized(
+        keras.Model(inputs, layers.Dense(2, name="top")(both))
+    )
+    data = models.random_inputs(model, batch=50)
+    (view,) = views_by_layer(*statistics_of(model, data))["top"]
+    assert view.positions.shape == (9, 9)
+    rows = np.concatenate(
+        [
+            between(model, tensor, data).reshape(-1, n)
+            for tensor, n in ((y, 4), (x, 5))
+        ],
+        axis=1,
+    )
+    assert_moments(view.moments, rows)
+
+
+def test_one_joint_view_of_what_a_kernel_reads_side_by_side():
+    model = models.randomized(models.dense_block())
+    data = models.random_inputs(model, batch=64)
+    graph, statistics = statistics_of(model, data)
+    sizes = [
+        len(view.positions)
+        for views in statistics.views.values()
+        for view in views
+    ]
+    assert sorted(sizes) == [6, 11, 16, 21]
+    # All but the last space are read by several kernels.
+    counts = [len(statistics.of_space(space)) for space in graph.prunable]
+    assert counts == [4, 3, 2, 1]
+
+
+def test_both_calls_of_a_shared_layer_count():
+    model = models.randomized(models.shared())
+    data = [
+        np.random.default_rng(n).normal(n, 1, (60, 10)).astype("float32")
+        for n in (0, 1)
+    ]
+    (view,) = views_by_layer(*statistics_of(model, data))["second"]
+    tower = model.get_layer("tower")
+    assert_moments(
+        view.moments, np.concatenate([models.numpy(tower(x)) for x in data])
+    )
+
+
+def test_groups_read_the_same_units():
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(8, 1, activation="relu", name="first")(inputs)
+    y = layers.Conv2D(6, 3, groups=2, name="grouped")(x)
+    model = models.randomized(keras.Model(inputs, layers.Conv2D(2, 1)(y)))
+    data = models.random_inputs(model, batch=40)
+    (view,) = views_by_layer(*statistics_of(model, data))["grouped"]
+    rows = between(model, x, data).reshape(-1, 2, 4)
+    assert view.positions.shape == (4, 1)
+    assert_moments(view.moments, rows.swapaxes(0, 1).reshape(-1, 4))
+
+
+def test_layers_inside_a_wrapper_read_the_tensor_around_it():
+    inputs = keras.Input((5, 3))
+    x = layers.Dense(6, activation="relu")(inputs)
+    y = layers.TimeDistributed(layers.Dense(4, name="each"))(x)
+    model = models.randomized(keras.Model(inputs, y))
+    data = models.random_inputs(model, batch=40)
+    (view,) = views_by_layer(*statistics_of(model, data))["each"]
+    assert_moments(view.moments, between(model, x, data).reshape(-1, 6))
+
+
+def test_what_is_read_inside_a_layer_has_no_view():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(5, 1, name="stem")(inputs)
+    x = layers.SeparableConv2D(7, 3, name="separable")(x)
+    model = models.randomized(keras.Model(inputs, layers.Conv2D(2, 1)(x)))
+    data = models.random_inputs(model, batch=8)
+    graph, statistics = statistics_of(model, data)
+    assert "separable" not in views_by_layer(graph, statistics)
+    stem, separable = graph.prunable
+    assert statistics.of_space(stem) == []
+    assert len(statistics.of_space(separable)) == 1
+
+
+def test_channels_first():
+    if keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow convolves channels_first on a GPU alone")
+    inputs = keras.Input((2, 6, 6))
+    x = layers.Conv2D(5, 3, data_format="channels_first")(inputs)
+    y = layers.Conv2D(3, 3, data_format="channels_first", name="top")(x)
+    model = models.randomized(keras.Model(inputs, y))
+    data = models.random_inputs(model, batch=20)
+    (view,) = views_by_layer(*statistics_of(model, data))["top"]
+    rows = np.moveaxis(between(model, x, data), 1, -1)
+    assert_moments(view.moments, rows.reshape(-1, 5))
+
+
+# --- sampling ---------------------------------------------------------------
+
+
+def test_many_positions_are_sampled_over_all_of_the_image():
+    """The number at a position says which one it is."""
+    inputs = keras.Input((20, 30, 1))
+    x = layers.Conv2D(2, 1, name="stem")(inputs)
+    model = keras.Model(inputs, layers.Conv2D(1, 1, name="top")(x))
+    model.get_layer("stem").kernel.assign(np.ones((1, 1, 1, 2)))
+    place = np.arange(600.0).reshape(1, 20, 30, 1).astype("float32")
+    data = np.repeat(place, 512, axis=0)
+    (view,) = views_by_layer(*statistics_of(model, data))["top"]
+    assert view.moments.count == 512 * observer.POSITIONS
+    uniform = (600**2 - 1) / 12
+    assert view.moments.mean[0] == pytest.approx(299.5, rel=0.01)
+    assert view.moments.covariance[0, 0] == pytest.approx(uniform, rel=0.02)
+
+
+def test_open_sizes():
+    inputs = keras.Input((None, None, 2))
+    x = layers.Conv2D(4, 1, name="stem")(inputs)
+    model = models.randomized(
+        keras.Model(inputs, layers.Conv2D(1, 3, name="top")(x))
+    )
+    data = np.random.default_rng(0).normal(size=(64, 12, 12, 2))
+    (view,) = views_by_layer(*statistics_of(model, data))["top"]
+    rows = between(model, x, data).reshape(-1, 4)
+    assert view.moments.count == 64 * observer.POSITIONS
+    covariance = np.cov(rows, rowvar=False, bias=True)
+    scale = np.abs(covariance).max()
+    np.testing.assert_allclose(
+        view.moments.covariance, covariance, atol=0.1 * scale
+    )
+
+
+# --- data -------------------------------------------------------------------
+
+
+class Sequence(keras.utils.PyDataset):
+    def __init__(self, x):
+        super().__init__()
+        self.x = x
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, number):
+        return self.x[number * 15 : (number + 1) * 15], np.zeros(15)
+
+
+def tf_data(x):
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensor_slices((x, np.zeros(60))).batch(16)
+
+
+def generator(x):
+    return ((part, np.zeros(len(part))) for part in np.split(x, [20, 40]))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, Sequence, tf_data, generator])
+def test_all_that_predict_takes(kind):
+    model = models.randomized(models.mlp())
+    x = models.random_inputs(model, batch=60)
+    _, wanted = statistics_of(model, x)
+    _, found = statistics_of(model, kind(x))
+    assert found.samples == wanted.samples == 60
+    for a, b in zip(wanted.views.values(), found.views.values(), strict=True):
+        assert_same_moments(a[0].moments, b[0].moments)
+
+
+def assert_same_moments(a, b):
+    np.testing.assert_allclose(a.mean, b.mean, atol=1e-6)
+    np.testing.assert_allclose(a.scatter, b.scatter, atol=1e-4)
+
+
+def test_inputs_by_name_in_any_order():
+    model = models.randomized(models.shared())
+    left, right = (
+        np.random.default_rng(n).normal(n, 1, (30, 10)) for n in (0, 1)
+    )
+    names = [x.name for x in model.inputs]
+    by_name = {names[1]: right, names[0]: left}
+    (a,) = views_by_layer(*statistics_of(model, [left, right]))["top"]
+    (b,) = views_by_layer(*statistics_of(model, by_name))["top"]
+    assert_same_moments(a.moments, b.moments)
+
+
+def test_the_model_is_what_it_was():
+    """Also the state of a layer that changes when the model runs."""
+    inputs = keras.Input(batch_shape=(8, 5, 3))
+    x = layers.LSTM(4, stateful=True)(inputs)
+    x = layers.Dense(6, activation="relu")(layers.Dropout(0.5)(x))
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    before = [models.numpy(v) for v in model.variables]
+    statistics_of(model, models.random_inputs(model, batch=16), batch_size=8)
+    for x, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(x, models.numpy(variable))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (np.zeros((0, 12)), "data is empty"),
+        ((x for x in ()), "data is empty"),
+        (np.zeros((5, 11)), r"\(5, 11\).*the model takes \(None, 12\)"),
+        (np.zeros(12), "batch axis"),
+        ([np.zeros((5, 12)), np.zeros(5)], "without targets"),
+        ({"x": np.zeros((5, 12)), "y": np.zeros(5)}, "without targets"),
+        ("images.npz", "Pass what Model.predict takes"),
+        (np.full((5, 12), np.nan), "data holds NaN"),
+    ],
+)
+def test_data_that_cannot_be_used(data, words):
+    model = models.randomized(models.mlp())
+    with pytest.raises((TypeError, ValueError), match=f"(?s){words}"):
+        kr.prune(model, 0.9, data=data)
