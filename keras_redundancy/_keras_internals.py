@@ -152,6 +152,11 @@ def run_for_inference(operation, args, kwargs):
     return operation(*args, **kwargs)
 
 
+def mask_of(tensor):
+    """The mask that a layer set for what it returned, or None."""
+    return getattr(tensor, "_keras_mask", None)
+
+
 def standardized_inputs(graph, x) -> list:
     """What a model is given, as a list in the order of `graph.inputs`.
 
@@ -162,7 +167,7 @@ def standardized_inputs(graph, x) -> list:
 
 
 def numpy_batches(data, batch_size: int):
-    """An iterable of (x,), (x, y) or (x, y, weights), as in `Model.predict`.
+    """An iterable of x, (x,), (x, y) or (x, y, weights), as in `predict`.
 
     Raises:
         TypeError, ValueError: `data` is of no kind that Keras takes.

@@ -40,6 +40,8 @@ LINKAGE_UNITS = 8192
 # Largest similarity matrix for the nearest-neighbour chain under average
 # linkage: 0.25 GiB, which is 8,192 units in float32.
 CHAIN_BYTES = 2**28
+# Units per side of a part of a matrix that is transposed in the cache.
+TILE = 512
 
 Labels = NDArray[np.intp]
 
@@ -89,10 +91,10 @@ def find_components_at_once(
 ) -> tuple[Labels, Labels]:
     """`find_components` for a whole similarity matrix ``(n, n)``."""
     mask = similarity >= threshold
-    mask |= mask.T
     n = len(mask)
     if n == 0 or np.count_nonzero(mask) == n:
         return np.arange(n), np.ones(n, np.intp)
+    _make_symmetric(mask)
     degree = np.count_nonzero(mask, axis=1)
     # Where most pairs are edges, most units are in the first component, and
     # listing all of the edges would take longer than anything else.
@@ -107,6 +109,17 @@ def find_components_at_once(
             np.arange(len(others)), place[first], place[second]
         )
     return labels, degree
+
+
+def _make_symmetric(mask: NDArray) -> None:
+    """`mask |= mask.T`, tile by tile: rounding may differ by the order."""
+    starts = range(0, len(mask), TILE)
+    for i in starts:
+        for j in range(0, i + 1, TILE):
+            a = mask[i : i + TILE, j : j + TILE]
+            b = mask[j : j + TILE, i : i + TILE]
+            a |= b.T
+            b |= a.T
 
 
 def cut_components(

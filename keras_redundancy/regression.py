@@ -6,13 +6,13 @@ numbers on any others can be solved, for which the data is needed no more.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, optimize
 
-# Ridges that are tried, in units of a kept number's variance. The covariance
-# of float32 activations is known to about 1e-7.
+# Ridges that are tried, in units of a kept number's variance.
 RIDGES = 10.0 ** np.arange(-6, 1.5, 0.5)
 # A number whose variance is this small beside the largest is constant, and
 # one of which so little is left unexplained is explained.
@@ -20,6 +20,8 @@ CONSTANT = 1e-12
 # The share of samples that has to be more than the parameters take.
 LEAST_SHARE = 0.1
 EXPLAINED = 1e-9
+# Covariances of float32 activations are known to about 1e-7 of their size.
+ROUNDING = 1e-6
 
 
 def slopes(
@@ -111,6 +113,10 @@ def ridge_regression(
     # What the start leaves of the outputs.
     rest = between - told
     left = variance[outputs] + np.einsum("kr,kr->r", prior, told - 2 * between)
+    # Less than this is rounding, and would be fitted as if it were data.
+    is_told = left <= ROUNDING * variance[outputs]
+    rest[:, is_told] = 0
+    left[is_told] = 0
     values, vectors = linalg.eigh(known * scale * scale[:, None])
     values = values.clip(0)
     shared = vectors.T @ (rest * scale[:, None])
@@ -159,6 +165,20 @@ class Ranking:
         """
         allowed = 1 - tau**2 + EXPLAINED
         return int(np.argmax(self.error <= allowed))
+
+    @functools.cached_property
+    def worth(self) -> NDArray[np.float64]:
+        """How much error each number takes away, shape (n,), never growing.
+
+        Where a later number takes more than an earlier one, they share it:
+        the slopes of the error's lower convex hull.
+        """
+        gains = -np.diff(self.error)
+        return -optimize.isotonic_regression(-gains).x
+
+    def count_for(self, price: float) -> int:
+        """How many to keep of those that are worth a price."""
+        return int(np.count_nonzero(self.worth > price))
 
 
 def rank_by_pivots(covariance: NDArray, weights: NDArray) -> Ranking:

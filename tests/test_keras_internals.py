@@ -243,3 +243,35 @@ def test_the_class_to_rebuild_with():
     own = Functional(x, layers.Dense(2)(x))
     assert internals.rebuildable_class(own) is Functional
     assert internals.rebuildable_class(Other(3)) is keras.Model
+
+
+def test_operations_run_as_when_the_model_predicts():
+    x = np.ones((4, 3), "float32")
+    dropout = layers.Dropout(0.9)
+    run = internals.run_for_inference
+    for kwargs in ({}, {"training": True}):
+        np.testing.assert_array_equal(run(dropout, (x,), kwargs), x)
+    np.testing.assert_array_equal(run(layers.ReLU(), (-x,), {}), 0 * x)
+
+
+def test_inputs_are_put_in_the_order_of_the_model():
+    graph = internals.graph_of(models.shared())
+    first, second = (x.name for x in graph.inputs)
+    given = {second: np.ones((2, 10)), first: np.zeros((2, 10))}
+    a, b = internals.standardized_inputs(graph, given)
+    assert models.numpy(a).max() == 0
+    assert models.numpy(b).min() == 1
+
+
+@pytest.mark.parametrize("targets", [(), (np.zeros(7),)])
+def test_data_comes_in_batches_of_arrays(targets):
+    x = np.arange(21.0).reshape(7, 3)
+    (whole,) = internals.numpy_batches(x, 10)
+    np.testing.assert_array_equal(whole, x)
+    sizes = [len(batch) for batch in internals.numpy_batches(x, 3)]
+    assert sizes == [3, 3, 1]
+    generator = ((x, *targets) for _ in range(2))
+    batches = list(internals.numpy_batches(generator, None))
+    assert [len(batch) for batch in batches] == [1 + len(targets)] * 2
+    with pytest.raises((TypeError, ValueError)):
+        internals.numpy_batches("no data", 3)

@@ -332,3 +332,21 @@ def test_fitting_works_for_all_kinds_of_kernels():
     once = kr.prune(model, ratio=0.3, select="l1", data=data)
     fitted = kr.prune(model, ratio=0.3, select="l1", data=data, rounds=2)
     assert error(model, fitted, new_data) < error(model, once, new_data)
+
+
+def test_no_state_of_the_model_changes_and_masks_are_kept():
+    """A stateful layer, and a BatchNormalization behind a mask."""
+    inputs = keras.Input(batch_shape=(8, 6), dtype="int32")
+    x = layers.Embedding(20, 9, mask_zero=True)(inputs)
+    x = layers.BatchNormalization()(x)
+    x = layers.LSTM(7, stateful=True)(x)
+    x = layers.BatchNormalization()(layers.Dense(8, activation="relu")(x))
+    model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
+    data = np.random.default_rng(0).integers(0, 20, (64, 6))
+    before = [models.numpy(v) for v in model.variables]
+    small = kr.prune(model, ratio=0.4, data=data, batch_size=8, rounds=1)
+    for value, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(value, models.numpy(variable))
+    assert small.count_params() < model.count_params()
+    (answer,) = models.outputs(small, data[:8])
+    assert np.isfinite(answer).all()

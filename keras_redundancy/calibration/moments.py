@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import blas
 
 
 @dataclasses.dataclass
@@ -36,7 +37,9 @@ class Moments:
         total = self.count + count
         step = np.asarray(mean, np.float64) - self.mean
         self.scatter += scatter
-        self.scatter += np.outer(step, step * (self.count * count / total))
+        weight = self.count * count / total
+        # In place: a scatter matrix is its own transpose.
+        blas.dger(weight, step, step, a=self.scatter.T, overwrite_a=True)
         self.mean += step * (count / total)
         self.count = total
         self.samples += samples

@@ -1,5 +1,6 @@
 """Run a model and take moments of what its layers pass on to one another."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -69,8 +70,7 @@ def collect(observer, data, batch_size: int) -> list[Moments]:
         data, batch_size: as for `observe`.
     """
     moments = []
-    states = [(v, ops.copy(v)) for v in observer.non_trainable_variables]
-    try:
+    with unchanged(observer):
         for number, batch in enumerate(
             batches(observer.model, data, batch_size)
         ):
@@ -79,10 +79,18 @@ def collect(observer, data, batch_size: int) -> list[Moments]:
             moments = moments or [Moments.of_no_rows(len(x[1])) for x in found]
             for own, (count, mean, scatter) in zip(moments, found, strict=True):
                 own.add(int(count), size, mean, scatter)
+    return moments
+
+
+@contextlib.contextmanager
+def unchanged(model):
+    """States that change when the model runs are put back in the end."""
+    states = [(v, ops.copy(v)) for v in model.non_trainable_variables]
+    try:
+        yield
     finally:
         for variable, value in states:
             variable.assign(value)
-    return moments
 
 
 def _start(number, size):
@@ -145,6 +153,48 @@ class Run:
     def _keep(self, key, value):
         if key in self.keys:
             self.seen[key] = value
+
+
+class RunByBatch(Run):
+    """A run in which each BatchNormalization normalises by the batch.
+
+    Attributes:
+        moments: (mean, variance) of what is normalised, in order; where it
+            is masked, the moving ones, by which it is normalised then.
+    """
+
+    def __init__(self, keys=frozenset(), start=0.0):
+        super().__init__(keys, start)
+        self.moments = []
+
+    def call(self, operation, args, kwargs):
+        if not normalizes_by_batch(operation):
+            return super().call(operation, args, kwargs)
+        x = args[0]
+        if internals.mask_of(x) is not None:
+            moving = operation.moving_mean, operation.moving_variance
+            self.moments.append(tuple(map(ops.convert_to_tensor, moving)))
+            return super().call(operation, args, kwargs)
+        dtype = keras.backend.result_type(x.dtype, "float32")
+        axis = operation.axis % len(x.shape)
+        others = [i for i in range(len(x.shape)) if i != axis]
+        mean, variance = ops.moments(ops.cast(x, dtype), axes=others)
+        self.moments.append((mean, variance))
+        y = ops.batch_normalization(
+            ops.cast(x, dtype),
+            mean,
+            variance,
+            axis,
+            offset=operation.beta if operation.center else None,
+            scale=operation.gamma if operation.scale else None,
+            epsilon=operation.epsilon,
+        )
+        return ops.cast(y, operation.compute_dtype)
+
+
+def normalizes_by_batch(operation) -> bool:
+    kind = keras.layers.BatchNormalization
+    return type(operation) is kind and not operation.renorm
 
 
 def _moments(run, windows):

@@ -55,6 +55,15 @@ class Costs:
             self._size(variable, left) for variable in self._variables.values()
         )
 
+    def of_units(self, cost, widths) -> np.ndarray:
+        """What one unit of each space costs, shape (spaces,)."""
+        whole, units = cost(widths), []
+        for number in range(len(widths)):
+            fewer = np.array(widths)
+            fewer[number] -= 1
+            units.append(whole - cost(fewer))
+        return np.array(units)
+
     def flops(self, widths) -> float | None:
         """Multiply-adds of a sample; None where a spatial size is open."""
         left, total = np.append(widths, 1), 0.0

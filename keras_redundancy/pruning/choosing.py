@@ -17,7 +17,6 @@ from keras_redundancy.pruning.options import (
 )
 from keras_redundancy.pruning.selection import (
     DATA_RANKS,
-    RANKS,
     REPRESENTATIVES,
     SELECTORS,
     Selection,
@@ -27,6 +26,9 @@ from keras_redundancy.regression import least_squares, slopes
 FITS = {"affine": slopes, "least_squares": least_squares}
 ABSORBERS = ("merge", "drop", *FITS)
 COSTS = {"flops": "multiply-adds", "params": "parameters"}
+
+# Relative error for a relative cost: between them everything or nothing goes.
+LOW_PRICE, HIGH_PRICE = 1e-12, 1e6
 
 UNSEEN = (
     "all that reads it is inside of layers, where calibration data does not "
@@ -133,19 +135,6 @@ class Chooser:
         open_ = [n for n, reason in enumerate(reasons) if not reason]
         selectors = {n: self._selector(spaces[n], n) for n in open_}
         sizes = np.array([space.size for space in spaces])
-        by_tau = self.options.select not in RANKS
-
-        def widths_at(depth):
-            widths = sizes.copy()
-            if depth == 0:
-                return widths
-            for n, selector in selectors.items():
-                wanted = sizes[n] - int(depth * sizes[n] + 1e-9)
-                if by_tau:
-                    wanted = selector.count_at(1 - depth) if depth < 1 else 1
-                widths[n] = self.options.width(wanted, sizes[n])
-            return widths
-
         (what, share), costs = target, Costs(self.graph, spaces)
         cost = costs.flops if what == "flops" else costs.parameters
         whole = cost(sizes)
@@ -155,6 +144,18 @@ class Chooser:
                 "input has an open size. Build it on a keras.Input with fixed "
                 "sizes, or give a target of params."
             )
+        unit_costs = costs.of_units(cost, sizes) / whole
+
+        def widths_at(depth):
+            widths = sizes.copy()
+            for n, selector in selectors.items():
+                if depth > 0:
+                    wanted = self._count_at(
+                        depth, selector, sizes[n], unit_costs[n]
+                    )
+                    widths[n] = self.options.width(wanted, sizes[n])
+            return widths
+
         widths = widths_for(
             widths_at,
             cost,
@@ -170,6 +171,23 @@ class Chooser:
             )
             for n, space in enumerate(spaces)
         ]
+
+    def _count_at(self, depth, selector, size, unit_cost):
+        """How many of `size` units to keep at a depth in (0, 1].
+
+        Where errors are known, all that is worth a price by its costs, the
+        same one everywhere: so no exchange of units between spaces would make
+        the sum of errors smaller for these costs, if they did not depend on
+        one another.
+        """
+        if depth == 1:
+            return 1
+        if self.options.select in DATA_RANKS:
+            price = LOW_PRICE ** (1 - depth) * HIGH_PRICE**depth
+            return selector.count_for(price * unit_cost)
+        if self.options.select == "clusters":
+            return selector.count_at(1 - depth)
+        return size - int(depth * size + 1e-9)
 
     def _unseen(self, space):
         by_data = self.options.select in DATA_RANKS

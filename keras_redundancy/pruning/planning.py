@@ -73,9 +73,10 @@ def plan(
         ratio: the share of units that go, in [0, 1), given in the same ways;
             the smallest counts.
         target: what is to be left: {"flops": 0.5} for half of the
-            multiply-adds, or {"params": 0.3} of the parameters. One tau for
-            all layers (one ratio for "l1" and "fpgm") that leads there is
-            found.
+            multiply-adds, or {"params": 0.3} of the parameters. For
+            "clusters", one tau for all layers that leads there is found; for
+            "l1", "fpgm" and "random" one ratio; for "greedy" and "pivoted"
+            one price: units stay that save more error for what they cost.
         data: some hundred or thousand samples to calibrate on: what
             `Model.predict` takes; targets are ignored. What is taken from
             them does not grow with their number.
@@ -101,8 +102,10 @@ def plan(
             predicted to be from all units that stay, and its bias what is
             constant; "affine": from the one most correlated. Default:
             "least_squares" with data, "merge" without.
-        rounds: with `data` and `repair`, how often all kernels are fitted,
-            by least squares, to return what they did in the original model.
+        rounds: with `data` and `repair`, how often one kernel after the other
+            is fitted, by least squares, to return what it did in the original
+            model. It takes a pass over `data` for each of them, and pays for
+            deep cuts.
         repair: with `data`, estimate the statistics of every
             BatchNormalization in the smaller model anew.
         layers: prune these layers only: a name, a regular expression, a list

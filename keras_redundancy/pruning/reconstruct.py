@@ -3,8 +3,9 @@
 `refit` makes up for what goes from the inputs of each consumer, as if all else
 stayed. But behind a layer that was cut, inputs are not quite what they were.
 Here the smaller model and the one that it was made from run side by side, and
-every kernel of the smaller one is fitted, by least squares over its whole
-window, to give what the original one gave.
+one kernel of the smaller one after the other is fitted, by least squares over
+its whole window, to give what the original one gave. Each takes a pass over
+the data: fitted all at once, to inputs that change by it, they get worse.
 
 Source: He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural
 Networks (2017), eq. 5, with the inputs of the pruned network.
@@ -20,7 +21,7 @@ from keras import layers, ops
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.calibration.observer import (
-    Run,
+    RunByBatch,
     collect,
     moments_of,
     sampled,
@@ -67,12 +68,10 @@ def reconstruct(old, new, kept_units, centered, data, batch_size) -> None:
         data: what `Model.predict` takes.
         batch_size: for arrays.
     """
-    pairs = _pairs(old, new, kept_units)
-    if pairs:
-        observer = PairObserver(old, new, pairs)
-        moments = collect(observer, data, batch_size)
-        for pair, own in zip(pairs, moments, strict=True):
-            _fit(pair, own, id(pair.old) in centered)
+    for pair in _pairs(old, new, kept_units):
+        observer = PairObserver(old, new, pair)
+        (moments,) = collect(observer, data, batch_size)
+        _fit(pair, moments, id(pair.old) in centered)
 
 
 def _fit(pair, moments, is_centered):
@@ -118,20 +117,19 @@ def _can_be_fit(layer, call):
 
 
 class PairObserver(keras.Model):
-    """Two models that return moments of what their kernels read and write."""
+    """Two models that return moments of what a pair reads and writes."""
 
-    def __init__(self, old, new, pairs):
+    def __init__(self, old, new, pair):
         super().__init__(dtype=old.dtype_policy)
         self.model, self.new = old, new
-        self.look = lambda *runs: [_moments(runs, pair) for pair in pairs]
-        keys = [keys for pair in pairs for keys in pair.reads]
-        self.keys = tuple(frozenset(own) for own in zip(*keys, strict=True))
+        self.look = lambda *runs: [_moments(runs, pair)]
+        self.keys = tuple(map(frozenset, zip(*pair.reads, strict=True)))
 
     def call(self, inputs):
         *tensors, start = inputs
         runs = []
         for model, keys in zip((self.model, self.new), self.keys, strict=True):
-            runs.append(Run(keys, start_in(start)))
+            runs.append(RunByBatch(keys, start_in(start)))
             runs[-1].through(internals.graph_of(model), tensors)
         return self.look(*runs)
 

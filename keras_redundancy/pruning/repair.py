@@ -4,17 +4,18 @@ import dataclasses
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.calibration.data import batches
-from keras_redundancy.calibration.observer import Run
+from keras_redundancy.calibration.observer import (
+    RunByBatch,
+    normalizes_by_batch,
+    unchanged,
+)
 from keras_redundancy.calibration.pairs import paired_calls
 from keras_redundancy.channels.labels import Shifted
 from keras_redundancy.pruning.reconstruct import reconstruct
 from keras_redundancy.pruning.refit import homes_of_shifts
-
-KIND = keras.layers.BatchNormalization
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,7 +24,8 @@ class Repair:
 
     Attributes:
         data, batch_size: what to mend it with, as for `reestimate`.
-        rounds: how often kernels are fitted to what the original ones return.
+        rounds: how often all kernels are fitted to what the original ones
+            return.
     """
 
     data: object
@@ -109,15 +111,16 @@ def reestimate(old, new, kept_channels, data, batch_size: int) -> None:
 def _statistics(observer, data, batch_size):
     """Means and variances (2, channels) of each call, for both models."""
     sums, count = None, 0
-    for batch in batches(observer.old, data, batch_size):
-        size = len(batch[0])
-        found = observer.predict_on_batch(batch)
-        weighted = [
-            [size * np.stack([m, m**2, v]).astype(float) for m, v in calls]
-            for calls in found
-        ]
-        sums = weighted if sums is None else _added(sums, weighted)
-        count += size
+    with unchanged(observer):
+        for batch in batches(observer.old, data, batch_size):
+            size = len(batch[0])
+            found = observer.predict_on_batch(batch)
+            weighted = [
+                [size * np.stack([m, m**2, v]).astype(float) for m, v in calls]
+                for calls in found
+            ]
+            sums = weighted if sums is None else _added(sums, weighted)
+            count += size
     return [
         [_mean_and_variance(total / count) for total in totals]
         for totals in sums
@@ -140,10 +143,6 @@ def _numbers(variable):
     return np.asarray(variable, np.float64)
 
 
-def normalizes_by_batch(operation) -> bool:
-    return type(operation) is KIND and not operation.renorm
-
-
 class NormalizedByBatch(keras.Model):
     """Two models that return the moments that each batch normalises by."""
 
@@ -154,35 +153,7 @@ class NormalizedByBatch(keras.Model):
     def call(self, inputs):
         found = []
         for model in (self.old, self.new):
-            run = NormalizingRun()
+            run = RunByBatch()
             run.through(internals.graph_of(model), inputs)
             found.append(run.moments)
         return found
-
-
-class NormalizingRun(Run):
-    """A run that notes (mean, variance) of what is normalised, in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.moments = []
-
-    def call(self, operation, args, kwargs):
-        if not normalizes_by_batch(operation):
-            return super().call(operation, args, kwargs)
-        x = args[0]
-        dtype = keras.backend.result_type(x.dtype, "float32")
-        axis = operation.axis % len(x.shape)
-        others = [i for i in range(len(x.shape)) if i != axis]
-        mean, variance = ops.moments(ops.cast(x, dtype), axes=others)
-        self.moments.append((mean, variance))
-        y = ops.batch_normalization(
-            ops.cast(x, dtype),
-            mean,
-            variance,
-            axis,
-            offset=operation.beta if operation.center else None,
-            scale=operation.gamma if operation.scale else None,
-            epsilon=operation.epsilon,
-        )
-        return ops.cast(y, operation.compute_dtype)

@@ -149,7 +149,12 @@ class ByRank:
         self.units = units
 
     def count_at(self, tau: float) -> int:
+        """How many tell so much of the others."""
         return self.units.ranking.count_at(tau)
+
+    def count_for(self, price: float) -> int:
+        """How many take away at least so much error each."""
+        return self.units.ranking.count_for(price)
 
     def choose(self, width: int, tau: float | None = None) -> Selection:
         return _nearest(self.units, self.units.ranking.order[:width])

@@ -1,0 +1,385 @@
+"""How much accuracy does a cut cost? Every method at the same FLOPs.
+
+    python examples/accuracy.py mlp --data FOLDER
+    python examples/accuracy.py vgg --data FOLDER --seeds 3 --epochs 10 --tune 1
+    python examples/accuracy.py resnet --data FOLDER --out runs
+
+Trains a network for each seed (an MLP 784-300-100-10 on Fashion-MNIST, a
+VGG-style network with BatchNormalization or a ResNet-20 on CIFAR-10), cuts it
+to 70, 50 and 30 % of its multiply-adds by each method, and prints the accuracy
+right after, as the mean and standard deviation over seeds. With --tune, the
+methods of `TUNED` are fine-tuned for so many epochs (the last one counts), and
+their shapes are trained from scratch for as long as the network was, and the
+fine-tuning took, together.
+
+Calibration takes images of the training set, without labels. The last 5,000
+images of the training set are held out: with --held-out, the accuracy is that
+on them, which is what settings were chosen by; without it, that on the test
+set. Networks and accuracies are kept in --out, and what is there is not made
+again.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import example_data
+import keras
+import numpy as np
+from keras import layers
+
+import keras_redundancy as kr
+from keras_redundancy.tables import render_table
+
+HELD_OUT = 5000
+CUTS = (0.3, 0.5, 0.7)
+BATCH = 128
+
+# What `kr.plan` is given besides the data and the target.
+METHODS = {
+    "random, drop": {"select": "random", "absorb": "drop"},
+    "L1, drop (Li et al.)": {"select": "l1", "absorb": "drop"},
+    "FPGM, drop": {"select": "fpgm", "absorb": "drop"},
+    "clusters, drop (Ayinde A)": {
+        "select": "clusters",
+        "keep": "random",
+        "absorb": "drop",
+    },
+    "random of clusters' number, drop (Ayinde B)": {
+        "select": "method-b",
+        "absorb": "drop",
+    },
+    "clusters, merge": {"select": "clusters", "absorb": "merge"},
+    "folded clusters, merge": {
+        "select": "clusters",
+        "criterion": "folded",
+        "absorb": "merge",
+    },
+    "activation clusters, affine (NoiseOut)": {
+        "select": "clusters",
+        "criterion": "activations",
+        "absorb": "affine",
+    },
+    "L1, least squares": {"select": "l1", "absorb": "least_squares"},
+    "clusters, least squares": {
+        "select": "clusters",
+        "absorb": "least_squares",
+    },
+    "pivoted, least squares": {
+        "select": "pivoted",
+        "absorb": "least_squares",
+    },
+    "greedy, least squares": {"select": "greedy", "absorb": "least_squares"},
+    "greedy, least squares, 2 rounds": {
+        "select": "greedy",
+        "absorb": "least_squares",
+        "rounds": 2,
+    },
+}
+TUNED = (
+    "L1, drop (Li et al.)",
+    "L1, least squares",
+    "pivoted, least squares",
+    "greedy, least squares",
+    "greedy, least squares, 2 rounds",
+)
+
+
+# --- networks ---------------------------------------------------------------
+
+
+def mlp():
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Flatten(),
+            layers.Dense(300, activation="relu"),
+            layers.Dense(100, activation="relu"),
+            layers.Dense(10),
+        ]
+    )
+
+
+def _convolution(x, width, strides=1, size=3):
+    x = layers.Conv2D(
+        width, size, strides=strides, padding="same", use_bias=False
+    )(x)
+    return layers.BatchNormalization()(x)
+
+
+def vgg():
+    """Ten convolutions of 32 to 256 filters."""
+    x = inputs = keras.Input((32, 32, 3))
+    for count, width in ((2, 32), (2, 64), (3, 128), (3, 256)):
+        for _ in range(count):
+            x = layers.ReLU()(_convolution(x, width))
+        x = layers.MaxPooling2D()(x)
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10)(x))
+
+
+def resnet():
+    """ResNet-20 of He et al. (2016), with projections."""
+    inputs = keras.Input((32, 32, 3))
+    x = layers.ReLU()(_convolution(inputs, 16))
+    for width in (16, 32, 64):
+        for block in range(3):
+            strides = 2 if width > 16 and block == 0 else 1
+            y = layers.ReLU()(_convolution(x, width, strides))
+            y = _convolution(y, width)
+            if strides > 1:
+                x = _convolution(x, width, strides, size=1)
+            x = layers.ReLU()(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, layers.Dense(10)(x))
+
+
+NETWORKS = {
+    "mlp": (mlp, "fashion_mnist", 15, False),
+    "vgg": (vgg, "cifar10", 30, True),
+    "resnet": (resnet, "cifar10", 60, True),
+}
+
+
+# --- data and training ------------------------------------------------------
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled batches; images are shifted and mirrored if `augment`."""
+
+    def __init__(self, images, labels, augment, seed):
+        super().__init__()
+        self.images, self.labels, self.augment = images, labels, augment
+        self.rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def on_epoch_end(self):
+        self.order = self.rng.permutation(len(self.images))
+
+    def __len__(self):
+        return len(self.images) // BATCH
+
+    def __getitem__(self, number):
+        chosen = self.order[number * BATCH : (number + 1) * BATCH]
+        images = self.images[chosen]
+        if self.augment:
+            images = self._shifted(images)
+            mirrored = self.rng.random(len(images)) < 0.5
+            images[mirrored] = images[mirrored, :, ::-1]
+        return images, self.labels[chosen]
+
+    def _shifted(self, images):
+        count, size = images.shape[:2]
+        padded = np.pad(images, [(0, 0), (4, 4), (4, 4), (0, 0)])
+        windows = np.lib.stride_tricks.sliding_window_view(
+            padded, (size, size), axis=(1, 2)
+        )
+        row, column = self.rng.integers(0, 9, (2, count))
+        shifted = windows[np.arange(count), row, column]
+        return np.moveaxis(shifted, 1, -1).copy()
+
+
+def standardized(splits):
+    """Images with mean 0 and variance 1 per color, by the training images."""
+    (images, _), _ = splits
+    mean, deviation = images.mean((0, 1, 2)), images.std((0, 1, 2))
+    return [((x - mean) / deviation, y) for x, y in splits]
+
+
+def train(model, data, epochs, rate, augment, seed):
+    """SGD with momentum and a rate that falls to zero along a cosine."""
+    batches = Batches(*data, augment, seed)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate, epochs * len(batches)
+    )
+    model.compile(
+        keras.optimizers.SGD(
+            schedule, momentum=0.9, nesterov=True, weight_decay=5e-4
+        ),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    start = time.perf_counter()
+    model.fit(batches, epochs=epochs, verbose=0)
+    took = time.perf_counter() - start
+    print(f"  {epochs} epochs in {took:.0f} s", flush=True)
+    return model
+
+
+def accuracy(model, data):
+    """In percent."""
+    logits = model.predict(data[0], batch_size=500, verbose=0)
+    return 100 * float((logits.argmax(axis=-1) == data[1]).mean())
+
+
+# --- the experiment ---------------------------------------------------------
+
+
+class Run:
+    """The network of one seed, and what is known of it, kept in a folder."""
+
+    def __init__(self, args, seed, train_data, judge):
+        self.args, self.seed = args, seed
+        self.train_data, self.judge = train_data, judge
+        self.build, _, epochs, self.augment = NETWORKS[args.network]
+        self.epochs = args.epochs or epochs
+        self.rate = 0.05 if args.network == "mlp" else 0.1
+        name = f"{args.network}-{self.epochs}-seed{seed}"
+        kind = "held-out" if args.held_out else "test"
+        self.path = args.out / f"{name}.keras"
+        self.results_path = args.out / f"{name}-{kind}.json"
+        self.results = {}
+        if self.results_path.exists():
+            self.results = json.loads(self.results_path.read_text())
+        self.model = self._model()
+
+    def _model(self):
+        if self.path.exists():
+            return keras.models.load_model(self.path, compile=False)
+        print(f"training {self.path.stem}", flush=True)
+        keras.utils.set_random_seed(self.seed)
+        model = self._trained(self.build(), self.epochs, self.rate)
+        model.save(self.path)
+        return model
+
+    def _trained(self, model, epochs, rate):
+        data = self.train_data
+        return train(model, data, epochs, rate, self.augment, self.seed)
+
+    def result(self, *key, find):
+        """What `find()` returns, or what it returned before."""
+        key = " / ".join(map(str, key))
+        if key not in self.results:
+            self.results[key] = find()
+            text = json.dumps(self.results, indent=1)
+            self.results_path.write_text(text)
+        return self.results[key]
+
+    def base(self):
+        return self.result(
+            "base", find=lambda: accuracy(self.model, self.judge)
+        )
+
+    def plan(self, method, cut, repair):
+        options = {
+            "target": {"flops": 1 - cut},
+            "data": self.train_data[0][: self.args.samples],
+            "repair": repair,
+            "seed": self.seed,
+            **METHODS[method],
+        }
+        if options["select"] == "method-b":
+            clusters = kr.plan(self.model, **{**options, "select": "clusters"})
+            del options["target"]
+            options |= {"select": "random", "ratio": _ratios(clusters)}
+        return kr.plan(self.model, **options)
+
+    def pruned(self, method, cut, repair):
+        """[accuracy, share of multiply-adds cut, share of parameters cut]."""
+
+        def find():
+            plan = self.plan(method, cut, repair)
+            costs = plan.flops, plan.parameters
+            cuts = [1 - after / before for before, after in costs]
+            return [accuracy(plan.apply(), self.judge), *cuts]
+
+        return self.result(method, cut, repair, find=find)
+
+    def tuned(self, method, cut):
+        """[accuracy after fine-tuning, accuracy from scratch]."""
+
+        def find():
+            small = self.plan(method, cut, True).apply()
+            keras.utils.set_random_seed(self.seed)
+            scratch = keras.models.clone_model(small)
+            self._trained(small, self.args.tune, self.rate / 10)
+            epochs = self.epochs + self.args.tune
+            self._trained(scratch, epochs, self.rate)
+            return [accuracy(m, self.judge) for m in (small, scratch)]
+
+        return self.result(method, cut, "tuned", self.args.tune, find=find)
+
+
+def _ratios(plan):
+    """The share of units that go, by layer."""
+    return {
+        layer.name: len(decision.selection.removed) / decision.space.size
+        for decision in plan.decisions
+        if decision.reason is None
+        for layer in decision.space.producers
+    }
+
+
+def spread(values):
+    values = np.array(values)
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
+
+
+def show_pruned(runs, methods):
+    header = ["method"]
+    for cut in CUTS:
+        header += [f"{cut:.0%} cut", "repaired"]
+    rows = []
+    for method in methods:
+        row = [method]
+        for cut in CUTS:
+            for repair in (False, True):
+                if not repair and METHODS[method].get("rounds"):
+                    row.append("")
+                    continue
+                found = [run.pruned(method, cut, repair)[0] for run in runs]
+                row.append(spread(found))
+        rows.append(row)
+        print(*row, sep=" | ", flush=True)
+    print(render_table("Accuracy without fine-tuning, %", header, rows))
+
+
+def show_tuned(runs, methods):
+    header = ["method"]
+    for cut in CUTS:
+        header += [f"{cut:.0%} cut, fine-tuned", "from scratch"]
+    rows = []
+    for method in methods:
+        row = [method]
+        for cut in CUTS:
+            found = np.array([run.tuned(method, cut) for run in runs])
+            row += [spread(values) for values in found.T]
+        rows.append(row)
+        print(*row, sep=" | ", flush=True)
+    print(render_table("Accuracy after fine-tuning, %", header, rows))
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("--data", help="folder with NAME.npz files")
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--tune", type=int, default=0)
+    parser.add_argument("--samples", type=int, default=4096)
+    parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--held-out", action="store_true")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    data = NETWORKS[args.network][1]
+    (images, labels), test = standardized(example_data.load(data, args.data))
+    train_data = images[:-HELD_OUT], labels[:-HELD_OUT]
+    held_out = images[-HELD_OUT:], labels[-HELD_OUT:]
+    judge = held_out if args.held_out else test
+    runs = [Run(args, seed, train_data, judge) for seed in range(args.seeds)]
+    print("accuracy before:", spread([run.base() for run in runs]), flush=True)
+    show_pruned(runs, args.methods or METHODS)
+    if args.tune:
+        show_tuned(runs, args.methods or TUNED)
+
+
+if __name__ == "__main__":
+    main()

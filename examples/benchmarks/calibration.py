@@ -1,0 +1,163 @@
+"""What does it cost to look at activations, beside a plain forward pass?
+
+    python examples/benchmarks/calibration.py
+    python examples/benchmarks/calibration.py ResNet50 --samples 256
+
+For each network, `calibrate` (the means and covariances of all that consumers
+of prunable channels read) and `Model.predict` run in turn over the same
+images, `--repeats` times, in a process of its own; times are the shortest of
+them, and both include what compiling takes. `memory` is what calibrating takes
+at its peak beyond what was there after a first pass over `--samples` images,
+for these and for four times as many; it is measured on Linux.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from keras import layers
+
+import keras_redundancy as kr
+from keras_redundancy.calibration import calibrate
+from keras_redundancy.tables import render_table
+
+BATCH = 128
+SAMPLES = {"mlp": 20000, "vgg": 2048}
+HEADER = (
+    *("network", "images", "predict, s", "calibrate, s", "ratio"),
+    *("memory, MB", "for 4 x the images, MB"),
+)
+
+
+def mlp():
+    """784-300-100-10."""
+    return keras.Sequential(
+        [
+            keras.Input((784,)),
+            layers.Dense(300, activation="relu"),
+            layers.Dense(100, activation="relu"),
+            layers.Dense(10),
+        ]
+    )
+
+
+def vgg():
+    """Ten convolutions of 32 to 256 filters, on 32x32 images."""
+    model = keras.Sequential([keras.Input((32, 32, 3))])
+    for count, width in ((2, 32), (2, 64), (3, 128), (3, 256)):
+        for _ in range(count):
+            model.add(layers.Conv2D(width, 3, padding="same", use_bias=False))
+            model.add(layers.BatchNormalization())
+            model.add(layers.ReLU())
+        model.add(layers.MaxPooling2D())
+    model.add(layers.GlobalAveragePooling2D())
+    model.add(layers.Dense(10))
+    return model
+
+
+def network(name):
+    if name in ("mlp", "vgg"):
+        return globals()[name]()
+    return getattr(keras.applications, name)(weights=None)
+
+
+def seconds(function, *args, **kwargs):
+    gc.collect()
+    start = time.perf_counter()
+    function(*args, **kwargs)
+    return time.perf_counter() - start
+
+
+def calibrate_on(model, images):
+    graph = kr.trace(model)
+    calibrate(graph, graph.prunable, images, BATCH)
+
+
+def predict(model, images):
+    """By a new model each time, so that it is compiled as often."""
+    again = keras.Model(model.inputs, model.outputs)
+    for start in range(0, len(images), BATCH):
+        again.predict_on_batch(images[start : start + BATCH])
+
+
+def peak_beyond(function, *args):
+    """Bytes that a call takes at its peak beyond what is there; or None."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        before = status("VmRSS")
+        function(*args)
+        return status("VmHWM") - before
+    except (AttributeError, OSError):
+        return None
+
+
+def status(key):
+    with open("/proc/self/status") as file:
+        line = next(line for line in file if line.startswith(key))
+    return 1024 * int(line.split()[1])
+
+
+def measure(name, samples, repeats):
+    model = network(name)
+    shape = (samples, *model.input_shape[1:])
+    images = np.random.default_rng(0).normal(size=shape).astype("float32")
+    times = np.array(
+        [
+            (
+                seconds(predict, model, images),
+                seconds(calibrate_on, model, images),
+            )
+            for _ in range(repeats)
+        ]
+    ).min(axis=0)
+    peaks = [peak_beyond(calibrate_on, model, images)]
+    images = np.concatenate([images] * 4)
+    peaks.append(peak_beyond(calibrate_on, model, images))
+    peaks = [None if peak is None else peak / 1e6 for peak in peaks]
+    return name, samples, *times, times[1] / times[0], *peaks
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    names = ["mlp", "vgg", "ResNet50", "MobileNetV2", "DenseNet121"]
+    parser.add_argument("names", nargs="*", metavar="NAME", default=names)
+    parser.add_argument("--samples", type=int)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--measure", action="store_true", help=argparse.SUPPRESS
+    )
+    args = parser.parse_args()
+    if args.measure:
+        row = measure(args.names[0], args.samples, args.repeats)
+        print(json.dumps(row, default=float))
+        return
+    rows = []
+    for name in args.names:
+        command = [sys.executable, __file__, name, "--measure"]
+        samples = args.samples or SAMPLES.get(name, 256)
+        command += ["--samples", samples, "--repeats", args.repeats]
+        done = subprocess.run(
+            list(map(str, command)), stdout=subprocess.PIPE, check=True
+        )
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"{name}: {rows[-1][4]:.2f} x predict", flush=True)
+    title = f"Shortest of {args.repeats}, {keras.backend.backend()}"
+    print(render_table(title, HEADER, rows))
+
+
+if __name__ == "__main__":
+    main()
