@@ -17,6 +17,8 @@ RIDGES = 10.0 ** np.arange(-6, 1.5, 0.5)
 # A number whose variance is this small beside the largest is constant, and
 # one of which so little is left unexplained is explained.
 CONSTANT = 1e-12
+# How much more than one each parameter counts, so that noise is not fitted.
+INFLATION = 1.4
 # The share of samples that has to be more than the parameters take.
 LEAST_SHARE = 0.1
 EXPLAINED = 1e-9
@@ -81,6 +83,7 @@ def ridge_regression(
     outputs: NDArray,
     start: NDArray,
     samples: float,
+    rounding: float = ROUNDING,
 ) -> NDArray:
     """Least squares of some numbers on others, shrunk towards `start`.
 
@@ -92,12 +95,14 @@ def ridge_regression(
         inputs, outputs: indices, shapes (k,) and (r,).
         start: shape (k, r).
         samples: how many samples the covariance is from.
+        rounding: the share of a number's variance that may be rounding.
 
     Returns:
         Shape (k, r): outputs ~ inputs @ result, up to a shift.
 
     Source: Golub, Heath and Wahba, Generalized Cross-Validation as a Method
-    for Choosing a Good Ridge Parameter (1979).
+    for Choosing a Good Ridge Parameter (1979); Kim and Gu, Smoothing Spline
+    Gaussian Regression (2004), for counting parameters 1.4 times.
     """
     variance = np.diag(covariance)
     alive = np.flatnonzero(varies(variance[inputs]))
@@ -114,7 +119,7 @@ def ridge_regression(
     rest = between - told
     left = variance[outputs] + np.einsum("kr,kr->r", prior, told - 2 * between)
     # Less than this is rounding, and would be fitted as if it were data.
-    is_told = left <= ROUNDING * variance[outputs]
+    is_told = left <= rounding * variance[outputs]
     rest[:, is_told] = 0
     left[is_told] = 0
     values, vectors = linalg.eigh(known * scale * scale[:, None])
@@ -133,7 +138,7 @@ def _best_ridge(values, shared, left, samples):
     error = (left - told.sum(axis=1)).clip(0)
     freedom = 1 + (values / (values + ridge)).sum(axis=1)
     # As many parameters as samples leave no error, and say nothing of it.
-    share = (1 - freedom / samples).clip(LEAST_SHARE)
+    share = (1 - INFLATION * freedom / samples).clip(LEAST_SHARE)
     error = np.where(share > LEAST_SHARE, error, left)
     return RIDGES[(error / share**2).argmin()]
 

@@ -74,6 +74,11 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path):
             ["MobileNet", "--repeats", 1, "--ways", "nothing"],
             "ours / clone",
         ),
+        (
+            "calibration",
+            ["mlp", "--samples", 256, "--repeats", 1],
+            "predict, s",
+        ),
         ("clustering", ["--quick"], "Time over that of the bare products"),
         ("wide_layers", ["--quick"], "clusters"),
     ],
@@ -83,3 +88,29 @@ def test_benchmarks(tmp_path, script, arguments, expected):
     done = run(tmp_path, path, *arguments)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout
+
+
+def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 10, 5300, "uint8")
+    images = rng.integers(0, 64, (5300, 28, 28), "uint8")
+    images[np.arange(5300), labels] += 128  # a bright row tells the class
+    np.savez(
+        tmp_path / "fashion_mnist.npz",
+        x_train=images,
+        y_train=labels,
+        x_test=images[:200],
+        y_test=labels[:200],
+    )
+    command = [ROOT / "examples/accuracy.py", "mlp", "--data", tmp_path]
+    command += ["--seeds", 1, "--epochs", 2, "--tune", 1, "--samples", 200]
+    command += ["--methods", "L1, drop (Li et al.)", "greedy, least squares"]
+    done = run(tmp_path, *command)
+    assert done.returncode == 0, done.stderr
+    assert "Accuracy without fine-tuning, %" in done.stdout
+    assert "Accuracy after fine-tuning, %" in done.stdout
+    kept = (tmp_path / "runs/mlp-2-seed0-test.json").read_text()
+    again = run(tmp_path, *command)
+    assert "training" not in again.stdout
+    assert (tmp_path / "runs/mlp-2-seed0-test.json").read_text() == kept
+    assert again.stdout.splitlines()[0] in done.stdout

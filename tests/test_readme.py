@@ -37,6 +37,7 @@ def test_block(block, tmp_path, monkeypatch):
     model = models.randomized(staged())
     models.plant(model)
     names = {"keras": keras, "kr": kr, "model": model}
+    names["images"] = models.random_inputs(model, batch=100)
     exec(block, names)
     if "small" in names:
         assert (tmp_path / "small.keras").exists()

@@ -96,6 +96,25 @@ def test_exact_copies_go_without_a_loss(name, absorb, rounds):
         np.testing.assert_array_equal(value, models.numpy(variable))
 
 
+@pytest.mark.parametrize("rounds", [0, 1])
+@pytest.mark.parametrize(
+    ("policy", "tolerance"),
+    [("mixed_bfloat16", 0.03), ("mixed_float16", 3e-3), ("bfloat16", 0.05)],
+)
+def test_copies_go_at_low_precision(policy, tolerance, rounds):
+    keras.config.set_dtype_policy(policy)
+    try:
+        model = models.randomized(models.vgg())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    models.plant(model)
+    data = models.random_inputs(model, batch=200)
+    small = kr.prune(model, ratio=0.3, data=data, rounds=rounds)
+    (a,), (b,) = models.outputs(model, data), models.outputs(small, data)
+    a, b = a.astype(float), b.astype(float)
+    assert np.abs(a - b).mean() < tolerance * np.abs(a).mean()
+
+
 def test_nothing_goes_and_nothing_changes():
     model = models.randomized(models.vgg())
     data = models.random_inputs(model, batch=100)

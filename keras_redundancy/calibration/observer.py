@@ -75,7 +75,7 @@ def collect(observer, data, batch_size: int) -> list[Moments]:
             batches(observer.model, data, batch_size)
         ):
             size = len(batch[0])
-            found = observer.predict_on_batch([*batch, _start(number, size)])
+            found = observer.predict_on_batch([*batch, start_of(number, size)])
             moments = moments or [Moments.of_no_rows(len(x[1])) for x in found]
             for own, (count, mean, scatter) in zip(moments, found, strict=True):
                 own.add(int(count), size, mean, scatter)
@@ -93,7 +93,7 @@ def unchanged(model):
             variable.assign(value)
 
 
-def _start(number, size):
+def start_of(number, size):
     """Where in [0, 1) the positions begin, as an integer that is not cast."""
     start = int(2**15 * (number * GOLDEN % 1))
     return np.full(size, start, "int32")
@@ -103,7 +103,7 @@ class Observer(keras.Model):
     """A model's graph that returns moments in place of the model's outputs."""
 
     def __init__(self, model, windows):
-        super().__init__(dtype=model.dtype_policy)
+        super().__init__(dtype=full_precision(model))
         self.model = model  # Its weights are known to the compiled step.
         self.look = lambda run: [_moments(run, each) for each in windows]
         self.keys = frozenset(w.key for each in windows for w in each)
@@ -113,6 +113,15 @@ class Observer(keras.Model):
         run = Run(self.keys, start_in(start))
         run.through(internals.graph_of(self.model), tensors)
         return self.look(run)
+
+
+def full_precision(model) -> str:
+    """The dtype in which to look at what a model computes.
+
+    In that of its variables, these are read as they are.
+    """
+    is_double = model.dtype_policy.variable_dtype == "float64"
+    return "float64" if is_double else "float32"
 
 
 def start_in(numbers):
@@ -153,48 +162,6 @@ class Run:
     def _keep(self, key, value):
         if key in self.keys:
             self.seen[key] = value
-
-
-class RunByBatch(Run):
-    """A run in which each BatchNormalization normalises by the batch.
-
-    Attributes:
-        moments: (mean, variance) of what is normalised, in order; where it
-            is masked, the moving ones, by which it is normalised then.
-    """
-
-    def __init__(self, keys=frozenset(), start=0.0):
-        super().__init__(keys, start)
-        self.moments = []
-
-    def call(self, operation, args, kwargs):
-        if not normalizes_by_batch(operation):
-            return super().call(operation, args, kwargs)
-        x = args[0]
-        if internals.mask_of(x) is not None:
-            moving = operation.moving_mean, operation.moving_variance
-            self.moments.append(tuple(map(ops.convert_to_tensor, moving)))
-            return super().call(operation, args, kwargs)
-        dtype = keras.backend.result_type(x.dtype, "float32")
-        axis = operation.axis % len(x.shape)
-        others = [i for i in range(len(x.shape)) if i != axis]
-        mean, variance = ops.moments(ops.cast(x, dtype), axes=others)
-        self.moments.append((mean, variance))
-        y = ops.batch_normalization(
-            ops.cast(x, dtype),
-            mean,
-            variance,
-            axis,
-            offset=operation.beta if operation.center else None,
-            scale=operation.gamma if operation.scale else None,
-            epsilon=operation.epsilon,
-        )
-        return ops.cast(y, operation.compute_dtype)
-
-
-def normalizes_by_batch(operation) -> bool:
-    kind = keras.layers.BatchNormalization
-    return type(operation) is kind and not operation.renorm
 
 
 def _moments(run, windows):

@@ -1,6 +1,15 @@
 """A model and the smaller one that was made from it, call by call."""
 
+import keras
+import numpy as np
+from keras import ops
+
 from keras_redundancy import _keras_internals as internals
+from keras_redundancy.calibration.observer import (
+    Run,
+    full_precision,
+    start_in,
+)
 
 
 def paired_calls(old, new, paths=((), ())):
@@ -33,3 +42,160 @@ def _are_unnamed(calls):
     """Operations that are made anew get names of their own."""
     kinds = {type(call.operation) for call in calls}
     return len(kinds) == 1 and not hasattr(calls[0].operation, "weights")
+
+
+def normalizes(operation) -> bool:
+    """Whether it is a BatchNormalization whose statistics can be repaired."""
+    kind = keras.layers.BatchNormalization
+    return type(operation) is kind and not operation.renorm
+
+
+class SideBySide(keras.Model):
+    """A model and the smaller one, run on the same batch.
+
+    Each BatchNormalization of the smaller model normalises as it will once it
+    is repaired: what changed from the old to the new statistics of the batch,
+    the mean by a difference and the variance by a ratio, is what changes in
+    the moving ones.
+
+    Attributes:
+        model, new: the models.
+        norms: (BatchNormalization of the old model, its copy, channels that
+            the copy has) for each call of one, in order.
+    """
+
+    def __init__(self, old, new, kept_channels, keys=(frozenset(),) * 2):
+        """Args:
+        old, new: the models.
+        kept_channels: {id(moving mean of old): channels that stay}; all do
+            where there is none.
+        keys: for each model those of the tensors that are kept for `look`.
+        """
+        super().__init__(dtype=full_precision(old))
+        self.model, self.new = old, new
+        self._keys = keys
+        self._norms = tuple(
+            (call.operation, its_copy.operation, _kept(call, kept_channels))
+            for call, its_copy, _ in paired_calls(old, new)
+            if normalizes(call.operation)
+        )
+
+    @property
+    def norms(self):
+        return self._norms
+
+    def call(self, inputs):
+        *tensors, start = inputs
+        start = start_in(start)
+        before = StatisticsRun(self._keys[0], start)
+        before.through(internals.graph_of(self.model), tensors)
+        references = [
+            (layer, kept, *moments)
+            for (layer, _, kept), moments in zip(
+                self._norms, before.moments, strict=True
+            )
+        ]
+        after = RepairedRun(self._keys[1], start, references)
+        after.through(internals.graph_of(self.new), tensors)
+        return self.look(before, after)
+
+    def look(self, before, after):
+        """What to return of the two runs: here, all statistics."""
+        return before.moments, after.moments
+
+
+def _kept(call, kept_channels):
+    layer = call.operation
+    everyone = np.arange(layer.moving_mean.shape[0])
+    return kept_channels.get(id(layer.moving_mean), everyone)
+
+
+class StatisticsRun(Run):
+    """A run that notes the statistics of what is normalised.
+
+    Attributes:
+        moments: (mean, variance) over the batch, in the order of the calls;
+            the moving ones where it is masked.
+    """
+
+    def __init__(self, keys, start):
+        super().__init__(keys, start)
+        self.moments = []
+
+    def call(self, operation, args, kwargs):
+        if normalizes(operation):
+            self.moments.append(_statistics(operation, args[0]))
+        return super().call(operation, args, kwargs)
+
+
+class RepairedRun(StatisticsRun):
+    """A run by the statistics that a repair would give.
+
+    Attributes:
+        references: for each call the old layer, the channels that stay, and
+            the old mean and variance.
+    """
+
+    def __init__(self, keys, start, references):
+        super().__init__(keys, start)
+        self.references = iter(references)
+
+    def call(self, operation, args, kwargs):
+        if not normalizes(operation):
+            return super().call(operation, args, kwargs)
+        own = _statistics(operation, args[0])
+        self.moments.append(own)
+        layer, kept, *reference = next(self.references)
+        mean, variance = repaired(
+            *(ops.cast(x, own[0].dtype) for x in _moving(layer)),
+            *reference,
+            *own,
+            kept,
+        )
+        x = ops.cast(args[0], own[0].dtype)
+        y = ops.batch_normalization(
+            x,
+            mean,
+            variance,
+            operation.axis % len(x.shape),
+            offset=_cast(operation.beta if operation.center else None, x),
+            scale=_cast(operation.gamma if operation.scale else None, x),
+            epsilon=operation.epsilon,
+        )
+        return ops.cast(y, operation.compute_dtype)
+
+
+def repaired(moving_mean, moving_variance, mean, variance, *own_and_kept):
+    """Moving statistics of the channels that stay, after a change.
+
+    Args:
+        moving_mean, moving_variance: the old ones, shape (channels,).
+        mean, variance: of the data in the old model, shape (channels,).
+        *own_and_kept: of the data in the new model, shape (kept,), and which
+            channels these are.
+    """
+    own_mean, own_variance, kept = own_and_kept
+    moving_mean, moving_variance, mean, variance = (
+        ops.take(x, kept, axis=0)
+        for x in (moving_mean, moving_variance, mean, variance)
+    )
+    alive = variance > 0
+    ratio = ops.where(alive, own_variance / ops.where(alive, variance, 1), 1)
+    return moving_mean + own_mean - mean, moving_variance * ratio
+
+
+def _statistics(layer, x):
+    if internals.mask_of(x) is not None:
+        return tuple(map(ops.convert_to_tensor, _moving(layer)))
+    axis = layer.axis % len(x.shape)
+    others = [i for i in range(len(x.shape)) if i != axis]
+    dtype = keras.backend.result_type(x.dtype, "float32")
+    return ops.moments(ops.cast(x, dtype), axes=others)
+
+
+def _moving(layer):
+    return layer.moving_mean, layer.moving_variance
+
+
+def _cast(variable, like):
+    return None if variable is None else ops.cast(variable, like.dtype)

@@ -19,16 +19,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy import regression
 from keras_redundancy.calibration.observer import (
-    RunByBatch,
     collect,
     moments_of,
     sampled,
-    start_in,
 )
-from keras_redundancy.calibration.pairs import paired_calls
-from keras_redundancy.regression import ridge_regression
+from keras_redundancy.calibration.pairs import SideBySide, paired_calls
 
 CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 # Kernels with more weights per unit are left as they are: the covariance of
@@ -36,6 +33,8 @@ CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 MOST_WEIGHTS = 2400
 # Positions of a sample that are looked at.
 POSITIONS = 16
+# The share of a variance that rounding to these may be: ten squared steps.
+ROUNDING = {"bfloat16": 10 * 2.0**-14, "float16": 10 * 2.0**-20}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,7 +54,9 @@ class Pair:
     reads: tuple
 
 
-def reconstruct(old, new, kept_units, centered, data, batch_size) -> None:
+def reconstruct(
+    old, new, kept_units, kept_channels, centered, data, batch_size
+) -> None:
     """Fit the kernels of `new` to what those of `old` return, in place.
 
     Args:
@@ -63,13 +64,14 @@ def reconstruct(old, new, kept_units, centered, data, batch_size) -> None:
         new: the smaller one, which is changed.
         kept_units: {id(layer of old): units that the new layer has}; other
             layers are left as they are.
+        kept_channels: {id(moving mean of old): channels that stay}.
         centered: ids of layers of `old` whose outputs have their mean taken
             away by a BatchNormalization.
         data: what `Model.predict` takes.
         batch_size: for arrays.
     """
     for pair in _pairs(old, new, kept_units):
-        observer = PairObserver(old, new, pair)
+        observer = PairObserver(old, new, kept_channels, pair)
         (moments,) = collect(observer, data, batch_size)
         _fit(pair, moments, id(pair.old) in centered)
 
@@ -83,7 +85,10 @@ def _fit(pair, moments, is_centered):
         # Without a shift the mean has to be predicted like the rest.
         known = known + np.outer(moments.mean, moments.mean)
     inputs, wanted = np.split(np.arange(len(known)), [len(start)])
-    fitted = ridge_regression(known, inputs, wanted, start, moments.samples)
+    rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
+    fitted = regression.ridge_regression(
+        known, inputs, wanted, start, moments.samples, rounding
+    )
     layer.kernel.assign(fitted.reshape(kernel.shape))
     if layer.bias is not None:
         rest = moments.mean[wanted] - moments.mean[inputs] @ fitted
@@ -116,22 +121,16 @@ def _can_be_fit(layer, call):
     return None not in sizes and layer.padding in ("same", "valid")
 
 
-class PairObserver(keras.Model):
+class PairObserver(SideBySide):
     """Two models that return moments of what a pair reads and writes."""
 
-    def __init__(self, old, new, pair):
-        super().__init__(dtype=old.dtype_policy)
-        self.model, self.new = old, new
-        self.look = lambda *runs: [_moments(runs, pair)]
-        self.keys = tuple(map(frozenset, zip(*pair.reads, strict=True)))
+    def __init__(self, old, new, kept_channels, pair):
+        keys = tuple(map(frozenset, zip(*pair.reads, strict=True)))
+        super().__init__(old, new, kept_channels, keys)
+        self.pair = pair
 
-    def call(self, inputs):
-        *tensors, start = inputs
-        runs = []
-        for model, keys in zip((self.model, self.new), self.keys, strict=True):
-            runs.append(RunByBatch(keys, start_in(start)))
-            runs[-1].through(internals.graph_of(model), tensors)
-        return self.look(*runs)
+    def look(self, *runs):
+        return [_moments(runs, self.pair)]
 
 
 def _moments(runs, pair):
@@ -151,6 +150,7 @@ def _moments(runs, pair):
 
 def _outputs(layer, x):
     """What a layer returns before its activation, channels last."""
+    x = ops.cast(x, layer.kernel.dtype)
     if isinstance(layer, layers.Dense):
         y = ops.matmul(x, layer.kernel)
     else:

@@ -2,17 +2,15 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
-from keras_redundancy import _keras_internals as internals
 from keras_redundancy.calibration.data import batches
 from keras_redundancy.calibration.observer import (
-    RunByBatch,
-    normalizes_by_batch,
+    full_precision,
+    start_of,
     unchanged,
 )
-from keras_redundancy.calibration.pairs import paired_calls
+from keras_redundancy.calibration.pairs import SideBySide, repaired
 from keras_redundancy.channels.labels import Shifted
 from keras_redundancy.pruning.reconstruct import reconstruct
 from keras_redundancy.pruning.refit import homes_of_shifts
@@ -57,18 +55,19 @@ class Repair:
         data = self.data, self.batch_size
         reestimate(graph.model, small, kept_channels, *data)
         for _ in range(self.rounds):
-            reconstruct(graph.model, small, kept_units, centered, *data)
+            reconstruct(
+                graph.model, small, kept_units, kept_channels, centered, *data
+            )
             reestimate(graph.model, small, kept_channels, *data)
 
 
 def reestimate(old, new, kept_channels, data, batch_size: int) -> None:
     """Statistics of each BatchNormalization of `new`, in place.
 
-    Both models run side by side, in both each BatchNormalization normalises
-    by its batch, as in training, and all else works as for inference. What
-    changed from the old to the new statistics, the mean by a difference and
-    the variance by a ratio, is what changes in the moving ones: those of
-    channels that are what they were stay what they were.
+    Both models run side by side. What changed from the old to the new
+    statistics of what is normalised, the mean by a difference and the variance
+    by a ratio, is what changes in the moving ones: those of channels that are
+    what they were stay what they were.
 
     Args:
         old: the original model.
@@ -84,37 +83,40 @@ def reestimate(old, new, kept_channels, data, batch_size: int) -> None:
     Source: Jordan et al., REPAIR (2022); Wu and Johnson, Rethinking "Batch"
     in BatchNorm (2021), for the statistics over several batches.
     """
-    layers = [
-        (call.operation, its_copy.operation)
-        for call, its_copy, _ in paired_calls(old, new)
-        if normalizes_by_batch(call.operation)
-    ]
-    if not layers:
+    observer = SideBySide(old, new, kept_channels)
+    if not observer.norms:
         return
-    observer = NormalizedByBatch(old, new)
     before, after = _statistics(observer, data, batch_size)
     found = {}
-    for pair, *both in zip(layers, before, after, strict=True):
-        found.setdefault(pair, []).append(both)
-    for (layer, its_copy), calls in found.items():
-        kept = kept_channels.get(id(layer.moving_mean), slice(None))
-        mean, variance = np.mean([x for x, _ in calls], axis=0)[:, kept]
-        new_mean, new_variance = np.mean([x for _, x in calls], axis=0)
-        ratio = np.ones_like(variance)
-        np.divide(new_variance, variance, out=ratio, where=variance > 0)
-        moving = _numbers(layer.moving_mean)[kept]
-        its_copy.moving_mean.assign(moving + new_mean - mean)
-        moving = _numbers(layer.moving_variance)[kept]
-        its_copy.moving_variance.assign(moving * ratio)
+    for (layer, its_copy, kept), *both in zip(
+        observer.norms, before, after, strict=True
+    ):
+        found.setdefault(layer, (its_copy, kept, []))[2].append(both)
+    for layer, (its_copy, kept, calls) in found.items():
+        numbers = (
+            layer.moving_mean,
+            layer.moving_variance,
+            *np.mean([x for x, _ in calls], axis=0),
+            *np.mean([x for _, x in calls], axis=0),
+        )
+        dtype = full_precision(old)
+        mean, variance = repaired(
+            *(np.asarray(x).astype(dtype) for x in numbers), kept
+        )
+        its_copy.moving_mean.assign(mean)
+        its_copy.moving_variance.assign(variance)
 
 
 def _statistics(observer, data, batch_size):
     """Means and variances (2, channels) of each call, for both models."""
     sums, count = None, 0
     with unchanged(observer):
-        for batch in batches(observer.old, data, batch_size):
+        for number, batch in enumerate(
+            batches(observer.model, data, batch_size)
+        ):
             size = len(batch[0])
-            found = observer.predict_on_batch(batch)
+            start = start_of(number, size)
+            found = observer.predict_on_batch([*batch, start])
             weighted = [
                 [size * np.stack([m, m**2, v]).astype(float) for m, v in calls]
                 for calls in found
@@ -137,23 +139,3 @@ def _mean_and_variance(moments):
     """Over all batches: the variance within them, and between them."""
     mean, square, variance = moments
     return np.stack([mean, variance + (square - mean**2).clip(0)])
-
-
-def _numbers(variable):
-    return np.asarray(variable, np.float64)
-
-
-class NormalizedByBatch(keras.Model):
-    """Two models that return the moments that each batch normalises by."""
-
-    def __init__(self, old, new):
-        super().__init__(dtype=old.dtype_policy)
-        self.old, self.new = old, new
-
-    def call(self, inputs):
-        found = []
-        for model in (self.old, self.new):
-            run = RunByBatch()
-            run.through(internals.graph_of(model), inputs)
-            found.append(run.moments)
-        return found
