@@ -1,9 +1,12 @@
 import os
+import re
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import pytest
+
+SAMPLED = re.compile("rules|refit|examples|budgets")
 
 
 def pytest_addoption(parser):
@@ -16,15 +19,15 @@ def pytest_addoption(parser):
         "--sample",
         type=int,
         default=1,
-        help="run one of so many tests of rules: they are the same on every "
-        "backend, and JAX takes seconds for each model that it runs op by op",
+        help="run one of so many tests of some files: they test what is the "
+        "same on every backend, and JAX takes seconds for each model",
     )
 
 
 def pytest_collection_modifyitems(config, items):
-    of_rules = [x for x in items if "rules" in x.path.name]
-    sampled = of_rules[:: config.getoption("--sample")]
-    left_out = {id(x) for x in of_rules} - {id(x) for x in sampled}
+    many = [x for x in items if SAMPLED.search(x.path.name)]
+    sampled = many[:: config.getoption("--sample")]
+    left_out = {id(x) for x in many} - {id(x) for x in sampled}
     if left_out:
         config.hook.pytest_deselected(
             items=[x for x in items if id(x) in left_out]
