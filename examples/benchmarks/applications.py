@@ -18,7 +18,6 @@ of clone_model. It is measured on Linux.
 """
 
 import argparse
-import ctypes
 import gc
 import json
 import math
@@ -31,6 +30,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from peak_memory import peak_beyond
 
 import keras_redundancy as kr
 from keras_redundancy.channels import Role
@@ -88,29 +88,6 @@ def once(model, tau):
     return clone, trace, planned - trace, apply
 
 
-def peak_over(size, function, *args):
-    """What a call takes at its peak beyond what was there, over `size`.
-
-    None where that cannot be known.
-    """
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # the peak is counted from here
-        before = _status("VmRSS")
-        function(*args)
-        return (_status("VmHWM") - before) / size
-    except (AttributeError, OSError):
-        return None
-
-
-def _status(key):
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith(key))
-    return 1024 * int(line.split()[1])
-
-
 def applied(name):
     """The application, with all that is loaded on first use loaded."""
     small = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
@@ -123,10 +100,12 @@ def measure_memory(name, way):
     model = applied(name)
     weights = sum(x.nbytes for x in model.get_weights())
     if way == "clone":
-        return peak_over(weights, keras.models.clone_model, model)
+        peak = peak_beyond(keras.models.clone_model, model)
+        return None if peak is None else peak / weights
     if way == "copies":
         make_copies(model, np.random.default_rng(0))
-    return peak_over(weights, kr.prune, model, WAYS[way])
+    peak = peak_beyond(kr.prune, model, WAYS[way])
+    return None if peak is None else peak / weights
 
 
 def measure_time(name, ways, repeats):

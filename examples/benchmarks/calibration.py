@@ -12,7 +12,6 @@ for these and for four times as many; it is measured on Linux.
 """
 
 import argparse
-import ctypes
 import gc
 import json
 import os
@@ -25,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from keras import layers
+from peak_memory import peak_beyond
 
 import keras_redundancy as kr
 from keras_redundancy.calibration import calibrate
@@ -87,26 +87,6 @@ def predict(model, images):
     again = keras.Model(model.inputs, model.outputs)
     for start in range(0, len(images), BATCH):
         again.predict_on_batch(images[start : start + BATCH])
-
-
-def peak_beyond(function, *args):
-    """Bytes that a call takes at its peak beyond what is there; or None."""
-    gc.collect()
-    try:
-        ctypes.CDLL(None).malloc_trim(0)
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")
-        before = status("VmRSS")
-        function(*args)
-        return status("VmHWM") - before
-    except (AttributeError, OSError):
-        return None
-
-
-def status(key):
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith(key))
-    return 1024 * int(line.split()[1])
 
 
 def measure(name, samples, repeats):
