@@ -42,7 +42,7 @@ def slopes(
     Returns:
         Shape (k, r), at most one entry per column that is not 0.
 
-    Source: Babaeizadeh, Smaragdis and Campbell, NoiseOut (2016), eq. 3.
+    Source: Babaeizadeh, Smaragdis and Campbell, NoiseOut (2016).
     """
     variance = np.diag(covariance)
     result = np.zeros((len(kept), len(removed)))

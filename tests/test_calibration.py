@@ -1,5 +1,8 @@
 """What calibration data says of the units that consumers read."""
 
+import gc
+import weakref
+
 import keras
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from keras import layers
 
 import keras_redundancy as kr
 from keras_redundancy.calibration import Moments, calibrate, observer
+from keras_redundancy.calibration.data import batches
 from tests import models
 
 
@@ -267,6 +271,26 @@ def test_all_that_predict_takes(kind):
 def assert_same_moments(a, b):
     np.testing.assert_allclose(a.mean, b.mean, atol=1e-6)
     np.testing.assert_allclose(a.scatter, b.scatter, atol=1e-4)
+
+
+def test_batches_of_a_generator_are_not_held_on_to():
+    alive = weakref.WeakSet()
+
+    class Batch(np.ndarray):
+        __hash__ = object.__hash__
+
+    def endless():
+        for _ in range(50):
+            batch = np.zeros((4, 12), "float32").view(Batch)
+            alive.add(batch)
+            yield batch
+            del batch
+
+    most = 0
+    for _ in batches(models.mlp(), endless(), 4):
+        gc.collect()
+        most = max(most, len(alive))
+    assert 0 < most < 10
 
 
 def test_inputs_by_name_in_any_order():

@@ -327,13 +327,15 @@ def test_repair_gives_what_the_old_statistics_become():
         )
 
 
-def test_a_generator_is_enough():
+@pytest.mark.parametrize("how", [{}, {"select": "l1", "absorb": "drop"}])
+def test_a_generator_is_enough(how):
     """It can be used once; what repair needs of it is remembered."""
     model = models.randomized(deep())
     data = models.random_inputs(model, batch=200)
     parts = (part for part in np.split(data, 4))
-    plan = kr.plan(model, ratio=0.4, data=parts, rounds=1)
-    small = kr.prune(model, ratio=0.4, data=data, rounds=1, batch_size=50)
+    options = {"ratio": 0.4, "rounds": 1, **how}
+    plan = kr.plan(model, data=parts, **options)
+    small = kr.prune(model, data=data, batch_size=50, **options)
     for again in (plan.apply(), plan.apply()):
         models.assert_same_function(small, again)
 

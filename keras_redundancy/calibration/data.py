@@ -47,18 +47,25 @@ def reusable(data):
     """
     if not isinstance(data, Iterator):
         return data, data
-    remembered = _Remembered()
-    return _remembering(data, remembered), remembered
+    kept = _Remembered()
+    return _remembering(data, kept), kept
+
+
+def remembered(data):
+    """What to use of `data` several times: of an iterator its first batches."""
+    if not isinstance(data, Iterator):
+        return data
+    return _Remembered(itertools.islice(data, REMEMBERED))
 
 
 class _Remembered(list):
     """Batches."""
 
 
-def _remembering(data, remembered):
+def _remembering(data, kept):
     for batch in data:
-        if len(remembered) < REMEMBERED:
-            remembered.append(batch)
+        if len(kept) < REMEMBERED:
+            kept.append(batch)
         yield batch
 
 
@@ -68,9 +75,12 @@ def _batches_of(data, batch_size):
     try:
         if isinstance(data, Iterator | _Remembered):
             # Keras looks at the first batch before it is asked for one.
-            data, given = itertools.tee(data)
-            if next(given, None) is None:
+            data = iter(data)
+            first = list(itertools.islice(data, 1))
+            if not first:
                 return
+            data = itertools.chain(first, data)
+            del first
             data = (x if isinstance(x, tuple) else (x,) for x in data)
         found = internals.numpy_batches(data, batch_size)
     except (TypeError, ValueError) as error:

@@ -74,15 +74,11 @@ class SideBySide(keras.Model):
         super().__init__(dtype=full_precision(old))
         self.model, self.new = old, new
         self._keys = keys
-        self._norms = tuple(
+        self.norms = tuple(
             (call.operation, its_copy.operation, _kept(call, kept_channels))
             for call, its_copy, _ in paired_calls(old, new)
             if normalizes(call.operation)
         )
-
-    @property
-    def norms(self):
-        return self._norms
 
     def call(self, inputs):
         *tensors, start = inputs
@@ -92,7 +88,7 @@ class SideBySide(keras.Model):
         references = [
             (layer, kept, *moments)
             for (layer, _, kept), moments in zip(
-                self._norms, before.moments, strict=True
+                self.norms, before.moments, strict=True
             )
         ]
         after = RepairedRun(self._keys[1], start, references)

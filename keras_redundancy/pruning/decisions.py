@@ -22,9 +22,10 @@ class Decision:
 
     Attributes:
         space: the space.
-        tau: the threshold its units were clustered at; None where they were
-            not, and then `reason` says why.
-        clusters: how many clusters were found, n_f.
+        tau: the threshold that its units were chosen by; None where `reason`
+            says why nothing goes, or a ratio or a target how much does.
+        clusters: how many units `tau` asks for, such as the number of
+            clusters, n_f; None for a ratio or a target.
         selection: the units that stay, and what they stand for.
         reason: why nothing can be removed, in words, or None.
     """

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from numbers import Real
 
 from keras_redundancy.calibration import calibrate
-from keras_redundancy.calibration.data import reusable
+from keras_redundancy.calibration.data import remembered, reusable
 from keras_redundancy.channels import trace
 from keras_redundancy.clustering import check_tau
 from keras_redundancy.pruning.absorb import Drop, Merge
@@ -166,10 +166,11 @@ def plan(
     require_finite_carriers(cut)
     statistics, mend = None, None
     if data is not None:
-        again = data
         if options.from_data:
             data, again = reusable(data)
             statistics = calibrate(graph, cut, data, batch_size)
+        else:
+            again = remembered(data)
         if repair:
             mend = Repair(again, batch_size, rounds)
     chooser = Chooser(graph, statistics, options)

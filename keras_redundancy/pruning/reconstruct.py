@@ -8,7 +8,7 @@ its whole window, to give what the original one gave. Each takes a pass over
 the data: fitted all at once, to inputs that change by it, they get worse.
 
 Source: He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural
-Networks (2017), eq. 5, with the inputs of the pruned network.
+Networks (2017), with the inputs of the pruned network.
 """
 
 import dataclasses
