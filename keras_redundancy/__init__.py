@@ -9,6 +9,7 @@ small.save("small.keras")
 """
 
 from keras_redundancy._version import __version__ as __version__
+from keras_redundancy.calibration import calibrate as calibrate
 from keras_redundancy.channels import (
     Channels as Channels,
     hidden_widths as hidden_widths,

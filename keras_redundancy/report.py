@@ -10,14 +10,14 @@ from keras_redundancy.channels import Role, Space, SpaceAxis, trace
 from keras_redundancy.channels.spaces import kernel_names
 from keras_redundancy.clustering import LINKAGES, check_tau, cluster_filters
 from keras_redundancy.flops import multiply_adds
-from keras_redundancy.pruning.filters import (
-    finite_kernel_matrix,
-    joined_filters,
-)
-from keras_redundancy.pruning.options import (
+from keras_redundancy.options import (
     Level,
     check_option,
     levels_by_layer,
+)
+from keras_redundancy.pruning.filters import (
+    finite_kernel_matrix,
+    joined_filters,
 )
 from keras_redundancy.similarity import similarity_summary
 from keras_redundancy.tables import Rendered, render_table

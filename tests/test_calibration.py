@@ -9,14 +9,14 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.calibration import Moments, calibrate, observer
+from keras_redundancy.calibration import Moments, observer
 from keras_redundancy.calibration.data import batches
 from tests import models
 
 
 def statistics_of(model, data, batch_size=32):
-    graph = kr.trace(model)
-    return graph, calibrate(graph, graph.prunable, data, batch_size)
+    known = kr.calibrate(model, data, batch_size=batch_size)
+    return known.graph, known.statistics
 
 
 def views_by_layer(graph, statistics):

@@ -2,8 +2,12 @@
 
 from keras_redundancy.calibration.moments import Moments as Moments
 from keras_redundancy.calibration.observer import observe as observe
+from keras_redundancy.calibration.reuse import (
+    Calibration as Calibration,
+    calibrate as calibrate,
+)
 from keras_redundancy.calibration.views import (
     Statistics as Statistics,
     View as View,
-    calibrate as calibrate,
+    statistics_of as statistics_of,
 )

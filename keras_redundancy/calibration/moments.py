@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import blas
 
 
 @dataclasses.dataclass
@@ -37,9 +36,9 @@ class Moments:
         total = self.count + count
         step = np.asarray(mean, np.float64) - self.mean
         self.scatter += scatter
-        weight = self.count * count / total
-        # In place: a scatter matrix is its own transpose.
-        blas.dger(weight, step, step, a=self.scatter.T, overwrite_a=True)
+        # Not by BLAS, whose threads would go on waiting for more while the
+        # model runs on the next batch.
+        self.scatter += np.outer(step, step * (self.count * count / total))
         self.mean += step * (count / total)
         self.count = total
         self.samples += samples

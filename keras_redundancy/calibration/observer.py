@@ -99,12 +99,22 @@ def start_of(number, size):
     return np.full(size, start, "int32")
 
 
-class Observer(keras.Model):
+class Watch(keras.Model):
+    """Runs the graph of `model`, once over the data."""
+
+    def __init__(self, model):
+        super().__init__(dtype=full_precision(model))
+        self.model = model  # Its weights are known to the compiled step.
+        if keras.backend.backend() == "tensorflow":
+            # XLA takes longer to compile than it saves in one pass.
+            self.jit_compile = False
+
+
+class Observer(Watch):
     """A model's graph that returns moments in place of the model's outputs."""
 
     def __init__(self, model, windows):
-        super().__init__(dtype=full_precision(model))
-        self.model = model  # Its weights are known to the compiled step.
+        super().__init__(model)
         self.look = lambda run: [_moments(run, each) for each in windows]
         self.keys = frozenset(w.key for each in windows for w in each)
 

@@ -7,7 +7,7 @@ from keras import ops
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.calibration.observer import (
     Run,
-    full_precision,
+    Watch,
     start_in,
 )
 
@@ -50,7 +50,7 @@ def normalizes(operation) -> bool:
     return type(operation) is kind and not operation.renorm
 
 
-class SideBySide(keras.Model):
+class SideBySide(Watch):
     """A model and the smaller one, run on the same batch.
 
     Each BatchNormalization of the smaller model normalises as it will once it
@@ -71,8 +71,8 @@ class SideBySide(keras.Model):
             where there is none.
         keys: for each model those of the tensors that are kept for `look`.
         """
-        super().__init__(dtype=full_precision(old))
-        self.model, self.new = old, new
+        super().__init__(old)
+        self.new = new
         self._keys = keys
         self.norms = tuple(
             (call.operation, its_copy.operation, _kept(call, kept_channels))

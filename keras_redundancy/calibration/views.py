@@ -56,7 +56,7 @@ class Statistics:
         return found
 
 
-def calibrate(graph, spaces, data, batch_size: int) -> Statistics:
+def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
     """Run the model over `data` and look at what consumers of `spaces` read.
 
     Args:

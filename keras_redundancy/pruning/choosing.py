@@ -7,14 +7,16 @@ import numpy as np
 from keras_redundancy.calibration import Statistics
 from keras_redundancy.channels import ChannelGraph
 from keras_redundancy.clustering import LINKAGES
-from keras_redundancy.pruning.budgets import Costs, widths_for
-from keras_redundancy.pruning.criteria import CRITERIA, units_of
-from keras_redundancy.pruning.decisions import Decision
-from keras_redundancy.pruning.options import (
+from keras_redundancy.options import (
     check_count,
     check_option,
     check_seed,
 )
+from keras_redundancy.pruning.absorb import Drop, Merge
+from keras_redundancy.pruning.budgets import Costs, widths_for
+from keras_redundancy.pruning.criteria import CRITERIA, units_of
+from keras_redundancy.pruning.decisions import Decision
+from keras_redundancy.pruning.refit import Refit
 from keras_redundancy.pruning.selection import (
     DATA_RANKS,
     REPRESENTATIVES,
@@ -93,6 +95,12 @@ class Options:
             )
             if getattr(self, name) in known
         ]
+
+    def absorber(self, statistics: Statistics | None):
+        """What makes up for the units that go."""
+        if self.absorb in FITS:
+            return Refit(statistics, FITS[self.absorb])
+        return Drop() if self.absorb == "drop" else Merge()
 
     def width(self, wanted: int, size: int) -> int:
         wanted = max(wanted, self.min_units)

@@ -4,15 +4,10 @@ import inspect
 from collections.abc import Mapping
 from numbers import Real
 
-from keras_redundancy.calibration import calibrate
-from keras_redundancy.calibration.data import remembered, reusable
+from keras_redundancy.calibration import Calibration
 from keras_redundancy.channels import trace
 from keras_redundancy.clustering import check_tau
-from keras_redundancy.pruning.absorb import Drop, Merge
-from keras_redundancy.pruning.choosing import COSTS, FITS, Chooser, Options
-from keras_redundancy.pruning.decisions import Plan
-from keras_redundancy.pruning.filters import require_finite_carriers
-from keras_redundancy.pruning.options import (
+from keras_redundancy.options import (
     Layers,
     Level,
     check_count,
@@ -21,8 +16,10 @@ from keras_redundancy.pruning.options import (
     levels_by_layer,
     selected_layers,
 )
+from keras_redundancy.pruning.choosing import COSTS, Chooser, Options
+from keras_redundancy.pruning.decisions import Plan
+from keras_redundancy.pruning.filters import require_finite_carriers
 from keras_redundancy.pruning.rebuild import require_rebuildable
-from keras_redundancy.pruning.refit import Refit
 from keras_redundancy.pruning.repair import Repair
 from keras_redundancy.pruning.selection import RANKS
 
@@ -79,7 +76,8 @@ def plan(
             one price: units stay that save more error for what they cost.
         data: some hundred or thousand samples to calibrate on: what
             `Model.predict` takes; targets are ignored. What is taken from
-            them does not grow with their number.
+            them does not grow with their number. Or what `calibrate`
+            returned, to plan several times on one pass over them.
         batch_size: for arrays in `data`.
         criterion: what "clusters", "random", "l1" and "fpgm" compare:
             "filters"; "folded": filters and biases, times what a
@@ -156,7 +154,11 @@ def plan(
             "units and knows no similarity. Say with ratio= what share of "
             "them goes, or with target= what is to be left of the model."
         )
-    graph = trace(model, allow_inexact=allow_inexact)
+    if isinstance(data, Calibration):
+        data.check(model, allow_inexact)
+        graph = data.graph
+    else:
+        graph = trace(model, allow_inexact=allow_inexact)
     spaces = [space for space in graph.spaces if space.producers]
     if how == "target":
         level = _checked_target(level)
@@ -164,25 +166,19 @@ def plan(
     require_rebuildable(model)
     cut = [s for s, reason in zip(spaces, reasons, strict=True) if not reason]
     require_finite_carriers(cut)
-    statistics, mend = None, None
-    if data is not None:
-        if options.from_data:
-            data, again = reusable(data)
-            statistics = calibrate(graph, cut, data, batch_size)
-        else:
-            again = remembered(data)
-        if repair:
-            mend = Repair(again, batch_size, rounds)
-    chooser = Chooser(graph, statistics, options)
+    if data is not None and not isinstance(data, Calibration):
+        seen = cut if options.from_data else []
+        data = Calibration.of(graph, seen, data, batch_size)
+    chooser = Chooser(graph, data and data.statistics, options)
     if how == "target":
         decisions = chooser.for_target(spaces, reasons, level)
     else:
         decisions = chooser.for_levels(spaces, reasons, how, levels)
-    if not any(len(d.selection.removed) for d in decisions):
-        mend = None
-    absorber = Drop() if options.absorb == "drop" else Merge()
-    if options.absorb in FITS:
-        absorber = Refit(statistics, FITS[options.absorb])
+    changes = any(len(d.selection.removed) for d in decisions)
+    mend = None
+    if data is not None and repair and changes:
+        mend = Repair(data.data, data.batch_size, rounds)
+    absorber = options.absorber(data and data.statistics)
     return Plan(graph, tuple(decisions), keep, absorber, mend)
 
 
