@@ -8,9 +8,9 @@ Trains a network for each seed (an MLP 784-300-100-10 on Fashion-MNIST, a
 VGG-style network with BatchNormalization or a ResNet-20 on CIFAR-10), cuts it
 to 70, 50 and 30 % of its multiply-adds by each method, and prints the accuracy
 right after, as the mean and standard deviation over seeds. With --tune, the
-methods of `TUNED` are fine-tuned for so many epochs (the last one counts), and
-their shapes are trained from scratch for as long as the network was, and the
-fine-tuning took, together.
+methods of `TUNED` are fine-tuned for so many epochs (the last one counts); with
+--scratch, the shapes of `SCRATCH` are trained from new weights for as long as
+the network was and the fine-tuning took, together.
 
 Calibration takes images of the training set, without labels. The last 5,000
 images of the training set are held out: with --held-out, the accuracy is that
@@ -20,6 +20,7 @@ again.
 """
 
 import argparse
+import functools
 import json
 import os
 import time
@@ -53,6 +54,7 @@ METHODS = {
         "select": "method-b",
         "absorb": "drop",
     },
+    "L1, merge": {"select": "l1", "absorb": "merge"},
     "clusters, merge": {"select": "clusters", "absorb": "merge"},
     "folded clusters, merge": {
         "select": "clusters",
@@ -74,19 +76,26 @@ METHODS = {
         "absorb": "least_squares",
     },
     "greedy, least squares": {"select": "greedy", "absorb": "least_squares"},
-    "greedy, least squares, 2 rounds": {
+    "greedy, least squares, a round": {
         "select": "greedy",
         "absorb": "least_squares",
-        "rounds": 2,
+        "rounds": 1,
     },
+    "L1, least squares, a round": {
+        "select": "l1",
+        "absorb": "least_squares",
+        "rounds": 1,
+    },
+    "greedy, least squares, on pink noise": {"data": "noise"},
 }
 TUNED = (
     "L1, drop (Li et al.)",
     "L1, least squares",
     "pivoted, least squares",
     "greedy, least squares",
-    "greedy, least squares, 2 rounds",
+    "greedy, least squares, a round",
 )
+SCRATCH = ("L1, drop (Li et al.)", "greedy, least squares")
 
 
 # --- networks ---------------------------------------------------------------
@@ -216,6 +225,8 @@ def train(model, data, epochs, rate, augment, seed):
 
 def accuracy(model, data):
     """In percent."""
+    if keras.backend.backend() == "tensorflow":
+        model.jit_compile = False  # which would take longer than it saves
     logits = model.predict(data[0], batch_size=500, verbose=0)
     return 100 * float((logits.argmax(axis=-1) == data[1]).mean())
 
@@ -268,15 +279,29 @@ class Run:
             "base", find=lambda: accuracy(self.model, self.judge)
         )
 
+    @functools.cached_property
+    def known(self):
+        """What the images tell: the same for all methods."""
+        images = self.train_data[0][: self.args.samples]
+        return kr.calibrate(self.model, images)
+
+    @functools.cached_property
+    def known_by_noise(self):
+        shape = self.model.input_shape[1:]
+        noise = kr.pink_noise(shape, self.args.samples, seed=self.seed)
+        return kr.calibrate(self.model, noise)
+
     def plan(self, method, cut, repair):
         options = {
             "target": {"flops": 1 - cut},
-            "data": self.train_data[0][: self.args.samples],
+            "data": self.known,
             "repair": repair,
             "seed": self.seed,
             **METHODS[method],
         }
-        if options["select"] == "method-b":
+        if options["data"] == "noise":
+            options["data"] = self.known_by_noise
+        if options.get("select") == "method-b":
             clusters = kr.plan(self.model, **{**options, "select": "clusters"})
             del options["target"]
             options |= {"select": "random", "ratio": _ratios(clusters)}
@@ -294,18 +319,29 @@ class Run:
         return self.result(method, cut, repair, find=find)
 
     def tuned(self, method, cut):
-        """[accuracy after fine-tuning, accuracy from scratch]."""
+        """Accuracy after some epochs of fine-tuning."""
 
         def find():
             small = self.plan(method, cut, True).apply()
             keras.utils.set_random_seed(self.seed)
-            scratch = keras.models.clone_model(small)
             self._trained(small, self.args.tune, self.rate / 10)
-            epochs = self.epochs + self.args.tune
-            self._trained(scratch, epochs, self.rate)
-            return [accuracy(m, self.judge) for m in (small, scratch)]
+            return accuracy(small, self.judge)
 
-        return self.result(method, cut, "tuned", self.args.tune, find=find)
+        key = method, cut, "tuned", self.args.tune
+        return self.result(*key, find=find)
+
+    def from_scratch(self, method, cut):
+        """Accuracy of the smaller shape, trained for as long in all."""
+        epochs = self.epochs + self.args.tune
+
+        def find():
+            keras.utils.set_random_seed(self.seed)
+            small = self.plan(method, cut, False).apply()
+            scratch = keras.models.clone_model(small)
+            self._trained(scratch, epochs, self.rate)
+            return accuracy(scratch, self.judge)
+
+        return self.result(method, cut, "scratch", epochs, find=find)
 
 
 def _ratios(plan):
@@ -344,19 +380,15 @@ def show_pruned(runs, methods):
     print(render_table("Accuracy without fine-tuning, %", header, rows))
 
 
-def show_tuned(runs, methods):
-    header = ["method"]
-    for cut in CUTS:
-        header += [f"{cut:.0%} cut, fine-tuned", "from scratch"]
+def show_trained(runs, methods, title, find):
+    """A table of what find(run, method, cut) returns."""
+    header = ["method", *(f"{cut:.0%} cut" for cut in CUTS)]
     rows = []
     for method in methods:
-        row = [method]
-        for cut in CUTS:
-            found = np.array([run.tuned(method, cut) for run in runs])
-            row += [spread(values) for values in found.T]
-        rows.append(row)
-        print(*row, sep=" | ", flush=True)
-    print(render_table("Accuracy after fine-tuning, %", header, rows))
+        found = [[find(run, method, cut) for run in runs] for cut in CUTS]
+        rows.append([method, *map(spread, found)])
+        print(*rows[-1], sep=" | ", flush=True)
+    print(render_table(title, header, rows))
 
 
 def main():
@@ -369,6 +401,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--tune", type=int, default=0)
+    parser.add_argument("--scratch", action="store_true")
     parser.add_argument("--samples", type=int, default=4096)
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--held-out", action="store_true")
@@ -383,7 +416,11 @@ def main():
     print("accuracy before:", spread([run.base() for run in runs]), flush=True)
     show_pruned(runs, args.methods or METHODS)
     if args.tune:
-        show_tuned(runs, args.methods or TUNED)
+        title = f"Accuracy after fine-tuning, epochs: {args.tune}, %"
+        show_trained(runs, args.methods or TUNED, title, Run.tuned)
+    if args.scratch:
+        title = "Accuracy of the same shapes trained from scratch, %"
+        show_trained(runs, args.methods or SCRATCH, title, Run.from_scratch)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ small.save("small.keras")
 """
 
 from keras_redundancy._version import __version__ as __version__
-from keras_redundancy.calibration import calibrate as calibrate
+from keras_redundancy.calibration import (
+    calibrate as calibrate,
+    pink_noise as pink_noise,
+)
 from keras_redundancy.channels import (
     Channels as Channels,
     hidden_widths as hidden_widths,
@@ -17,6 +20,11 @@ from keras_redundancy.channels import (
     trace as trace,
 )
 from keras_redundancy.clustering import cluster_filters as cluster_filters
+from keras_redundancy.evaluation import (
+    compare as compare,
+    search as search,
+    sensitivity as sensitivity,
+)
 from keras_redundancy.flops import flops as flops
 from keras_redundancy.pruning import plan as plan, prune as prune
 from keras_redundancy.report import analyze as analyze

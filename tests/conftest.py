@@ -6,7 +6,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import pytest
 
-SAMPLED = re.compile("rules|refit|examples|budgets")
+SAMPLED = re.compile("rules|refit|examples|budgets|evaluation")
 
 
 def pytest_addoption(parser):

@@ -334,3 +334,57 @@ def test_data_that_cannot_be_used(data, words):
     model = models.randomized(models.mlp())
     with pytest.raises((TypeError, ValueError), match=f"(?s){words}"):
         kr.prune(model, 0.9, data=data)
+
+
+# --- once for several plans, and without data -------------------------------
+
+
+def test_a_calibration_serves_as_data():
+    model = models.randomized(models.vgg())
+    data = models.random_inputs(model, batch=64)
+    known = kr.calibrate(model, data)
+    for options in ({"tau": 0.9}, {"ratio": 0.5, "select": "pivoted"}):
+        plans = [kr.plan(model, data=x, **options) for x in (data, known)]
+        for own, other in zip(*(p.decisions for p in plans), strict=True):
+            np.testing.assert_array_equal(
+                own.selection.kept, other.selection.kept
+            )
+        models.assert_same_function(*(plan.apply() for plan in plans))
+
+
+def test_a_calibration_goes_over_an_iterator_once():
+    model = models.randomized(models.vgg())
+    data = models.random_inputs(model, batch=64)
+    known = kr.calibrate(model, iter([data[:32], data[32:]]))
+    small = [kr.prune(model, ratio=0.5, data=known) for _ in range(2)]
+    models.assert_same_function(*small)
+
+
+def test_a_calibration_of_something_else_is_refused():
+    model = models.randomized(models.mlp())
+    known = kr.calibrate(model, models.random_inputs(model, batch=64))
+    other = keras.models.clone_model(model)
+    with pytest.raises(ValueError, match="another model object"):
+        kr.plan(other, ratio=0.5, data=known)
+    with pytest.raises(ValueError, match="allow_inexact"):
+        kr.plan(model, ratio=0.5, data=known, allow_inexact=True)
+
+
+def test_pink_noise_falls_with_the_frequency():
+    noise = kr.pink_noise((32, 32, 2), 256, mean=[1, -1], stddev=[2, 3])
+    assert noise.shape == (256, 32, 32, 2)
+    assert noise.dtype == np.float32
+    np.testing.assert_allclose(noise.mean((0, 1, 2)), [1, -1], atol=0.3)
+    np.testing.assert_allclose(noise.std((0, 1, 2)), [2, 3], rtol=0.05)
+    power = (np.abs(np.fft.fft(noise[..., 0], axis=1)) ** 2).mean((0, 2))
+    slope = np.polyfit(np.log(np.arange(2, 12)), np.log(power[2:12]), 1)[0]
+    assert slope < -1
+    np.testing.assert_array_equal(
+        noise, kr.pink_noise((32, 32, 2), 256, mean=[1, -1], stddev=[2, 3])
+    )
+
+
+@pytest.mark.parametrize("shape", [(3,), (None, 32, 3), (0, 4)])
+def test_noise_of_no_shape(shape):
+    with pytest.raises(ValueError, match="one sample"):
+        kr.pink_noise(shape)

@@ -1,6 +1,7 @@
 """Statistics of a model's activations over calibration data."""
 
 from keras_redundancy.calibration.moments import Moments as Moments
+from keras_redundancy.calibration.noise import pink_noise as pink_noise
 from keras_redundancy.calibration.observer import observe as observe
 from keras_redundancy.calibration.reuse import (
     Calibration as Calibration,

@@ -11,6 +11,10 @@ from keras_redundancy.channels.labels import Constant
 STEPS = 40
 
 
+class OutOfReachError(ValueError):
+    """A target that cannot be met."""
+
+
 class Costs:
     """What a model costs when so many units of each space are left.
 
@@ -95,13 +99,13 @@ def widths_for(
         Widths at which the cost is at most `target`, and close to it.
 
     Raises:
-        ValueError: not even the greatest depth reaches it.
+        OutOfReachError: not even the greatest depth reaches it.
     """
     everything, least = widths_at(0), cost(widths_at(1))
     if cost(everything) <= target:
         return everything
     if least > target:
-        raise ValueError(
+        raise OutOfReachError(
             f"The target of {target:,.0f} {words} cannot be reached: "
             f"{least:,.0f} are left when all is cut that can be. The rest is "
             "frozen, left out by layers= or skip=, or kept by min_units= or "

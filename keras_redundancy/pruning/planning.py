@@ -88,8 +88,8 @@ def plan(
             "l1" keeps those with the largest sums of absolute weights, "fpgm"
             those farthest from all others. With `data`: "greedy" keeps the
             units that tell most of what consumers compute, "pivoted" those
-            that span the others. Default: "greedy" with data, "clusters"
-            without.
+            that span the others. Default: "greedy" with data; without, for
+            tau "clusters", for ratio and target "l1", which loses less.
         linkage: "average", "complete" or "single" (connected components).
         keep: the representative of a cluster: "medoid" (most similar to the
             others), "largest" (norm), "random", or "mean" (a new unit).
@@ -134,9 +134,12 @@ def plan(
     Reducing Duplicate Filters in Deep Neural Networks (2017). Affine:
     Babaeizadeh, Smaragdis and Campbell, NoiseOut (2016).
     """
+    how, level = _one_of(tau=tau, ratio=ratio, target=target)
+    if select is None and data is None:
+        select = "clusters" if how == "tau" or keep == "mean" else "l1"
     options = Options(
         criterion,
-        select or ("clusters" if data is None else "greedy"),
+        select or "greedy",
         linkage,
         keep,
         absorb or ("merge" if data is None else "least_squares"),
@@ -147,7 +150,6 @@ def plan(
     options.check(has_data=data is not None)
     check_count("batch_size", batch_size)
     check_count("rounds", rounds, least=0)
-    how, level = _one_of(tau=tau, ratio=ratio, target=target)
     if how == "tau" and options.select in RANKS:
         raise ValueError(
             f"tau does not go with select={options.select!r}, which ranks "

@@ -1,0 +1,155 @@
+"""Several methods, at the same cost."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+
+from keras_redundancy.calibration import Calibration, calibrate
+from keras_redundancy.evaluation.trials import (
+    Trial,
+    checked_score,
+    progress,
+    shares_left,
+)
+from keras_redundancy.flops import flops
+from keras_redundancy.pruning import Plan, plan
+from keras_redundancy.tables import Rendered, render_table
+
+# What `plan` is given, beside data and target.
+WITHOUT_DATA = {
+    "random, drop": {"select": "random", "absorb": "drop"},
+    "L1, drop": {"select": "l1", "absorb": "drop"},
+    "L1, merge": {"select": "l1", "absorb": "merge"},
+    "FPGM, drop": {"select": "fpgm", "absorb": "drop"},
+    "clusters, drop": {
+        "select": "clusters",
+        "keep": "random",
+        "absorb": "drop",
+    },
+    "clusters, merge": {"select": "clusters", "absorb": "merge"},
+}
+WITH_DATA = {
+    "activation clusters, affine": {
+        "select": "clusters",
+        "criterion": "activations",
+        "absorb": "affine",
+    },
+    "L1, least squares": {"select": "l1", "absorb": "least_squares"},
+    "pivoted, least squares": {
+        "select": "pivoted",
+        "absorb": "least_squares",
+    },
+    "greedy, least squares": {"select": "greedy", "absorb": "least_squares"},
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison(Rendered):
+    """Several methods at matched cost; `render()` shows the table.
+
+    Attributes:
+        name: that of the model.
+        shares: of the multiply-adds that were to be left.
+        base: the score of the model as it is.
+        trials: {method: a `Trial` for each share}.
+    """
+
+    name: str
+    shares: tuple[float, ...]
+    base: float
+    trials: dict[str, list[Trial]]
+
+    def to_dict(self) -> dict:
+        """All figures, as plain Python objects."""
+        return {
+            "model": self.name,
+            "shares": list(self.shares),
+            "base": self.base,
+            "trials": {
+                method: list(map(dataclasses.asdict, trials))
+                for method, trials in self.trials.items()
+            },
+        }
+
+    def __str__(self):
+        header = ["method"]
+        for share in self.shares:
+            header += [f"score at {share:.0%}", "params"]
+        rows = [
+            [method, *(cell for trial in trials for cell in _shown(trial))]
+            for method, trials in self.trials.items()
+        ]
+        title = f"{self.name!r} at shares of its multiply-adds"
+        return render_table(title, header, rows) + f"uncut: {self.base:g}"
+
+
+def _shown(trial):
+    return f"{trial.score:.4g}", f"{trial.parameters:.0%}"
+
+
+def compare(
+    model,
+    evaluate: Callable,
+    methods: Mapping[str, Mapping | Callable] | None = None,
+    *,
+    shares: Iterable[float] = (0.7, 0.5, 0.3),
+    data=None,
+    verbose: bool = True,
+    **options,
+) -> Comparison:
+    """Cut a model by several methods to the same multiply-adds; evaluate.
+
+    Args:
+        model: a built functional or Sequential `keras.Model`. It is never
+            changed.
+        evaluate: a function of a model that returns a number, greater for
+            better ones.
+        methods: {name: options of `plan`}, or in place of the options a
+            function of a model and a share that returns a `Plan` or a smaller
+            model, of this package or not. Default: selections and absorbers
+            of this package, those with data where there is some.
+        shares: of the multiply-adds that are to be left.
+        data: samples to calibrate on, as for `plan`. The model runs over
+            them once.
+        verbose: whether to draw a progress bar.
+        **options: of `plan`, for all methods.
+
+    Returns:
+        A `Comparison`, which can be printed.
+
+    Raises:
+        TypeError, ValueError: as `plan`; or `evaluate` returns no finite
+            number.
+    """
+    if data is not None and not isinstance(data, Calibration):
+        names = ("batch_size", "allow_inexact")
+        given = {n: options[n] for n in names if n in options}
+        data = calibrate(model, data, **given)
+    if methods is None:
+        methods = WITHOUT_DATA | (WITH_DATA if data is not None else {})
+    shares = tuple(shares)
+    trials = {name: [] for name in methods}
+    with progress(verbose, 1 + len(methods) * len(shares)) as step:
+        base = checked_score(evaluate(model))
+        step()
+        for name, method in methods.items():
+            for share in shares:
+                small = _smaller(model, method, share, data, options)
+                trials[name].append(_trial(model, small, evaluate))
+                step()
+    return Comparison(model.name, shares, base, trials)
+
+
+def _smaller(model, method, share, data, options):
+    if callable(method):
+        return method(model, share)
+    options = {"target": {"flops": share}, "data": data} | options
+    return plan(model, **(options | dict(method)))
+
+
+def _trial(model, small, evaluate):
+    if isinstance(small, Plan):
+        score = checked_score(evaluate(small.apply()))
+        return Trial(score, *shares_left(small))
+    score = checked_score(evaluate(small))
+    parameters = small.count_params() / model.count_params()
+    return Trial(score, flops(small) / flops(model), parameters)

@@ -1,0 +1,295 @@
+"""Cuts of one model, each evaluated once, and a log of them."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from numbers import Real
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_redundancy.calibration import Calibration, calibrate
+from keras_redundancy.clustering import check_tau
+from keras_redundancy.options import check_ratio
+from keras_redundancy.pruning import Plan, plan
+from keras_redundancy.pruning.filters import read
+
+RATIOS = tuple(np.arange(1, 8) / 8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """What became of one cut.
+
+    Attributes:
+        score: what `evaluate` said of the smaller model.
+        flops, parameters: the share of them that is left, in (0, 1]; that of
+            the multiply-adds is None where they cannot be counted.
+    """
+
+    score: float
+    flops: float | None
+    parameters: float
+
+    @property
+    def cost(self) -> float:
+        """The share of the multiply-adds, or else of the parameters."""
+        return self.parameters if self.flops is None else self.flops
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Layers whose units are cut together, at one level.
+
+    Attributes:
+        name: those of its layers.
+        layers: the layers.
+        size: how many units they have.
+    """
+
+    name: str
+    layers: tuple
+    size: int
+
+
+class Trials:
+    """Cuts a model at a level for each part of it, and evaluates that.
+
+    Attributes:
+        parts: what can be cut.
+        how: "tau" or "ratio".
+        levels: those to try, the gentlest first.
+    """
+
+    def __init__(self, model, evaluate, taus, ratios, data, log, options):
+        """Args:
+        model, evaluate, taus, ratios, data, log: as for `sensitivity`.
+        options: all others of `plan`.
+
+        Raises:
+            TypeError, ValueError: an option is wrong, or the log is another
+                model's.
+        """
+        self.model, self.evaluate = model, evaluate
+        self.how, self.levels = _levels(taus, ratios)
+        self.options = dict(options)
+        self._data = data
+        if data is not None and not isinstance(data, Calibration):
+            self._data = self._calibrated(data)
+        everything = self._plan(self.levels[0])
+        self.parts = _parts(everything)
+        self._counted = "params" if everything.flops[0] is None else "flops"
+        if not self.parts:
+            raise ValueError(
+                f"{model.name!r} has nothing to cut: see what stays and why "
+                "with kr.plan(...).explain()."
+            )
+        self._log = Log(log, self._words()) if log is not None else None
+
+    def _calibrated(self, data):
+        names = ("batch_size", "allow_inexact")
+        given = {n: self.options[n] for n in names if n in self.options}
+        return calibrate(self.model, data, **given)
+
+    def plan(self, levels: dict) -> Plan:
+        """The plan for {part: level}; parts that are left out stay."""
+        by_layer = {
+            id(layer): level
+            for part, level in levels.items()
+            for layer in part.layers
+        }
+        return self._plan(lambda layer: by_layer.get(id(layer)))
+
+    def _plan(self, level):
+        level = {self.how: level}
+        return plan(self.model, **level, data=self._data, **self.options)
+
+    def plan_for(self, share: float) -> Plan:
+        """The plan that leaves this share of the cost, cut all over.
+
+        Raises:
+            OutOfReachError: so much cannot go.
+        """
+        target = {self._counted: share}
+        return plan(self.model, target=target, data=self._data, **self.options)
+
+    def base(self) -> Trial:
+        """The model as it is."""
+
+        def find():
+            score = checked_score(self.evaluate(self.model))
+            return Trial(score, *shares_left(self.plan({})))
+
+        return self._logged("base", find)
+
+    def of(self, levels: dict) -> Trial:
+        """The trial of `plan(levels)`."""
+        key = {part.name: level for part, level in levels.items()}
+        return self._logged(key, lambda: self._tried(self.plan(levels)))
+
+    def of_share(self, share: float) -> Trial:
+        """The trial of `plan_for(share)`."""
+        key = {"share": share}
+        return self._logged(key, lambda: self._tried(self.plan_for(share)))
+
+    def _tried(self, found):
+        score = checked_score(self.evaluate(found.apply()))
+        return Trial(score, *shares_left(found))
+
+    def _logged(self, key, find):
+        if self._log is None:
+            return find()
+        key = json.dumps(key, sort_keys=True)
+        if key not in self._log.known:
+            self._log.add(key, dataclasses.astuple(find()))
+        return Trial(*self._log.known[key])
+
+    def _words(self):
+        """What a log has to be of, to go on with it."""
+        options = {**self.options, "how": self.how}
+        options |= {"data": self._data is not None}
+        return {
+            "model": _fingerprint(self.model),
+            "options": {name: _word(value) for name, value in options.items()},
+        }
+
+
+class Log:
+    """A file with a line for each trial: what it says is not done again."""
+
+    def __init__(self, path, words: dict):
+        """Args:
+        path: of the file, which is made if there is none.
+        words: what the trials are of.
+
+        Raises:
+            ValueError: the file is of something else.
+        """
+        self.path = Path(path)
+        self.known = {}
+        lines = []
+        if self.path.exists():
+            lines = self.path.read_bytes().splitlines(keepends=True)
+        # A line that was cut short by a crash is written anew.
+        whole = [line for line in lines if line.endswith(b"\n")]
+        if not whole:
+            self._write("wb", words)
+            return
+        self._check(whole[0], words)
+        for line in whole[1:]:
+            key, found = json.loads(line)
+            self.known[key] = found
+        if len(whole) < len(lines):
+            os.truncate(self.path, sum(map(len, whole)))
+
+    def add(self, key: str, found) -> None:
+        self._write("ab", [key, found])
+        self.known[key] = found
+
+    def _write(self, mode, content):
+        with self.path.open(mode) as file:
+            file.write(json.dumps(content).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _check(self, line, words):
+        try:
+            known = json.loads(line)
+        except ValueError:
+            known = None
+        if known != words:
+            raise ValueError(
+                f"{self.path} is no log of this model with these weights and "
+                "options, so its trials do not hold here. Name another file "
+                "as log=, or remove this one."
+            )
+
+
+def checked_score(score) -> float:
+    """What `evaluate` returned, as a float.
+
+    Raises:
+        TypeError, ValueError: it is not one finite number.
+    """
+    if isinstance(score, np.ndarray) and score.ndim == 0:
+        score = score.item()
+    if isinstance(score, bool) or not isinstance(score, Real):
+        raise TypeError(
+            f"evaluate returned {score!r} ({type(score).__name__}), but it "
+            "has to return one number, greater for better models, such as "
+            "the accuracy: lambda m: m.evaluate(x, y, verbose=0, "
+            "return_dict=True)['accuracy']."
+        )
+    if not np.isfinite(score):
+        raise ValueError(
+            f"evaluate returned {score!r}: nothing can be compared with it. "
+            "Look for NaN in the data or in what it computes."
+        )
+    return float(score)
+
+
+def shares_left(found: Plan) -> tuple[float | None, float]:
+    """The shares of multiply-adds and parameters that a plan leaves."""
+    flops, parameters = found.flops, found.parameters
+    left = flops[1] / flops[0] if flops[0] else None
+    return left, parameters[1] / parameters[0]
+
+
+@contextlib.contextmanager
+def progress(verbose: bool, count: int):
+    """A function to call after each of up to `count` models, for a bar."""
+    bar = keras.utils.Progbar(count, verbose=int(verbose), unit_name="model")
+    yield lambda: bar.add(1)
+    bar.update(count, finalize=True)
+
+
+def _levels(taus, ratios):
+    if taus is not None and ratios is not None:
+        raise TypeError("Pass taus= or ratios=, but not both.")
+    how, check = "ratio", check_ratio
+    levels = RATIOS if ratios is None else ratios
+    if taus is not None:
+        how, check, levels = "tau", check_tau, taus
+    levels = [check(level, f"{how}s") for level in np.ravel(levels).tolist()]
+    if not levels:
+        raise ValueError(f"{how}s is empty: name at least one level.")
+    return how, tuple(sorted(set(levels), reverse=how == "tau"))
+
+
+def _parts(everything):
+    """Spaces that can be cut, those with a layer in common together."""
+    parts = []
+    for decision in everything.decisions:
+        if decision.reason is not None:
+            continue
+        layers, size = decision.space.producers, decision.space.size
+        ids = set(map(id, layers))
+        apart = []
+        for part in parts:
+            if ids.isdisjoint(map(id, part.layers)):
+                apart.append(part)
+            else:
+                layers = (*part.layers, *layers)
+                size += part.size
+        unique = tuple({id(layer): layer for layer in layers}.values())
+        name = ", ".join(layer.name for layer in unique)
+        parts = [*apart, Part(name, unique, size)]
+    return parts
+
+
+def _word(value):
+    """The same in every process."""
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}"
+    return repr(value)
+
+
+def _fingerprint(model):
+    known = hashlib.sha256(repr(model.input_shape).encode())
+    for variable in model.variables:
+        known.update(variable.path.encode())
+        known.update(read(variable).tobytes())
+    return known.hexdigest()

@@ -1,0 +1,329 @@
+"""Cut, evaluate, and learn from it: sensitivity, search, compare."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_redundancy as kr
+from keras_redundancy.evaluation.trials import Trials, checked_score
+from tests import models
+
+
+def planted():
+    """Two hidden layers, of which 4 of 12 and 2 of 8 units are copies."""
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(12, activation="relu", name="first"),
+            layers.Dense(8, activation="relu", name="second"),
+            layers.Dense(3, name="last"),
+        ]
+    )
+    models.randomized(model)
+    first, second = kr.trace(model).prunable
+    models.copy_units(first, [0, 0, 1, 2], [4, 5, 6, 7])
+    models.copy_units(second, [0, 1], [2, 3])
+    return model
+
+
+class Likeness:
+    """Minus the distance to what the original answers; counts its calls."""
+
+    def __init__(self, model):
+        self.data = models.random_inputs(model, batch=64)
+        self.wanted = models.outputs(model, self.data)
+        self.seen = []
+
+    def __call__(self, model):
+        self.seen.append([layer.output.shape[-1] for layer in model.layers])
+        answers = models.outputs(model, self.data)
+        return -float(np.abs(answers[0] - self.wanted[0]).mean())
+
+
+QUIET = {"verbose": False}
+NEAR = -1e-5
+
+
+# --- sensitivity ------------------------------------------------------------
+
+
+def test_one_part_is_cut_at_a_time():
+    model = planted()
+    evaluate = Likeness(model)
+    found = kr.sensitivity(
+        model, evaluate, [0.999, 0.2], select="clusters", **QUIET
+    )
+    whole, *cuts = evaluate.seen
+    assert whole == [12, 8, 3]
+    assert next(first for first, second, _ in cuts if second == 8) == 8
+    assert all(12 in cut or 8 in cut for cut in cuts)
+    first, second = found.trials
+    assert (first.name, first.size) == ("first", 12)
+    # Copies cost nothing, all else does.
+    for part in (first, second):
+        assert found.drops(part)[0] < -NEAR < found.drops(part)[1]
+        assert found.depth_within(part, -NEAR) == 1
+
+
+def test_what_a_trial_leaves_is_what_the_model_has():
+    model = planted()
+    small = []
+
+    def evaluate(model):
+        small.append((kr.flops(model), model.count_params()))
+        return 0.0
+
+    found = kr.sensitivity(model, evaluate, ratios=[0.25, 0.5], **QUIET)
+    trials = [found.base, *(t for ts in found.trials.values() for t in ts)]
+    for trial, (flops, parameters) in zip(trials, small, strict=True):
+        assert trial.flops == flops / small[0][0]
+        assert trial.parameters == parameters / small[0][1]
+
+
+def test_levels_go_from_the_gentlest():
+    model, evaluate = planted(), lambda model: 1.0
+    by_tau = kr.sensitivity(model, evaluate, (0.5, 0.9), **QUIET)
+    assert (by_tau.how, by_tau.levels) == ("tau", (0.9, 0.5))
+    by_ratio = kr.sensitivity(model, evaluate, **QUIET)
+    assert by_ratio.how == "ratio"
+    assert by_ratio.levels[0] == 0.125
+    assert by_ratio.levels[-1] == 0.875
+
+
+def test_a_stream_is_one_part():
+    model = models.randomized(models.residual())
+    found = kr.sensitivity(model, lambda m: 0.0, ratios=[0.5], **QUIET)
+    streams = [part for part in found.trials if len(part.layers) > 1]
+    assert streams
+    for part, (trial,) in found.trials.items():
+        assert trial.parameters < 1, part
+
+
+def test_a_sensitivity_is_shown_and_told():
+    model = planted()
+    found = kr.sensitivity(model, Likeness(model), ratios=[0.5], **QUIET)
+    text = str(found)
+    assert "first" in text
+    assert "ratio 0.5" in text
+    assert "uncut" in text
+    told = json.loads(json.dumps(found.to_dict()))
+    assert told["parts"][0]["layers"] == ["first"]
+    assert told["parts"][0]["trials"][0]["score"] < 0
+
+
+def test_a_sensitivity_is_drawn():
+    pytest.importorskip("matplotlib")
+    model = planted()
+    taus = [0.9, 0.5, 0.1]
+    figure = kr.sensitivity(model, Likeness(model), taus, **QUIET).plot()
+    (axes,) = figure.axes
+    lines = [line.get_label() for line in axes.lines]
+    assert lines == ["first", "second", "uncut"]
+    assert list(axes.lines[0].get_xdata()) == taus
+
+
+# --- search -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_a_search_stays_above_its_floor(with_data):
+    model = planted()
+    evaluate = Likeness(model)
+    before = model.get_weights()
+    data = models.random_inputs(model, batch=200) if with_data else None
+    found = kr.search(model, evaluate, max_drop=0.1, data=data, **QUIET)
+    assert found.trial.score >= found.floor == found.base.score - 0.1
+    assert found.trial.flops < 0.9
+    small = found.apply()
+    assert evaluate(small) == pytest.approx(found.trial.score, abs=1e-5)
+    assert kr.flops(small) == found.trial.flops * kr.flops(model)
+    assert "score" in str(found)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_search_finds_the_copies():
+    model = planted()
+    found = kr.search(
+        model,
+        Likeness(model),
+        max_drop=1e-5,
+        taus=[0.999, 0.5],
+        **QUIET,
+    )
+    kept = {name: kept for name, (kept, _) in models.widths(found.plan).items()}
+    assert kept == {"first": 8, "second": 6, "last": 3}
+
+
+def test_no_cut_that_was_tried_is_above_the_floor_and_cheaper():
+    model = planted()
+    found = kr.search(model, Likeness(model), max_drop=0.1, **QUIET)
+    allowed = [t.flops for t in found.tried if t.score >= found.floor]
+    assert found.trial.flops == min(allowed)
+
+
+def test_where_nothing_may_go_nothing_goes():
+    model = models.randomized(models.mlp())
+    wanted = [layer.output.shape for layer in model.layers]
+
+    def evaluate(model):
+        return float([layer.output.shape for layer in model.layers] == wanted)
+
+    found = kr.search(model, evaluate, max_drop=0.5, **QUIET)
+    assert found.trial.flops == 1
+    models.assert_same_function(model, found.apply())
+
+
+# --- the log ----------------------------------------------------------------
+
+
+def test_a_log_is_gone_on_with(tmp_path):
+    model, log = planted(), tmp_path / "log"
+    evaluate = Likeness(model)
+
+    def stops(model):
+        if len(evaluate.seen) == 5:
+            raise RuntimeError("the machine is out of disk")
+        return evaluate(model)
+
+    options = {"ratios": [0.25, 0.5, 0.75], "log": log, **QUIET}
+    with pytest.raises(RuntimeError, match="out of disk"):
+        kr.sensitivity(model, stops, **options)
+    assert len(log.read_text().splitlines()) == 1 + 5
+    with log.open("a") as file:
+        file.write('["{\\"second')  # A crash in the middle of a line.
+    found = kr.sensitivity(model, evaluate, **options)
+    assert len(evaluate.seen) == 1 + 2 * 3
+    again = kr.sensitivity(model, evaluate, **options)
+    assert len(evaluate.seen) == 1 + 2 * 3
+    assert found.to_dict() == again.to_dict()
+    without = kr.sensitivity(model, evaluate, **{**options, "log": None})
+    assert without.to_dict() == again.to_dict()
+    # A search goes on from it.
+    more = {"max_drop": 0.1} | options
+    count = len(evaluate.seen)
+    searched = kr.search(model, evaluate, **more)
+    assert 0 < len(evaluate.seen) - count <= len(searched.tried)
+    count = len(evaluate.seen)
+    assert kr.search(model, evaluate, **more).tried == searched.tried
+    assert len(evaluate.seen) == count
+
+
+def test_a_log_of_other_weights_or_options_is_refused(tmp_path):
+    model, log = planted(), tmp_path / "log"
+    options = {"ratios": [0.5], "log": log, **QUIET}
+    kr.sensitivity(model, lambda m: 0.0, **options)
+    before = log.read_bytes()
+    with pytest.raises(ValueError, match="Name another file"):
+        kr.sensitivity(model, lambda m: 0.0, select="fpgm", **options)
+    model.layers[0].bias.assign(model.layers[0].bias + 1)
+    with pytest.raises(ValueError, match="Name another file"):
+        kr.sensitivity(model, lambda m: 0.0, **options)
+    assert log.read_bytes() == before
+    log.write_text("accuracy 0.9\n")
+    with pytest.raises(ValueError, match="Name another file"):
+        kr.sensitivity(model, lambda m: 0.0, **options)
+
+
+# --- compare ----------------------------------------------------------------
+
+
+def test_methods_are_compared_at_matched_cost():
+    model = models.randomized(models.vgg())
+    data = models.random_inputs(model, batch=64)
+    found = kr.compare(
+        model, lambda m: m.count_params(), shares=[0.6], data=data, **QUIET
+    )
+    assert "greedy, least squares" in found.trials
+    for method, (trial,) in found.trials.items():
+        assert 0.5 < trial.flops <= 0.6, method
+        count = round(trial.parameters * model.count_params())
+        assert trial.score == count, method
+    assert "greedy, least squares" in str(found)
+    assert json.loads(json.dumps(found.to_dict()))["shares"] == [0.6]
+
+
+def test_methods_of_others_are_compared():
+    model = planted()
+
+    def halved(model, share):
+        assert share == 0.5
+        return keras.Sequential([keras.Input((6,)), layers.Dense(3)])
+
+    methods = {
+        "of others": halved,
+        "a plan": lambda model, share: kr.plan(model, ratio=share),
+        "options": {"select": "fpgm"},
+    }
+    found = kr.compare(
+        model, lambda m: len(m.layers), methods, shares=[0.5], **QUIET
+    )
+    assert [t.score for (t,) in found.trials.values()] == [1, 3, 3]
+    assert found.trials["of others"][0].flops == 18 / (72 + 96 + 24)
+
+
+# --- bad input --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("score", "error", "words"),
+    [
+        ([0.3, 0.9], TypeError, "return one number"),
+        ({"accuracy": 0.9}, TypeError, "return one number"),
+        (None, TypeError, "return one number"),
+        (True, TypeError, "return one number"),
+        (float("nan"), ValueError, "nothing can be compared"),
+        (float("inf"), ValueError, "nothing can be compared"),
+    ],
+)
+def test_scores_that_are_none(score, error, words):
+    with pytest.raises(error, match=words):
+        kr.sensitivity(planted(), lambda model: score, **QUIET)
+
+
+def test_numbers_of_all_kinds_are_scores():
+    for score in (1, 1.0, np.float32(1), np.array(1.0), np.int64(1)):
+        assert checked_score(score) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"taus": [0.5], "ratios": [0.5]}, TypeError, "not both"),
+        ({"taus": []}, ValueError, "taus is empty"),
+        ({"ratios": [1.5]}, ValueError, "ratios"),
+        ({"taus": [0.0]}, ValueError, "taus"),
+        ({"select": "greedy"}, ValueError, "cannot do without data"),
+        ({"skip": ["first", "second"]}, ValueError, "nothing to cut"),
+        ({"skip": "third"}, ValueError, "third"),
+        ({"deep": True}, TypeError, "deep"),
+    ],
+)
+def test_options_that_make_no_sense(options, error, words):
+    def evaluate(model):
+        raise AssertionError("nothing is evaluated")
+
+    with pytest.raises(error, match=words):
+        kr.sensitivity(planted(), evaluate, **QUIET, **options)
+
+
+@pytest.mark.parametrize(
+    ("drop", "error"),
+    [(-0.1, ValueError), ("1 %", TypeError), (True, TypeError)],
+)
+def test_drops_that_make_no_sense(drop, error):
+    with pytest.raises(error, match="max_drop"):
+        kr.search(planted(), lambda model: 0.0, max_drop=drop, **QUIET)
+
+
+def test_parts_with_a_layer_in_common_are_one():
+    inputs = keras.Input((6, 3))
+    x = layers.Bidirectional(layers.LSTM(4))(inputs)
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    trials = Trials(model, lambda m: 0.0, None, [0.5], None, None, {})
+    assert len(trials.plan({part: 0.5 for part in trials.parts}).flops) == 2
+    producers = [id(p) for part in trials.parts for p in part.layers]
+    assert len(producers) == len(set(producers))
