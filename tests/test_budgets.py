@@ -6,7 +6,9 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
+from keras_redundancy.pruning import planning
 from keras_redundancy.pruning.budgets import Costs
+from keras_redundancy.pruning.latency import Stopwatch
 from tests import models
 
 DATA_FREE = ["clusters", "random", "l1", "fpgm"]
@@ -298,3 +300,61 @@ def test_what_data_does_not_show_is_left_alone_with_a_reason():
     merged = kr.plan(model, ratio=0.5, data=data, select="l1")
     assert models.widths(merged)["stem"] == (3, 2)
     merged.apply()
+
+
+# --- latency ----------------------------------------------------------------
+
+
+class Clock:
+    """A stopwatch that counts multiply-adds: time without noise."""
+
+    def __init__(self, model, batch_size):
+        self.whole = kr.flops(model)
+
+    def share(self, small):
+        return 0.2 + 0.8 * kr.flops(small) / self.whole
+
+
+@pytest.mark.parametrize("select", ["l1", "greedy"])
+def test_a_latency_is_met(monkeypatch, select):
+    monkeypatch.setattr(planning, "Stopwatch", Clock)
+    model = wide()
+    options = options_for(select, model)
+    plan = kr.plan(model, target={"latency": 0.6}, **options)
+    assert 0.57 < plan.latency <= 0.6
+    assert 0.46 < plan.flops[1] / plan.flops[0] <= 0.5
+    assert "latency, as measured:" in str(plan)
+    assert kr.flops(plan.apply()) == plan.flops[1]
+
+
+def test_a_latency_that_cannot_be_met(monkeypatch):
+    monkeypatch.setattr(planning, "Stopwatch", Clock)
+    with pytest.raises(ValueError, match="the fastest of the"):
+        kr.plan(wide(), target={"latency": 0.1})
+
+
+def test_a_stopwatch_measures_and_changes_nothing():
+    model = keras.Sequential(
+        [
+            keras.Input((64,)),
+            layers.Dense(2048, activation="relu"),
+            layers.Dense(2048, activation="relu"),
+            layers.Dense(2),
+        ]
+    )
+    before = model.get_weights()
+    plan = kr.plan(model, ratio=0.9)
+    share = Stopwatch(model, 256).share(plan.apply())
+    assert 0 < share < 1
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_stopwatch_takes_integers_and_no_open_sizes():
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 16)(inputs)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    assert Stopwatch(model, 2).share(model) > 0
+    open_ = keras.Sequential([keras.Input((None, 3)), layers.LSTM(4)])
+    with pytest.raises(ValueError, match="an open size"):
+        Stopwatch(open_, 2)

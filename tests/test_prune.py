@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import keras_redundancy as kr
 from tests import models
@@ -262,3 +263,31 @@ def test_merging_loses_less_than_dropping_when_units_are_only_similar():
         small = kr.prune(model, tau=0.98, absorb=absorb)
         errors[absorb] = np.abs(models.outputs(small, data)[0] - true).mean()
     assert errors["merge"] < 0.5 * errors["drop"]
+
+
+def test_the_variance_of_a_mean_is_corrected():
+    """Of white inputs a filter's variance is its squared norm."""
+    model = models.randomized(
+        keras.Sequential(
+            [
+                keras.Input((5, 5, 3)),
+                layers.Conv2D(6, 3, use_bias=False),
+                layers.BatchNormalization(),
+                layers.ReLU(),
+                layers.Conv2D(2, 1),
+            ]
+        )
+    )
+    convolution, norm = model.layers[:2]
+    kernel = models.numpy(convolution.kernel)
+    kernel[..., 3:5] = kernel[..., :1] + 0.4 * kernel[..., 3:5]
+    convolution.kernel.assign(kernel)
+    norm.moving_variance.assign((kernel**2).sum((0, 1, 2)))
+    small = kr.prune(model, tau=0.7, keep="mean")
+    kernel = models.numpy(small.layers[0].kernel)
+    assert kernel.shape[-1] == 4
+    np.testing.assert_allclose(
+        models.numpy(small.layers[1].moving_variance),
+        (kernel**2).sum((0, 1, 2)),
+        rtol=1e-5,
+    )

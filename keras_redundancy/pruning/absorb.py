@@ -15,8 +15,13 @@ import numpy as np
 from scipy import sparse
 
 from keras_redundancy.channels import Role, VariableAxis
-from keras_redundancy.channels.labels import Copied, Filtered, Normalized
-from keras_redundancy.pruning.filters import norms_along, read
+from keras_redundancy.channels.labels import (
+    Copied,
+    Filtered,
+    Normalized,
+    Shifted,
+)
+from keras_redundancy.pruning.filters import columns_of, norms_along, read
 
 
 @dataclasses.dataclass(eq=False)
@@ -109,8 +114,11 @@ def new_values(graph, changes, keep: str, absorber) -> NewValues:
     if keep == "mean":
         others = [c for c in changes if not is_consumer(c)]
         means = NewValues(others, _mean_in_place)
+        variances = _variances_of_means(graph, others)
 
         def start(variable):
+            if id(variable) in variances:
+                return variances[id(variable)]
             mean = means.get(id(variable))
             return read(variable) if mean is None else mean
 
@@ -181,21 +189,61 @@ def _touched_groups(graph, changes):
 
 def _mean_in_place(change, value):
     """Full-size array with each cluster's mean at its representative."""
+    members, counts = _clusters(change, value.dtype)
+    sums = _along(value, change.on.axis, members)
+    shape = [1] * value.ndim
+    shape[change.on.axis] = len(counts)
+    means = (sums / counts.clip(1).reshape(shape)).astype(value.dtype)
+    return np.where((counts > 1).reshape(shape), means, value)
+
+
+def _clusters(change, dtype):
+    """Which unit stands for which, (n, n), and for how many, shape (n,)."""
     size = len(change.on.group)
     owner = np.arange(size)
     owner[change.source] = change.target
     members = sparse.csr_array(
-        (np.ones(size, value.dtype), (owner, np.arange(size))),
-        shape=(size, size),
+        (np.ones(size, dtype), (owner, np.arange(size))), shape=(size, size)
     )
-    sums = _along(value, change.on.axis, members)
-    counts = np.bincount(owner, minlength=size).clip(1)
-    shape = [1] * value.ndim
-    shape[change.on.axis] = size
-    means = (sums / counts.reshape(shape)).astype(value.dtype)
-    stays = np.ones(size, bool)
-    stays[change.source] = False
-    return np.where((stays & (counts > 1)).reshape(shape), means, value)
+    return members, np.bincount(owner, minlength=size)
+
+
+def _variances_of_means(graph, changes):
+    """{id(moving variance): array} where the means of clusters are normalised.
+
+    The mean of k numbers varies less than they do: by 1/k^2 of the sum of
+    their covariances, which are sigma_i sigma_j times the cosine of the
+    filters i and j, if what these read were white.
+
+    Source: Wang et al., Forget the Data and Fine-Tuning! Just Fold the
+    Network to Compress (2025): the repair without data, here from all
+    cosines within a cluster in place of their mean.
+    """
+    producers = {
+        id(step.layer): step
+        for step in graph.steps
+        if isinstance(step, Shifted)
+    }
+    by_variable = {id(change.on.variable): change for change in changes}
+    found = {}
+    for step in graph.steps:
+        if not isinstance(step, Normalized):
+            continue
+        change = by_variable.get(id(step.variance))
+        producer = producers.get(id(step.after))
+        if change is None or producer is None:
+            continue
+        variance = read(step.variance)
+        filters = columns_of(read(producer.kernel), producer.axis)
+        norms = norms_along(filters, -1)
+        deviations = np.sqrt(variance) / np.where(norms > 0, norms, 1)
+        members, counts = _clusters(change, variance.dtype)
+        sums = members @ (filters * deviations).T
+        of_means = np.einsum("nz,nz->n", sums, sums) / counts.clip(1) ** 2
+        found[id(step.variance)] = np.where(
+            counts > 1, of_means.astype(variance.dtype), variance
+        )
+    return found
 
 
 def merge(change, value, scale):

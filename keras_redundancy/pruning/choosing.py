@@ -13,7 +13,11 @@ from keras_redundancy.options import (
     check_seed,
 )
 from keras_redundancy.pruning.absorb import Drop, Merge
-from keras_redundancy.pruning.budgets import Costs, widths_for
+from keras_redundancy.pruning.budgets import (
+    Costs,
+    OutOfReachError,
+    widths_for,
+)
 from keras_redundancy.pruning.criteria import CRITERIA, units_of
 from keras_redundancy.pruning.decisions import Decision
 from keras_redundancy.pruning.refit import Refit
@@ -27,10 +31,16 @@ from keras_redundancy.regression import least_squares, slopes
 
 FITS = {"affine": slopes, "least_squares": least_squares}
 ABSORBERS = ("merge", "drop", *FITS)
-COSTS = {"flops": "multiply-adds", "params": "parameters"}
+COSTS = {
+    "flops": "multiply-adds",
+    "params": "parameters",
+    "latency": "time on this machine",
+}
 
 # Relative error for a relative cost: between them everything or nothing goes.
 LOW_PRICE, HIGH_PRICE = 1e-12, 1e6
+# How often the interval of shares is halved for a latency.
+LATENCY_STEPS = 7
 
 UNSEEN = (
     "all that reads it is inside of layers, where calibration data does not "
@@ -119,12 +129,12 @@ class Chooser:
         """With one tau, or one ratio, for each space that has no reason."""
         decisions = []
         for number, space in enumerate(spaces):
-            reason = reasons[number] or self._unseen(space)
+            reason = reasons[number] or self.unseen(space)
             if reason:
                 decisions.append(_left_alone(space, reason))
                 continue
             level, found = levels[number], None
-            selector = self._selector(space, number)
+            selector = self.selector(space, number)
             if how == "tau":
                 found = selector.count_at(level)
             wanted = found or space.size - int(level * space.size + 1e-9)
@@ -136,51 +146,54 @@ class Chooser:
 
     def for_target(self, spaces, reasons, target):
         """With one depth for all spaces, so that `target` is met."""
-        reasons = [
-            reason or self._unseen(space)
-            for space, reason in zip(spaces, reasons, strict=True)
-        ]
-        open_ = [n for n, reason in enumerate(reasons) if not reason]
-        selectors = {n: self._selector(spaces[n], n) for n in open_}
-        sizes = np.array([space.size for space in spaces])
-        (what, share), costs = target, Costs(self.graph, spaces)
-        cost = costs.flops if what == "flops" else costs.parameters
-        whole = cost(sizes)
-        if whole is None:
-            raise ValueError(
-                "target={'flops': ...} needs to count them, but the model's "
-                "input has an open size. Build it on a keras.Input with fixed "
-                "sizes, or give a target of params."
+        budget = _Budget(self, spaces, reasons)
+        return budget.decisions(budget.widths_for(*target))
+
+    def for_latency(self, spaces, reasons, share, measured):
+        """As many multiply-adds as take at most this share of the time.
+
+        Args:
+            spaces, reasons: as for the others.
+            share: of the time that the model takes.
+            measured: a function of decisions that returns the share that a
+                model cut like this takes.
+
+        Returns:
+            The decisions, and the share of the time that was measured.
+
+        Raises:
+            OutOfReachError: what is left when all is cut takes longer.
+        """
+        budget = _Budget(self, spaces, reasons)
+        deep, shallow = 0.0, 1.0
+        best, known = None, {}
+        for _ in range(LATENCY_STEPS):
+            left = (deep + shallow) / 2
+            try:
+                widths = budget.widths_for("flops", left)
+            except OutOfReachError:
+                deep = left
+                continue
+            found = budget.decisions(widths)
+            key = tuple(widths)
+            if key not in known:
+                known[key] = measured(found)
+            if known[key] <= share:
+                best, deep = (found, known[key]), left
+            else:
+                shallow = left
+        if best is None:
+            least = min(known.values(), default=1.0)
+            raise OutOfReachError(
+                f"The target of {share:.1%} of the latency cannot be reached: "
+                f"the fastest of the {len(known)} cuts that were timed takes "
+                f"{least:.1%}. Small batches and small models spend their "
+                "time between the operations: plan with the batch_size that "
+                "you predict with, or give a target of flops."
             )
-        unit_costs = costs.of_units(cost, sizes) / whole
+        return best
 
-        def widths_at(depth):
-            widths = sizes.copy()
-            for n, selector in selectors.items():
-                if depth > 0:
-                    wanted = self._count_at(
-                        depth, selector, sizes[n], unit_costs[n]
-                    )
-                    widths[n] = self.options.width(wanted, sizes[n])
-            return widths
-
-        widths = widths_for(
-            widths_at,
-            cost,
-            share * whole,
-            COSTS[what],
-            self.options.round_to,
-        )
-        return [
-            _left_alone(space, reasons[n])
-            if reasons[n]
-            else Decision(
-                space, None, None, selectors[n].choose(widths[n]), None
-            )
-            for n, space in enumerate(spaces)
-        ]
-
-    def _count_at(self, depth, selector, size, unit_cost):
+    def count_at(self, depth, selector, size, unit_cost):
         """How many of `size` units to keep at a depth in (0, 1].
 
         Where errors are known, all that is worth a price by its costs, the
@@ -197,13 +210,13 @@ class Chooser:
             return selector.count_at(1 - depth)
         return size - int(depth * size + 1e-9)
 
-    def _unseen(self, space):
+    def unseen(self, space):
         by_data = self.options.select in DATA_RANKS
         if by_data and not self.statistics.of_space(space):
             return UNSEEN
         return None
 
-    def _selector(self, space, number):
+    def selector(self, space, number):
         options = self.options
         units = units_of(
             space,
@@ -215,6 +228,68 @@ class Chooser:
         seed = None if options.seed is None else [options.seed, number]
         make = SELECTORS[options.select]
         return make(units, options.linkage, options.keep, seed)
+
+
+class _Budget:
+    """Widths of all spaces, and what they cost."""
+
+    def __init__(self, chooser, spaces, reasons):
+        self._chooser, self._spaces = chooser, spaces
+        self._reasons = [
+            reason or chooser.unseen(space)
+            for space, reason in zip(spaces, reasons, strict=True)
+        ]
+        self._selectors = {
+            number: chooser.selector(spaces[number], number)
+            for number, reason in enumerate(self._reasons)
+            if not reason
+        }
+        self._sizes = np.array([space.size for space in spaces])
+        self._costs = Costs(chooser.graph, spaces)
+
+    def widths_for(self, what, share):
+        """Units to keep of each space, so that this share is left.
+
+        Raises:
+            OutOfReachError: so much cannot go.
+            ValueError: multiply-adds cannot be counted.
+        """
+        costs, sizes, options = self._costs, self._sizes, self._chooser.options
+        cost = costs.flops if what == "flops" else costs.parameters
+        whole = cost(sizes)
+        if whole is None:
+            raise ValueError(
+                "target={'flops': ...} needs to count them, but the model's "
+                "input has an open size. Build it on a keras.Input with fixed "
+                "sizes, or give a target of params."
+            )
+        unit_costs = costs.of_units(cost, sizes) / whole
+
+        def widths_at(depth):
+            widths = sizes.copy()
+            for n, selector in self._selectors.items():
+                if depth > 0:
+                    wanted = self._chooser.count_at(
+                        depth, selector, sizes[n], unit_costs[n]
+                    )
+                    widths[n] = options.width(wanted, sizes[n])
+            return widths
+
+        words = COSTS[what]
+        return widths_for(
+            widths_at, cost, share * whole, words, options.round_to
+        )
+
+    def decisions(self, widths):
+        """What happens to every space, given how many of its units stay."""
+        return [
+            _left_alone(space, self._reasons[n])
+            if self._reasons[n]
+            else Decision(
+                space, None, None, self._selectors[n].choose(widths[n]), None
+            )
+            for n, space in enumerate(self._spaces)
+        ]
 
 
 def _left_alone(space, reason):

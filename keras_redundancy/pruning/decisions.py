@@ -56,6 +56,8 @@ class Plan(Rendered):
         keep: the option of `plan`.
         absorber: what the axes of consumers become; see `absorb`.
         repair: the `Repair` of the smaller model, or None.
+        latency: the share of the model's time that the smaller one took when
+            it was measured, or None.
     """
 
     graph: ChannelGraph
@@ -63,6 +65,7 @@ class Plan(Rendered):
     keep: str
     absorber: object
     repair: Repair | None = None
+    latency: float | None = None
 
     @property
     def removed(self) -> np.ndarray:
@@ -196,6 +199,9 @@ class Plan(Rendered):
         lines = [_change("parameters", *self.parameters)]
         if self.flops[0] is not None:
             lines.append(_change("multiply-adds", *self.flops))
+        if self.latency is not None:
+            saved = 100 * (1 - self.latency)
+            lines.append(f"latency, as measured: {saved:.1f} % less")
         return "\n".join(lines)
 
 

@@ -39,17 +39,17 @@ def finite_kernel_matrix(axis) -> np.ndarray:
 
 
 def kernel_matrix(axis):
-    return _as_columns(read(axis.variable), axis.axis)
+    return columns_of(read(axis.variable), axis.axis)
 
 
-def _as_columns(kernel, axis):
+def columns_of(kernel, axis):
     size = kernel.shape[axis]
     return np.moveaxis(kernel, axis, -1).reshape(-1, size)
 
 
 def norms_along(kernel, axis: int) -> np.ndarray:
     """Euclidean norms of what is at each place of `axis`, shape (n,)."""
-    matrix = _as_columns(kernel, axis)
+    matrix = columns_of(kernel, axis)
     return np.sqrt(np.einsum("zi,zi->i", matrix, matrix))
 
 

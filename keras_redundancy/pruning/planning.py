@@ -16,9 +16,11 @@ from keras_redundancy.options import (
     levels_by_layer,
     selected_layers,
 )
+from keras_redundancy.pruning.absorb import Drop
 from keras_redundancy.pruning.choosing import COSTS, Chooser, Options
 from keras_redundancy.pruning.decisions import Plan
 from keras_redundancy.pruning.filters import require_finite_carriers
+from keras_redundancy.pruning.latency import Stopwatch
 from keras_redundancy.pruning.rebuild import require_rebuildable
 from keras_redundancy.pruning.repair import Repair
 from keras_redundancy.pruning.selection import RANKS
@@ -70,7 +72,10 @@ def plan(
         ratio: the share of units that go, in [0, 1), given in the same ways;
             the smallest counts.
         target: what is to be left: {"flops": 0.5} for half of the
-            multiply-adds, or {"params": 0.3} of the parameters. For
+            multiply-adds, {"params": 0.3} of the parameters, or {"latency":
+            0.5} of the time that predicting a batch takes, as it is measured
+            on this machine, cut by cut, so that it is not the same each time
+            and is met as closely as widths allow. For
             "clusters", one tau for all layers that leads there is found; for
             "l1", "fpgm" and "random" one ratio; for "greedy" and "pivoted"
             one price: units stay that save more error for what they cost.
@@ -78,7 +83,7 @@ def plan(
             `Model.predict` takes; targets are ignored. What is taken from
             them does not grow with their number. Or what `calibrate`
             returned, to plan several times on one pass over them.
-        batch_size: for arrays in `data`.
+        batch_size: for arrays in `data`, and for measuring latency.
         criterion: what "clusters", "random", "l1" and "fpgm" compare:
             "filters"; "folded": filters and biases, times what a
             BatchNormalization behind makes of them; "activations": those of
@@ -172,16 +177,27 @@ def plan(
         seen = cut if options.from_data else []
         data = Calibration.of(graph, seen, data, batch_size)
     chooser = Chooser(graph, data and data.statistics, options)
-    if how == "target":
-        decisions = chooser.for_target(spaces, reasons, level)
-    else:
+    latency = None
+    if how != "target":
         decisions = chooser.for_levels(spaces, reasons, how, levels)
+    elif level[0] == "latency":
+        stopwatch = Stopwatch(model, batch_size)
+
+        def measured(found):
+            cut = Plan(graph, tuple(found), "medoid", Drop())
+            return stopwatch.share(cut.apply())
+
+        decisions, latency = chooser.for_latency(
+            spaces, reasons, level[1], measured
+        )
+    else:
+        decisions = chooser.for_target(spaces, reasons, level)
     changes = any(len(d.selection.removed) for d in decisions)
     mend = None
     if data is not None and repair and changes:
         mend = Repair(data.data, data.batch_size, rounds)
     absorber = options.absorber(data and data.statistics)
-    return Plan(graph, tuple(decisions), keep, absorber, mend)
+    return Plan(graph, tuple(decisions), keep, absorber, mend, latency)
 
 
 def prune(model, tau: Level | None = None, **options):
