@@ -40,7 +40,8 @@ HELD_OUT = 5000
 CUTS = (0.3, 0.5, 0.7)
 BATCH = 128
 
-# What `kr.plan` is given besides the data and the target.
+# What `kr.plan` is given besides the data and the target. "a round" is the
+# default of the package.
 METHODS = {
     "random, drop": {"select": "random", "absorb": "drop"},
     "L1, drop (Li et al.)": {"select": "l1", "absorb": "drop"},
@@ -86,7 +87,11 @@ METHODS = {
         "absorb": "least_squares",
         "rounds": 1,
     },
-    "greedy, least squares, on pink noise": {"data": "noise"},
+    "greedy, least squares, on pink noise": {
+        "select": "greedy",
+        "absorb": "least_squares",
+        "data": "noise",
+    },
 }
 TUNED = (
     "L1, drop (Li et al.)",
@@ -296,6 +301,7 @@ class Run:
             "target": {"flops": 1 - cut},
             "data": self.known,
             "repair": repair,
+            "rounds": 0,
             "seed": self.seed,
             **METHODS[method],
         }

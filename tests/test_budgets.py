@@ -30,7 +30,7 @@ def wide():
 def options_for(select, model):
     needs = select in ("pivoted", "greedy")
     data = models.random_inputs(model, batch=100) if needs else None
-    return {"select": select, "data": data, "seed": 0}
+    return {"select": select, "data": data, "rounds": 0, "seed": 0}
 
 
 # --- ratio ------------------------------------------------------------------

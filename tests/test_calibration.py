@@ -343,7 +343,10 @@ def test_a_calibration_serves_as_data():
     model = models.randomized(models.vgg())
     data = models.random_inputs(model, batch=64)
     known = kr.calibrate(model, data)
-    for options in ({"tau": 0.9}, {"ratio": 0.5, "select": "pivoted"}):
+    for options in (
+        {"tau": 0.9, "rounds": 0},
+        {"ratio": 0.5, "select": "pivoted"},
+    ):
         plans = [kr.plan(model, data=x, **options) for x in (data, known)]
         for own, other in zip(*(p.decisions for p in plans), strict=True):
             np.testing.assert_array_equal(

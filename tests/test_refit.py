@@ -65,7 +65,7 @@ def test_combinations_of_several_units_go_without_a_loss(select):
     data = models.random_inputs(model, batch=200)
     small = prune_last(model, "least_squares", data, select=select)
     models.assert_same_function(model, small, tolerance=1e-4)
-    pairs = prune_last(model, "affine", data, select=select)
+    pairs = prune_last(model, "affine", data, select=select, rounds=0)
     with pytest.raises(AssertionError):
         models.assert_same_function(model, pairs, tolerance=1e-2)
 
@@ -175,7 +175,7 @@ def test_a_shift_goes_into_a_normalization_behind(repair):
     model = shifted_convolutions(
         layers.BatchNormalization(), layers.ReLU(), use_bias=False
     )
-    small = cut_first(model, repair=repair)
+    small = cut_first(model, repair=repair, rounds=0)
     assert not small.get_layer("second").use_bias
     models.assert_same_function(model, small)
 
@@ -229,7 +229,7 @@ def test_a_bias_is_made_in_a_wrapper_and_in_an_einsum():
 def test_a_shift_is_wrong_only_at_a_border_padded_with_zeros():
     """There the channel that went was 0, and the bias does not know."""
     model = shifted_convolutions(padding="same")
-    small = cut_first(model)
+    small = cut_first(model, rounds=0)
     data = models.random_inputs(model)
     (a,), (b,) = models.outputs(model, data), models.outputs(small, data)
     error = np.abs(a - b).max(axis=(0, 3)) / np.abs(a).max()
@@ -243,7 +243,7 @@ def test_a_shift_is_wrong_only_at_a_border_padded_with_zeros():
     bound = 2 * weights @ np.abs(models.numpy(third)[0, 0])
     assert error.max() * np.abs(a).max() <= bound.max()
     # Fitted over the whole window, zeros included, it is less.
-    again = cut_first(model, rounds=1)
+    again = cut_first(model)
     (c,) = models.outputs(again, data)
     assert np.square(a - c).mean() < np.square(a - b).mean()
 
@@ -284,8 +284,8 @@ def test_repair_and_rounds_bring_a_deep_model_nearer():
     options = {"ratio": 0.4, "data": data}
     dropped = kr.prune(model, **options, absorb="drop", repair=False)
     raw = kr.prune(model, **options, repair=False)
-    repaired = kr.prune(model, **options)
-    fitted = kr.prune(model, **options, rounds=2)
+    repaired = kr.prune(model, **options, rounds=0)
+    fitted = kr.prune(model, **options)
     errors = [
         error(model, small, new_data)
         for small in (dropped, raw, repaired, fitted)
@@ -300,7 +300,7 @@ def test_repair_gives_what_the_old_statistics_become():
     model = models.randomized(deep())
     data = models.random_inputs(model, batch=300)
     model.layers[2].trainable = False
-    small = kr.prune(model, ratio=0.5, data=data, layers="conv2d.*")
+    small = kr.prune(model, ratio=0.5, data=data, layers="conv2d.*", rounds=0)
     frozen = small.layers[2]
     assert not frozen.trainable
     assert frozen.momentum == model.layers[2].momentum
@@ -333,7 +333,7 @@ def test_a_generator_is_enough(how):
     model = models.randomized(deep())
     data = models.random_inputs(model, batch=200)
     parts = (part for part in np.split(data, 4))
-    options = {"ratio": 0.4, "rounds": 1, **how}
+    options = {"ratio": 0.4, **how}
     plan = kr.plan(model, data=parts, **options)
     small = kr.prune(model, data=data, batch_size=50, **options)
     for again in (plan.apply(), plan.apply()):
@@ -352,8 +352,9 @@ def test_fitting_works_for_all_kinds_of_kernels():
     model = models.randomized(keras.Model(inputs, layers.Dense(3)(out)))
     data = models.random_inputs(model, batch=400)
     new_data = models.random_inputs(model, seed=1, batch=100)
-    once = kr.prune(model, ratio=0.3, select="l1", data=data)
-    fitted = kr.prune(model, ratio=0.3, select="l1", data=data, rounds=2)
+    options = {"ratio": 0.3, "select": "l1", "data": data}
+    once = kr.prune(model, **options, rounds=0)
+    fitted = kr.prune(model, **options)
     assert error(model, fitted, new_data) < error(model, once, new_data)
 
 
@@ -367,7 +368,7 @@ def test_no_state_of_the_model_changes_and_masks_are_kept():
     model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
     data = np.random.default_rng(0).integers(0, 20, (64, 6))
     before = [models.numpy(v) for v in model.variables]
-    small = kr.prune(model, ratio=0.4, data=data, batch_size=8, rounds=1)
+    small = kr.prune(model, ratio=0.4, data=data, batch_size=8)
     for value, variable in zip(before, model.variables, strict=True):
         np.testing.assert_array_equal(value, models.numpy(variable))
     assert small.count_params() < model.count_params()

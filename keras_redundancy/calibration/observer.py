@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import math
 
 import keras
@@ -84,13 +85,24 @@ def collect(observer, data, batch_size: int) -> list[Moments]:
 
 @contextlib.contextmanager
 def unchanged(model):
-    """States that change when the model runs are put back in the end."""
+    """States that change when the model runs are put back in the end.
+
+    TensorFlow does not warn of what it compiles meanwhile: it takes models
+    that run once, one after the other, for one that changes all the time.
+    """
     states = [(v, ops.copy(v)) for v in model.non_trainable_variables]
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(_is_no_retracing)
     try:
         yield
     finally:
+        logger.removeFilter(_is_no_retracing)
         for variable, value in states:
             variable.assign(value)
+
+
+def _is_no_retracing(record):
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def start_of(number, size):
@@ -140,7 +152,10 @@ def start_in(numbers):
 
 
 class Run:
-    """One run of a graph that keeps the tensors with the wanted keys."""
+    """One run of a graph that keeps the tensors with the wanted keys.
+
+    Where there are such, it ends when it has them all.
+    """
 
     def __init__(self, keys=frozenset(), start=0.0):
         self.keys, self.start = keys, start
@@ -155,6 +170,8 @@ class Run:
         for key, value in values.items():
             self._keep((*path, key), value)
         for call in internals.calls(graph):
+            if self.keys and len(self.seen) == len(self.keys):
+                break  # All that is wanted is known.
             args, kwargs = call.fill_in(values)
             if internals.is_model(call.operation):
                 inner = internals.graph_of(call.operation)
@@ -167,7 +184,7 @@ class Run:
             for x, value in zip(call.outputs, results, strict=True):
                 values[id(x)] = value
                 self._keep((*path, id(x)), value)
-        return [values[id(x)] for x in graph.outputs]
+        return [values.get(id(x)) for x in graph.outputs]
 
     def _keep(self, key, value):
         if key in self.keys:

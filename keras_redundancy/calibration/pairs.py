@@ -87,8 +87,9 @@ class SideBySide(Watch):
         before.through(internals.graph_of(self.model), tensors)
         references = [
             (layer, kept, *moments)
+            # A run ends early where nothing more is looked at.
             for (layer, _, kept), moments in zip(
-                self.norms, before.moments, strict=True
+                self.norms, before.moments, strict=False
             )
         ]
         after = RepairedRun(self._keys[1], start, references)
@@ -171,9 +172,9 @@ def repaired(moving_mean, moving_variance, mean, variance, *own_and_kept):
             channels these are.
     """
     own_mean, own_variance, kept = own_and_kept
-    moving_mean, moving_variance, mean, variance = (
-        ops.take(x, kept, axis=0)
-        for x in (moving_mean, moving_variance, mean, variance)
+    old = ops.stack([moving_mean, moving_variance, mean, variance])
+    moving_mean, moving_variance, mean, variance = ops.unstack(
+        ops.take(old, kept, axis=1), 4
     )
     alive = variance > 0
     ratio = ops.where(alive, own_variance / ops.where(alive, variance, 1), 1)
@@ -181,11 +182,11 @@ def repaired(moving_mean, moving_variance, mean, variance, *own_and_kept):
 
 
 def _statistics(layer, x):
+    dtype = keras.backend.result_type(x.dtype, "float32")
     if internals.mask_of(x) is not None:
-        return tuple(map(ops.convert_to_tensor, _moving(layer)))
+        return tuple(ops.cast(value, dtype) for value in _moving(layer))
     axis = layer.axis % len(x.shape)
     others = [i for i in range(len(x.shape)) if i != axis]
-    dtype = keras.backend.result_type(x.dtype, "float32")
     return ops.moments(ops.cast(x, dtype), axes=others)
 
 

@@ -14,31 +14,28 @@ from keras_redundancy.flops import flops
 from keras_redundancy.pruning import Plan, plan
 from keras_redundancy.tables import Rendered, render_table
 
+
+def _options(select, absorb, rounds=0, **others):
+    return {"select": select, "absorb": absorb, "rounds": rounds, **others}
+
+
 # What `plan` is given, beside data and target.
 WITHOUT_DATA = {
-    "random, drop": {"select": "random", "absorb": "drop"},
-    "L1, drop": {"select": "l1", "absorb": "drop"},
-    "L1, merge": {"select": "l1", "absorb": "merge"},
-    "FPGM, drop": {"select": "fpgm", "absorb": "drop"},
-    "clusters, drop": {
-        "select": "clusters",
-        "keep": "random",
-        "absorb": "drop",
-    },
-    "clusters, merge": {"select": "clusters", "absorb": "merge"},
+    "random, drop": _options("random", "drop"),
+    "L1, drop": _options("l1", "drop"),
+    "L1, merge": _options("l1", "merge"),
+    "FPGM, drop": _options("fpgm", "drop"),
+    "clusters, drop": _options("clusters", "drop", keep="random"),
+    "clusters, merge": _options("clusters", "merge"),
 }
 WITH_DATA = {
-    "activation clusters, affine": {
-        "select": "clusters",
-        "criterion": "activations",
-        "absorb": "affine",
-    },
-    "L1, least squares": {"select": "l1", "absorb": "least_squares"},
-    "pivoted, least squares": {
-        "select": "pivoted",
-        "absorb": "least_squares",
-    },
-    "greedy, least squares": {"select": "greedy", "absorb": "least_squares"},
+    "activation clusters, affine": _options(
+        "clusters", "affine", criterion="activations"
+    ),
+    "L1, least squares": _options("l1", "least_squares"),
+    "pivoted, least squares": _options("pivoted", "least_squares"),
+    "greedy, least squares": _options("greedy", "least_squares"),
+    "greedy, least squares, a round": _options("greedy", "least_squares", 1),
 }
 
 
@@ -111,7 +108,7 @@ def compare(
         data: samples to calibrate on, as for `plan`. The model runs over
             them once.
         verbose: whether to draw a progress bar.
-        **options: of `plan`, for all methods.
+        **options: of `plan`, for all methods, in place of their own.
 
     Returns:
         A `Comparison`, which can be printed.
@@ -142,8 +139,8 @@ def compare(
 def _smaller(model, method, share, data, options):
     if callable(method):
         return method(model, share)
-    options = {"target": {"flops": share}, "data": data} | options
-    return plan(model, **(options | dict(method)))
+    options = {"target": {"flops": share}, "data": data, **options}
+    return plan(model, **(dict(method) | options))
 
 
 def _trial(model, small, evaluate):
