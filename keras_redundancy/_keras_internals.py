@@ -265,6 +265,15 @@ def compile_arguments(model) -> dict | None:
     return dict(model._compile_config.config)
 
 
+def loss_function(loss) -> tuple[str | None, bool]:
+    """The name of the function that a loss computes; does it take logits?"""
+    function = getattr(loss, "fn", None)
+    settings = getattr(loss, "_fn_kwargs", {})
+    return getattr(function, "__name__", None), settings.get(
+        "from_logits", False
+    )
+
+
 def compile_is_overridden(model) -> bool:
     """Whether the class of `model` has a `compile` of its own."""
     return type(model).compile is not keras.Model.compile

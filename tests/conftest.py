@@ -6,7 +6,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import pytest
 
-SAMPLED = re.compile("rules|refit|examples|budgets|evaluation")
+SAMPLED = re.compile("rules|refit|examples|budgets|evaluation|classifier")
 
 
 def pytest_addoption(parser):

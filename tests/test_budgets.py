@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.pruning import planning
+from keras_redundancy.pruning import choosing
 from keras_redundancy.pruning.budgets import Costs
 from keras_redundancy.pruning.latency import Stopwatch
 from tests import models
@@ -317,7 +317,7 @@ class Clock:
 
 @pytest.mark.parametrize("select", ["l1", "greedy"])
 def test_a_latency_is_met(monkeypatch, select):
-    monkeypatch.setattr(planning, "Stopwatch", Clock)
+    monkeypatch.setattr(choosing, "Stopwatch", Clock)
     model = wide()
     options = options_for(select, model)
     plan = kr.plan(model, target={"latency": 0.6}, **options)
@@ -328,7 +328,7 @@ def test_a_latency_is_met(monkeypatch, select):
 
 
 def test_a_latency_that_cannot_be_met(monkeypatch):
-    monkeypatch.setattr(planning, "Stopwatch", Clock)
+    monkeypatch.setattr(choosing, "Stopwatch", Clock)
     with pytest.raises(ValueError, match="the fastest of the"):
         kr.plan(wide(), target={"latency": 0.1})
 

@@ -275,3 +275,19 @@ def test_data_comes_in_batches_of_arrays(targets):
     assert [len(batch) for batch in batches] == [1 + len(targets)] * 2
     with pytest.raises((TypeError, ValueError)):
         internals.numpy_batches("no data", 3)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_the_function_of_a_loss_and_whether_it_takes_logits(saved, tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("sgd", loss)
+    if saved:
+        model.save(tmp_path / "model.keras")
+        model = keras.models.load_model(tmp_path / "model.keras")
+    loss = internals.compile_arguments(model)["loss"]
+    found = internals.loss_function(loss)
+    assert found == ("sparse_categorical_crossentropy", True)
+    assert internals.loss_function(keras.losses.MeanSquaredError())[1] is False
+    assert internals.loss_function("mse") == (None, False)
+    assert internals.loss_function(None) == (None, False)

@@ -13,13 +13,10 @@ from keras_redundancy.options import (
     check_seed,
 )
 from keras_redundancy.pruning.absorb import Drop, Merge
-from keras_redundancy.pruning.budgets import (
-    Costs,
-    OutOfReachError,
-    widths_for,
-)
+from keras_redundancy.pruning.budgets import Costs, widths_for
 from keras_redundancy.pruning.criteria import CRITERIA, units_of
-from keras_redundancy.pruning.decisions import Decision
+from keras_redundancy.pruning.decisions import Decision, Plan
+from keras_redundancy.pruning.latency import Stopwatch, least_cut_within
 from keras_redundancy.pruning.refit import Refit
 from keras_redundancy.pruning.selection import (
     DATA_RANKS,
@@ -34,13 +31,12 @@ ABSORBERS = ("merge", "drop", *FITS)
 COSTS = {
     "flops": "multiply-adds",
     "params": "parameters",
+    "units": "units",
     "latency": "time on this machine",
 }
 
 # Relative error for a relative cost: between them everything or nothing goes.
 LOW_PRICE, HIGH_PRICE = 1e-12, 1e6
-# How often the interval of shares is halved for a latency.
-LATENCY_STEPS = 7
 
 UNSEEN = (
     "all that reads it is inside of layers, where calibration data does not "
@@ -144,54 +140,35 @@ class Chooser:
             decisions.append(Decision(space, tau, found, chosen, None))
         return decisions
 
-    def for_target(self, spaces, reasons, target):
-        """With one depth for all spaces, so that `target` is met."""
-        budget = _Budget(self, spaces, reasons)
-        return budget.decisions(budget.widths_for(*target))
-
-    def for_latency(self, spaces, reasons, share, measured):
-        """As many multiply-adds as take at most this share of the time.
+    def for_target(self, spaces, reasons, target, batch_size):
+        """With one depth for all spaces, so that a target is met.
 
         Args:
-            spaces, reasons: as for the others.
-            share: of the time that the model takes.
-            measured: a function of decisions that returns the share that a
-                model cut like this takes.
+            spaces, reasons: as for `for_levels`.
+            target: what is counted, and the share of it that is to be left.
+            batch_size: of the samples that a latency is measured with.
 
         Returns:
-            The decisions, and the share of the time that was measured.
+            The decisions, and the share of the latency that was measured, or
+            None.
 
         Raises:
-            OutOfReachError: what is left when all is cut takes longer.
+            OutOfReachError: so much cannot go.
+            ValueError: what is counted depends on open sizes.
         """
-        budget = _Budget(self, spaces, reasons)
-        deep, shallow = 0.0, 1.0
-        best, known = None, {}
-        for _ in range(LATENCY_STEPS):
-            left = (deep + shallow) / 2
-            try:
-                widths = budget.widths_for("flops", left)
-            except OutOfReachError:
-                deep = left
-                continue
-            found = budget.decisions(widths)
-            key = tuple(widths)
-            if key not in known:
-                known[key] = measured(found)
-            if known[key] <= share:
-                best, deep = (found, known[key]), left
-            else:
-                shallow = left
-        if best is None:
-            least = min(known.values(), default=1.0)
-            raise OutOfReachError(
-                f"The target of {share:.1%} of the latency cannot be reached: "
-                f"the fastest of the {len(known)} cuts that were timed takes "
-                f"{least:.1%}. Small batches and small models spend their "
-                "time between the operations: plan with the batch_size that "
-                "you predict with, or give a target of flops."
-            )
-        return best
+        (what, share), budget = target, _Budget(self, spaces, reasons)
+        if what != "latency":
+            return budget.decisions(what, share), None
+        stopwatch = Stopwatch(self.graph.model, batch_size)
+
+        def share_of(decisions):
+            cut = Plan(self.graph, tuple(decisions), "medoid", Drop())
+            return stopwatch.share(cut.apply())
+
+        def cut_to(left):
+            return budget.decisions("flops", left)
+
+        return least_cut_within(share, cut_to, share_of)
 
     def count_at(self, depth, selector, size, unit_cost):
         """How many of `size` units to keep at a depth in (0, 1].
@@ -231,7 +208,7 @@ class Chooser:
 
 
 class _Budget:
-    """Widths of all spaces, and what they cost."""
+    """How many units of all spaces stay for what they cost."""
 
     def __init__(self, chooser, spaces, reasons):
         self._chooser, self._spaces = chooser, spaces
@@ -247,15 +224,26 @@ class _Budget:
         self._sizes = np.array([space.size for space in spaces])
         self._costs = Costs(chooser.graph, spaces)
 
-    def widths_for(self, what, share):
-        """Units to keep of each space, so that this share is left.
+    def decisions(self, what, share):
+        """What happens to every space, so that a share of a cost is left."""
+        widths = self._widths(what, share)
+        return [
+            _left_alone(space, self._reasons[n])
+            if self._reasons[n]
+            else Decision(
+                space, None, None, self._selectors[n].choose(widths[n]), None
+            )
+            for n, space in enumerate(self._spaces)
+        ]
 
-        Raises:
-            OutOfReachError: so much cannot go.
-            ValueError: multiply-adds cannot be counted.
-        """
+    def _widths(self, what, share):
         costs, sizes, options = self._costs, self._sizes, self._chooser.options
-        cost = costs.flops if what == "flops" else costs.parameters
+        can_go = list(self._selectors)
+        cost = {
+            "flops": costs.flops,
+            "params": costs.parameters,
+            "units": lambda widths: widths[can_go].sum(),
+        }[what]
         whole = cost(sizes)
         if whole is None:
             raise ValueError(
@@ -279,17 +267,6 @@ class _Budget:
         return widths_for(
             widths_at, cost, share * whole, words, options.round_to
         )
-
-    def decisions(self, widths):
-        """What happens to every space, given how many of its units stay."""
-        return [
-            _left_alone(space, self._reasons[n])
-            if self._reasons[n]
-            else Decision(
-                space, None, None, self._selectors[n].choose(widths[n]), None
-            )
-            for n, space in enumerate(self._spaces)
-        ]
 
 
 def _left_alone(space, reason):

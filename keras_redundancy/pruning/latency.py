@@ -1,15 +1,21 @@
 """How long a model takes on this machine, beside another one."""
 
 import time
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.calibration.observer import unchanged
+from keras_redundancy.pruning.budgets import OutOfReachError
 
 # Each model runs so often at least, and for so many seconds.
 LEAST_RUNS, LEAST_SECONDS = 7, 0.25
+
+
+# How often the interval of shares is halved.
+STEPS = 7
 
 
 class Stopwatch:
@@ -41,6 +47,50 @@ class Stopwatch:
             shortest = np.minimum(shortest, times)
             runs += 1
         return float(shortest[1] / shortest[0])
+
+
+def least_cut_within(share: float, cut_to: Callable, share_of: Callable):
+    """Cut no more multiply-adds than it takes to be so much faster.
+
+    Args:
+        share: of the time that may be taken.
+        cut_to: a function of the share of multiply-adds to leave that returns
+            decisions, or raises `OutOfReachError`.
+        share_of: a function of decisions that returns the share of the time
+            that a model cut like this takes.
+
+    Returns:
+        The decisions, and the share of the time that was measured.
+
+    Raises:
+        OutOfReachError: what is left when all is cut takes longer.
+    """
+    deep, shallow = 0.0, 1.0
+    best, times = None, {}
+    for _ in range(STEPS):
+        left = (deep + shallow) / 2
+        try:
+            decisions = cut_to(left)
+        except OutOfReachError:
+            deep = left
+            continue
+        widths = tuple(len(d.selection.kept) for d in decisions)
+        if widths not in times:
+            times[widths] = share_of(decisions)
+        if times[widths] <= share:
+            best, deep = (decisions, times[widths]), left
+        else:
+            shallow = left
+    if best is None:
+        least = min(times.values(), default=1.0)
+        raise OutOfReachError(
+            f"The target of {share:.1%} of the latency cannot be reached: the "
+            f"fastest of the {len(times)} cuts that were timed takes "
+            f"{least:.1%}. Small batches and small models spend their time "
+            "between the operations: plan with the batch_size that you "
+            "predict with, or give a target of flops."
+        )
+    return best
 
 
 class _Predictor:

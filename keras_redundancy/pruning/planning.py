@@ -16,11 +16,9 @@ from keras_redundancy.options import (
     levels_by_layer,
     selected_layers,
 )
-from keras_redundancy.pruning.absorb import Drop
 from keras_redundancy.pruning.choosing import COSTS, Chooser, Options
 from keras_redundancy.pruning.decisions import Plan
 from keras_redundancy.pruning.filters import require_finite_carriers
-from keras_redundancy.pruning.latency import Stopwatch
 from keras_redundancy.pruning.rebuild import require_rebuildable
 from keras_redundancy.pruning.repair import Repair
 from keras_redundancy.pruning.selection import RANKS
@@ -72,10 +70,10 @@ def plan(
         ratio: the share of units that go, in [0, 1), given in the same ways;
             the smallest counts.
         target: what is to be left: {"flops": 0.5} for half of the
-            multiply-adds, {"params": 0.3} of the parameters, or {"latency":
-            0.5} of the time that predicting a batch takes, as it is measured
-            on this machine, cut by cut, so that it is not the same each time
-            and is met as closely as widths allow. For
+            multiply-adds, {"params": 0.3} of the parameters, {"units": 0.2}
+            of all units that can go, or {"latency": 0.5} of the time that
+            predicting a batch takes. That is measured on this machine, cut by
+            cut, so that it is not the same each time. For
             "clusters", one tau for all layers that leads there is found; for
             "l1", "fpgm" and "random" one ratio; for "greedy" and "pivoted"
             one price: units stay that save more error for what they cost.
@@ -107,9 +105,9 @@ def plan(
             "least_squares" with data, "merge" without.
         rounds: with `data` and `repair`, how often one kernel after the other
             is fitted, by least squares, to return what it did in the original
-            model. It takes a pass over `data` for each kernel: most of the
-            time that pruning takes. 0 leaves it out, and loses more where
-            much is cut.
+            model, and the last one of a classifier to its probabilities. It
+            takes a pass over `data` for each kernel: most of the time that
+            pruning takes. 0 leaves it out, and loses more where much is cut.
         repair: with `data`, estimate the statistics of every
             BatchNormalization in the smaller model anew.
         layers: prune these layers only: a name, a regular expression, a list
@@ -178,21 +176,13 @@ def plan(
         seen = cut if options.from_data else []
         data = Calibration.of(graph, seen, data, batch_size)
     chooser = Chooser(graph, data and data.statistics, options)
-    latency = None
-    if how != "target":
-        decisions = chooser.for_levels(spaces, reasons, how, levels)
-    elif level[0] == "latency":
-        stopwatch = Stopwatch(model, batch_size)
-
-        def measured(found):
-            cut = Plan(graph, tuple(found), "medoid", Drop())
-            return stopwatch.share(cut.apply())
-
-        decisions, latency = chooser.for_latency(
-            spaces, reasons, level[1], measured
+    if how == "target":
+        decisions, latency = chooser.for_target(
+            spaces, reasons, level, batch_size
         )
     else:
-        decisions = chooser.for_target(spaces, reasons, level)
+        decisions = chooser.for_levels(spaces, reasons, how, levels)
+        latency = None
     changes = any(len(d.selection.removed) for d in decisions)
     mend = None
     if data is not None and repair and changes:

@@ -12,6 +12,7 @@ from keras_redundancy.calibration.observer import (
 )
 from keras_redundancy.calibration.pairs import SideBySide, repaired
 from keras_redundancy.channels.labels import Shifted
+from keras_redundancy.pruning.classifier import fit_classifier
 from keras_redundancy.pruning.reconstruct import reconstruct
 from keras_redundancy.pruning.refit import homes_of_shifts
 
@@ -23,7 +24,8 @@ class Repair:
     Attributes:
         data, batch_size: what to mend it with, as for `reestimate`.
         rounds: how often all kernels are fitted to what the original ones
-            return.
+            return; after the last one, a classifier's is to its
+            probabilities.
     """
 
     data: object
@@ -59,6 +61,8 @@ class Repair:
                 graph.model, small, kept_units, kept_channels, centered, *data
             )
             reestimate(graph.model, small, kept_channels, *data)
+        if self.rounds:
+            fit_classifier(graph.model, small, *data)
 
 
 def reestimate(old, new, kept_channels, data, batch_size: int) -> None:
