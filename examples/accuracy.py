@@ -6,7 +6,8 @@
 
 Trains a network for each seed (an MLP 784-300-100-10 on Fashion-MNIST, a
 VGG-style network with BatchNormalization or a ResNet-20 on CIFAR-10), cuts it
-to 70, 50 and 30 % of its multiply-adds by each method, and prints the accuracy
+to 70, 50 and 30 % of its multiply-adds by each method (or, with --of units
+--cuts 0.8, to 20 % of its hidden units), and prints the accuracy
 right after, as the mean and standard deviation over seeds. With --tune, the
 methods of `TUNED` are fine-tuned for so many epochs (the last one counts); with
 --scratch, the shapes of `SCRATCH` are trained from new weights for as long as
@@ -259,7 +260,7 @@ class Run:
 
     def _model(self):
         if self.path.exists():
-            return keras.models.load_model(self.path, compile=False)
+            return keras.models.load_model(self.path)
         print(f"training {self.path.stem}", flush=True)
         keras.utils.set_random_seed(self.seed)
         model = self._trained(self.build(), self.epochs, self.rate)
@@ -272,6 +273,8 @@ class Run:
 
     def result(self, *key, find):
         """What `find()` returns, or what it returned before."""
+        if self.args.of != "flops":
+            key = self.args.of, *key
         key = " / ".join(map(str, key))
         if key not in self.results:
             self.results[key] = find()
@@ -298,7 +301,7 @@ class Run:
 
     def plan(self, method, cut, repair):
         options = {
-            "target": {"flops": 1 - cut},
+            "target": {self.args.of: 1 - cut},
             "data": self.known,
             "repair": repair,
             "rounds": 0,
@@ -369,12 +372,13 @@ def spread(values):
 
 def show_pruned(runs, methods):
     header = ["method"]
-    for cut in CUTS:
+    cuts = runs[0].args.cuts
+    for cut in cuts:
         header += [f"{cut:.0%} cut", "repaired"]
     rows = []
     for method in methods:
         row = [method]
-        for cut in CUTS:
+        for cut in cuts:
             for repair in (False, True):
                 if not repair and METHODS[method].get("rounds"):
                     row.append("")
@@ -388,10 +392,11 @@ def show_pruned(runs, methods):
 
 def show_trained(runs, methods, title, find):
     """A table of what find(run, method, cut) returns."""
-    header = ["method", *(f"{cut:.0%} cut" for cut in CUTS)]
+    cuts = runs[0].args.cuts
+    header = ["method", *(f"{cut:.0%} cut" for cut in cuts)]
     rows = []
     for method in methods:
-        found = [[find(run, method, cut) for run in runs] for cut in CUTS]
+        found = [[find(run, method, cut) for run in runs] for cut in cuts]
         rows.append([method, *map(spread, found)])
         print(*rows[-1], sep=" | ", flush=True)
     print(render_table(title, header, rows))
@@ -408,6 +413,8 @@ def main():
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--tune", type=int, default=0)
     parser.add_argument("--scratch", action="store_true")
+    parser.add_argument("--of", choices=["flops", "units"], default="flops")
+    parser.add_argument("--cuts", type=float, nargs="+", default=CUTS)
     parser.add_argument("--samples", type=int, default=4096)
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--held-out", action="store_true")

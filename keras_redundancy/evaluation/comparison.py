@@ -3,9 +3,9 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
-from keras_redundancy.calibration import Calibration, calibrate
 from keras_redundancy.evaluation.trials import (
     Trial,
+    calibrated,
     checked_score,
     progress,
     shares_left,
@@ -117,10 +117,7 @@ def compare(
         TypeError, ValueError: as `plan`; or `evaluate` returns no finite
             number.
     """
-    if data is not None and not isinstance(data, Calibration):
-        names = ("batch_size", "allow_inexact")
-        given = {n: options[n] for n in names if n in options}
-        data = calibrate(model, data, **given)
+    data = calibrated(model, data, options)
     if methods is None:
         methods = WITHOUT_DATA | (WITH_DATA if data is not None else {})
     shares = tuple(shares)

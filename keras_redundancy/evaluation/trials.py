@@ -76,9 +76,7 @@ class Trials:
         self.model, self.evaluate = model, evaluate
         self.how, self.levels = _levels(taus, ratios)
         self.options = dict(options)
-        self._data = data
-        if data is not None and not isinstance(data, Calibration):
-            self._data = self._calibrated(data)
+        self._data = calibrated(model, data, options)
         everything = self._plan(self.levels[0])
         self.parts = _parts(everything)
         self._counted = "params" if everything.flops[0] is None else "flops"
@@ -88,11 +86,6 @@ class Trials:
                 "with kr.plan(...).explain()."
             )
         self._log = Log(log, self._words()) if log is not None else None
-
-    def _calibrated(self, data):
-        names = ("batch_size", "allow_inexact")
-        given = {n: self.options[n] for n in names if n in self.options}
-        return calibrate(self.model, data, **given)
 
     def plan(self, levels: dict) -> Plan:
         """The plan for {part: level}; parts that are left out stay."""
@@ -127,12 +120,17 @@ class Trials:
 
     def of(self, levels: dict) -> Trial:
         """The trial of `plan(levels)`."""
-        key = {part.name: level for part, level in levels.items()}
+        # Layers of two nested models may have one name.
+        key = [
+            [number, part.name, levels[part]]
+            for number, part in enumerate(self.parts)
+            if part in levels
+        ]
         return self._logged(key, lambda: self._tried(self.plan(levels)))
 
     def of_share(self, share: float) -> Trial:
         """The trial of `plan_for(share)`."""
-        key = {"share": share}
+        key = ["share", share]
         return self._logged(key, lambda: self._tried(self.plan_for(share)))
 
     def _tried(self, found):
@@ -142,7 +140,7 @@ class Trials:
     def _logged(self, key, find):
         if self._log is None:
             return find()
-        key = json.dumps(key, sort_keys=True)
+        key = json.dumps(key)
         if key not in self._log.known:
             self._log.add(key, dataclasses.astuple(find()))
         return Trial(*self._log.known[key])
@@ -206,6 +204,15 @@ class Log:
                 "options, so its trials do not hold here. Name another file "
                 "as log=, or remove this one."
             )
+
+
+def calibrated(model, data, options: dict) -> Calibration | None:
+    """The `Calibration` on some data, made with the options of a plan."""
+    if data is None or isinstance(data, Calibration):
+        return data
+    names = ("batch_size", "allow_inexact")
+    given = {name: options[name] for name in names if name in options}
+    return calibrate(model, data, **given)
 
 
 def checked_score(score) -> float:
