@@ -429,10 +429,10 @@ def main():
     print("accuracy before:", spread([run.base() for run in runs]), flush=True)
     show_pruned(runs, args.methods or METHODS)
     if args.tune:
-        title = f"Accuracy after fine-tuning, epochs: {args.tune}, %"
+        title = "Accuracy after fine-tuning, %"
         show_trained(runs, args.methods or TUNED, title, Run.tuned)
     if args.scratch:
-        title = "Accuracy of the same shapes trained from scratch, %"
+        title = "Accuracy from scratch, %"
         show_trained(runs, args.methods or SCRATCH, title, Run.from_scratch)
 
 

@@ -104,11 +104,13 @@ def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path):
     )
     command = [ROOT / "examples/accuracy.py", "mlp", "--data", tmp_path]
     command += ["--seeds", 1, "--epochs", 2, "--tune", 1, "--samples", 200]
-    command += ["--methods", "L1, drop (Li et al.)", "greedy, least squares"]
+    command += ["--scratch", "--cuts", 0.5, "--methods"]
+    command += ["L1, drop (Li et al.)", "greedy, least squares"]
     done = run(tmp_path, *command)
     assert done.returncode == 0, done.stderr
     assert "Accuracy without fine-tuning, %" in done.stdout
     assert "Accuracy after fine-tuning, %" in done.stdout
+    assert "Accuracy from scratch, %" in done.stdout
     kept = (tmp_path / "runs/mlp-2-seed0-test.json").read_text()
     again = run(tmp_path, *command)
     assert "training" not in again.stdout
