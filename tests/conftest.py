@@ -6,7 +6,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import pytest
 
-SAMPLED = re.compile("rules|refit|examples|budgets|evaluation|classifier")
+SAMPLED = re.compile(
+    "rules|refit|examples|budgets|calibration|evaluation|classifier"
+)
 
 
 def pytest_addoption(parser):

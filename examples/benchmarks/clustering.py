@@ -128,14 +128,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=31)
     parser.add_argument("--kind", choices=KINDS, action="append")
-    parser.add_argument(
-        "--quick", action="store_true", help="one kind, few repeats"
-    )
+    parser.add_argument("--quick", action="store_true", help="one kind, once")
     arguments = parser.parse_args()
     kinds = arguments.kind or list(KINDS)
     if arguments.quick:
         kinds = kinds[-1:]
-    repeats = 5 if arguments.quick else arguments.repeats
+    repeats = 1 if arguments.quick else arguments.repeats
     ratios = [ratio for kind in kinds for ratio in report_kind(kind, repeats)]
     print(
         f"\nTime over that of the bare products: median "
