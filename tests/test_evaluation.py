@@ -115,7 +115,6 @@ def test_a_sensitivity_is_shown_and_told():
 
 
 def test_a_sensitivity_is_drawn():
-    pytest.importorskip("matplotlib")
     model = planted()
     taus = [0.9, 0.5, 0.1]
     figure = kr.sensitivity(model, Likeness(model), taus, **QUIET).plot()
