@@ -7,11 +7,11 @@
 Trains a network for each seed (an MLP 784-300-100-10 on Fashion-MNIST, a
 VGG-style network with BatchNormalization or a ResNet-20 on CIFAR-10), cuts it
 to 70, 50 and 30 % of its multiply-adds by each method (or, with --of units
---cuts 0.8, to 20 % of its hidden units), and prints the accuracy
-right after, as the mean and standard deviation over seeds. With --tune, the
-methods of `TUNED` are fine-tuned for so many epochs (the last one counts); with
---scratch, the shapes of `SCRATCH` are trained from new weights for as long as
-the network was and the fine-tuning took, together.
+--cuts 0.8, to 20 % of its hidden units), and prints the accuracy right after,
+as the mean and standard deviation over seeds. With --tune, the methods of
+`TUNED` are fine-tuned for so many epochs (the last one counts); with --scratch,
+the shapes of `SCRATCH` are trained from new weights for as long as the network
+was and the fine-tuning took, together.
 
 Calibration takes images of the training set, without labels. The last 5,000
 images of the training set are held out: with --held-out, the accuracy is that

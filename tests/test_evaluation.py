@@ -87,6 +87,9 @@ def test_levels_go_from_the_gentlest():
     model, evaluate = planted(), lambda model: 1.0
     by_tau = kr.sensitivity(model, evaluate, (0.5, 0.9), **QUIET)
     assert (by_tau.how, by_tau.levels) == ("tau", (0.9, 0.5))
+    levels = (tau for tau in (0.5, 0.9))
+    assert kr.sensitivity(model, evaluate, levels, **QUIET).levels == (0.9, 0.5)
+    assert kr.sensitivity(model, evaluate, 0.9, **QUIET).levels == (0.9,)
     by_ratio = kr.sensitivity(model, evaluate, **QUIET)
     assert by_ratio.how == "ratio"
     assert by_ratio.levels[0] == 0.125
@@ -225,9 +228,22 @@ def test_a_log_of_other_weights_or_options_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Name another file"):
         kr.sensitivity(model, lambda m: 0.0, **options)
     assert log.read_bytes() == before
-    log.write_text("accuracy 0.9\n")
-    with pytest.raises(ValueError, match="Name another file"):
-        kr.sensitivity(model, lambda m: 0.0, **options)
+    for text in ("accuracy 0.9\n", "a note without an end of line"):
+        log.write_text(text)
+        with pytest.raises(ValueError, match="Name another file"):
+            kr.sensitivity(model, lambda m: 0.0, **options)
+        assert log.read_text() == text
+
+
+@pytest.mark.parametrize("length", [0, 1, 20])
+def test_a_log_cut_short_in_its_first_line_begins_anew(tmp_path, length):
+    model, log = planted(), tmp_path / "log"
+    options = {"ratios": [0.5], "log": log, **QUIET}
+    kr.sensitivity(model, lambda m: 0.0, **options)
+    whole = log.read_bytes()
+    log.write_bytes(whole[:length])
+    kr.sensitivity(model, lambda m: 0.0, **options)
+    assert log.read_bytes() == whole
 
 
 # --- compare ----------------------------------------------------------------

@@ -27,19 +27,19 @@ class Calibration:
     statistics: Statistics | None
     data: object
     batch_size: int
-    allow_inexact: bool = False
+    allow_inexact: bool
 
     @classmethod
-    def of(cls, graph, spaces, data, *options) -> "Calibration":
-        """Of the spaces of a traced model; not a pass where there are none.
-
-        `options` are batch_size and allow_inexact.
-        """
-        if not spaces:
-            return cls(graph, None, remembered(data), *options)
-        data, again = reusable(data)
-        statistics = statistics_of(graph, spaces, data, options[0])
-        return cls(graph, statistics, again, *options)
+    def of(
+        cls, graph, spaces, data, batch_size: int, allow_inexact: bool
+    ) -> "Calibration":
+        """Of the spaces of a traced model; not a pass where there are none."""
+        if spaces:
+            data, again = reusable(data)
+            statistics = statistics_of(graph, spaces, data, batch_size)
+        else:
+            statistics, again = None, remembered(data)
+        return cls(graph, statistics, again, batch_size, allow_inexact)
 
     def check(self, model, allow_inexact: bool) -> None:
         """Raise unless it is of this model, traced like this.
@@ -94,5 +94,6 @@ def calibrate(
     """
     check_count("batch_size", batch_size)
     graph = trace(model, allow_inexact=allow_inexact)
-    options = batch_size, allow_inexact
-    return Calibration.of(graph, graph.prunable, data, *options)
+    return Calibration.of(
+        graph, graph.prunable, data, batch_size, allow_inexact
+    )

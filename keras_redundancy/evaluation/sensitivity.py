@@ -131,7 +131,9 @@ def sensitivity(
         data: samples to calibrate on, as for `plan`. The model runs over
             them once.
         log: a file that keeps each score as it is known. With a log of the
-            same model and options, what it tells is not evaluated again.
+            same weights and options, what it tells is not evaluated again:
+            `data` and `evaluate` have to be the same, and functions among the
+            options are told apart by their names alone.
         verbose: whether to draw a progress bar.
         **options: all others of `plan`, except `tau`, `ratio` and `target`.
 

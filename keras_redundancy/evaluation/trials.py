@@ -17,7 +17,7 @@ from keras_redundancy.options import check_ratio
 from keras_redundancy.pruning import Plan, plan
 from keras_redundancy.pruning.filters import read
 
-RATIOS = tuple(np.arange(1, 8) / 8)
+RATIOS = tuple(eighths / 8 for eighths in range(1, 8))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +173,11 @@ class Log:
             lines = self.path.read_bytes().splitlines(keepends=True)
         # A line that was cut short by a crash is written anew.
         whole = [line for line in lines if line.endswith(b"\n")]
-        if not whole:
-            self._write("wb", words)
+        if not whole and _line(words).startswith(b"".join(lines)):
+            self.path.write_bytes(b"")
+            self._append(words)
             return
-        self._check(whole[0], words)
+        self._check(lines[0], words)
         for line in whole[1:]:
             key, found = json.loads(line)
             self.known[key] = found
@@ -184,12 +185,12 @@ class Log:
             os.truncate(self.path, sum(map(len, whole)))
 
     def add(self, key: str, found) -> None:
-        self._write("ab", [key, found])
+        self._append([key, found])
         self.known[key] = found
 
-    def _write(self, mode, content):
-        with self.path.open(mode) as file:
-            file.write(json.dumps(content).encode() + b"\n")
+    def _append(self, content):
+        with self.path.open("ab") as file:
+            file.write(_line(content))
             file.flush()
             os.fsync(file.fileno())
 
@@ -204,6 +205,10 @@ class Log:
                 "options, so its trials do not hold here. Name another file "
                 "as log=, or remove this one."
             )
+
+
+def _line(content) -> bytes:
+    return json.dumps(content).encode() + b"\n"
 
 
 def calibrated(model, data, options: dict) -> Calibration | None:
@@ -260,7 +265,8 @@ def _levels(taus, ratios):
     levels = RATIOS if ratios is None else ratios
     if taus is not None:
         how, check, levels = "tau", check_tau, taus
-    levels = [check(level, f"{how}s") for level in np.ravel(levels).tolist()]
+    levels = [levels] if np.isscalar(levels) else levels
+    levels = [check(level, f"{how}s") for level in levels]
     if not levels:
         raise ValueError(f"{how}s is empty: name at least one level.")
     return how, tuple(sorted(set(levels), reverse=how == "tau"))

@@ -20,6 +20,7 @@ from keras_redundancy.pruning.latency import Stopwatch, least_cut_within
 from keras_redundancy.pruning.refit import Refit
 from keras_redundancy.pruning.selection import (
     DATA_RANKS,
+    RANKS,
     REPRESENTATIVES,
     SELECTORS,
     Selection,
@@ -49,16 +50,39 @@ class Options:
     """How units are chosen and absorbed: options of `plan`."""
 
     criterion: str
-    select: str
+    select: str | None
     linkage: str
     keep: str
-    absorb: str
+    absorb: str | None
     round_to: int
     min_units: int
     seed: int | None
 
-    def check(self, has_data: bool) -> None:
-        """Raise unless each is known, and they go with one another."""
+    def resolved(self, how: str, has_data: bool) -> "Options":
+        """With defaults in place of None; each known, all fit for another.
+
+        Args:
+            how: what says how much goes: "tau", "ratio" or "target".
+            has_data: whether there is data to calibrate on.
+
+        Raises:
+            ValueError: an option is unknown, out of range, or does not go
+                with another.
+        """
+        select, absorb = "l1", "merge"
+        if has_data:
+            select, absorb = "greedy", "least_squares"
+        elif how == "tau" or self.keep == "mean":
+            select = "clusters"
+        options = dataclasses.replace(
+            self,
+            select=select if self.select is None else self.select,
+            absorb=absorb if self.absorb is None else self.absorb,
+        )
+        options._check(how, has_data)
+        return options
+
+    def _check(self, how, has_data):
         check_option("criterion", self.criterion, CRITERIA)
         check_option("select", self.select, SELECTORS)
         check_option("linkage", self.linkage, LINKAGES)
@@ -72,6 +96,12 @@ class Options:
                 f"{' and '.join(self.from_data)} cannot do without data: pass "
                 "data=, some hundred samples like those that the model was "
                 "trained on, without targets."
+            )
+        if how == "tau" and self.select in RANKS:
+            raise ValueError(
+                f"tau does not go with select={self.select!r}, which ranks "
+                "units and knows no similarity. Say with ratio= what share of "
+                "them goes, or with target= what is to be left of the model."
             )
         if self.keep != "mean":
             return

@@ -21,8 +21,9 @@ from keras_redundancy.calibration.data import batches
 from keras_redundancy.calibration.observer import Run, Watch, unchanged
 from keras_redundancy.calibration.pairs import paired_calls
 
-# So many samples are looked at: their features are all in memory.
+# So many samples are looked at, of no more numbers in all: they are kept.
 SAMPLES = 8192
+NUMBERS = 2**25
 STEPS = 200
 
 # The probabilities that losses make of logits.
@@ -122,14 +123,16 @@ def _entropy(scores, wanted, link):
 def _last_inputs(old, new, found, data, batch_size):
     """What the new kernel reads, and what the old layer computes of it."""
     watch = LastInputs(old, new, found)
-    features, scores, count = [], [], 0
+    numbers = max(found.new.kernel.shape)
+    enough, count = min(SAMPLES, NUMBERS // numbers), 0
+    features, scores = [], []
     with unchanged(watch):
         for batch in batches(old, data, batch_size):
             answer = watch.predict_on_batch(batch)
             features.append(answer[0])
             scores.append(answer[1])
             count += len(answer[0])
-            if count >= SAMPLES:
+            if count >= enough:
                 break
     return tuple(
         np.concatenate(parts).astype(np.float64) for parts in (features, scores)

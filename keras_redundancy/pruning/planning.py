@@ -21,7 +21,6 @@ from keras_redundancy.pruning.decisions import Plan
 from keras_redundancy.pruning.filters import require_finite_carriers
 from keras_redundancy.pruning.rebuild import require_rebuildable
 from keras_redundancy.pruning.repair import Repair
-from keras_redundancy.pruning.selection import RANKS
 
 LEFT_OUT = "{names} left out by layers=, skip= or {how}="
 COUPLED = "coupled with {names}, left out by layers=, skip= or {how}="
@@ -139,27 +138,11 @@ def plan(
     Babaeizadeh, Smaragdis and Campbell, NoiseOut (2016).
     """
     how, level = _one_of(tau=tau, ratio=ratio, target=target)
-    if select is None and data is None:
-        select = "clusters" if how == "tau" or keep == "mean" else "l1"
     options = Options(
-        criterion,
-        select or "greedy",
-        linkage,
-        keep,
-        absorb or ("merge" if data is None else "least_squares"),
-        round_to,
-        min_units,
-        seed,
-    )
-    options.check(has_data=data is not None)
+        criterion, select, linkage, keep, absorb, round_to, min_units, seed
+    ).resolved(how, has_data=data is not None)
     check_count("batch_size", batch_size)
     check_count("rounds", rounds, least=0)
-    if how == "tau" and options.select in RANKS:
-        raise ValueError(
-            f"tau does not go with select={options.select!r}, which ranks "
-            "units and knows no similarity. Say with ratio= what share of "
-            "them goes, or with target= what is to be left of the model."
-        )
     if isinstance(data, Calibration):
         data.check(model, allow_inexact)
         graph = data.graph
@@ -174,7 +157,7 @@ def plan(
     require_finite_carriers(cut)
     if data is not None and not isinstance(data, Calibration):
         seen = cut if options.from_data else []
-        data = Calibration.of(graph, seen, data, batch_size)
+        data = Calibration.of(graph, seen, data, batch_size, allow_inexact)
     chooser = Chooser(graph, data and data.statistics, options)
     if how == "target":
         decisions, latency = chooser.for_target(
