@@ -153,10 +153,12 @@ def resnet():
     return keras.Model(inputs, layers.Dense(10)(x))
 
 
+# Each with its data, epochs, images to calibrate on, and whether those to
+# train on are shifted and mirrored.
 NETWORKS = {
-    "mlp": (mlp, "fashion_mnist", 15, False),
-    "vgg": (vgg, "cifar10", 30, True),
-    "resnet": (resnet, "cifar10", 60, True),
+    "mlp": (mlp, "fashion_mnist", 15, 8192, False),
+    "vgg": (vgg, "cifar10", 30, 4096, True),
+    "resnet": (resnet, "cifar10", 60, 4096, True),
 }
 
 
@@ -246,8 +248,9 @@ class Run:
     def __init__(self, args, seed, train_data, judge):
         self.args, self.seed = args, seed
         self.train_data, self.judge = train_data, judge
-        self.build, _, epochs, self.augment = NETWORKS[args.network]
+        self.build, _, epochs, samples, self.augment = NETWORKS[args.network]
         self.epochs = args.epochs or epochs
+        self.samples = args.samples or samples
         self.rate = 0.05 if args.network == "mlp" else 0.1
         name = f"{args.network}-{self.epochs}-seed{seed}"
         kind = "held-out" if args.held_out else "test"
@@ -290,13 +293,13 @@ class Run:
     @functools.cached_property
     def known(self):
         """What the images tell: the same for all methods."""
-        images = self.train_data[0][: self.args.samples]
+        images = self.train_data[0][: self.samples]
         return kr.calibrate(self.model, images)
 
     @functools.cached_property
     def known_by_noise(self):
         shape = self.model.input_shape[1:]
-        noise = kr.pink_noise(shape, self.args.samples, seed=self.seed)
+        noise = kr.pink_noise(shape, self.samples, seed=self.seed)
         return kr.calibrate(self.model, noise)
 
     def plan(self, method, cut, repair):
@@ -415,7 +418,7 @@ def main():
     parser.add_argument("--scratch", action="store_true")
     parser.add_argument("--of", choices=["flops", "units"], default="flops")
     parser.add_argument("--cuts", type=float, nargs="+", default=CUTS)
-    parser.add_argument("--samples", type=int, default=4096)
+    parser.add_argument("--samples", type=int)
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--held-out", action="store_true")
     args = parser.parse_args()

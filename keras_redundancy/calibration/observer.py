@@ -67,20 +67,34 @@ def collect(observer, data, batch_size: int) -> list[Moments]:
     Args:
         observer: a model with the inputs of `observer.model` and the start of
             the positions, that returns a list of what `moments_of` returns.
-            Its variables are what they were after that.
         data, batch_size: as for `observe`.
     """
     moments = []
+    for size, found in answers(observer, data, batch_size):
+        moments = moments or [Moments.of_no_rows(len(x[1])) for x in found]
+        for own, (count, mean, scatter) in zip(moments, found, strict=True):
+            own.add(int(count), size, mean, scatter)
+    return moments
+
+
+def answers(observer, data, batch_size: int):
+    """What an observer returns, batch after batch.
+
+    Args:
+        observer: a model with the inputs of `observer.model` and the start of
+            the positions. Its variables are what they were after that.
+        data, batch_size: as for `observe`.
+
+    Yields:
+        (samples in the batch, what is returned for it).
+    """
     with unchanged(observer):
         for number, batch in enumerate(
             batches(observer.model, data, batch_size)
         ):
             size = len(batch[0])
-            found = observer.predict_on_batch([*batch, start_of(number, size)])
-            moments = moments or [Moments.of_no_rows(len(x[1])) for x in found]
-            for own, (count, mean, scatter) in zip(moments, found, strict=True):
-                own.add(int(count), size, mean, scatter)
-    return moments
+            inputs = [*batch, _start_of(number, size)]
+            yield size, observer.predict_on_batch(inputs)
 
 
 @contextlib.contextmanager
@@ -105,7 +119,7 @@ def _is_no_retracing(record):
     return "triggered tf.function retracing" not in record.getMessage()
 
 
-def start_of(number, size):
+def _start_of(number, size):
     """Where in [0, 1) the positions begin, as an integer that is not cast."""
     start = int(2**15 * (number * GOLDEN % 1))
     return np.full(size, start, "int32")

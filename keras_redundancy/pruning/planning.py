@@ -103,10 +103,12 @@ def plan(
             constant; "affine": from the one most correlated. Default:
             "least_squares" with data, "merge" without.
         rounds: with `data` and `repair`, how often one kernel after the other
-            is fitted, by least squares, to return what it did in the original
-            model, and the last one of a classifier to its probabilities. It
-            takes a pass over `data` for each kernel: most of the time that
-            pruning takes. 0 leaves it out, and loses more where much is cut.
+            is fitted to return what it did in the original model: by least
+            squares, and where a ReLU or a classifier's probabilities are made
+            of that, step by step with these in mind. Of two `Dense` layers
+            with nothing but a ReLU between, both are fitted at once. It takes
+            a pass over `data` for each kernel: most of the time that pruning
+            takes. 0 leaves it out, and loses more where much is cut.
         repair: with `data`, estimate the statistics of every
             BatchNormalization in the smaller model anew.
         layers: prune these layers only: a name, a regular expression, a list

@@ -4,15 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from keras_redundancy.calibration.data import batches
-from keras_redundancy.calibration.observer import (
-    full_precision,
-    start_of,
-    unchanged,
-)
+from keras_redundancy.calibration.observer import answers, full_precision
 from keras_redundancy.calibration.pairs import SideBySide, repaired
 from keras_redundancy.channels.labels import Shifted
-from keras_redundancy.pruning.classifier import fit_classifier
 from keras_redundancy.pruning.reconstruct import reconstruct
 from keras_redundancy.pruning.refit import homes_of_shifts
 
@@ -24,8 +18,7 @@ class Repair:
     Attributes:
         data, batch_size: what to mend it with, as for `reestimate`.
         rounds: how often all kernels are fitted to what the original ones
-            return; after the last one, a classifier's is to its
-            probabilities.
+            return.
     """
 
     data: object
@@ -61,8 +54,6 @@ class Repair:
                 graph.model, small, kept_units, kept_channels, centered, *data
             )
             reestimate(graph.model, small, kept_channels, *data)
-        if self.rounds:
-            fit_classifier(graph.model, small, *data)
 
 
 def reestimate(old, new, kept_channels, data, batch_size: int) -> None:
@@ -114,19 +105,13 @@ def reestimate(old, new, kept_channels, data, batch_size: int) -> None:
 def _statistics(observer, data, batch_size):
     """Means and variances (2, channels) of each call, for both models."""
     sums, count = None, 0
-    with unchanged(observer):
-        for number, batch in enumerate(
-            batches(observer.model, data, batch_size)
-        ):
-            size = len(batch[0])
-            start = start_of(number, size)
-            found = observer.predict_on_batch([*batch, start])
-            weighted = [
-                [size * np.stack([m, m**2, v]).astype(float) for m, v in calls]
-                for calls in found
-            ]
-            sums = weighted if sums is None else _added(sums, weighted)
-            count += size
+    for size, found in answers(observer, data, batch_size):
+        weighted = [
+            [size * np.stack([m, m**2, v]).astype(float) for m, v in calls]
+            for calls in found
+        ]
+        sums = weighted if sums is None else _added(sums, weighted)
+        count += size
     return [
         [_mean_and_variance(total / count) for total in totals]
         for totals in sums

@@ -1,0 +1,255 @@
+"""Kernels of a model and of the smaller one: what they read and write."""
+
+import dataclasses
+import itertools
+import math
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from keras_redundancy.calibration.moments import Moments
+from keras_redundancy.calibration.observer import (
+    answers,
+    moments_of,
+    sampled,
+)
+from keras_redundancy.calibration.pairs import SideBySide, paired_calls
+from keras_redundancy.pruning.links import Surroundings
+
+CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
+# Of kernels with more weights per unit the covariance of what they read would
+# be too large, and larger kernels take too long to fit step by step.
+MOST_WEIGHTS = 2400
+LARGEST_KERNEL = 2**22
+# Positions of a sample that are looked at, and of how many rows are kept.
+POSITIONS = 16
+KEPT_POSITIONS = 4
+# So many rows are kept at most, of no more numbers in all.
+ROWS = 2**14
+NUMBERS = 2**25
+
+
+@dataclasses.dataclass(eq=False)
+class Pair:
+    """A layer with a kernel, and its counterpart in the smaller model.
+
+    Attributes:
+        old, new: the layers.
+        kept: units of the old one that the new one has, shape (units,).
+        link: what becomes of what they return, as `Surroundings.link` says.
+        reads: keys of the tensors that they are called on: a pair for each
+            call.
+        before: the `Pair` of which this one reads the ReLU, and nothing else
+            does; or None.
+    """
+
+    old: keras.Layer
+    new: keras.Layer
+    kept: np.ndarray
+    link: str
+    reads: list = dataclasses.field(default_factory=list)
+    before: "Pair | None" = None
+
+    @property
+    def has_covariance(self) -> bool:
+        """Whether least squares can fit it."""
+        return math.prod(self.new.kernel.shape[:-1]) <= MOST_WEIGHTS
+
+    @property
+    def chain(self) -> "list[Pair]":
+        """What is fitted at once, step by step, so that the link is right."""
+        if self.before and _is_small(self.before, self):
+            return [self.before, self]
+        # Otherwise least squares are all that it takes.
+        bends = self.link != "linear"
+        return [self] if bends and _is_small(self) else []
+
+
+def _is_small(*pairs):
+    weights = sum(math.prod(pair.new.kernel.shape) for pair in pairs)
+    return weights <= LARGEST_KERNEL
+
+
+def pairs_of(old, new, kept_units) -> list[Pair]:
+    """All layers with kernels that can be fitted, in the order they run.
+
+    Args:
+        old: the original model.
+        new: the smaller one.
+        kept_units: {id(layer of old): units that the new layer has}; other
+            layers are left out.
+    """
+    around = Surroundings(old)
+    found, before = {}, {}
+    for *calls, paths in paired_calls(old, new):
+        layer, its_copy = (call.operation for call in calls)
+        if id(layer) not in kept_units or not _can_be_fit(layer, calls[0]):
+            continue
+        keys = tuple(
+            (*path, id(call.inputs[0]))
+            for path, call in zip(paths, calls, strict=True)
+        )
+        link, kept = around.link(calls[0]), kept_units[id(layer)]
+        pair = found.setdefault(id(layer), Pair(layer, its_copy, kept, link))
+        pair.reads.append(keys)
+        if pair.link != link:
+            pair.link = "linear"
+        if type(layer) is layers.Dense:
+            before[pair] = around.before(calls[0])
+    for pair, call in before.items():
+        read = call and found.get(id(call.operation))
+        if read and len(read.reads) == len(pair.reads) == 1:
+            pair.before = read
+    return [p for p in found.values() if p.has_covariance or p.chain]
+
+
+def _can_be_fit(layer, call):
+    if type(layer) is layers.Dense:
+        return True
+    if type(layer) not in CONVOLUTIONS or layer.groups > 1:
+        return False
+    sizes = *call.inputs[0].shape[1:], *call.outputs[0].shape[1:]
+    return None not in sizes and layer.padding in ("same", "valid")
+
+
+class PairObserver(SideBySide):
+    """Two models that return what a pair reads and writes.
+
+    "moments": of rows, what the new kernel reads and then what the old one
+    wrote. "rows": what the first layer of the chain reads, and what the old
+    kernel wrote.
+    """
+
+    def __init__(self, old, new, kept_channels, pair):
+        before, after = map(set, zip(*pair.reads, strict=True))
+        for other in pair.chain:
+            after.update(key for _, key in other.reads)
+        keys = frozenset(before), frozenset(after)
+        super().__init__(old, new, kept_channels, keys)
+        self.pair = pair
+
+    def look(self, *runs):
+        (before, after), pair = runs, self.pair
+        wanted = [
+            ops.take(_outputs(pair.old, before.seen[key]), pair.kept, axis=-1)
+            for key, _ in pair.reads
+        ]
+        wanted = [sampled(y, before.start, POSITIONS) for y in wanted]
+        found = {}
+        if pair.has_covariance:
+            read = _read_by(pair, after)
+            rows = [
+                ops.concatenate(both, axis=-1)
+                for both in zip(read, wanted, strict=True)
+            ]
+            found["moments"] = moments_of(list(map(_as_rows, rows)))
+        if pair.chain:
+            both = _read_by(pair.chain[0], after), wanted
+            found["rows"] = [
+                ops.concatenate([_as_rows(x[:, :KEPT_POSITIONS]) for x in part])
+                for part in both
+            ]
+        return found
+
+
+def look_at(old, new, kept_channels, pair, data, batch_size):
+    """What the layers of a pair read and write.
+
+    Args:
+        old, new, kept_channels: as for `SideBySide`.
+        pair: a `Pair` of layers of these.
+        data: what `Model.predict` takes.
+        batch_size: for arrays.
+
+    Returns:
+        (moments, rows): `Moments` of what the new kernel reads and then what
+        the old one wrote, before its activation, of the units that are kept,
+        over all of the data; None for a large kernel. And two arrays, some
+        rows of what the first layer of the chain reads and of what the old
+        kernel wrote; None where there is no chain.
+    """
+    observer = PairObserver(old, new, kept_channels, pair)
+    moments, parts, enough = None, [], 0
+    for size, found in answers(observer, data, batch_size):
+        if "moments" in found:
+            count, mean, scatter = found["moments"]
+            moments = moments or Moments.of_no_rows(len(mean))
+            moments.add(int(count), size, mean, scatter)
+        if "rows" in found and not enough:
+            parts.append(found["rows"])
+            count = sum(len(x) for x, _ in parts)
+            numbers = sum(x.shape[1] for x in found["rows"])
+            enough = count >= min(ROWS, NUMBERS // numbers)
+        if enough and moments is None:
+            break
+    rows = [np.concatenate(x) for x in zip(*parts, strict=True)]
+    return moments, rows or None
+
+
+def _read_by(pair, run):
+    """What the new kernel reads: (samples, positions, weights) of each call."""
+    return [
+        ops.concatenate(
+            [
+                sampled(x, run.start, POSITIONS)
+                for x in _windows(pair.new, run.seen[key])
+            ],
+            axis=-1,
+        )
+        for _, key in pair.reads
+    ]
+
+
+def _as_rows(x):
+    return ops.reshape(x, (-1, x.shape[-1]))
+
+
+def _outputs(layer, x):
+    """What a layer returns before its activation, channels last."""
+    x = ops.cast(x, layer.kernel.dtype)
+    if isinstance(layer, layers.Dense):
+        y = ops.matmul(x, layer.kernel)
+    else:
+        y = layer.convolution_op(x, layer.kernel)
+        if layer.data_format == "channels_first":
+            y = ops.moveaxis(y, 1, -1)
+    return y if layer.bias is None else y + layer.bias
+
+
+def _windows(layer, x):
+    """What each place of a kernel reads: tensors (samples, ..., channels).
+
+    In the order of the kernel's weights, one tensor for each of its places.
+    """
+    if isinstance(layer, layers.Dense):
+        return [x]
+    if layer.data_format == "channels_first":
+        x = ops.moveaxis(x, 1, -1)
+    sizes, pads, ends = x.shape[1:-1], [(0, 0)], []
+    steps = layer.strides
+    for size, width, step, stretch in zip(
+        sizes, layer.kernel_size, steps, layer.dilation_rate, strict=True
+    ):
+        reach, pad = (width - 1) * stretch + 1, 0
+        if layer.padding == "same":
+            count = -(-size // step)
+            pad = max((count - 1) * step + reach - size, 0)
+        else:
+            count = (size - reach) // step + 1
+        pads.append((pad // 2, pad - pad // 2))
+        ends.append((count - 1) * step + 1)
+    x = ops.pad(x, [*pads, (0, 0)])
+    places = itertools.product(*map(range, layer.kernel_size))
+    windows = []
+    for place in places:
+        starts = [
+            i * stretch
+            for i, stretch in zip(place, layer.dilation_rate, strict=True)
+        ]
+        cuts = (
+            slice(start, start + end, step)
+            for start, end, step in zip(starts, ends, steps, strict=True)
+        )
+        windows.append(x[slice(None), *cuts])
+    return windows
