@@ -27,4 +27,5 @@ from keras_redundancy.evaluation import (
 )
 from keras_redundancy.flops import flops as flops
 from keras_redundancy.pruning import plan as plan, prune as prune
+from keras_redundancy.regularizers import RaReRegularizer as RaReRegularizer
 from keras_redundancy.report import analyze as analyze

@@ -7,7 +7,7 @@ import keras
 import pytest
 
 SAMPLED = re.compile(
-    "rules|refit|examples|budgets|calibration|evaluation|classifier"
+    "rules|refit|examples|budgets|calibration|evaluation|links"
 )
 
 

@@ -211,6 +211,21 @@ def copy_units(space, sources, targets, scale=1.0):
             variable.assign(value)
 
 
+def gradient(function, x):
+    """Of a function of one tensor that returns a number: a NumPy array."""
+    x = keras.ops.convert_to_tensor(x)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return numpy(jax.grad(function)(x))
+    import tensorflow
+
+    with tensorflow.GradientTape() as tape:
+        tape.watch(x)
+        value = function(x)
+    return numpy(tensorflow.convert_to_tensor(tape.gradient(value, x)))
+
+
 def numpy(tensor):
     return np.array(keras.ops.convert_to_numpy(tensor))
 

@@ -1,0 +1,221 @@
+"""RaRe draws the closest two vectors of a kernel together."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_redundancy as kr
+from keras_redundancy.regularizers import closest_columns
+from tests import models
+
+MEASURES = {
+    "squared_sine": lambda cos: 1 - cos**2,
+    "squared_distance": lambda cos: (1 - cos) ** 2,
+}
+
+
+def random(*shape, seed=0):
+    values = np.random.default_rng(seed).normal(size=shape)
+    return values.astype("float32")
+
+
+def cosines(matrix):
+    unit = matrix / np.linalg.norm(matrix, axis=0)
+    return (unit.T @ unit)[np.triu_indices(matrix.shape[1], 1)]
+
+
+def penalty(kernel, **options):
+    value = kr.RaReRegularizer(1.0, **options)(ops.convert_to_tensor(kernel))
+    return float(value)
+
+
+# --- the penalty ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("shape", [(20, 15), (3, 3, 4, 12), (5, 6, 7)])
+def test_penalty_is_that_of_the_closest_pair(measure, shape):
+    kernel = random(*shape)
+    matrix = kernel.reshape(-1, shape[-1])
+    smallest = [
+        MEASURES[measure](cosines(each)).min() for each in (matrix, matrix.T)
+    ]
+    options = {"measure": measure, "exact": True}
+    columns = penalty(kernel, vectors="units", **options)
+    rows = penalty(kernel, vectors="inputs", **options)
+    both = penalty(kernel, **options)
+    np.testing.assert_allclose(columns, smallest[0] / 2, rtol=1e-4)
+    np.testing.assert_allclose(rows, smallest[1] / 2, rtol=1e-4)
+    np.testing.assert_allclose(both, sum(smallest) / 2, rtol=1e-4)
+
+
+def test_strength_multiplies_and_others_are_added():
+    kernel = random(8, 6)
+    tensor = ops.convert_to_tensor(kernel)
+    once, thrice = (float(kr.RaReRegularizer(s)(tensor)) for s in (1.0, 3.0))
+    np.testing.assert_allclose(thrice, 3 * once, rtol=1e-5)
+    both = float(kr.RaReRegularizer(3.0, also="l2")(tensor))
+    l2 = float(keras.regularizers.L2()(tensor))
+    np.testing.assert_allclose(both, thrice + l2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_close_pair_is_found_among_many(exact):
+    matrix = random(400, 300)
+    matrix[:, 217] = -2 * matrix[:, 30] + 0.1 * random(400, seed=1)
+    pair = closest_columns(ops.convert_to_tensor(matrix), exact=exact)
+    assert set(models.numpy(pair)) == {30, 217}
+
+
+def test_opposite_vectors_are_far_by_distance():
+    kernel = np.array([[1.0, -1.0, 0.2], [0.0, 0.05, 1.0]], "float32")
+    by_sine = penalty(kernel, vectors="units")
+    by_distance = penalty(kernel, vectors="units", measure="squared_distance")
+    assert by_sine < 1e-2
+    assert by_distance > 0.1
+
+
+def test_parallel_vectors_are_passed_over():
+    kernel = random(10, 5)
+    kernel[:, 1] = 3 * kernel[:, 0]
+    expected = 1 - np.sort(np.abs(cosines(kernel[:, 1:])))[-1] ** 2
+    found = penalty(kernel, vectors="units")
+    np.testing.assert_allclose(found, expected / 2, rtol=1e-4)
+    assert penalty(kernel, vectors="units", tau_cos=0.0) < 1e-6
+
+
+# --- the gradient -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("size", [8, 60])
+def test_gradient_is_that_of_the_closest_pair_alone(measure, size):
+    kernel = random(size, 6)
+    kernel[:, 4] = kernel[:, 1] + random(size, seed=1)
+    regularizer = kr.RaReRegularizer(2.0, measure, vectors="units")
+    found = models.gradient(regularizer, kernel)
+    pairs = list(itertools.combinations(range(6), 2))
+    closest = pairs[MEASURES[measure](cosines(kernel)).argmin()]
+    assert set(np.flatnonzero(np.abs(found).max(axis=0))) == set(closest)
+
+    def value(of):
+        return MEASURES[measure](cosines(of[:, closest].astype(float)))[0]
+
+    step = np.zeros_like(kernel)
+    step[2, closest[0]] = 1e-2
+    expected = (value(kernel + step) - value(kernel - step)) / 2e-2
+    np.testing.assert_allclose(found[2, closest[0]], expected, rtol=1e-2)
+
+
+def kernels_without_direction():
+    zeros = random(5, 4)
+    zeros[:, [0, 2, 3]] = 0
+    return {
+        "one column": random(5, 1),
+        "one row": random(1, 5),
+        "one number": random(1, 1),
+        "one column that is not zero": zeros,
+        "zeros": np.zeros((5, 4), "float32"),
+        "two equal columns": np.repeat(random(40, 1), 2, axis=1),
+        "tiny": 1e-30 * random(5, 4),
+    }
+
+
+@pytest.mark.parametrize("name", kernels_without_direction())
+@pytest.mark.parametrize("measure", MEASURES)
+def test_gradients_are_never_nan(name, measure):
+    kernel = kernels_without_direction()[name]
+    regularizer = kr.RaReRegularizer(1.0, measure)
+    assert np.isfinite(float(regularizer(ops.convert_to_tensor(kernel))))
+    assert np.isfinite(models.gradient(regularizer, kernel)).all()
+
+
+@pytest.mark.parametrize("size", [5, 50])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_columns_with_nan_are_left_out(size, measure):
+    kernel = random(size, 6)
+    kernel[2, 3] = np.nan
+    kernel[0, 1] = np.inf
+    rest = kernel[:, [0, 2, 4, 5]]
+    options = {"measure": measure, "vectors": "units", "exact": True}
+    expected = MEASURES[measure](cosines(rest)).min() / 2
+    np.testing.assert_allclose(penalty(kernel, **options), expected, rtol=1e-4)
+    found = models.gradient(kr.RaReRegularizer(1.0, **options), kernel)
+    assert np.isfinite(found[:, [0, 2, 4, 5]]).all()
+
+
+# --- as part of a model -----------------------------------------------------
+
+
+def test_training_makes_vectors_parallel():
+    data = random(256, 20)
+    targets = np.tanh(data @ random(20, 8, seed=1))
+    parallel = []
+    for strength in (0.0, 10.0):
+        keras.utils.set_random_seed(0)
+        regularizer = kr.RaReRegularizer(strength, vectors="units")
+        model = keras.Sequential(
+            [
+                keras.Input((20,)),
+                layers.Dense(30, "relu", kernel_regularizer=regularizer),
+                layers.Dense(8),
+            ]
+        )
+        model.compile(keras.optimizers.Adam(3e-3), "mse")
+        model.fit(data, targets, epochs=60, verbose=0)
+        found = np.abs(cosines(models.numpy(model.layers[0].kernel)))
+        parallel.append((found > 0.999).sum())
+    assert parallel[0] == 0
+    assert parallel[1] >= 4
+
+
+def test_models_with_it_are_saved_and_loaded(tmp_path):
+    regularizer = kr.RaReRegularizer(
+        2.0, "squared_distance", "inputs", 1e-3, exact=True, also="l1"
+    )
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3, kernel_regularizer=regularizer)]
+    )
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    found = loaded.layers[0].kernel_regularizer
+    assert found.get_config() == regularizer.get_config()
+    assert found.strength == 2.0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_dtypes(dtype):
+    if dtype == "float64" and keras.backend.backend() == "jax":
+        pytest.skip("JAX has no float64 by default")
+    kernel = ops.cast(ops.convert_to_tensor(random(12, 9)), dtype)
+    value = kr.RaReRegularizer(1.0)(kernel)
+    assert keras.backend.standardize_dtype(value.dtype) == dtype
+    expected = penalty(models.numpy(ops.cast(kernel, "float32")))
+    np.testing.assert_allclose(float(value), expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"strength": -1.0}, ValueError, "at least 0"),
+        ({"strength": np.nan}, ValueError, "finite"),
+        ({"strength": np.inf}, ValueError, "finite"),
+        ({"strength": "strong"}, TypeError, "number"),
+        ({"strength": True}, TypeError, "number"),
+        ({"strength": 1.0, "tau_cos": 1.0}, ValueError, "none are drawn"),
+        ({"strength": 1.0, "tau_cos": -0.1}, ValueError, "tau_cos"),
+        ({"strength": 1.0, "measure": "sine"}, ValueError, "squared_sine"),
+        ({"strength": 1.0, "vectors": "rows"}, ValueError, "inputs"),
+    ],
+)
+def test_bad_arguments(options, error, words):
+    with pytest.raises(error, match=words):
+        kr.RaReRegularizer(**options)
+
+
+def test_a_bias_has_no_columns():
+    with pytest.raises(ValueError, match="kernel_regularizer"):
+        kr.RaReRegularizer(1.0)(ops.ones((3,)))
