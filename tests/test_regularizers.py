@@ -186,6 +186,24 @@ def test_models_with_it_are_saved_and_loaded(tmp_path):
     assert found.strength == 2.0
 
 
+def test_pruned_models_are_stock():
+    """They open without this package: what is for training alone is gone."""
+    rare, with_l2 = kr.RaReRegularizer(1.0), kr.RaReRegularizer(1.0, also="l2")
+    inputs = keras.Input((5, 4))
+    wrapped = layers.Dense(6, kernel_regularizer=rare)
+    x = layers.TimeDistributed(wrapped)(inputs)
+    x = layers.LSTM(6, kernel_regularizer=with_l2)(x)
+    model = keras.Model(inputs, layers.Dense(3, kernel_regularizer=with_l2)(x))
+    small = kr.prune(model, ratio=0.5)
+    assert "keras_redundancy" in model.to_json()
+    assert "keras_redundancy" not in small.to_json()
+    assert isinstance(
+        small.layers[-1].kernel_regularizer, keras.regularizers.L2
+    )
+    assert len(small.losses) == 2
+    assert model.layers[-1].kernel_regularizer is with_l2
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_dtypes(dtype):
     if dtype == "float64" and keras.backend.backend() == "jax":

@@ -1,16 +1,22 @@
 """Build a model like another one, with other sizes and values."""
 
-import copy
 import tempfile
-import types
 import warnings
 
 import keras
 import numpy as np
 
 from keras_redundancy import _keras_internals as internals
-
-REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
+from keras_redundancy.pruning.configs import (
+    REBUILD_ERRORS,
+    by_name,
+    changed,
+    first_line,
+    get_config,
+    is_function,
+    made_anew,
+    same_lambda,
+)
 
 
 def require_rebuildable(model) -> None:
@@ -26,11 +32,11 @@ def require_rebuildable(model) -> None:
         if type(layer) is keras.layers.Lambda:
             continue
         try:
-            _get_config(layer)
+            get_config(layer)
         except REBUILD_ERRORS as error:
             raise ValueError(
                 f"The layer {layer.name!r} ({type(layer).__name__}) cannot be "
-                f"rebuilt, its get_config() fails: {_first_line(error)} Add a "
+                f"rebuilt, its get_config() fails: {first_line(error)} Add a "
                 "get_config() that returns the constructor's arguments "
                 "together with super().get_config()."
             ) from error
@@ -104,19 +110,21 @@ class _Builder:
         if internals.is_model(old):
             return self.model(old)
         if type(old) is keras.layers.Lambda:
-            return _same_lambda(old)
+            return same_lambda(old)
         settings = self.settings.get(id(old), {})
         if internals.wraps_one_layer(old):
             inner = self.operation(old.layer)
-            return _made(old, settings, lambda c: type(old)(**c, layer=inner))
+            return made_anew(
+                old, settings, lambda c: type(old)(**c, layer=inner)
+            )
         if isinstance(old, keras.Layer):
-            new = _made(old, settings, type(old).from_config)
+            new = made_anew(old, settings, type(old).from_config)
             if isinstance(old, keras.layers.InputLayer):
                 new.output.name = old.output.name
             return new
         if not settings:
             return internals.copy_operation(old)
-        config = _changed(old.get_config(), settings)
+        config = changed(old.get_config(), settings)
         return type(old).from_config(config)
 
     def model(self, old):
@@ -140,7 +148,7 @@ class _Builder:
         """Call the new operations as the old ones were: inputs, outputs."""
         for call in internals.calls(graph):
             args, kwargs = call.fill_in(tensors)
-            arguments = _changed(
+            arguments = changed(
                 {"args": args, "kwargs": kwargs},
                 self.settings.get(id(call.node), {}),
             )
@@ -176,133 +184,6 @@ def _leaves(model):
         elif isinstance(operation, keras.Layer):
             found[id(operation)] = operation
     return list(found.values())
-
-
-def _made(old, settings, make):
-    """A layer of the same config but for `settings`, not built yet.
-
-    Initializers would be overwritten, and one that holds an array may not fit
-    any more: the new layer is built with zeros and gets them back after.
-    Inner layers are built by the layer around them, on their new shapes.
-    """
-    config = _changed(copy.deepcopy(_get_config(old)), settings)
-    for key in config:
-        if _is_initializer(old, key):
-            config[key] = "zeros"
-        elif _is_function(vars(old).get(key)) and key != "function":
-            config[key] = vars(old)[key]
-    if internals.wraps_one_layer(old):
-        del config["layer"]
-    _forget_shapes(config)
-    try:
-        with (
-            internals.trusting_own_objects(),
-            keras.saving.custom_object_scope(_objects_of(old)),
-        ):
-            return make(config)
-    except REBUILD_ERRORS as error:
-        raise ValueError(
-            f"The layer {old.name!r} ({type(old).__name__}) cannot be rebuilt "
-            f"from its get_config(): {_first_line(error)}"
-        ) from error
-
-
-def _is_initializer(layer, key):
-    """Recurrent layers keep it in their cell, attention layers as _key."""
-    kept = [vars(layer).get(key), vars(layer).get(f"_{key}")]
-    if key.endswith("initializer"):
-        kept.append(getattr(layer, key, None))
-    return any(isinstance(value, keras.Initializer) for value in kept)
-
-
-def _forget_shapes(config):
-    """Drop what fits the old shapes alone in the configs of inner layers.
-
-    The shapes that they were built on, and initializers that hold an array.
-    """
-    for value in config.values() if isinstance(config, dict) else config:
-        if isinstance(value, dict):
-            value.pop("build_config", None)
-            if value.get("module") == "keras.initializers" and isinstance(
-                value["config"].get("value"), dict
-            ):
-                value |= {"class_name": "Zeros", "config": {}}
-        if isinstance(value, (dict, list)):
-            _forget_shapes(value)
-
-
-def _get_config(layer):
-    """The layer's config; Keras warns of functions without names."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*includes a `lambda`")
-        return layer.get_config()
-
-
-def _is_function(value):
-    return isinstance(value, types.FunctionType | types.BuiltinFunctionType)
-
-
-def _changed(structure, settings):
-    """`structure` with the values of `settings`, {path: value}, in place."""
-    for path, value in settings.items():
-        structure = _replaced(structure, path, value)
-    return structure
-
-
-def _replaced(structure, path, value):
-    if not path:
-        return _like(structure, value)
-    key, rest = path[0], path[1:]
-    if isinstance(structure, slice):
-        parts = ("start", "stop", "step")
-        ends = {part: getattr(structure, part) for part in parts}
-        return slice(*_replaced(ends, path, value).values())
-    if isinstance(structure, dict):
-        return {**structure, key: _replaced(structure[key], rest, value)}
-    if not isinstance(structure, (list, tuple)):
-        # A setting that is one number for a shape of one entry.
-        return _replaced([structure], path, value)
-    entries = list(structure)
-    entries[key] = _replaced(entries[key], rest, value)
-    return type(structure)(entries)
-
-
-def _like(old, value):
-    """An array in place of a tensor becomes a tensor."""
-    if isinstance(value, np.ndarray) and keras.ops.is_tensor(old):
-        return keras.ops.convert_to_tensor(value, dtype=old.dtype)
-    return value
-
-
-def _objects_of(layer):
-    """The functions and objects a layer was given, by the name Keras uses.
-
-    So a layer with an activation or initializer of the user's own can be
-    rebuilt without registering it.
-    """
-    parts = internals.flat_layers(layer)
-    return _by_name(parts) | _by_name(
-        value for part in parts for value in vars(part).values()
-    )
-
-
-def _by_name(objects):
-    """Functions by their names, and the classes of callable objects."""
-    things = (x if hasattr(x, "__name__") else type(x) for x in objects)
-    return {x.__name__: x for x in things if callable(x)}
-
-
-def _same_lambda(old):
-    """A Lambda keeps its function: config would have to unpickle it."""
-    return keras.layers.Lambda(
-        old.function,
-        output_shape=internals.lambda_output_shape(old),
-        mask=old.mask,
-        arguments=old.arguments,
-        name=old.name,
-        dtype=old.dtype_policy,
-        trainable=old.trainable,
-    )
 
 
 def _assign(old, new, values, bias=None):
@@ -370,8 +251,8 @@ def _restore_objects(old, new, same_shapes):
             fits = same_shapes or not any(map(np.ndim, vars(value).values()))
             setattr(new, key, value if fits else keras.initializers.Zeros())
         elif (
-            _is_function(value)
-            and _is_function(other)
+            is_function(value)
+            and is_function(other)
             and (value.__module__, value.__qualname__)
             != (other.__module__, other.__qualname__)
         ):
@@ -430,10 +311,5 @@ def _fresh(value):
     """A copy of an optimizer or metric without its state; all else as is."""
     if not isinstance(value, keras.Optimizer | keras.Metric):
         return value
-    with keras.saving.custom_object_scope(_by_name(vars(value).values())):
+    with keras.saving.custom_object_scope(by_name(vars(value).values())):
         return type(value).from_config(value.get_config())
-
-
-def _first_line(error) -> str:
-    """The first paragraph of a message, on one line."""
-    return " ".join(str(error).strip().split("\n\n")[0].split())

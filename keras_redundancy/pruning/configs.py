@@ -1,0 +1,161 @@
+"""Make single layers and operations anew, from their configs."""
+
+import copy
+import types
+import warnings
+
+import keras
+import numpy as np
+
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.regularizers import RaReRegularizer
+
+RARE = keras.saving.get_registered_name(RaReRegularizer)
+REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
+
+
+def made_anew(old, settings, make):
+    """A layer of the same config but for `settings`, not built yet.
+
+    Initializers would be overwritten, and one that holds an array may not fit
+    any more: the new layer is built with zeros and gets them back after.
+    Inner layers are built by the layer around them, on their new shapes.
+    """
+    config = _without_rare(copy.deepcopy(get_config(old)))
+    config = changed(config, settings)
+    for key in config:
+        if _is_initializer(old, key):
+            config[key] = "zeros"
+        elif is_function(vars(old).get(key)) and key != "function":
+            config[key] = vars(old)[key]
+    if internals.wraps_one_layer(old):
+        del config["layer"]
+    _forget_shapes(config)
+    try:
+        with (
+            internals.trusting_own_objects(),
+            keras.saving.custom_object_scope(_objects_of(old)),
+        ):
+            return make(config)
+    except REBUILD_ERRORS as error:
+        raise ValueError(
+            f"The layer {old.name!r} ({type(old).__name__}) cannot be rebuilt "
+            f"from its get_config(): {first_line(error)}"
+        ) from error
+
+
+def _is_initializer(layer, key):
+    """Recurrent layers keep it in their cell, attention layers as _key."""
+    kept = [vars(layer).get(key), vars(layer).get(f"_{key}")]
+    if key.endswith("initializer"):
+        kept.append(getattr(layer, key, None))
+    return any(isinstance(value, keras.Initializer) for value in kept)
+
+
+def _forget_shapes(config):
+    """Drop what fits the old shapes alone in the configs of inner layers.
+
+    The shapes that they were built on, and initializers that hold an array.
+    """
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, dict):
+            value.pop("build_config", None)
+            if value.get("module") == "keras.initializers" and isinstance(
+                value["config"].get("value"), dict
+            ):
+                value |= {"class_name": "Zeros", "config": {}}
+        if isinstance(value, (dict, list)):
+            _forget_shapes(value)
+
+
+def _without_rare(structure):
+    """A config in which what is for training alone is replaced.
+
+    What is left of it are classes that Keras knows without this package.
+    """
+    if isinstance(structure, (list, tuple)):
+        return type(structure)(map(_without_rare, structure))
+    if not isinstance(structure, dict):
+        return structure
+    if structure.get("registered_name") == RARE:
+        return structure["config"]["also"]
+    return {key: _without_rare(value) for key, value in structure.items()}
+
+
+def get_config(layer):
+    """The layer's config; Keras warns of functions without names."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*includes a `lambda`")
+        return layer.get_config()
+
+
+def is_function(value):
+    return isinstance(value, types.FunctionType | types.BuiltinFunctionType)
+
+
+def changed(structure, settings):
+    """`structure` with the values of `settings`, {path: value}, in place."""
+    for path, value in settings.items():
+        structure = _replaced(structure, path, value)
+    return structure
+
+
+def _replaced(structure, path, value):
+    if not path:
+        return _like(structure, value)
+    key, rest = path[0], path[1:]
+    if isinstance(structure, slice):
+        parts = ("start", "stop", "step")
+        ends = {part: getattr(structure, part) for part in parts}
+        return slice(*_replaced(ends, path, value).values())
+    if isinstance(structure, dict):
+        return {**structure, key: _replaced(structure[key], rest, value)}
+    if not isinstance(structure, (list, tuple)):
+        # A setting that is one number for a shape of one entry.
+        return _replaced([structure], path, value)
+    entries = list(structure)
+    entries[key] = _replaced(entries[key], rest, value)
+    return type(structure)(entries)
+
+
+def _like(old, value):
+    """An array in place of a tensor becomes a tensor."""
+    if isinstance(value, np.ndarray) and keras.ops.is_tensor(old):
+        return keras.ops.convert_to_tensor(value, dtype=old.dtype)
+    return value
+
+
+def _objects_of(layer):
+    """The functions and objects a layer was given, by the name Keras uses.
+
+    So a layer with an activation or initializer of the user's own can be
+    rebuilt without registering it.
+    """
+    parts = internals.flat_layers(layer)
+    return by_name(parts) | by_name(
+        value for part in parts for value in vars(part).values()
+    )
+
+
+def by_name(objects):
+    """Functions by their names, and the classes of callable objects."""
+    things = (x if hasattr(x, "__name__") else type(x) for x in objects)
+    return {x.__name__: x for x in things if callable(x)}
+
+
+def same_lambda(old):
+    """A Lambda keeps its function: config would have to unpickle it."""
+    return keras.layers.Lambda(
+        old.function,
+        output_shape=internals.lambda_output_shape(old),
+        mask=old.mask,
+        arguments=old.arguments,
+        name=old.name,
+        dtype=old.dtype_policy,
+        trainable=old.trainable,
+    )
+
+
+def first_line(error) -> str:
+    """The first paragraph of a message, on one line."""
+    return " ".join(str(error).strip().split("\n\n")[0].split())
