@@ -157,10 +157,12 @@ class Ranking:
         error: shape (n + 1,): what share of all is not told by the first k
             numbers, from 1 for none to 0 for all; None where that is not
             known.
+        readers: how many read the numbers: each of them gets the error.
     """
 
     order: NDArray[np.intp]
     error: NDArray[np.float64] | None = None
+    readers: int = 1
 
     def count_at(self, tau: float) -> int:
         """How many to keep so that the others are told with correlation `tau`.
@@ -173,12 +175,14 @@ class Ranking:
 
     @functools.cached_property
     def worth(self) -> NDArray[np.float64]:
-        """How much error each number takes away, shape (n,), never growing.
+        """How much error each number takes away in all, shape (n,).
+
+        It never grows.
 
         Where a later number takes more than an earlier one, they share it:
         the slopes of the error's lower convex hull.
         """
-        gains = -np.diff(self.error)
+        gains = -np.diff(self.error) * self.readers
         return -optimize.isotonic_regression(-gains).x
 
     def count_for(self, price: float) -> int:
@@ -186,7 +190,9 @@ class Ranking:
         return int(np.count_nonzero(self.worth > price))
 
 
-def rank_by_pivots(covariance: NDArray, weights: NDArray) -> Ranking:
+def rank_by_pivots(
+    covariance: NDArray, weights: NDArray, readers: int = 1
+) -> Ranking:
     """Columns that span the others: QR with column pivoting.
 
     It is done as a Cholesky factorisation of the covariance with pivoting,
@@ -195,6 +201,7 @@ def rank_by_pivots(covariance: NDArray, weights: NDArray) -> Ranking:
     Args:
         covariance: shape (n, n).
         weights: how much each number counts, shape (n,), all at least 0.
+        readers: how many read the numbers.
 
     Source: LAPACK's pstrf; Higham, Analysis of the Cholesky Decomposition of
     a Semi-Definite Matrix (1990).
@@ -202,13 +209,14 @@ def rank_by_pivots(covariance: NDArray, weights: NDArray) -> Ranking:
     weighted = covariance * weights * weights[:, None]
     total = np.trace(weighted)
     if total <= 0:
-        return Ranking(np.arange(len(weights)), np.zeros(len(weights) + 1))
+        nothing = np.zeros(len(weights) + 1)
+        return Ranking(np.arange(len(weights)), nothing, readers)
     factor, pivots, rank, _ = linalg.lapack.dpstrf(weighted, lower=1)
     columns = np.tril(factor)[:, :rank]
     error = np.zeros(len(weights) + 1)
     error[0] = 1
     error[1:rank] = 1 - (columns**2).sum(axis=0).cumsum()[:-1] / total
-    return Ranking(pivots - 1, error.clip(0))
+    return Ranking(pivots - 1, error.clip(0), readers)
 
 
 def rank_by_outputs(views: list[tuple[NDArray, NDArray]]) -> Ranking:
@@ -243,7 +251,8 @@ def rank_by_outputs(views: list[tuple[NDArray, NDArray]]) -> Ranking:
         error.append(max(error[-1] - gains[best], 0))
     rest = np.flatnonzero(is_left)
     error += [0.0] * len(rest)
-    return Ranking(np.array([*order, *rest], np.intp), np.array(error))
+    order = np.array([*order, *rest], np.intp)
+    return Ranking(order, np.array(error), max(len(readers), 1))
 
 
 class _Reader:

@@ -149,6 +149,15 @@ def test_greedy_weighs_readers_by_their_own_size():
     assert ranking.error[3] == pytest.approx(0, abs=1e-9)
 
 
+def test_what_several_read_is_worth_more():
+    covariance, reads = covariance_of(samples()), np.eye(12)
+    one = regression.rank_by_outputs([(covariance, reads)])
+    three = regression.rank_by_outputs([(covariance, reads)] * 3)
+    np.testing.assert_array_equal(three.order, one.order)
+    np.testing.assert_allclose(three.error, one.error, atol=1e-12)
+    np.testing.assert_allclose(three.worth, 3 * one.worth)
+
+
 def test_rankings_of_low_rank():
     x = samples(rank=5, noise=0)
     covariance = covariance_of(x)

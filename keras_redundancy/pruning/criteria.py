@@ -48,7 +48,7 @@ def units_of(space, criterion: str, select: str, graph, statistics) -> Units:
     if select in RANKS:
         ranking = RANKS[select](filters)
     elif select == "pivoted" and views:
-        ranking = rank_by_pivots(*_joined_views(views))
+        ranking = rank_by_pivots(*_joined_views(views), len(views))
     elif select == "greedy" and views:
         ranking = rank_by_outputs(
             [
