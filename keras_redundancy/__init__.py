@@ -20,12 +20,20 @@ from keras_redundancy.channels import (
     trace as trace,
 )
 from keras_redundancy.clustering import cluster_filters as cluster_filters
+from keras_redundancy.constraints import FrobeniusNorm as FrobeniusNorm
 from keras_redundancy.evaluation import (
     compare as compare,
     search as search,
     sensitivity as sensitivity,
 )
 from keras_redundancy.flops import flops as flops
-from keras_redundancy.pruning import plan as plan, prune as prune
+from keras_redundancy.layers import (
+    FrobeniusNormalization as FrobeniusNormalization,
+)
+from keras_redundancy.pruning import (
+    plan as plan,
+    prune as prune,
+    strip as strip,
+)
 from keras_redundancy.regularizers import RaReRegularizer as RaReRegularizer
 from keras_redundancy.report import analyze as analyze

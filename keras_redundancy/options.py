@@ -1,5 +1,6 @@
 """What a caller asks for: thresholds, layers and options, checked."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
@@ -37,6 +38,31 @@ def check_seed(value) -> None:
 
 def _is_integer(value):
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_finite(name: str, value) -> float:
+    """`value` as a float, finite and at least 0.
+
+    Raises:
+        TypeError, ValueError: it is no such number.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(
+            f"{name} must be a number, but received {value!r} of type "
+            f"{type(value).__name__}."
+        )
+    if not 0 <= value < math.inf:
+        raise ValueError(
+            f"{name} must be finite and at least 0, but received {value!r}."
+        )
+    return float(value)
+
+
+def check_positive(name: str, value) -> float:
+    """`value` as a float, finite and greater than 0, as `check_finite`."""
+    if check_finite(name, value) == 0:
+        raise ValueError(f"{name} must be greater than 0, but received 0.")
+    return float(value)
 
 
 def check_ratio(value, where: str = "ratio") -> float:

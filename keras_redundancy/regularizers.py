@@ -1,13 +1,10 @@
 """Regularizers that make a kernel redundant while it is trained."""
 
-import math
-from numbers import Real
-
 import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy.options import check_option
+from keras_redundancy.options import check_finite, check_option
 
 MEASURES = ("squared_sine", "squared_distance")
 VECTORS = ("both", "units", "inputs")
@@ -69,8 +66,8 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         exact: bool = False,
         also=None,
     ):
-        self.strength = _number("strength", strength)
-        self.tau_cos = _number("tau_cos", tau_cos)
+        self.strength = check_finite("strength", strength)
+        self.tau_cos = check_finite("tau_cos", tau_cos)
         if self.tau_cos >= 1:
             raise ValueError(
                 f"tau_cos={tau_cos!r} counts all vectors as parallel, so that "
@@ -198,20 +195,6 @@ def _cosines(matrix, signed, below):
     is_pair = cosines < below
     is_pair = ops.logical_and(is_pair, ~np.eye(matrix.shape[1], dtype=bool))
     return ops.where(is_pair, cosines, -2)
-
-
-def _number(name, value):
-    """A finite number of at least 0 as a float, or an error."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(
-            f"{name} must be a number, but received {value!r} of type "
-            f"{type(value).__name__}."
-        )
-    if not 0 <= value < math.inf:
-        raise ValueError(
-            f"{name} must be finite and at least 0, but received {value!r}."
-        )
-    return float(value)
 
 
 def _inverse_root(squares):

@@ -5,3 +5,4 @@ from keras_redundancy.pruning.decisions import (
     Plan as Plan,
 )
 from keras_redundancy.pruning.planning import plan as plan, prune as prune
+from keras_redundancy.pruning.stripping import strip as strip

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras_internals as internals
+from keras_redundancy.layers import FrobeniusNormalization
 from keras_redundancy.pruning.configs import (
     REBUILD_ERRORS,
     by_name,
@@ -60,6 +61,9 @@ def _require_own_variables(layers):
 def rebuild(model, settings: dict, values: dict, biases=None):
     """A new model with the graph of `model`.
 
+    What is in it for training alone is left out: of `FrobeniusNormalization`
+    the layer inside is made, and its kernel has to be in `values`.
+
     Args:
         model: a functional or Sequential model. It is not changed.
         settings: entries of configs and of calls' arguments that change:
@@ -80,6 +84,8 @@ def rebuild(model, settings: dict, values: dict, biases=None):
     result = builder.model(model)
     _copy_trainable(list(builder.made.values()))
     for old, new in builder.made.values():
+        if isinstance(old, FrobeniusNormalization):
+            continue  # Only the layer inside was made anew.
         if isinstance(old, keras.Layer) and not internals.is_model(old):
             bias = None if biases is None else biases.get(id(old))
             _assign(old, new, values, bias)
@@ -111,6 +117,8 @@ class _Builder:
             return self.model(old)
         if type(old) is keras.layers.Lambda:
             return same_lambda(old)
+        if isinstance(old, FrobeniusNormalization):
+            return self.operation(old.layer)
         settings = self.settings.get(id(old), {})
         if internals.wraps_one_layer(old):
             inner = self.operation(old.layer)

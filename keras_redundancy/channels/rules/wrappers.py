@@ -9,11 +9,16 @@ from keras_redundancy.channels.rules.recurrent import (
     initial_states,
 )
 from keras_redundancy.channels.rules.registry import rule
+from keras_redundancy.layers import FrobeniusNormalization
 
 OVER_TIME = "{name} ({kind}) works along the axis that holds the channels"
 NOT_ONE_TENSOR = (
     "{name} ({kind}) wraps a layer that does not return one tensor with a "
     "channel axis"
+)
+FOR_TRAINING = (
+    "{name} ({kind}) is there for training: strip(model) makes the layer "
+    "inside of it"
 )
 UNEQUAL = "{name} ({kind}) wraps two layers of unequal width"
 OTHER_AXIS = "{name} ({kind}) concatenates along another axis than the channels"
@@ -86,3 +91,8 @@ def _spectral_normalization(layer, call):
             call.carried_by(layer.vector_u, 1, access.ids)
     call.keeps(*layer.weights)
     return out
+
+
+@rule.register(FrobeniusNormalization)
+def _frobenius(layer, call):
+    return call.opaque(FOR_TRAINING)
