@@ -28,9 +28,11 @@ from keras_redundancy.evaluation import (
 )
 from keras_redundancy.flops import flops as flops
 from keras_redundancy.layers import (
+    FactorizedDense as FactorizedDense,
     FrobeniusNormalization as FrobeniusNormalization,
 )
 from keras_redundancy.pruning import (
+    factorize as factorize,
     plan as plan,
     prune as prune,
     strip as strip,

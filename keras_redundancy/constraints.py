@@ -28,16 +28,14 @@ class FrobeniusNorm(keras.constraints.Constraint):
         self.norm = check_positive("norm", norm)
 
     def __call__(self, w):
-        return ops.cast(self.norm, w.dtype) * scaled_to_one(w)
+        return w * ops.cast(self.norm, w.dtype) * inverse_norm(w)
 
     def get_config(self):
         return {"norm": self.norm}
 
 
-def scaled_to_one(w):
-    """A tensor over its Frobenius norm; one of zeros stays what it is."""
+def inverse_norm(w):
+    """1 / ||w||, the Frobenius norm; 1 for a tensor of zeros."""
     squares = ops.sum(ops.square(w))
-    has_size = squares > 0
-    return w * ops.where(
-        has_size, ops.rsqrt(ops.where(has_size, squares, 1)), 1
-    )
+    # No branch divides by 0: its gradient would be NaN in both.
+    return ops.rsqrt(ops.where(squares > 0, squares, 1))

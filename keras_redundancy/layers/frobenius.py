@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from keras_redundancy.constraints import scaled_to_one
+from keras_redundancy.constraints import inverse_norm
 
 
 @keras.saving.register_keras_serializable(package="keras_redundancy")
@@ -57,8 +57,12 @@ class FrobeniusNormalization(keras.layers.Wrapper):
     def effective_kernel(self):
         """What the layer computes with in place of its kernel."""
         kernel = ops.convert_to_tensor(self.layer.kernel.value)
-        size = ops.cast(self.size * self.gain, kernel.dtype)
-        return size * scaled_to_one(kernel)
+        return kernel * ops.cast(self.factor(), kernel.dtype)
+
+    def factor(self):
+        """What the kernel is multiplied by: k g / ||W||."""
+        kernel = ops.convert_to_tensor(self.layer.kernel.value)
+        return self.size * self.gain * inverse_norm(kernel)
 
     def call(self, inputs, *args, **kwargs):
         kernel = self.layer.kernel

@@ -5,4 +5,7 @@ from keras_redundancy.pruning.decisions import (
     Plan as Plan,
 )
 from keras_redundancy.pruning.planning import plan as plan, prune as prune
-from keras_redundancy.pruning.stripping import strip as strip
+from keras_redundancy.pruning.stripping import (
+    factorize as factorize,
+    strip as strip,
+)

@@ -14,14 +14,18 @@ RARE = keras.saving.get_registered_name(RaReRegularizer)
 REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
 
 
-def made_anew(old, settings, make):
+def made_anew(old, settings, make, is_stock=True):
     """A layer of the same config but for `settings`, not built yet.
+
+    If it `is_stock`, what is for training alone is left out.
 
     Initializers would be overwritten, and one that holds an array may not fit
     any more: the new layer is built with zeros and gets them back after.
     Inner layers are built by the layer around them, on their new shapes.
     """
-    config = _without_rare(copy.deepcopy(get_config(old)))
+    config = copy.deepcopy(get_config(old))
+    if is_stock:
+        config = _without_rare(config)
     config = changed(config, settings)
     for key in config:
         if _is_initializer(old, key):

@@ -21,7 +21,7 @@ from keras_redundancy.pruning.decisions import Plan
 from keras_redundancy.pruning.filters import require_finite_carriers
 from keras_redundancy.pruning.rebuild import require_rebuildable
 from keras_redundancy.pruning.repair import Repair
-from keras_redundancy.pruning.stripping import without_wrappers
+from keras_redundancy.pruning.stripping import stock
 
 LEFT_OUT = "{names} left out by layers=, skip= or {how}="
 COUPLED = "coupled with {names}, left out by layers=, skip= or {how}="
@@ -150,7 +150,7 @@ def plan(
         data.check(model, allow_inexact)
         graph = data.graph
     else:
-        model = without_wrappers(model)
+        model = stock(model)
         graph = trace(model, allow_inexact=allow_inexact)
     spaces = [space for space in graph.spaces if space.producers]
     if how == "target":

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras_internals as internals
-from keras_redundancy.layers import FrobeniusNormalization
+from keras_redundancy.layers import FactorizedDense, FrobeniusNormalization
 from keras_redundancy.pruning.configs import (
     REBUILD_ERRORS,
     by_name,
@@ -58,11 +58,8 @@ def _require_own_variables(layers):
                 )
 
 
-def rebuild(model, settings: dict, values: dict, biases=None):
+def rebuild(model, settings: dict, values: dict, biases=None, factorized=None):
     """A new model with the graph of `model`.
-
-    What is in it for training alone is left out: of `FrobeniusNormalization`
-    the layer inside is made, and its kernel has to be in `values`.
 
     Args:
         model: a functional or Sequential model. It is not changed.
@@ -72,6 +69,9 @@ def rebuild(model, settings: dict, values: dict, biases=None):
             copied.
         biases: {id(layer): array}: biases of layers that had none, and have
             one by their new settings.
+        factorized: ids of `Dense` layers to make `FactorizedDense`. By default
+            what is for training alone is left out instead: these become
+            `Dense`, and `FrobeniusNormalization` the layer inside of it.
 
     Returns:
         A model of the same class, with the names, dtype policies, trainable
@@ -80,13 +80,13 @@ def rebuild(model, settings: dict, values: dict, biases=None):
     Raises:
         ValueError: a layer cannot be made from its config, or not called.
     """
-    builder = _Builder(settings)
+    builder = _Builder(settings, factorized)
     result = builder.model(model)
     _copy_trainable(list(builder.made.values()))
     for old, new in builder.made.values():
-        if isinstance(old, FrobeniusNormalization):
-            continue  # Only the layer inside was made anew.
-        if isinstance(old, keras.Layer) and not internals.is_model(old):
+        if _is_other(old, new):
+            _assign_other(old, new)
+        elif isinstance(old, keras.Layer) and not internals.is_model(old):
             bias = None if biases is None else biases.get(id(old))
             _assign(old, new, values, bias)
     _compile_like(model, result)
@@ -102,9 +102,21 @@ class _Builder:
         made: {id(old operation): (old, new)}, inner before outer layers.
     """
 
-    def __init__(self, settings):
-        self.settings = settings
+    def __init__(self, settings, factorized):
+        self.settings, self.factorized = settings, factorized
         self.made = {}
+
+    @property
+    def is_stock(self) -> bool:
+        """Whether what is for training alone is left out."""
+        return self.factorized is None
+
+    def _class(self, old):
+        if self.is_stock and isinstance(old, FactorizedDense):
+            return keras.layers.Dense
+        if not self.is_stock and id(old) in self.factorized:
+            return FactorizedDense
+        return type(old)
 
     def operation(self, old):
         """The new operation for `old`."""
@@ -117,16 +129,20 @@ class _Builder:
             return self.model(old)
         if type(old) is keras.layers.Lambda:
             return same_lambda(old)
-        if isinstance(old, FrobeniusNormalization):
+        if self.is_stock and isinstance(old, FrobeniusNormalization):
             return self.operation(old.layer)
         settings = self.settings.get(id(old), {})
         if internals.wraps_one_layer(old):
             inner = self.operation(old.layer)
             return made_anew(
-                old, settings, lambda c: type(old)(**c, layer=inner)
+                old,
+                settings,
+                lambda config: type(old)(**config, layer=inner),
+                self.is_stock,
             )
         if isinstance(old, keras.Layer):
-            new = made_anew(old, settings, type(old).from_config)
+            make = self._class(old).from_config
+            new = made_anew(old, settings, make, self.is_stock)
             if isinstance(old, keras.layers.InputLayer):
                 new.output.name = old.output.name
             return new
@@ -192,6 +208,31 @@ def _leaves(model):
         elif isinstance(operation, keras.Layer):
             found[id(operation)] = operation
     return list(found.values())
+
+
+def _is_other(old, new):
+    """Whether a layer for training takes the place of a stock one, or back."""
+    kinds = FrobeniusNormalization, keras.layers.Dense
+    return isinstance(old, kinds) and type(old) is not type(new)
+
+
+def _assign_other(old, new):
+    """Give `new` what makes it compute what `old` does."""
+    if isinstance(old, FrobeniusNormalization):
+        # What is inside has been assigned before.
+        new.kernel.assign(new.kernel * old.factor())
+        return
+    _restore_objects(old, new, same_shapes=True)
+    is_factorized = isinstance(old, FactorizedDense)
+    kernel = old.effective_kernel() if is_factorized else old.kernel
+    new.kernel.assign(kernel)
+    if old.bias is not None:
+        new.bias.assign(old.bias)
+    for source, target in zip(
+        (old.kernel, old.bias), (new.kernel, new.bias), strict=True
+    ):
+        if source is not None:
+            target.trainable = source.trainable
 
 
 def _assign(old, new, values, bias=None):

@@ -8,8 +8,8 @@ from keras_redundancy.channels.rules.recurrent import (
     UNKNOWN_STATE,
     initial_states,
 )
-from keras_redundancy.channels.rules.registry import rule
-from keras_redundancy.layers import FrobeniusNormalization
+from keras_redundancy.channels.rules.registry import for_classes, rule
+from keras_redundancy.layers import FactorizedDense, FrobeniusNormalization
 
 OVER_TIME = "{name} ({kind}) works along the axis that holds the channels"
 NOT_ONE_TENSOR = (
@@ -17,8 +17,8 @@ NOT_ONE_TENSOR = (
     "channel axis"
 )
 FOR_TRAINING = (
-    "{name} ({kind}) is there for training: strip(model) makes the layer "
-    "inside of it"
+    "{name} ({kind}) is there for training: strip(model) makes a stock layer "
+    "of it"
 )
 UNEQUAL = "{name} ({kind}) wraps two layers of unequal width"
 OTHER_AXIS = "{name} ({kind}) concatenates along another axis than the channels"
@@ -93,6 +93,6 @@ def _spectral_normalization(layer, call):
     return out
 
 
-@rule.register(FrobeniusNormalization)
-def _frobenius(layer, call):
+@for_classes(FactorizedDense, FrobeniusNormalization)
+def _for_training(layer, call):
     return call.opaque(FOR_TRAINING)
