@@ -125,18 +125,17 @@ def kernels_without_direction():
 
 
 @pytest.mark.parametrize("name", kernels_without_direction())
-@pytest.mark.parametrize("measure", MEASURES)
-def test_gradients_are_never_nan(name, measure):
+def test_gradients_are_never_nan(name):
     kernel = kernels_without_direction()[name]
-    regularizer = kr.RaReRegularizer(1.0, measure)
-    assert np.isfinite(float(regularizer(ops.convert_to_tensor(kernel))))
-    assert np.isfinite(models.gradient(regularizer, kernel)).all()
+    for measure in MEASURES:
+        regularizer = kr.RaReRegularizer(1.0, measure, vectors="units")
+        assert np.isfinite(float(regularizer(ops.convert_to_tensor(kernel))))
+        assert np.isfinite(models.gradient(regularizer, kernel)).all()
 
 
-@pytest.mark.parametrize("size", [5, 50])
 @pytest.mark.parametrize("measure", MEASURES)
-def test_columns_with_nan_are_left_out(size, measure):
-    kernel = random(size, 6)
+def test_columns_with_nan_are_left_out(measure):
+    kernel = random(50, 6)
     kernel[2, 3] = np.nan
     kernel[0, 1] = np.inf
     rest = kernel[:, [0, 2, 4, 5]]
