@@ -10,6 +10,8 @@ SAMPLED = re.compile(
     "rules|refit|examples|budgets|calibration|evaluation|links"
     # Numbers in, numbers out, by NumPy alone.
     "|clustering|similarity|rank|regression|perceptron"
+    # The graph, and what is said of it.
+    "|bad_input|correspondence|explain|flops|plan|readme|trace"
 )
 
 
