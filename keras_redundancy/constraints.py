@@ -28,14 +28,19 @@ class FrobeniusNorm(keras.constraints.Constraint):
         self.norm = check_positive("norm", norm)
 
     def __call__(self, w):
-        return w * ops.cast(self.norm, w.dtype) * inverse_norm(w)
+        return w * ops.cast(self.norm * inverse_norm(w), w.dtype)
 
     def get_config(self):
         return {"norm": self.norm}
 
 
 def inverse_norm(w):
-    """1 / ||w||, the Frobenius norm; 1 for a tensor of zeros."""
+    """1 / ||w||, the Frobenius norm; 1 for a tensor of zeros.
+
+    In float32 at least: squares of small weights are lost in float16.
+    """
+    if keras.backend.standardize_dtype(w.dtype) != "float64":
+        w = ops.cast(w, "float32")
     squares = ops.sum(ops.square(w))
     # No branch divides by 0: its gradient would be NaN in both.
     return ops.rsqrt(ops.where(squares > 0, squares, 1))

@@ -193,7 +193,8 @@ def _cosines(matrix, signed, below):
         cosines = ops.abs(cosines)
     # A column and itself are parallel too, but not always to the last bit.
     is_pair = cosines < below
-    is_pair = ops.logical_and(is_pair, ~np.eye(matrix.shape[1], dtype=bool))
+    is_itself = ops.eye(matrix.shape[1], dtype="bool")
+    is_pair = ops.logical_and(is_pair, ops.logical_not(is_itself))
     return ops.where(is_pair, cosines, -2)
 
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings, strategies as st
 from keras import layers
 
 import keras_redundancy as kr
+from keras_redundancy import _keras_internals as internals
 from keras_redundancy.fusion import Fusion
 from keras_redundancy.layers import FactorizedDense
 from tests import models
@@ -185,7 +186,7 @@ def test_factorized_models_compute_the_same():
     model.compile("adam", "mse")
     found = kr.factorize(model)
     models.assert_same_function(model, found, tolerance=1e-5)
-    kinds = [type(x).__name__ for x in found._flatten_layers()]
+    kinds = [type(x).__name__ for x in internals.flat_layers(found)]
     assert kinds.count("FactorizedDense") == 3
     assert kinds.count("FrobeniusNormalization") == 1
     assert found.compiled
@@ -207,7 +208,6 @@ def test_fused_layers_become_dense_ones():
         stock = kr.strip(each)
         assert type(stock.layers[0]) is layers.Dense
         models.assert_same_function(each, stock, tolerance=1e-5)
-        assert kr.plan(each, tau=0.999).decisions is not None
 
 
 def test_some_layers_are_factorized():

@@ -104,8 +104,17 @@ def test_low_precision(policy):
     inner = layers.Dense(6, dtype=policy)
     wrapper = kr.FrobeniusNormalization(inner, dtype=policy)
     model = keras.Sequential([keras.Input((5,)), wrapper])
-    outputs = model(models.random_inputs(model))
+    # Their squares are less than float16 can tell from 0.
+    inner.kernel.assign(1e-4 * inner.kernel)
+    wrapper.size.assign(1e-4 * wrapper.size)
+    x = models.random_inputs(model)
+    outputs = model(x)
     assert keras.backend.standardize_dtype(outputs.dtype) == policy[6:]
+    expected = models.numpy(inner(x)).astype(float)
+    found = models.numpy(outputs).astype(float)
+    np.testing.assert_allclose(
+        found, expected, atol=0.02 * np.abs(expected).max()
+    )
     assert keras.backend.standardize_dtype(inner.kernel.dtype) == "float32"
 
 
@@ -135,7 +144,7 @@ def training_model():
 
 
 @pytest.mark.parametrize("name", [*WRAPPED, "several"])
-def test_stripped_models_compute_the_same(name, tmp_path):
+def test_stripped_models_compute_the_same(name):
     model = training_model() if name == "several" else trained(wrapped(name)[0])
     before = model.get_weights()
     small = kr.strip(model)

@@ -96,20 +96,25 @@ def by_squares(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["softmax inside", "sigmoid inside", "no bias", "binary logits"]
+    ("name", "most"),
+    [
+        ("softmax inside", 0.95),
+        ("no bias", 0.95),
+        # Least squares tell a few logits well enough.
+        ("sigmoid inside", 0.98),
+        ("binary logits", 1.01),
+    ],
 )
-def test_probabilities_come_nearer(name, by_squares):
+def test_probabilities_come_nearer(name, most, by_squares):
     make, link = ENDS[name]
     model = make()
-    data = models.random_inputs(model, batch=1024)
+    data = models.random_inputs(model, batch=1536)
     new_data = models.random_inputs(model, seed=1, batch=500)
     plan = kr.plan(model, ratio=0.6, data=data)
     found, before = (
         divergence(model, small, new_data, link)
         for small in (plan.apply(), by_squares(plan))
     )
-    # One logit is told well enough by least squares.
-    most = 1.01 if model.output.shape[-1] == 1 else 0.98
     assert found < most * before
 
 

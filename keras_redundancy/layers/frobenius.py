@@ -47,12 +47,15 @@ class FrobeniusNormalization(keras.layers.Wrapper):
             shape=(),
             initializer=self._norm_at_first,
             trainable=False,
+            autocast=False,
         )
-        self.gain = self.add_weight(name="gain", shape=(), initializer="ones")
+        self.gain = self.add_weight(
+            name="gain", shape=(), initializer="ones", autocast=False
+        )
 
     def _norm_at_first(self, shape, dtype=None):
-        kernel = ops.cast(self.layer.kernel.value, "float32")
-        return ops.cast(ops.sqrt(ops.sum(ops.square(kernel))), dtype)
+        kernel = ops.convert_to_tensor(self.layer.kernel.value)
+        return ops.cast(1 / inverse_norm(kernel), dtype)
 
     def effective_kernel(self):
         """What the layer computes with in place of its kernel."""
@@ -62,7 +65,8 @@ class FrobeniusNormalization(keras.layers.Wrapper):
     def factor(self):
         """What the kernel is multiplied by: k g / ||W||."""
         kernel = ops.convert_to_tensor(self.layer.kernel.value)
-        return self.size * self.gain * inverse_norm(kernel)
+        scale = inverse_norm(kernel)
+        return ops.cast(self.size * self.gain, scale.dtype) * scale
 
     def call(self, inputs, *args, **kwargs):
         kernel = self.layer.kernel

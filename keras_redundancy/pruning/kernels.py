@@ -22,9 +22,8 @@ CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 # be too large, and larger kernels take too long to fit step by step.
 MOST_WEIGHTS = 2400
 LARGEST_KERNEL = 2**22
-# Positions of a sample that are looked at, and of how many rows are kept.
+# Positions of a sample that are looked at.
 POSITIONS = 16
-KEPT_POSITIONS = 4
 # So many rows are kept at most, of no more numbers in all.
 ROWS = 2**14
 NUMBERS = 2**25
@@ -147,8 +146,7 @@ class PairObserver(SideBySide):
         if pair.chain:
             both = _read_by(pair.chain[0], after), wanted
             found["rows"] = [
-                ops.concatenate([_as_rows(x[:, :KEPT_POSITIONS]) for x in part])
-                for part in both
+                ops.concatenate(list(map(_as_rows, part))) for part in both
             ]
         return found
 
