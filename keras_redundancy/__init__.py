@@ -8,6 +8,7 @@ small = kr.prune(model, tau=0.9)         # a smaller, stock Keras model
 small.save("small.keras")
 """
 
+from keras_redundancy import callbacks as callbacks
 from keras_redundancy._version import __version__ as __version__
 from keras_redundancy.calibration import (
     calibrate as calibrate,
@@ -28,14 +29,18 @@ from keras_redundancy.evaluation import (
 )
 from keras_redundancy.flops import flops as flops
 from keras_redundancy.layers import (
+    FactorizedConv2D as FactorizedConv2D,
     FactorizedDense as FactorizedDense,
     FrobeniusNormalization as FrobeniusNormalization,
 )
 from keras_redundancy.pruning import (
+    apply_rare as apply_rare,
+    compact as compact,
     factorize as factorize,
     plan as plan,
     prune as prune,
     strip as strip,
+    to_dense as to_dense,
 )
 from keras_redundancy.regularizers import RaReRegularizer as RaReRegularizer
 from keras_redundancy.report import analyze as analyze

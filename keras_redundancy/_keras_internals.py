@@ -294,3 +294,42 @@ def attention_projections(layer) -> dict:
     if hasattr(layer, "_gate_dense"):
         projections["gate"] = layer._gate_dense
     return projections | {"output": layer._output_dense}
+
+
+# What the optimizers of Keras keep in lists by these names; what they keep in
+# others, such as momenta, is linear in the gradients.
+SLOT_KINDS = {
+    "_velocities": "square",
+    "_velocity_hats": "square",
+    "_accumulators": "square",
+    "_accumulated_grads": "square",
+    "_accumulated_delta_vars": "square",
+    "_v": "square",
+    "_u": "size",
+    "adam_velocities": "square",
+}
+
+
+def slots(optimizer, variable) -> list[tuple]:
+    """What an optimizer keeps for a variable that it trains.
+
+    Returns:
+        [(slot variable, kind), ...], of the kinds "linear", "square" and
+        "size", the root of one; none if the optimizer is None or does not
+        train the variable.
+    """
+    # One that scales losses holds another one.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    trained = getattr(optimizer, "_trainable_variables", [])
+    places = [i for i, x in enumerate(trained) if x is variable]
+    found = []
+    for name, kept in vars(optimizer).items() if places else ():
+        if (
+            isinstance(kept, list)
+            and name not in ("_trainable_variables", "_variables")
+            and len(kept) == len(trained)
+            and isinstance(kept[places[0]], keras.Variable)
+        ):
+            kind = SLOT_KINDS.get(name, "linear")
+            found.append((kept[places[0]], kind))
+    return found

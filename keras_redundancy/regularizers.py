@@ -90,30 +90,39 @@ class RaReRegularizer(keras.regularizers.Regularizer):
             matrix = ops.cast(matrix, "float32")
         penalty = ops.zeros((), matrix.dtype)
         if self.vectors != "inputs":
-            penalty += self._closest(matrix)
+            penalty += self.distance(matrix, self.closest(matrix))
         if self.vectors != "units":
-            penalty += self._closest(ops.transpose(matrix))
+            pair = self.closest(ops.transpose(matrix))
+            penalty += self.distance(matrix, pair, axis=0)
         penalty = ops.cast(self.strength / 2 * penalty, x.dtype)
         return penalty if self.also is None else penalty + self.also(x)
 
-    def _closest(self, matrix):
-        """How far the closest two columns are from parallel."""
-        squares = ops.sum(ops.square(ops.stop_gradient(matrix)), axis=0)
-        # Columns of zeros, or with NaN, have no direction.
-        is_vector = ops.logical_and(squares > 0, ops.isfinite(squares))
-        matrix = ops.where(is_vector, matrix, 0)
-        signed = self.measure == "squared_distance"
-        pair = closest_columns(
-            ops.stop_gradient(matrix), signed, 1 - self.tau_cos, self.exact
+    def closest(self, matrix):
+        """The two columns of a matrix to draw together, int32, shape (2,)."""
+        return closest_columns(
+            _vectors(ops.stop_gradient(matrix)),
+            self.measure == "squared_distance",
+            1 - self.tau_cos,
+            self.exact,
         )
-        chosen = ops.one_hot(pair, matrix.shape[1], dtype=matrix.dtype)
-        # A product, as its gradient is one too, where that of a gather is not.
-        a, b = ops.unstack(ops.matmul(chosen, ops.transpose(matrix)), 2)
+
+    def distance(self, kernel, pair, axis: int = -1):
+        """How far two vectors of a kernel are from parallel: a scalar.
+
+        Args:
+            kernel: of any shape.
+            pair: the two numbers, int32, shape (2,).
+            axis: that along which the vectors stand.
+        """
+        a, b = (_taken(kernel, pair[i], axis) for i in range(2))
+        # Vectors of zeros, or with NaN, have no direction.
         sizes = ops.sum(a * a) * ops.sum(b * b)
-        are_vectors = ops.logical_and(sizes > 0, pair[0] != pair[1])
-        sizes = ops.where(are_vectors, sizes, 1)
+        are_vectors = ops.logical_and(sizes > 0, ops.isfinite(sizes))
+        are_vectors = ops.logical_and(are_vectors, pair[0] != pair[1])
+        a, b = (ops.where(are_vectors, x, 1) for x in (a, b))
+        sizes = ops.sum(a * a) * ops.sum(b * b)
         product = ops.sum(a * b)
-        if signed:
+        if self.measure == "squared_distance":
             distance = ops.square(1 - product / ops.sqrt(sizes))
         else:
             distance = 1 - ops.square(product) / sizes
@@ -128,6 +137,35 @@ class RaReRegularizer(keras.regularizers.Regularizer):
             "exact": self.exact,
             "also": keras.regularizers.serialize(self.also),
         }
+
+
+def _taken(kernel, number, axis):
+    """One vector of a kernel.
+
+    The gradient of a gather would be a scatter, which takes as long as all
+    of a step; here it is a product, which is joined with what it is added to.
+    """
+    size = kernel.shape[axis]
+
+    def gradient(*args, upstream=None):
+        (upstream,) = (upstream,) if upstream is not None else args
+        shape = [1] * len(kernel.shape)
+        shape[axis] = size
+        place = ops.one_hot(number, size, dtype=upstream.dtype)
+        return ops.expand_dims(upstream, axis) * ops.reshape(place, shape)
+
+    @ops.custom_gradient
+    def take(kernel):
+        return ops.take(kernel, number, axis=axis), gradient
+
+    return take(kernel)
+
+
+def _vectors(matrix):
+    """The matrix, and 0 for columns that have no direction: 0, or with NaN."""
+    squares = ops.sum(ops.square(ops.stop_gradient(matrix)), axis=0)
+    is_vector = ops.logical_and(squares > 0, ops.isfinite(squares))
+    return ops.where(is_vector, matrix, 0)
 
 
 def closest_columns(

@@ -1,6 +1,7 @@
 """Layers to train with."""
 
 from keras_redundancy.layers.factorized import (
+    FactorizedConv2D as FactorizedConv2D,
     FactorizedDense as FactorizedDense,
 )
 from keras_redundancy.layers.frobenius import (

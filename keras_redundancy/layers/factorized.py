@@ -1,92 +1,179 @@
-"""A `Dense` layer whose kernel is P W Q, with P and Q that only join."""
+"""Layers whose kernel is P W Q, with P and Q that only join."""
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy.fusion import Fusion
-from keras_redundancy.options import check_option
+from keras_redundancy.fusion import Fusion, parallel_columns
+from keras_redundancy.options import check_count, check_option
+from keras_redundancy.regularizers import VECTORS, RaReRegularizer
 
-# The axes of a kernel.
-SIDES = ("input", "unit")
+# The axes of a kernel that can be factorized, and where each stands.
+SIDES = {"input": -2, "unit": -1}
+
+# Of the constructor: what no other layer takes.
+OWN_ARGUMENTS = ("vectors", "rows", "columns", "refresh")
 
 
-@keras.saving.register_keras_serializable(package="keras_redundancy")
-class FactorizedDense(keras.layers.Dense):
-    """`Dense` with the kernel P W Q: W is trained, P and Q are not.
+class Factorized:
+    """What `FactorizedDense` and `FactorizedConv2D` share.
 
-    P has one number in each row and Q one in each column: input i is scaled
-    and reads one row of W, and unit j takes one column of W and scales it. At
-    first both are the identity, and it is a `Dense` layer. `fuse` joins two
-    columns, or two rows, of W that are parallel: several units then share a
-    column. Shapes stay, so that nothing is compiled anew: what is no more used
-    of W is 0.
-
-    Args:
-        units, activation, use_bias, ...: those of `keras.layers.Dense`.
-
-    Attributes:
-        kernel: W, shape (inputs, units).
-        input_index, input_scale: of P, shape (inputs,): the row of W that each
-            input reads, and how much of it.
-        unit_index, unit_scale: of Q, shape (units,): the column of W that each
-            unit takes, and how much of it.
-
-    Example:
-
-        layer = kr.FactorizedDense(500, activation="relu")
-
-    Source: Lee et al., On the Redundancy in the Rank of Neural Network
-    Parameters and Its Controllability (2021), dynamic low-rank approximation.
+    It stands before `Dense` or a convolution among the bases of a class.
     """
+
+    def __init__(
+        self,
+        *args,
+        vectors: str = "both",
+        rows: int | None = None,
+        columns: int | None = None,
+        refresh: int = 10,
+        **kwargs,
+    ):
+        super().__init__(*args, **kwargs)
+        check_option("vectors", vectors, VECTORS)
+        check_count("refresh", refresh)
+        self.vectors, self.refresh = vectors, refresh
+        self.sides = [s for s in SIDES if vectors in ("both", f"{s}s")]
+        self.rows, self.columns = rows, columns
+        for side, name in (("input", "rows"), ("unit", "columns")):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+                if side not in self.sides:
+                    raise ValueError(
+                        f"{name} is the number of those that {side}s share, "
+                        f"but vectors={vectors!r} leaves {side}s as they are. "
+                        'Pass vectors="both".'
+                    )
+        self.rare = None
+        if isinstance(self.kernel_regularizer, RaReRegularizer):
+            self.rare = self.kernel_regularizer
 
     def build(self, input_shape):
         super().build(input_shape)
-        for side, size in zip(SIDES, self.kernel.shape, strict=True):
-            index = self.add_weight(
-                name=f"{side}_index",
-                shape=(size,),
-                dtype="int32",
-                initializer=lambda shape, dtype=None: ops.arange(
-                    shape[0], dtype=dtype
-                ),
-                trainable=False,
-            )
-            scale = self.add_weight(
-                name=f"{side}_scale",
-                shape=(size,),
-                initializer="ones",
-                trainable=False,
-            )
-            setattr(self, f"{side}_index", index)
-            setattr(self, f"{side}_scale", scale)
+        inputs = input_shape[-1]
+        outputs = self.compute_output_shape(input_shape)[-1]
+        for side, size in (("input", inputs), ("unit", outputs)):
+            if side in self.sides:
+                self._add_factor(side, size)
+        if self.rare is not None:
+            self._add_state()
+
+    def add_weight(self, *args, **kwargs):
+        """The kernel has the sizes of W, and RaRe is added in `call`."""
+        if kwargs.get("name") == "kernel":
+            *rest, inputs, units = kwargs["shape"]
+            shape = *rest, self.rows or inputs, self.columns or units
+            kwargs["shape"] = shape
+            if self.rare is not None:
+                kwargs["regularizer"] = self.rare.also
+        return super().add_weight(*args, **kwargs)
+
+    def _add_factor(self, side, size):
+        used = self.kernel.shape[SIDES[side]]
+        index = self.add_weight(
+            name=f"{side}_index",
+            shape=(size,),
+            dtype="int32",
+            initializer=lambda shape, dtype=None: (
+                ops.arange(size, dtype=dtype) % used
+            ),
+            trainable=False,
+        )
+        scale = self.add_weight(
+            name=f"{side}_scale",
+            shape=(size,),
+            initializer="ones",
+            trainable=False,
+        )
+        setattr(self, f"{side}_index", index)
+        setattr(self, f"{side}_scale", scale)
+
+    def _add_state(self):
+        """The closest pair of each side, as found some steps ago."""
+        # Every replica finds the same.
+        state = {"trainable": False, "aggregation": "only_first_replica"}
+        self.pairs = self.add_weight(
+            name="pairs",
+            shape=(len(self.sides), 2),
+            dtype="int32",
+            initializer="zeros",
+            **state,
+        )
+        self.age = self.add_weight(
+            name="age", shape=(), dtype="int32", initializer="zeros", **state
+        )
+        self.share = self.add_weight(
+            name="share",
+            shape=(),
+            initializer="ones",
+            autocast=False,
+            **state,
+        )
 
     def call(self, inputs, training=None):
-        x = self._joined(inputs * self.input_scale)
-        x = ops.matmul(x, self.kernel)
-        x = ops.take(x, self.unit_index.value, axis=-1) * self.unit_scale
+        if self.rare is not None:
+            self.add_loss(self._penalty(training))
+        x = self._mapped(inputs)
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)
 
+    def _mapped(self, x):
+        """x P W Q."""
+        raise NotImplementedError
+
     def _joined(self, x):
-        """Sums of what reads the same row of W, in its place."""
-        size = x.shape[-1]
-        rows = ops.transpose(ops.reshape(x, (-1, size)))
-        rows = ops.segment_sum(rows, self.input_index.value, size)
-        return ops.reshape(ops.transpose(rows), ops.shape(x))
+        """Sums of what reads the same row of W: x^T and (x P)^T."""
+        if "input" not in self.sides:
+            return x
+        x = x * ops.expand_dims(self.input_scale, 1)
+        size = self.kernel.shape[SIDES["input"]]
+        return ops.segment_sum(x, self.input_index.value, size)
+
+    def _shared(self, x):
+        """The columns that units take: x^T and (x Q)^T."""
+        if "unit" not in self.sides:
+            return x
+        x = ops.take(x, self.unit_index.value, axis=0)
+        return x * ops.expand_dims(self.unit_scale, 1)
+
+    def _penalty(self, training):
+        """RaRe of the pairs that were the closest when last looked for."""
+        kernel = ops.cast(self.kernel, "float32")
+        pairs = ops.convert_to_tensor(self.pairs.value)
+        if training:
+            age = ops.convert_to_tensor(self.age.value)
+            pairs = ops.cond(
+                age == 0,
+                lambda: self._closest(kernel),
+                lambda: pairs,
+            )
+            self.pairs.assign(pairs)
+            self.age.assign((age + 1) % self.refresh)
+        found = [
+            self.rare.distance(kernel, pairs[i], SIDES[side])
+            for i, side in enumerate(self.sides)
+        ]
+        return self.rare.strength / 2 * self.share.value * sum(found)
+
+    def _closest(self, kernel):
+        matrices = (as_columns(kernel, side) for side in self.sides)
+        return ops.stack([self.rare.closest(matrix) for matrix in matrices])
 
     @property
     def P(self) -> np.ndarray:
-        """Shape (inputs, inputs)."""
+        """Shape (inputs, rows of W)."""
         index, scale = self._factor("input")
-        return np.eye(len(index))[index] * scale[:, None]
+        rows = np.eye(self.kernel.shape[SIDES["input"]])
+        return rows[index] * scale[:, None]
 
     @property
     def Q(self) -> np.ndarray:
-        """Shape (units, units)."""
+        """Shape (columns of W, units)."""
         index, scale = self._factor("unit")
-        return np.eye(len(index))[:, index] * scale
+        columns = np.eye(self.kernel.shape[SIDES["unit"]])
+        return columns[:, index] * scale
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -95,10 +182,11 @@ class FactorizedDense(keras.layers.Dense):
         return len(np.unique(rows)), len(np.unique(columns))
 
     def effective_kernel(self) -> np.ndarray:
-        """P W Q, shape (inputs, units): what a `Dense` layer would have."""
+        """P W Q: what a `Dense` layer or convolution would have."""
+        kernel = _numpy(self.kernel)
         rows, row_scale = self._factor("input")
         columns, column_scale = self._factor("unit")
-        kernel = _numpy(self.kernel)[np.ix_(rows, columns)]
+        kernel = kernel[..., rows, :][..., columns]
         return kernel * row_scale[:, None] * column_scale
 
     def fuse(self, side: str, kept: int, gone: int) -> Fusion:
@@ -115,11 +203,11 @@ class FactorizedDense(keras.layers.Dense):
             The `Fusion`, to do the same to an optimizer's slots.
 
         Raises:
-            ValueError: `side` is unknown, the two are the same, are not used,
-                or the one that is kept is 0.
+            ValueError: `side` is unknown or not factorized, the two are the
+                same, are not used, or the one that is kept is 0.
         """
-        check_option("side", side, SIDES)
-        index, scale = self._factor(side)
+        check_option("side", side, self.sides)
+        index, _ = self._factor(side)
         for number in (kept, gone):
             if number not in index:
                 raise ValueError(
@@ -128,31 +216,202 @@ class FactorizedDense(keras.layers.Dense):
                     "never was. Those in use are in the layer's "
                     f"{side}_index."
                 )
-        axis = SIDES.index(side)
-        kernel = _numpy(self.kernel)
-        fusion = Fusion.of(np.moveaxis(kernel, axis, -1), kept, gone)
-        self.kernel.assign(fusion.joined(kernel, axis))
-        shares = fusion.shares
-        scale[index == gone] *= shares[0]
-        scale[index == kept] *= shares[1]
-        index[index == gone] = kept
-        getattr(self, f"{side}_index").assign(index)
-        getattr(self, f"{side}_scale").assign(scale)
+        columns = as_columns(_numpy(self.kernel), side)
+        fusion = Fusion.of(columns, kept, gone)
+        self._apply(side, [fusion])
         return fusion
 
+    def fuse_parallel(
+        self,
+        tau_cos: float = 1e-4,
+        tau_euc: float = 0.1,
+        to_square: bool = True,
+    ) -> list[tuple[str, Fusion]]:
+        """Join all vectors of W that are parallel or opposite, in place.
+
+        The closest go first.
+
+        Args:
+            tau_cos: two with 1 - |cos| below it are parallel, if also
+            tau_euc: their distance, the shorter one scaled to the size of the
+                longer, is below it, in units of the root mean square of the
+                sizes of those in use.
+            to_square: whether, of rows and columns, only the more numerous
+                are joined, so that W tends to a square. Where one of them is
+                not factorized, the others are joined in any case.
+
+        Returns:
+            What was joined: its side and the `Fusion`, in order.
+        """
+        kernel = ops.convert_to_numpy(self.kernel).astype("float32")
+        waiting, sizes = {}, {}
+        for side in self.sides:
+            used = np.unique(self._factor(side)[0])
+            sizes[side] = len(used)
+            waiting[side] = parallel_columns(
+                as_columns(kernel, side), used, tau_cos, tau_euc
+            )
+        done = []
+        while any(waiting.values()):
+            side = max(sizes, key=sizes.get)
+            if not waiting[side]:
+                if to_square:
+                    break
+                side = next(x for x in sizes if waiting[x])
+            done.append((side, waiting[side].pop(0)))
+            sizes[side] -= 1
+        for side in self.sides:
+            self._apply(side, [fusion for s, fusion in done if s == side])
+        return done
+
+    def _apply(self, side, fusions):
+        if not fusions:
+            return
+        index, scale = self._factor(side)
+        kernel = _numpy(self.kernel)
+        for fusion in fusions:
+            kernel = fusion.joined(kernel, SIDES[side])
+            shares = fusion.shares
+            scale[index == fusion.gone] *= shares[0]
+            scale[index == fusion.kept] *= shares[1]
+            index[index == fusion.gone] = fusion.kept
+        self.kernel.assign(kernel)
+        getattr(self, f"{side}_index").assign(index)
+        getattr(self, f"{side}_scale").assign(scale)
+
     def save_own_variables(self, store):
-        """As all layers do: `Dense` would leave out P and Q."""
+        """As all layers do: their own way would leave out P and Q."""
         keras.layers.Layer.save_own_variables(self, store)
 
     def load_own_variables(self, store):
         keras.layers.Layer.load_own_variables(self, store)
 
+    def get_config(self):
+        own = {name: getattr(self, name) for name in OWN_ARGUMENTS}
+        return super().get_config() | own
+
     def _factor(self, side):
         """Index and scale of P or Q, as arrays of their own."""
+        if side not in self.sides:
+            size = self.kernel.shape[SIDES[side]]
+            return np.arange(size), np.ones(size)
         index, scale = (
             getattr(self, f"{side}_{what}") for what in ("index", "scale")
         )
         return np.array(ops.convert_to_numpy(index)), _numpy(scale)
+
+
+@keras.saving.register_keras_serializable(package="keras_redundancy")
+class FactorizedDense(Factorized, keras.layers.Dense):
+    """`Dense` with the kernel P W Q: W is trained, P and Q are not.
+
+    P has one number in each row and Q one in each column: input i is scaled
+    and reads one row of W, and unit j takes one column of W and scales it. At
+    first both are the identity, and it is a `Dense` layer. `fuse` joins two
+    columns, or two rows, of W that are parallel: several units then share a
+    column. Shapes stay, so that nothing is compiled anew: what is no more used
+    of W is 0. `compact` makes the layers smaller.
+
+    A `RaReRegularizer` given as `kernel_regularizer` costs less than on other
+    layers, as the layer keeps the closest pairs.
+
+    Args:
+        units, activation, use_bias, ...: those of `keras.layers.Dense`.
+        vectors: what can be joined: "units", "inputs", or "both". RaRe draws
+            these together.
+        rows, columns: the size of W where it is not (inputs, units).
+        refresh: the steps after which RaRe looks for the closest pair again.
+
+    Attributes:
+        kernel: W, shape (rows, columns).
+        input_index, input_scale: of P, shape (inputs,): the row of W that each
+            input reads, and how much of it.
+        unit_index, unit_scale: of Q, shape (units,): the column of W that each
+            unit takes, and how much of it.
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong type, out of range or
+            unknown.
+
+    Example:
+
+        layer = kr.FactorizedDense(500, activation="relu")
+
+    Source: Lee et al., On the Redundancy in the Rank of Neural Network
+    Parameters and Its Controllability (2021), dynamic low-rank approximation.
+    """
+
+    def _mapped(self, x):
+        # Rows are faster to add and to take than columns.
+        shape = *ops.shape(x)[:-1], self.units
+        x = ops.transpose(ops.reshape(x, (-1, x.shape[-1])))
+        x = ops.matmul(ops.transpose(self.kernel), self._joined(x))
+        return ops.reshape(ops.transpose(self._shared(x)), shape)
+
+
+@keras.saving.register_keras_serializable(package="keras_redundancy")
+class FactorizedConv2D(Factorized, keras.layers.Conv2D):
+    """`Conv2D` whose filters share those of a smaller convolution.
+
+    As `FactorizedDense`, of channels: input channels are scaled and summed
+    into those that W reads, and each filter takes one of W and scales it. A
+    row of W is all that reads one channel, at all places of the window.
+
+    Args:
+        filters, kernel_size, ...: those of `keras.layers.Conv2D`, of one
+            group and with channels last.
+        vectors, rows, columns, refresh: those of `FactorizedDense`.
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong type, out of range or
+            unknown, or not of those that can be factorized.
+
+    Source: as `FactorizedDense`, which has it for dense layers alone.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if not can_be_factorized(self):
+            raise ValueError(
+                f"FactorizedConv2D has groups={self.groups} and "
+                f"data_format={self.data_format!r}, but filters of several "
+                "groups read no common channels, and channels have to stand "
+                'last. Use Conv2D, or groups=1 and "channels_last".'
+            )
+
+    def _mapped(self, x):
+        x = ops.moveaxis(x, -1, 0)
+        x = ops.moveaxis(self._on_rows(self._joined, x), 0, -1)
+        x = self.convolution_op(x, self.kernel)
+        x = self._on_rows(self._shared, ops.moveaxis(x, -1, 0))
+        return ops.moveaxis(x, 0, -1)
+
+    def _on_rows(self, function, x):
+        rows = function(ops.reshape(x, (x.shape[0], -1)))
+        return ops.reshape(rows, (rows.shape[0], *ops.shape(x)[1:]))
+
+
+# The classes that these take the place of.
+STOCK_CLASSES = {
+    FactorizedDense: keras.layers.Dense,
+    FactorizedConv2D: keras.layers.Conv2D,
+}
+
+
+def can_be_factorized(layer) -> bool:
+    """Whether it is of a kind that has a factorized form."""
+    if isinstance(layer, keras.layers.Conv2D):
+        return layer.groups == 1 and layer.data_format == "channels_last"
+    return isinstance(layer, keras.layers.Dense)
+
+
+def as_columns(kernel, side: str):
+    """A matrix with a column for each unit, or for each input."""
+    axis = SIDES[side]
+    if isinstance(kernel, np.ndarray):
+        return np.moveaxis(kernel, axis, -1).reshape(-1, kernel.shape[axis])
+    kernel = ops.moveaxis(kernel, axis, -1)
+    return ops.reshape(kernel, (-1, kernel.shape[-1]))
 
 
 def _numpy(variable):

@@ -77,10 +77,16 @@ class FrobeniusNormalization(keras.layers.Wrapper):
         scope = keras.StatelessScope(
             values, collect_losses=True, initialize_variables=False
         )
+        state = self.layer.non_trainable_variables
+        before = [scope.get_current_value(variable) for variable in state]
         with scope:
             outputs = self.layer(inputs, *args, **kwargs)
         for loss in scope.losses:
             self.add_loss(loss)
+        for variable, value in zip(state, before, strict=True):
+            now = scope.get_current_value(variable)
+            if now is not value:
+                variable.assign(now)
         return outputs
 
     def compute_output_shape(self, input_shape):

@@ -4,8 +4,11 @@ from keras_redundancy.pruning.decisions import (
     Decision as Decision,
     Plan as Plan,
 )
-from keras_redundancy.pruning.planning import plan as plan, prune as prune
-from keras_redundancy.pruning.stripping import (
+from keras_redundancy.pruning.low_rank import (
+    apply_rare as apply_rare,
+    compact as compact,
     factorize as factorize,
-    strip as strip,
+    to_dense as to_dense,
 )
+from keras_redundancy.pruning.planning import plan as plan, prune as prune
+from keras_redundancy.pruning.stripping import strip as strip

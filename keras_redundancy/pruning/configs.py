@@ -113,7 +113,7 @@ def _replaced(structure, path, value):
         ends = {part: getattr(structure, part) for part in parts}
         return slice(*_replaced(ends, path, value).values())
     if isinstance(structure, dict):
-        return {**structure, key: _replaced(structure[key], rest, value)}
+        return {**structure, key: _replaced(structure.get(key), rest, value)}
     if not isinstance(structure, (list, tuple)):
         # A setting that is one number for a shape of one entry.
         return _replaced([structure], path, value)

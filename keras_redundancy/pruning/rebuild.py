@@ -1,5 +1,6 @@
 """Build a model like another one, with other sizes and values."""
 
+import functools
 import tempfile
 import warnings
 
@@ -7,7 +8,12 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras_internals as internals
-from keras_redundancy.layers import FactorizedDense, FrobeniusNormalization
+from keras_redundancy.layers import FrobeniusNormalization
+from keras_redundancy.layers.factorized import (
+    OWN_ARGUMENTS,
+    STOCK_CLASSES,
+    Factorized,
+)
 from keras_redundancy.pruning.configs import (
     REBUILD_ERRORS,
     by_name,
@@ -58,7 +64,7 @@ def _require_own_variables(layers):
                 )
 
 
-def rebuild(model, settings: dict, values: dict, biases=None, factorized=None):
+def rebuild(model, settings: dict, values: dict, biases=None, classes=None):
     """A new model with the graph of `model`.
 
     Args:
@@ -69,9 +75,10 @@ def rebuild(model, settings: dict, values: dict, biases=None, factorized=None):
             copied.
         biases: {id(layer): array}: biases of layers that had none, and have
             one by their new settings.
-        factorized: ids of `Dense` layers to make `FactorizedDense`. By default
-            what is for training alone is left out instead: these become
-            `Dense`, and `FrobeniusNormalization` the layer inside of it.
+        classes: {id(layer): class}: layers that become factorized, or stock
+            ones. By default what is for training alone is left out: all that
+            are factorized become stock layers, `FrobeniusNormalization` the
+            layer inside of it, and `RaReRegularizer` goes.
 
     Returns:
         A model of the same class, with the names, dtype policies, trainable
@@ -80,7 +87,7 @@ def rebuild(model, settings: dict, values: dict, biases=None, factorized=None):
     Raises:
         ValueError: a layer cannot be made from its config, or not called.
     """
-    builder = _Builder(settings, factorized)
+    builder = _Builder(settings, classes)
     result = builder.model(model)
     _copy_trainable(list(builder.made.values()))
     for old, new in builder.made.values():
@@ -102,21 +109,19 @@ class _Builder:
         made: {id(old operation): (old, new)}, inner before outer layers.
     """
 
-    def __init__(self, settings, factorized):
-        self.settings, self.factorized = settings, factorized
+    def __init__(self, settings, classes):
+        self.settings, self.classes = settings, classes
         self.made = {}
 
     @property
     def is_stock(self) -> bool:
         """Whether what is for training alone is left out."""
-        return self.factorized is None
+        return self.classes is None
 
     def _class(self, old):
-        if self.is_stock and isinstance(old, FactorizedDense):
-            return keras.layers.Dense
-        if not self.is_stock and id(old) in self.factorized:
-            return FactorizedDense
-        return type(old)
+        if self.is_stock:
+            return STOCK_CLASSES.get(type(old), type(old))
+        return self.classes.get(id(old), type(old))
 
     def operation(self, old):
         """The new operation for `old`."""
@@ -141,7 +146,7 @@ class _Builder:
                 self.is_stock,
             )
         if isinstance(old, keras.Layer):
-            make = self._class(old).from_config
+            make = functools.partial(_layer_of, self._class(old))
             new = made_anew(old, settings, make, self.is_stock)
             if isinstance(old, keras.layers.InputLayer):
                 new.output.name = old.output.name
@@ -199,6 +204,12 @@ class _Builder:
         ]
 
 
+def _layer_of(cls, config):
+    if not issubclass(cls, Factorized):
+        config = {k: v for k, v in config.items() if k not in OWN_ARGUMENTS}
+    return cls.from_config(config)
+
+
 def _leaves(model):
     """The layers of the graph, at any depth, that are no models with one."""
     found = {}
@@ -212,7 +223,7 @@ def _leaves(model):
 
 def _is_other(old, new):
     """Whether a layer for training takes the place of a stock one, or back."""
-    kinds = FrobeniusNormalization, keras.layers.Dense
+    kinds = FrobeniusNormalization, *STOCK_CLASSES, *STOCK_CLASSES.values()
     return isinstance(old, kinds) and type(old) is not type(new)
 
 
@@ -223,7 +234,7 @@ def _assign_other(old, new):
         new.kernel.assign(new.kernel * old.factor())
         return
     _restore_objects(old, new, same_shapes=True)
-    is_factorized = isinstance(old, FactorizedDense)
+    is_factorized = isinstance(old, Factorized)
     kernel = old.effective_kernel() if is_factorized else old.kernel
     new.kernel.assign(kernel)
     if old.bias is not None:

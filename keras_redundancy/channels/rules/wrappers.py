@@ -9,7 +9,11 @@ from keras_redundancy.channels.rules.recurrent import (
     initial_states,
 )
 from keras_redundancy.channels.rules.registry import for_classes, rule
-from keras_redundancy.layers import FactorizedDense, FrobeniusNormalization
+from keras_redundancy.layers import (
+    FactorizedConv2D,
+    FactorizedDense,
+    FrobeniusNormalization,
+)
 
 OVER_TIME = "{name} ({kind}) works along the axis that holds the channels"
 NOT_ONE_TENSOR = (
@@ -93,6 +97,6 @@ def _spectral_normalization(layer, call):
     return out
 
 
-@for_classes(FactorizedDense, FrobeniusNormalization)
+@for_classes(FactorizedConv2D, FactorizedDense, FrobeniusNormalization)
 def _for_training(layer, call):
     return call.opaque(FOR_TRAINING)

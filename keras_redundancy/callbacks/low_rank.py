@@ -1,0 +1,203 @@
+"""Fuse what has become parallel while a model is trained."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.fusion import Fusion
+from keras_redundancy.layers.factorized import SIDES, Factorized
+from keras_redundancy.options import (
+    check_count,
+    check_finite,
+    check_positive,
+)
+
+
+class DynamicLowRank(keras.callbacks.Callback):
+    """Dynamic low-rank approximation: joins parallel vectors during `fit`.
+
+    Of the factorized layers (see `factorize`), those rows and columns of W
+    that have become parallel are joined, `every` so many steps and at the end
+    of each epoch, without a change of what the model computes; the optimizer's
+    momenta with them. RaRe (see `apply_rare`) makes them parallel. Shapes
+    stay, so that nothing is compiled anew, until `compact` makes the layers
+    smaller.
+
+    At the end of each epoch it logs "factorized_weights", how many numbers of
+    W are in use, of all such layers.
+
+    Args:
+        tau_cos: two vectors with 1 - |cos| below it are parallel, if also
+        tau_euc: their distance, with magnitudes equalised, is below it, in
+            units of the root mean square of the sizes of the vectors in use.
+        every: the steps (calls of the training function) between two looks.
+        dropout: whether to lower the rate of a `Dropout` behind a factorized
+            layer by its share of columns left. The training function is then
+            compiled anew, at the end of an epoch after which a rate is to
+            change by a tenth or more.
+        verbose: 1 prints the sizes at the end of each epoch.
+
+    Attributes:
+        sizes: {layer name: (rows, columns)} at the end of each epoch, a list.
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong type or out of range;
+            in `fit`, the model has no factorized layer.
+
+    Example:
+
+        model = kr.factorize(kr.apply_rare(model, 1.0))
+        model.fit(x, y, callbacks=[kr.callbacks.DynamicLowRank()])
+        small = kr.compact(model)
+
+    Source: Lee et al., On the Redundancy in the Rank of Neural Network
+    Parameters and Its Controllability (2021), algorithm 1.
+    """
+
+    def __init__(
+        self,
+        tau_cos: float = 1e-4,
+        tau_euc: float = 0.1,
+        every: int = 50,
+        dropout: bool = True,
+        verbose: int = 0,
+    ):
+        super().__init__()
+        self.tau_cos = check_positive("tau_cos", tau_cos)
+        if self.tau_cos >= 1:
+            raise ValueError(
+                f"tau_cos={tau_cos!r} counts all vectors as parallel, and all "
+                "would be joined. Pass a number in (0, 1), e.g. 1e-4."
+            )
+        self.tau_euc = check_finite("tau_euc", tau_euc)
+        check_count("every", every)
+        self.every, self.dropout, self.verbose = every, dropout, verbose
+        self.sizes = []
+
+    def on_train_begin(self, logs=None):
+        self._layers = [
+            layer
+            for layer in internals.flat_layers(self.model)
+            if isinstance(layer, Factorized)
+        ]
+        if not self._layers:
+            raise ValueError(
+                f"The model {self.model.name!r} has no factorized layer, so "
+                "there is nothing to join. Make a copy with them by "
+                "kr.factorize(model), and compile and fit that."
+            )
+        self._steps = 0
+        self._rates = []
+        if self.dropout:
+            self._rates = [
+                (layer, dropout, dropout.rate)
+                for layer in self._layers
+                for dropout in _dropouts_behind(self.model, layer)
+            ]
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._steps += 1
+        if self._steps % self.every == 0:
+            self.fuse()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.fuse()
+        sizes = {layer.name: layer.sizes for layer in self._layers}
+        self.sizes.append(sizes)
+        if logs is not None:
+            logs["factorized_weights"] = sum(map(_weights, self._layers))
+        self._lower_dropout()
+        if self.verbose:
+            shown = (f"{x} {m} x {n}" for x, (m, n) in sizes.items())
+            print(f"Epoch {epoch + 1}: in use are", ", ".join(shown))
+
+    def fuse(self) -> int:
+        """Join what is parallel now; how many vectors went."""
+        model = self.model  # On JAX this brings the state to its variables.
+        count = 0
+        for layer in self._layers:
+            done = layer.fuse_parallel(self.tau_cos, self.tau_euc)
+            if done:
+                join_slots(model.optimizer, layer.kernel, done)
+            count += len(done)
+        if count:
+            self._share_out()
+        return count
+
+    def _share_out(self):
+        """RaRe weighs each layer by its present size: m'n' / c."""
+        layers = [layer for layer in self._layers if layer.rare is not None]
+        before = np.array([np.prod(x.kernel.shape[-2:]) for x in layers])
+        now = np.array([np.prod(x.sizes) for x in layers])
+        shares = (now / now.sum()) / (before / before.sum())
+        for layer, share in zip(layers, shares, strict=True):
+            layer.share.assign(share)
+
+    def _lower_dropout(self):
+        changed = False
+        for layer, dropout, rate in self._rates:
+            _, columns = layer.sizes
+            rate = rate * columns / layer.kernel.shape[-1]
+            if abs(rate - dropout.rate) > 0.1 * dropout.rate:
+                dropout.rate = rate
+                changed = True
+        if changed:
+            self.model.make_train_function(force=True)
+
+
+def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:
+    """Do to an optimizer's slots what `fuse_parallel` did to a kernel.
+
+    One that is not of the kernel's shape starts again from zeros.
+    """
+    for slot, kind in internals.slots(optimizer, variable):
+        if tuple(slot.shape) != tuple(variable.shape):
+            slot.assign(np.zeros(slot.shape))
+            continue
+        array = np.array(ops.convert_to_numpy(slot), np.float64)
+        if kind == "size":
+            array = array**2
+        for side, fusion in fusions:
+            is_linear = kind == "linear"
+            join = fusion.joined if is_linear else fusion.joined_squares
+            array = join(array, SIDES[side])
+        slot.assign(np.sqrt(array) if kind == "size" else array)
+
+
+def _weights(layer):
+    rows, columns = layer.sizes
+    return int(np.prod(layer.kernel.shape[:-2])) * rows * columns
+
+
+def _dropouts_behind(model, layer):
+    """The `Dropout` layers that the layer's units go to, unit by unit."""
+    found = []
+    calls = internals.calls(internals.graph_of(model))
+    tensors = {
+        id(x)
+        for call in calls
+        if layer in internals.flat_layers(call.operation)
+        for x in call.outputs
+    }
+    for call in calls:
+        operation = call.operation
+        if not tensors & {id(x) for x in call.inputs}:
+            continue
+        if isinstance(operation, keras.layers.Dropout):
+            found.append(operation)
+        elif _is_by_unit(operation):
+            tensors |= {id(x) for x in call.outputs}
+    return found
+
+
+def _is_by_unit(operation):
+    kinds = (
+        keras.layers.Activation,
+        keras.layers.ReLU,
+        keras.layers.LeakyReLU,
+        keras.layers.ELU,
+        keras.layers.PReLU,
+        keras.layers.BatchNormalization,
+    )
+    return isinstance(operation, kinds)

@@ -1,0 +1,582 @@
+"""Training for low rank: what is drawn together, joined and made smaller."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from keras import layers, ops
+
+import keras_redundancy as kr
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.callbacks.low_rank import join_slots
+from keras_redundancy.fusion import Fusion, parallel_columns
+from keras_redundancy.layers.factorized import Factorized
+from tests import models
+
+
+def mlp(width=12, dropout=None, **options):
+    parts = [keras.Input((8,))]
+    for name in ("one", "two"):
+        parts.append(layers.Dense(width, "relu", name=name, **options))
+        if dropout:
+            parts.append(layers.Dropout(dropout))
+    return keras.Sequential([*parts, layers.Dense(3, name="last")])
+
+
+def data(count=256, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, 8)).astype("float32")
+    y = np.argmax(x @ rng.normal(size=(8, 3)), axis=1)
+    return x, y
+
+
+def compiled(model, optimizer="adam", **options):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, **options)
+    return model
+
+
+def factorized_layers(model):
+    return [
+        layer
+        for layer in internals.flat_layers(model)
+        if isinstance(layer, Factorized)
+    ]
+
+
+def tied(layer, side, pairs):
+    """Make vectors of W multiples of others: (number, of which, ratio)."""
+    kernel = models.numpy(layer.kernel).copy()
+    vectors = np.moveaxis(kernel, -2 if side == "input" else -1, 0)
+    for number, other, ratio in pairs:
+        vectors[number] = ratio * vectors[other]
+    layer.kernel.assign(kernel)
+
+
+# --- which are parallel -----------------------------------------------------
+
+
+def turned(vector, one_minus_cos, rng):
+    """A unit vector at an angle to another one."""
+    unit = vector / np.linalg.norm(vector)
+    other = rng.normal(size=len(vector))
+    other -= (other @ unit) * unit
+    other /= np.linalg.norm(other)
+    cos = 1 - one_minus_cos
+    return cos * unit + np.sqrt(1 - cos**2) * other
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    numbers=st.sampled_from([5, 33, 200]),
+    tau=st.sampled_from([1e-2, 1e-4, 1e-6]),
+    sign=st.sampled_from([-1, 1]),
+)
+def test_pairs_below_the_angle_are_found_and_no_others(
+    seed, numbers, tau, sign
+):
+    rng = np.random.default_rng(seed)
+    matrix = np.linalg.qr(rng.normal(size=(numbers, 5)))[0]
+    near, far = turned(matrix[:, 0], 0.9 * tau, rng), rng.normal(size=numbers)
+    far = turned(matrix[:, 1], 1.2 * tau, rng)
+    matrix = np.column_stack([matrix, sign * near, far])
+    found = parallel_columns(matrix, np.arange(7), tau, np.inf)
+    assert [{fusion.kept, fusion.gone} for fusion in found] == [{0, 5}]
+    assert np.sign(found[0].ratio) == sign
+
+
+def test_one_vector_may_take_several():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 50))
+    matrix = np.column_stack([a, 3 * a, b, -a, np.zeros(50), 2 * b])
+    used = np.arange(6)
+    fusions = parallel_columns(matrix, used, 1e-6, np.inf)
+    left = matrix
+    for fusion in fusions:
+        left = fusion.joined(left, 1)
+    assert len(fusions) == 4
+    assert np.count_nonzero(np.linalg.norm(left, axis=0)) == 2
+    assert not parallel_columns(matrix, np.array([0, 2]), 1e-6, np.inf)
+
+
+def test_the_distance_counts_in_units_of_the_usual_size():
+    rng = np.random.default_rng(0)
+    matrix = np.linalg.qr(rng.normal(size=(40, 4)))[0]
+    near = turned(matrix[:, 0], 1e-3, rng)
+    distance = np.sqrt(2e-3)
+    for size, scale in ((1, 1), (1, 100), (5, 1)):
+        vectors = scale * np.column_stack([matrix, size * near])
+        vectors[:, 0] *= size
+        usual = np.sqrt(np.mean(np.sum(vectors**2, axis=0)))
+        relative = size * scale * distance / usual
+        for tau, count in ((1.01 * relative, 1), (0.99 * relative, 0)):
+            found = parallel_columns(vectors, np.arange(5), 1e-2, tau)
+            assert len(found) == count
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_what_has_no_direction_anywhere_is_left(value):
+    matrix = np.full((40, 4), value)
+    assert not parallel_columns(matrix, np.arange(4), 1e-4, 0.1)
+
+
+# --- layers -----------------------------------------------------------------
+
+
+def test_rows_and_columns_are_joined_towards_a_square():
+    model = keras.Sequential([keras.Input((6,)), kr.FactorizedDense(8)])
+    (layer,) = model.layers
+    tied(layer, "unit", [(1, 0, 2.0), (2, 0, -1.0), (3, 0, 1.0), (4, 0, 0.5)])
+    tied(layer, "input", [(1, 0, 2.0)])
+    data = models.random_inputs(model)
+    before = model.predict(data, verbose=0)
+    sides = [side for side, _ in layer.fuse_parallel()]
+    assert sides == ["unit", "unit", "input", "unit", "unit"][: len(sides)]
+    assert layer.sizes == (5, 5) or layer.sizes == (6, 5)
+    layer.fuse_parallel(to_square=False)
+    assert layer.sizes == (5, 4)
+    after = model.predict(data, verbose=0)
+    np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_convolutions_share_filters_and_channels(strides, tmp_path):
+    layer = kr.FactorizedConv2D(
+        6, 3, strides=strides, padding="same", activation="relu"
+    )
+    model = keras.Sequential([keras.Input((8, 8, 4)), layer])
+    stock = kr.to_dense(model)
+    assert type(stock.layers[0]) is layers.Conv2D
+    models.assert_same_function(model, stock, tolerance=1e-5)
+    tied(layer, "unit", [(3, 1, -2.0)])
+    tied(layer, "input", [(0, 2, 0.5)])
+    before = kr.to_dense(model)
+    layer.fuse_parallel(to_square=False)
+    assert layer.sizes == (3, 5)
+    models.assert_same_function(before, model, tolerance=1e-5)
+    models.assert_same_function(model, kr.strip(model), tolerance=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    models.assert_same_function(model, loaded, tolerance=1e-6)
+    small = kr.compact(keras.Sequential([keras.Input((8, 8, 4)), layer]))
+    models.assert_same_function(model, small, tolerance=1e-5)
+
+
+def test_layers_that_keep_pairs_are_regularized_as_others_are():
+    """The penalty and its gradient, of the pair found last."""
+    rare = kr.RaReRegularizer(2.0, also="l2")
+    layer = kr.FactorizedDense(40, kernel_regularizer=rare, refresh=3)
+    x = keras.random.normal((4, 50), seed=1)
+    layer(x)
+    assert float(layer.losses[0]) >= 0
+    for step in range(7):
+        kernel = keras.random.normal((50, 40), seed=step // 3)
+        layer.kernel.assign(kernel * (1 + 0.1 * (step % 3)))
+        layer(x, training=True)
+        found = float(sum(layer.losses))
+        np.testing.assert_allclose(
+            found, float(rare(layer.kernel.value)), rtol=1e-5
+        )
+    # Between two looks, the pairs stay.
+    pairs = models.numpy(layer.pairs)
+    layer.kernel.assign(keras.random.normal((50, 40), seed=9))
+    layer(x, training=True)
+    np.testing.assert_array_equal(models.numpy(layer.pairs), pairs)
+    layer(x, training=True)
+    layer(x, training=True)
+    assert (models.numpy(layer.pairs) != pairs).any()
+
+
+def test_gradients_of_the_pair():
+    rare = kr.RaReRegularizer(1.0)
+    kernel = models.numpy(keras.random.normal((6, 5), seed=3))
+    for axis in (0, 1):
+        found = models.gradient(
+            lambda x, axis=axis: rare.distance(x, ops.array([1, 3]), axis),
+            kernel,
+        )
+        expected = np.zeros_like(kernel)
+        for place in np.ndindex(kernel.shape):
+            step = np.zeros(kernel.shape)
+            step[place] = 1e-5
+            ends = []
+            for sign in (-1, 1):
+                a, b = np.take(
+                    kernel.astype("float64") + sign * step,
+                    [1, 3],
+                    axis=axis,
+                ).swapaxes(0, axis)
+                ends.append(1 - (a @ b) ** 2 / (a @ a) / (b @ b))
+            expected[place] = (ends[1] - ends[0]) / 2e-5
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_factors_of_other_sizes_and_sides():
+    layer = kr.FactorizedDense(6, rows=3, columns=2)
+    layer(np.ones((2, 7), "float32"))
+    assert layer.kernel.shape == (3, 2)
+    assert layer.P.shape == (7, 3)
+    assert layer.Q.shape == (2, 6)
+    units = kr.FactorizedDense(6, vectors="units")
+    units(np.ones((2, 7), "float32"))
+    assert units.sizes == (7, 6)
+    with pytest.raises(ValueError, match="side"):
+        units.fuse("input", 0, 1)
+    with pytest.raises(ValueError, match="rows is"):
+        kr.FactorizedDense(6, rows=3, vectors="units")
+    with pytest.raises(ValueError, match="vectors"):
+        kr.FactorizedDense(6, vectors="columns")
+    with pytest.raises(ValueError, match="refresh"):
+        kr.FactorizedDense(6, refresh=0)
+    with pytest.raises(ValueError, match="groups=2"):
+        kr.FactorizedConv2D(6, 3, groups=2)
+
+
+# --- models -----------------------------------------------------------------
+
+
+def test_shares_of_the_strength():
+    model = mlp(kernel_regularizer="l2")
+    found = kr.apply_rare(model, 20.0, measure="squared_distance")
+    one, two, last = (layer.kernel_regularizer for layer in found.layers)
+    strengths = np.array([x.strength for x in (one, two, last)])
+    np.testing.assert_allclose(strengths.sum(), 20)
+    np.testing.assert_allclose(strengths / strengths[0], [1, 1.5, 36 / 96])
+    assert [x.vectors for x in (one, two, last)] == ["units", "both", "inputs"]
+    assert one.measure == "squared_distance"
+    assert isinstance(one.also, keras.regularizers.L2)
+    assert last.also is None
+    again = kr.apply_rare(found, 1.0).layers[0].kernel_regularizer
+    assert isinstance(again.also, keras.regularizers.L2)
+    models.assert_same_function(model, found, tolerance=0)
+    some = kr.apply_rare(model, 1.0, layers="two").layers
+    assert some[1].kernel_regularizer.strength == 1
+    assert isinstance(some[0].kernel_regularizer, keras.regularizers.L2)
+
+
+def test_ends_of_a_graph():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Rescaling(2.0)(inputs)
+    x = a = layers.Conv2D(4, 3, padding="same", name="first")(x)
+    inner = keras.Sequential(
+        [keras.Input((8, 8, 4)), layers.Conv2D(4, 1, name="inner")]
+    )
+    x = layers.Add()([inner(x), a])
+    x = layers.GlobalAveragePooling2D()(x)
+    outputs = [layers.Dense(2, name=name)(x) for name in ("left", "right")]
+    extra = layers.Dense(2, name="around")(layers.Flatten()(inputs))
+    outputs.append(layers.Softmax()(extra))
+    model = kr.factorize(keras.Model(inputs, outputs))
+    found = {x.name: x.vectors for x in factorized_layers(model)}
+    assert found == {
+        "first": "units",
+        "inner": "both",
+        "left": "inputs",
+        "right": "inputs",
+    }
+    assert type(model.get_layer("around")) is layers.Dense
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda: keras.optimizers.SGD(0.05, momentum=0.9),
+        lambda: keras.optimizers.Adam(0.01),
+    ],
+    ids=["SGD", "Adam"],
+)
+def test_what_becomes_parallel_is_joined_during_fit(optimizer):
+    keras.utils.set_random_seed(0)
+    model = kr.factorize(kr.apply_rare(mlp(), 10.0))
+    compiled(model, optimizer(), metrics=["accuracy"])
+    callback = kr.callbacks.DynamicLowRank(tau_cos=1e-3, every=4)
+    x, y = data()
+    history = model.fit(
+        x, y, epochs=25, batch_size=32, verbose=0, callbacks=[callback]
+    ).history
+    weights = history["factorized_weights"]
+    assert weights == sorted(weights, reverse=True)
+    assert weights[0] <= 8 * 12 + 12 * 12 + 12 * 3
+    assert weights[-1] < 0.95 * (8 * 12 + 12 * 12 + 12 * 3)
+    assert history["accuracy"][-1] > 0.8
+    assert len(callback.sizes) == 25
+    rows, columns = callback.sizes[-1]["two"]
+    assert abs(rows - columns) <= 1 or max(rows, columns) == 12
+    assert callback.sizes[-1]["one"][0] == 8
+    small = kr.compact(model)
+    assert small.count_params() < model.count_params()
+    models.assert_same_function(model, small, tolerance=1e-4)
+    for other in (kr.to_dense(model), kr.strip(model)):
+        assert not factorized_layers(other)
+        models.assert_same_function(model, other, tolerance=1e-4)
+    shares = [layer.share for layer in factorized_layers(model)]
+    sizes = [np.prod(x.sizes) for x in factorized_layers(model)]
+    full = [96, 144, 36]
+    np.testing.assert_allclose(
+        [float(x) for x in shares],
+        np.array(sizes) / sum(sizes) / (np.array(full) / sum(full)),
+        rtol=1e-5,
+    )
+
+
+def test_it_trains_compiled_by_xla_and_frobenius_normalized():
+    keras.utils.set_random_seed(0)
+    model = kr.factorize(kr.apply_rare(mlp(), 10.0))
+    model = keras.Sequential(
+        [keras.Input((8,)), *map(kr.FrobeniusNormalization, model.layers)]
+    )
+    compiled(model, jit_compile=True)
+    inner = factorized_layers(model)
+    before = [models.numpy(layer.pairs) for layer in inner]
+    callback = kr.callbacks.DynamicLowRank(tau_cos=0.05, every=4)
+    model.fit(*data(), batch_size=32, epochs=8, verbose=0, callbacks=[callback])
+    # What the wrapped layer keeps is kept.
+    for layer, old in zip(inner, before, strict=True):
+        assert (models.numpy(layer.pairs) != old).any()
+    assert sum(np.prod(x.sizes) for x in inner) < 8 * 12 + 12 * 12 + 12 * 3
+    norms = [np.linalg.norm(models.numpy(x.kernel)) for x in inner]
+    assert np.isfinite(norms).all()
+    models.assert_same_function(model, kr.strip(model), tolerance=1e-4)
+
+
+def test_joining_keeps_the_function_and_the_next_gradients():
+    """What the slots become is what training the joined kernel gives."""
+    keras.utils.set_random_seed(1)
+    model = compiled(kr.factorize(mlp()), keras.optimizers.SGD(0.1, 0.9))
+    layer = model.get_layer("two")
+    tied(layer, "unit", [(2, 0, -1.5)])
+    x, y = data(64)
+
+    def gradient():
+        kernel = models.numpy(layer.kernel)
+        labels = ops.one_hot(y, 3)
+
+        def loss(value):
+            outputs, _ = model.stateless_call(
+                [
+                    value if v is layer.kernel else ops.convert_to_tensor(v)
+                    for v in model.trainable_variables
+                ],
+                [
+                    ops.convert_to_tensor(v)
+                    for v in model.non_trainable_variables
+                ],
+                x,
+            )
+            return ops.sum(labels * ops.log_softmax(outputs))
+
+        return models.gradient(loss, kernel)
+
+    before, outputs = gradient(), model.predict(x, verbose=0)
+    fusion = layer.fuse("unit", kept=0, gone=2)
+    np.testing.assert_allclose(
+        gradient(), fusion.joined(before, 1), rtol=1e-3, atol=1e-4
+    )
+    np.testing.assert_allclose(model.predict(x, verbose=0), outputs, atol=1e-5)
+
+
+OPTIMIZERS = {
+    "SGD": {"momentum": 0.9},
+    "RMSprop": {"momentum": 0.9, "centered": True},
+    "Adagrad": {},
+    "Adadelta": {},
+    "Adam": {"amsgrad": True, "use_ema": True},
+    "AdamW": {},
+    "Adamax": {},
+    "Nadam": {},
+    "Ftrl": {},
+    "Lion": {},
+    "Lamb": {},
+    "Adafactor": {},
+    "Muon": {},
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_slots_are_joined_and_training_goes_on(name):
+    optimizer = getattr(keras.optimizers, name)(0.001, **OPTIMIZERS[name])
+    model = compiled(kr.factorize(mlp()), optimizer, jit_compile=False)
+    layer = model.get_layer("two")
+    tied(layer, "unit", [(2, 0, -1.5)])
+    x, y = data(64)
+    model.fit(x, y, epochs=1, verbose=0)
+    before = {
+        id(slot): (models.numpy(slot), kind)
+        for slot, kind in internals.slots(optimizer, layer.kernel)
+    }
+    fusion = Fusion(0, 2, -1.5)
+    join_slots(optimizer, layer.kernel, [("unit", fusion)])
+    found = internals.slots(optimizer, layer.kernel)
+    assert len(found) == len(before) > 0
+    gone, kept = fusion.shares
+    for slot, kind in found:
+        old, _ = before[id(slot)]
+        new = models.numpy(slot)
+        if old.shape != (12, 12):
+            np.testing.assert_array_equal(new, 0)
+            continue
+        expected = {
+            "linear": kept * old[:, 0] + gone * old[:, 2],
+            "square": kept**2 * old[:, 0] + gone**2 * old[:, 2],
+            "size": np.hypot(kept * old[:, 0], gone * old[:, 2]),
+        }[kind]
+        np.testing.assert_allclose(new[:, 0], expected, rtol=1e-4, atol=1e-9)
+        np.testing.assert_array_equal(new[:, 3], old[:, 3])
+        assert kind == "linear" or (new >= 0).all()
+    layer.fuse("unit", 0, 2)
+    model.fit(x, y, epochs=2, verbose=0)
+    assert all(np.isfinite(models.numpy(v)).all() for v in model.variables)
+
+
+def test_dropout_falls_with_the_columns_that_are_left():
+    model = compiled(kr.factorize(mlp(dropout=0.4)))
+    layer = model.get_layer("one")
+    tied(layer, "unit", [(i, 0, 1.0 + i) for i in range(1, 7)])
+    rates = []
+    spy = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: rates.append(model.layers[1].rate)
+    )
+    callback = kr.callbacks.DynamicLowRank(every=1000)
+    callback.set_model(model)
+    model.fit(*data(), epochs=2, verbose=0, callbacks=[callback, spy])
+    left = callback.sizes[-1]["one"][1]
+    assert rates[-1] == pytest.approx(0.4 * left / 12)
+    assert left < 12
+    kept = compiled(kr.factorize(mlp(dropout=0.4)))
+    tied(kept.get_layer("one"), "unit", [(i, 0, 2.0) for i in range(1, 7)])
+    callback = kr.callbacks.DynamicLowRank(dropout=False)
+    kept.fit(*data(), verbose=0, callbacks=[callback])
+    assert kept.layers[1].rate == 0.4
+
+
+def test_features_that_are_multiples_become_one():
+    model = kr.factorize(mlp())
+    one = model.get_layer("one")
+    tied(one, "unit", [(3, 1, 2.0), (5, 1, -1.0)])
+    one.bias.assign(np.linspace(-1, 1, 12))
+    bias = models.numpy(one.bias).copy()
+    bias[3] = 2 * bias[1]  # So a ReLU passes both alike; unit 5 is opposite.
+    one.bias.assign(bias)
+    for layer in factorized_layers(model):
+        layer.fuse_parallel()
+    assert one.sizes == (8, 10)
+    small = kr.compact(model)
+    models.assert_same_function(model, small, tolerance=1e-5)
+    assert small.get_layer("one").units == 11
+    assert type(small.get_layer("two")) is layers.Dense
+    assert small.get_layer("one").kernel.shape == (8, 10)
+
+
+def test_nothing_to_compact():
+    model = mlp()
+    models.assert_same_function(model, kr.compact(model), tolerance=0)
+
+
+def test_a_compacted_model_is_saved_and_trained(tmp_path):
+    model = kr.factorize(mlp())
+    tied(model.get_layer("two"), "unit", [(i, 0, -1.0) for i in range(1, 7)])
+    tied(model.get_layer("two"), "input", [(i, 0, 2.0) for i in range(1, 7)])
+    small = kr.compact(model)
+    assert small.get_layer("two").kernel.shape == (6, 6)
+    models.assert_same_function(model, small, tolerance=1e-5)
+    small.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras")
+    models.assert_same_function(small, loaded, tolerance=1e-6)
+    x, y = data()
+    first = compiled(loaded).evaluate(x, y, verbose=0)
+    loaded.fit(x, y, epochs=3, verbose=0)
+    assert loaded.evaluate(x, y, verbose=0) < first
+    models.assert_same_function(loaded, kr.strip(loaded), tolerance=1e-5)
+
+
+# --- bad input --------------------------------------------------------------
+
+
+def test_nothing_to_join_is_an_error():
+    with pytest.raises(ValueError, match="no factorized layer"):
+        compiled(mlp()).fit(
+            *data(), verbose=0, callbacks=[kr.callbacks.DynamicLowRank()]
+        )
+    single = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    for function in (kr.factorize, kr.apply_rare):
+        with pytest.raises(ValueError, match="has no Dense layer"):
+            function(single)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tau_cos": 1.0},
+        {"tau_cos": 0.0},
+        {"tau_cos": np.nan},
+        {"tau_euc": -1.0},
+        {"every": 0},
+    ],
+)
+def test_thresholds_out_of_range(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        kr.callbacks.DynamicLowRank(**options)
+
+
+@pytest.mark.parametrize("strength", [-1.0, np.nan, np.inf])
+def test_strengths_out_of_range(strength):
+    with pytest.raises(ValueError, match="strength"):
+        kr.apply_rare(mlp(), strength)
+
+
+def test_kernels_that_are_not_finite_are_left_alone():
+    model = kr.factorize(mlp())
+    layer = model.get_layer("two")
+    layer.kernel.assign(np.full((12, 12), np.nan))
+    assert layer.fuse_parallel() == []
+
+
+# --- replicas ---------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="tf.distribute"
+)
+def test_two_replicas_find_the_same(tmp_path):
+    """Logical devices have to be made before TensorFlow starts."""
+    script = textwrap.dedent(
+        """
+        import keras, numpy as np, tensorflow as tf
+        devices = tf.config.list_physical_devices("CPU")
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(devices[0], two)
+        import keras_redundancy as kr
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        assert strategy.num_replicas_in_sync == 2
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            model = keras.Sequential(
+                [keras.Input((8,)), keras.layers.Dense(12, "relu"),
+                 keras.layers.Dense(12, "relu"), keras.layers.Dense(3)])
+            model = kr.factorize(kr.apply_rare(model, 10.0))
+            model.compile("adam", "mse")
+        x = np.random.default_rng(0).normal(size=(256, 8)).astype("float32")
+        callback = kr.callbacks.DynamicLowRank(tau_cos=0.01, every=4)
+        model.fit(x, x[:, :3], epochs=15, verbose=0, callbacks=[callback])
+        print(callback.sizes[-1])
+        assert sum(map(np.prod, callback.sizes[-1].values())) < 276
+        """
+    )
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    root = Path(kr.__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, path],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
