@@ -1,6 +1,7 @@
-"""Join two parallel vectors of a matrix into one: numbers in, numbers out."""
+"""Find the parallel vectors of a matrix, and join two into one."""
 
 import dataclasses
+import functools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,11 @@ class Fusion:
         Raises:
             ValueError: they are the same one, or the one to keep is 0.
         """
-        a, b = matrix[:, gone], matrix[:, kept]
+        return cls.of_vectors(kept, gone, matrix[:, kept], matrix[:, gone])
+
+    @classmethod
+    def of_vectors(cls, kept: int, gone: int, b: NDArray, a: NDArray):
+        """As `of`, of the two columns by themselves, first the one to keep."""
         sizes = np.linalg.norm(a), np.linalg.norm(b)
         if kept == gone or not sizes[1] > 0:
             what = "the same" if kept == gone else "0"
@@ -54,35 +59,33 @@ class Fusion:
         size = np.hypot(self.ratio, 1)
         return self.ratio / size, 1 / size
 
-    def joined(self, array: NDArray, axis: int) -> NDArray:
-        """A copy with the two columns joined, and 0 in place of the other.
+    def join(self, array: NDArray, axis: int, squares: bool = False) -> None:
+        """Join the two columns, in place; 0 stays in place of the other.
 
         Gradients, and so an optimizer's momenta, are joined in the same way:
-        what the column is to the loss is the sum of what its shares are.
+        what the column is to the loss is the sum of what its shares are. Of
+        squares, such as Adam's second moment, it is the mean square of a sum
+        of what is independent; those of the other column are left, as
+        optimizers divide by them.
 
         Args:
             array: the matrix, or another one of its shape.
             axis: that along which its columns stand.
+            squares: whether it holds squares.
         """
-        result = array.copy()
-        columns = np.moveaxis(result, axis, -1)
-        of_gone, of_kept = self.shares
-        columns[..., self.kept] *= of_kept
-        columns[..., self.kept] += of_gone * columns[..., self.gone]
-        columns[..., self.gone] = 0
-        return result
+        columns = np.moveaxis(array, axis, -1)
+        of_gone, of_kept = np.square(self.shares) if squares else self.shares
+        columns[..., self.kept] = (
+            of_kept * columns[..., self.kept]
+            + of_gone * columns[..., self.gone]
+        )
+        if not squares:
+            columns[..., self.gone] = 0
 
-    def joined_squares(self, array: NDArray, axis: int) -> NDArray:
-        """As `joined`, of squares of gradients, such as Adam's second moment.
-
-        The mean square of a sum of what is independent. In place of the other
-        column its squares are left: optimizers divide by them.
-        """
+    def joined(self, array: NDArray, axis: int) -> NDArray:
+        """A copy with the two columns joined, as by `join`."""
         result = array.copy()
-        columns = np.moveaxis(result, axis, -1)
-        of_gone, of_kept = self.shares
-        columns[..., self.kept] *= of_kept**2
-        columns[..., self.kept] += of_gone**2 * columns[..., self.gone]
+        self.join(result, axis)
         return result
 
 
@@ -96,7 +99,7 @@ def parallel_columns(
     below the limit, one in 10^8 is missed.
 
     Args:
-        matrix: shape (numbers, columns), finite.
+        matrix: shape (numbers, columns).
         used: the numbers of the columns in use.
         tau_cos: two with 1 - |cos| below it are parallel, if also
         tau_euc: their distance, the shorter one scaled to the size of the
@@ -105,56 +108,63 @@ def parallel_columns(
 
     Returns:
         In an order in which they can be made, the closest first. The longer
-        column of two is kept.
+        column of two is kept. None where a number is not finite.
     """
-    sizes = np.sqrt(np.einsum("ij,ij->j", matrix, matrix, dtype=np.float64))
+    matrix = np.asarray(matrix, np.float32)
+    sizes = np.linalg.norm(matrix, axis=0).astype(np.float64)
     usual = np.sqrt(np.mean(sizes[used] ** 2))
     if len(used) < 2 or not 0 < usual < np.inf:
         return []
     largest = used[np.argmax(sizes[used])]
     fusions = [Fusion(int(largest), int(x), 0.0) for x in used if not sizes[x]]
     used = used[sizes[used] > 0]
-    pairs = _candidates(matrix, sizes, used, tau_cos)
-    if not len(pairs):
-        return fusions
-    matrix = np.array(matrix, np.float64)
-    distances = [_sine(matrix[:, a], matrix[:, b]) for a, b in pairs]
-    now = {int(x): int(x) for x in used}  # What became of each.
-    for pair in pairs[np.argsort(distances)]:
+    pairs = _candidates(matrix, used, tau_cos)
+    columns = {
+        int(x): matrix[:, x].astype(np.float64) for x in np.unique(pairs)
+    }
+    now = {x: x for x in columns}  # What became of each.
+    sines = [_sine(columns[a], columns[b]) for a, b in pairs]
+    for pair in pairs[np.argsort(sines)]:
         a, b = (_last(now, int(x)) for x in pair)
         if a == b:
             continue
         kept, gone = (a, b) if sizes[a] >= sizes[b] else (b, a)
-        sine = _sine(matrix[:, a], matrix[:, b])
+        sine = _sine(columns[a], columns[b])
         cosine_is_near = 1 - np.sqrt(max(1 - sine**2, 0)) < tau_cos
         # The chord of two vectors of the larger size.
         distance = 2 * np.sin(np.arcsin(min(sine, 1)) / 2) * sizes[kept]
         if cosine_is_near and distance < tau_euc * usual:
-            fusion = Fusion.of(matrix, kept, gone)
-            matrix = fusion.joined(matrix, 1)
-            sizes[kept] = np.linalg.norm(matrix[:, kept])
+            fusion = Fusion.of_vectors(kept, gone, columns[kept], columns[gone])
+            of_gone, of_kept = fusion.shares
+            columns[kept] = of_kept * columns[kept] + of_gone * columns[gone]
+            sizes[kept] = np.linalg.norm(columns[kept])
             now[gone] = kept
             fusions.append(fusion)
     return fusions
 
 
-def _candidates(matrix, sizes, used, tau_cos):
+def _candidates(matrix, used, tau_cos):
     """Pairs of columns that may be parallel, shape (pairs, 2)."""
-    units = matrix[:, used] / sizes[used].astype(matrix.dtype)
+    units = matrix[:, used] if len(used) < matrix.shape[1] else matrix
     if len(matrix) > SKETCH:
-        signs = np.random.default_rng(0).choice([-1, 1], (SKETCH, len(matrix)))
-        units = signs.astype(matrix.dtype) @ units
-        units /= np.maximum(np.linalg.norm(units, axis=0), 1e-12)
+        units = _signs(len(matrix)) @ units
         tau_cos = 10 * tau_cos
+    units = units / np.maximum(np.linalg.norm(units, axis=0), 1e-30)
     cosines = units.T @ units
-    # What is parallel to the last bit may seem not to be.
-    tau_cos = max(tau_cos, 10 * np.finfo(matrix.dtype).eps)
-    np.fill_diagonal(cosines, 0)
     np.abs(cosines, out=cosines)
-    if cosines.max() <= 1 - tau_cos:
-        return np.zeros((0, 2), int)
-    pairs = np.argwhere(cosines > 1 - tau_cos)
-    return used[pairs[pairs[:, 0] < pairs[:, 1]]]
+    np.fill_diagonal(cosines, 0)
+    # What is parallel to the last bit may seem not to be.
+    least = 1 - max(tau_cos, 1e-6)
+    some = np.flatnonzero(cosines.max(axis=0) > least)
+    pairs = np.argwhere(np.triu(cosines[np.ix_(some, some)]) > least)
+    return used[some[pairs]]
+
+
+@functools.cache
+def _signs(numbers):
+    """Of the random sums: the same ones each time."""
+    signs = np.random.default_rng(0).choice([-1, 1], (SKETCH, numbers))
+    return signs.astype(np.float32)
 
 
 def _sine(a, b):

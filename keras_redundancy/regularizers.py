@@ -128,6 +128,17 @@ class RaReRegularizer(keras.regularizers.Regularizer):
             distance = 1 - ops.square(product) / sizes
         return ops.where(are_vectors, distance, 0)
 
+    def is_parallel(self, distance):
+        """Whether that is the `distance` of two that count as parallel.
+
+        It is 0 for what is no pair of two: that is not one.
+        """
+        if self.measure == "squared_distance":
+            limit = self.tau_cos**2
+        else:
+            limit = 1 - (1 - self.tau_cos) ** 2
+        return ops.logical_and(distance > 0, distance < limit)
+
     def get_config(self):
         return {
             "strength": self.strength,

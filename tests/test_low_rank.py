@@ -170,28 +170,54 @@ def test_convolutions_share_filters_and_channels(strides, tmp_path):
 
 
 def test_layers_that_keep_pairs_are_regularized_as_others_are():
-    """The penalty and its gradient, of the pair found last."""
+    """The penalty is that of the pairs found at the end of a step before."""
     rare = kr.RaReRegularizer(2.0, also="l2")
     layer = kr.FactorizedDense(40, kernel_regularizer=rare, refresh=3)
     x = keras.random.normal((4, 50), seed=1)
+
+    def penalty(seed, training=True):
+        layer.kernel.assign(keras.random.normal((50, 40), seed=seed))
+        layer(x, training=training)
+        return float(sum(layer.losses)), models.numpy(layer.pairs)
+
     layer(x)
-    assert float(layer.losses[0]) >= 0
-    for step in range(7):
-        kernel = keras.random.normal((50, 40), seed=step // 3)
-        layer.kernel.assign(kernel * (1 + 0.1 * (step % 3)))
-        layer(x, training=True)
-        found = float(sum(layer.losses))
+    assert (models.numpy(layer.pairs) == 0).all()
+    _, first = penalty(0)
+    for _ in range(2):
+        found, pairs = penalty(0)
         np.testing.assert_allclose(
             found, float(rare(layer.kernel.value)), rtol=1e-5
         )
-    # Between two looks, the pairs stay.
-    pairs = models.numpy(layer.pairs)
-    layer.kernel.assign(keras.random.normal((50, 40), seed=9))
+        np.testing.assert_array_equal(pairs, first)
+    found, pairs = penalty(1, training=False)
+    np.testing.assert_array_equal(pairs, first)
+    assert found > float(rare(layer.kernel.value))
+    _, pairs = penalty(1)
+    assert (pairs != first).any()
+    found, again = penalty(1)
+    np.testing.assert_array_equal(again, pairs)
+    np.testing.assert_allclose(
+        found, float(rare(layer.kernel.value)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("measure", ["squared_sine", "squared_distance"])
+def test_the_next_pairs_are_looked_for_when_these_are_parallel(measure):
+    rare = kr.RaReRegularizer(2.0, measure, vectors="units", tau_cos=1e-2)
+    layer = kr.FactorizedDense(
+        20, kernel_regularizer=rare, vectors="units", refresh=1000
+    )
+    x = keras.random.normal((4, 50), seed=1)
     layer(x, training=True)
-    np.testing.assert_array_equal(models.numpy(layer.pairs), pairs)
-    layer(x, training=True)
-    layer(x, training=True)
-    assert (models.numpy(layer.pairs) != pairs).any()
+    ((a, b),) = models.numpy(layer.pairs)
+    for one_minus_cos, is_kept in ((0.02, True), (0.009, False)):
+        kernel = models.numpy(layer.kernel).copy()
+        rng = np.random.default_rng(0)
+        kernel[:, b] = turned(kernel[:, a], one_minus_cos, rng)
+        layer.kernel.assign(kernel)
+        layer(x, training=True)
+        ((c, d),) = models.numpy(layer.pairs)
+        assert ({int(a), int(b)} == {int(c), int(d)}) == is_kept
 
 
 def test_gradients_of_the_pair():

@@ -59,7 +59,7 @@ class DynamicLowRank(keras.callbacks.Callback):
         self,
         tau_cos: float = 1e-4,
         tau_euc: float = 0.1,
-        every: int = 50,
+        every: int = 100,
         dropout: bool = True,
         verbose: int = 0,
     ):
@@ -155,13 +155,11 @@ def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:
         if tuple(slot.shape) != tuple(variable.shape):
             slot.assign(np.zeros(slot.shape))
             continue
-        array = np.array(ops.convert_to_numpy(slot), np.float64)
+        array = np.array(ops.convert_to_numpy(slot))
         if kind == "size":
             array = array**2
         for side, fusion in fusions:
-            is_linear = kind == "linear"
-            join = fusion.joined if is_linear else fusion.joined_squares
-            array = join(array, SIDES[side])
+            fusion.join(array, SIDES[side], squares=kind != "linear")
         slot.assign(np.sqrt(array) if kind == "size" else array)
 
 

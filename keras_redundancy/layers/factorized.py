@@ -27,7 +27,7 @@ class Factorized:
         vectors: str = "both",
         rows: int | None = None,
         columns: int | None = None,
-        refresh: int = 10,
+        refresh: int = 50,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -139,22 +139,31 @@ class Factorized:
         return x * ops.expand_dims(self.unit_scale, 1)
 
     def _penalty(self, training):
-        """RaRe of the pairs that were the closest when last looked for."""
+        """RaRe of the closest pairs; in training, it looks for the next ones.
+
+        That is when one of a pair is parallel to the other, or `refresh` steps
+        after the last time. In this step the old ones still count.
+        """
         kernel = ops.cast(self.kernel, "float32")
         pairs = ops.convert_to_tensor(self.pairs.value)
-        if training:
-            age = ops.convert_to_tensor(self.age.value)
-            pairs = ops.cond(
-                age == 0,
-                lambda: self._closest(kernel),
-                lambda: pairs,
-            )
-            self.pairs.assign(pairs)
-            self.age.assign((age + 1) % self.refresh)
         found = [
             self.rare.distance(kernel, pairs[i], SIDES[side])
             for i, side in enumerate(self.sides)
         ]
+        if training:
+            age = ops.convert_to_tensor(self.age.value)
+            is_due = age == 0
+            for distance in map(ops.stop_gradient, found):
+                is_done = self.rare.is_parallel(distance)
+                is_due = ops.logical_or(is_due, is_done)
+            pairs = ops.cond(
+                is_due,
+                lambda: self._closest(ops.stop_gradient(kernel)),
+                lambda: pairs,
+            )
+            self.pairs.assign(pairs)
+            age = ops.where(is_due, 1, age + 1) % self.refresh
+            self.age.assign(ops.cast(age, "int32"))
         return self.rare.strength / 2 * self.share.value * sum(found)
 
     def _closest(self, kernel):
@@ -243,7 +252,7 @@ class Factorized:
         Returns:
             What was joined: its side and the `Fusion`, in order.
         """
-        kernel = ops.convert_to_numpy(self.kernel).astype("float32")
+        kernel = ops.convert_to_numpy(self.kernel)
         waiting, sizes = {}, {}
         for side in self.sides:
             used = np.unique(self._factor(side)[0])
@@ -268,9 +277,9 @@ class Factorized:
         if not fusions:
             return
         index, scale = self._factor(side)
-        kernel = _numpy(self.kernel)
+        kernel = np.array(ops.convert_to_numpy(self.kernel))
         for fusion in fusions:
-            kernel = fusion.joined(kernel, SIDES[side])
+            fusion.join(kernel, SIDES[side])
             shares = fusion.shares
             scale[index == fusion.gone] *= shares[0]
             scale[index == fusion.kept] *= shares[1]
@@ -320,7 +329,8 @@ class FactorizedDense(Factorized, keras.layers.Dense):
         vectors: what can be joined: "units", "inputs", or "both". RaRe draws
             these together.
         rows, columns: the size of W where it is not (inputs, units).
-        refresh: the steps after which RaRe looks for the closest pair again.
+        refresh: the steps after which RaRe looks for the closest pairs again;
+            sooner when one of them has become parallel.
 
     Attributes:
         kernel: W, shape (rows, columns).

@@ -278,14 +278,16 @@ def compact(model):
 
 def _compacted(layer):
     """The shape of what is used of W, and the variables of such a layer."""
-    kernel = np.array(layer.kernel)
+    kernel = np.array(keras.ops.convert_to_numpy(layer.kernel))
     values, shape = {}, []
     for side, axis in SIDES.items():
         if side not in layer.sides:
             shape.append(kernel.shape[axis])
             continue
         variable = getattr(layer, f"{side}_index")
-        used, index = np.unique(np.array(variable), return_inverse=True)
+        used, index = np.unique(
+            keras.ops.convert_to_numpy(variable), return_inverse=True
+        )
         kernel = np.take(kernel, used, axis=axis)
         values[id(variable)] = index
         shape.append(len(used))

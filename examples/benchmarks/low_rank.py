@@ -1,0 +1,124 @@
+"""What does training for low rank cost, beside a plain training step?
+
+    python examples/benchmarks/low_rank.py
+    python examples/benchmarks/low_rank.py --no-xla --repeats 5
+
+Trains an MLP 784-500-500-500-500-10 with Adam on random images in batches of
+128: as it is; with RaRe as a `kernel_regularizer` of `Dense` layers; of
+`FactorizedDense` layers, which keep the closest pairs; and these with
+`DynamicLowRank`, at first and when about a third of the weights are fused. All
+in turn, --repeats times, --steps steps each; a ratio is the median of those to
+the plain network in the same turn.
+"""
+
+import argparse
+import os
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+from keras import layers
+
+import keras_redundancy as kr
+from keras_redundancy.tables import render_table
+
+BATCH = 128
+HIDDEN = 4
+SHARED = 0.18  # Of rows and of columns: a third of the weights.
+
+
+def network(width):
+    hidden = [layers.Dense(width, activation="relu") for _ in range(HIDDEN)]
+    return keras.Sequential([keras.Input((784,)), *hidden, layers.Dense(10)])
+
+
+def regularized(width):
+    return kr.apply_rare(network(width), 20.0)
+
+
+def factorized(width):
+    return kr.factorize(regularized(width))
+
+
+def fused(width):
+    """As after some training: vectors are made parallel and joined."""
+    model = factorized(width)
+    for layer in model.layers:
+        kernel = np.array(keras.ops.convert_to_numpy(layer.kernel))
+        for axis, side in enumerate(("input", "unit")):
+            if side in layer.sides:
+                vectors = np.moveaxis(kernel, axis, 0)
+                count = int(SHARED * len(vectors))
+                vectors[:count] = vectors[-count:]
+        layer.kernel.assign(kernel)
+        layer.fuse_parallel(to_square=False)
+    return model
+
+
+# How each is made, and whether it is fused while it is trained.
+KINDS = {
+    "plain": (network, False),
+    "Dense, RaRe": (regularized, False),
+    "FactorizedDense, RaRe": (factorized, False),
+    "the same, DynamicLowRank": (factorized, True),
+    "the same, a third fused": (fused, True),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--width", type=int, default=500)
+    parser.add_argument("--no-xla", action="store_true")
+    args = parser.parse_args()
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(args.steps * BATCH, 784)).astype("float32")
+    labels = rng.integers(0, 10, len(images))
+
+    def fit(model, is_fused, count):
+        callbacks = [kr.callbacks.DynamicLowRank()] if is_fused else []
+        start = time.perf_counter()
+        model.fit(
+            images[: count * BATCH],
+            labels[: count * BATCH],
+            batch_size=BATCH,
+            callbacks=callbacks,
+            verbose=0,
+        )
+        return (time.perf_counter() - start) / count
+
+    made = {}
+    for name, (make, is_fused) in KINDS.items():
+        keras.utils.set_random_seed(0)
+        model = make(args.width)
+        model.compile(
+            "adam",
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            jit_compile=not args.no_xla,
+        )
+        made[name] = model, is_fused
+        fit(model, is_fused, 2)
+    took = {name: [] for name in made}
+    for _ in range(args.repeats):
+        for name, (model, is_fused) in made.items():
+            took[name].append(fit(model, is_fused, args.steps))
+    rows = [
+        [
+            name,
+            f"{1000 * np.median(times):.2f}",
+            f"{np.median(np.divide(times, took['plain'])):.2f}",
+        ]
+        for name, times in took.items()
+    ]
+    compiler = "without XLA" if args.no_xla else "with XLA"
+    title = f"A training step on {keras.backend.backend()}, {compiler}"
+    print(render_table(title, ["", "ms", "ratio"], rows))
+
+
+if __name__ == "__main__":
+    main()
