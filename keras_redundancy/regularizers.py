@@ -114,14 +114,15 @@ class RaReRegularizer(keras.regularizers.Regularizer):
             pair: the two numbers, int32, shape (2,).
             axis: that along which the vectors stand.
         """
-        a, b = (_taken(kernel, pair[i], axis) for i in range(2))
+        vectors = _taken(kernel, pair, axis)
+        # One product, as small operations take as long as large ones.
+        products = ops.matmul(vectors, ops.transpose(vectors))
+        sizes = products[0, 0] * products[1, 1]
         # Vectors of zeros, or with NaN, have no direction.
-        sizes = ops.sum(a * a) * ops.sum(b * b)
         are_vectors = ops.logical_and(sizes > 0, ops.isfinite(sizes))
         are_vectors = ops.logical_and(are_vectors, pair[0] != pair[1])
-        a, b = (ops.where(are_vectors, x, 1) for x in (a, b))
-        sizes = ops.sum(a * a) * ops.sum(b * b)
-        product = ops.sum(a * b)
+        sizes = ops.where(are_vectors, sizes, 1)
+        product = ops.where(are_vectors, products[0, 1], 0)
         if self.measure == "squared_distance":
             distance = ops.square(1 - product / ops.sqrt(sizes))
         else:
@@ -150,24 +151,33 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         }
 
 
-def _taken(kernel, number, axis):
-    """One vector of a kernel.
+def _taken(kernel, pair, axis):
+    """Two vectors of a kernel, shape (2, numbers).
 
     The gradient of a gather would be a scatter, which takes as long as all
     of a step; here it is a product, which is joined with what it is added to.
+    What is not finite in it is left out: it is that of no vectors.
     """
     size = kernel.shape[axis]
+    rest = list(kernel.shape)
+    del rest[axis]
 
     def gradient(*args, upstream=None):
         (upstream,) = (upstream,) if upstream is not None else args
-        shape = [1] * len(kernel.shape)
-        shape[axis] = size
-        place = ops.one_hot(number, size, dtype=upstream.dtype)
-        return ops.expand_dims(upstream, axis) * ops.reshape(place, shape)
+        upstream = ops.where(ops.isfinite(upstream), upstream, 0)
+        total = 0
+        for i in range(2):
+            part = ops.expand_dims(ops.reshape(upstream[i], rest), axis)
+            shape = [1] * len(kernel.shape)
+            shape[axis] = size
+            place = ops.one_hot(pair[i], size, dtype=part.dtype)
+            total = total + part * ops.reshape(place, shape)
+        return total
 
     @ops.custom_gradient
     def take(kernel):
-        return ops.take(kernel, number, axis=axis), gradient
+        vectors = ops.moveaxis(ops.take(kernel, pair, axis=axis), axis, 0)
+        return ops.reshape(vectors, (2, -1)), gradient
 
     return take(kernel)
 
