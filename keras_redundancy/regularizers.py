@@ -90,12 +90,17 @@ class RaReRegularizer(keras.regularizers.Regularizer):
             matrix = ops.cast(matrix, "float32")
         penalty = ops.zeros((), matrix.dtype)
         if self.vectors != "inputs":
-            penalty += self.distance(matrix, self.closest(matrix))
+            penalty += self._penalty(matrix, -1)
         if self.vectors != "units":
-            pair = self.closest(ops.transpose(matrix))
-            penalty += self.distance(matrix, pair, axis=0)
+            penalty += self._penalty(matrix, -2)
         penalty = ops.cast(self.strength / 2 * penalty, x.dtype)
         return penalty if self.also is None else penalty + self.also(x)
+
+    def _penalty(self, matrix, axis):
+        columns = matrix if axis == -1 else ops.transpose(matrix)
+        pair = self.closest(columns)
+        _, vectors = tapped(matrix, [pair], [axis])
+        return self.distance(vectors, pair)
 
     def closest(self, matrix):
         """The two columns of a matrix to draw together, int32, shape (2,)."""
@@ -106,15 +111,13 @@ class RaReRegularizer(keras.regularizers.Regularizer):
             self.exact,
         )
 
-    def distance(self, kernel, pair, axis: int = -1):
-        """How far two vectors of a kernel are from parallel: a scalar.
+    def distance(self, vectors, pair):
+        """How far two vectors are from parallel: a scalar.
 
         Args:
-            kernel: of any shape.
-            pair: the two numbers, int32, shape (2,).
-            axis: that along which the vectors stand.
+            vectors: shape (2, numbers).
+            pair: what they are numbers of; it is 0 if that is the same.
         """
-        vectors = _taken(kernel, pair, axis)
         # One product, as small operations take as long as large ones.
         products = ops.matmul(vectors, ops.transpose(vectors))
         sizes = products[0, 0] * products[1, 1]
@@ -151,35 +154,52 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         }
 
 
-def _taken(kernel, pair, axis):
-    """Two vectors of a kernel, shape (2, numbers).
+def tapped(kernel, pairs, axes):
+    """A kernel, and pairs of its vectors to make a penalty of.
 
-    The gradient of a gather would be a scatter, which takes as long as all
-    of a step; here it is a product, which is joined with what it is added to.
-    What is not finite in it is left out: it is that of no vectors.
+    Where the kernel that this returns is used in place of the other one, the
+    gradient of the penalty is added to that of the rest at these vectors
+    alone. That of a gather would be a second kernel of zeros to add.
+
+    Args:
+        kernel: shape (..., rows, columns).
+        pairs: for each, two numbers, int32, shape (2,).
+        axes: for each, that along which its vectors stand: -1 or -2.
+
+    Returns:
+        [kernel, vectors, ...], the latter of shape (2, numbers). What is not
+        finite in their gradient is left out: it is that of no vectors.
     """
-    size = kernel.shape[axis]
-    rest = list(kernel.shape)
-    del rest[axis]
 
     def gradient(*args, upstream=None):
-        (upstream,) = (upstream,) if upstream is not None else args
-        upstream = ops.where(ops.isfinite(upstream), upstream, 0)
-        total = 0
-        for i in range(2):
-            part = ops.expand_dims(ops.reshape(upstream[i], rest), axis)
-            shape = [1] * len(kernel.shape)
-            shape[axis] = size
-            place = ops.one_hot(pair[i], size, dtype=part.dtype)
-            total = total + part * ops.reshape(place, shape)
+        upstream = keras.tree.flatten(args if upstream is None else upstream)
+        total, parts = upstream[0], upstream[1:]
+        for part, pair, axis in zip(parts, pairs, axes, strict=True):
+            part = ops.where(ops.isfinite(part), part, 0)
+            for i in range(2):
+                total = _added(total, part[i], pair[i], axis)
         return total
 
     @ops.custom_gradient
-    def take(kernel):
-        vectors = ops.moveaxis(ops.take(kernel, pair, axis=axis), axis, 0)
-        return ops.reshape(vectors, (2, -1)), gradient
+    def tap(kernel):
+        outputs = [kernel]
+        for pair, axis in zip(pairs, axes, strict=True):
+            vectors = ops.moveaxis(ops.take(kernel, pair, axis=axis), axis, 0)
+            outputs.append(ops.reshape(vectors, (2, -1)))
+        return outputs, gradient
 
-    return take(kernel)
+    return tap(kernel + 0)  # A tensor: a variable would be captured.
+
+
+def _added(kernel, vector, number, axis):
+    """With a vector added to one of those of a kernel."""
+    shape = list(kernel.shape)
+    shape[axis] = 1
+    start = [0] * len(shape)
+    start[axis] = number
+    start = ops.stack([ops.cast(x, "int32") for x in start])
+    old = ops.slice(kernel, start, shape)
+    return ops.slice_update(kernel, start, old + ops.reshape(vector, shape))
 
 
 def _vectors(matrix):

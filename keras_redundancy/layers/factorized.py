@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_redundancy.fusion import Fusion, parallel_columns
 from keras_redundancy.options import check_count, check_option
-from keras_redundancy.regularizers import VECTORS, RaReRegularizer
+from keras_redundancy.regularizers import VECTORS, RaReRegularizer, tapped
 
 # The axes of a kernel that can be factorized, and where each stands.
 SIDES = {"input": -2, "unit": -1}
@@ -112,15 +112,17 @@ class Factorized:
         )
 
     def call(self, inputs, training=None):
+        kernel = ops.convert_to_tensor(self.kernel)
         if self.rare is not None:
-            self.add_loss(self._penalty(training))
-        x = self._mapped(inputs)
+            kernel, penalty = self._penalty(kernel, training)
+            self.add_loss(penalty)
+        x = self._mapped(inputs, kernel)
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)
 
-    def _mapped(self, x):
-        """x P W Q."""
+    def _mapped(self, x, kernel):
+        """x P W Q, for the kernel W."""
         raise NotImplementedError
 
     def _joined(self, x):
@@ -138,17 +140,22 @@ class Factorized:
         x = ops.take(x, self.unit_index.value, axis=0)
         return x * ops.expand_dims(self.unit_scale, 1)
 
-    def _penalty(self, training):
+    def _penalty(self, kernel, training):
         """RaRe of the closest pairs; in training, it looks for the next ones.
 
         That is when one of a pair is parallel to the other, or `refresh` steps
         after the last time. In this step the old ones still count.
+
+        Returns:
+            The kernel to go on with (see `tapped`), and a scalar.
         """
-        kernel = ops.cast(self.kernel, "float32")
         pairs = ops.convert_to_tensor(self.pairs.value)
+        of_sides = [pairs[i] for i in range(len(self.sides))]
+        axes = [SIDES[side] for side in self.sides]
+        kernel, *vectors = tapped(kernel, of_sides, axes)
         found = [
-            self.rare.distance(kernel, pairs[i], SIDES[side])
-            for i, side in enumerate(self.sides)
+            self.rare.distance(ops.cast(two, "float32"), pair)
+            for two, pair in zip(vectors, of_sides, strict=True)
         ]
         if training:
             age = ops.convert_to_tensor(self.age.value)
@@ -158,15 +165,17 @@ class Factorized:
                 is_due = ops.logical_or(is_due, is_done)
             pairs = ops.cond(
                 is_due,
-                lambda: self._closest(ops.stop_gradient(kernel)),
+                lambda: self._closest(kernel),
                 lambda: pairs,
             )
             self.pairs.assign(pairs)
             age = ops.where(is_due, 1, age + 1) % self.refresh
             self.age.assign(ops.cast(age, "int32"))
-        return self.rare.strength / 2 * self.share.value * sum(found)
+        scale = self.rare.strength / 2 * self.share.value
+        return kernel, scale * sum(found)
 
     def _closest(self, kernel):
+        kernel = ops.cast(ops.stop_gradient(kernel), "float32")
         matrices = (as_columns(kernel, side) for side in self.sides)
         return ops.stack([self.rare.closest(matrix) for matrix in matrices])
 
@@ -351,11 +360,11 @@ class FactorizedDense(Factorized, keras.layers.Dense):
     Parameters and Its Controllability (2021), dynamic low-rank approximation.
     """
 
-    def _mapped(self, x):
+    def _mapped(self, x, kernel):
         # Rows are faster to add and to take than columns.
         shape = *ops.shape(x)[:-1], self.units
         x = ops.transpose(ops.reshape(x, (-1, x.shape[-1])))
-        x = ops.matmul(ops.transpose(self.kernel), self._joined(x))
+        x = ops.matmul(ops.transpose(kernel), self._joined(x))
         return ops.reshape(ops.transpose(self._shared(x)), shape)
 
 
@@ -389,10 +398,10 @@ class FactorizedConv2D(Factorized, keras.layers.Conv2D):
                 'last. Use Conv2D, or groups=1 and "channels_last".'
             )
 
-    def _mapped(self, x):
+    def _mapped(self, x, kernel):
         x = ops.moveaxis(x, -1, 0)
         x = ops.moveaxis(self._on_rows(self._joined, x), 0, -1)
-        x = self.convolution_op(x, self.kernel)
+        x = self.convolution_op(x, kernel)
         x = self._on_rows(self._shared, ops.moveaxis(x, -1, 0))
         return ops.moveaxis(x, 0, -1)
 
