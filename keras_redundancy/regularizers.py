@@ -99,8 +99,7 @@ class RaReRegularizer(keras.regularizers.Regularizer):
     def _penalty(self, matrix, axis):
         columns = matrix if axis == -1 else ops.transpose(matrix)
         pair = self.closest(columns)
-        _, vectors = tapped(matrix, [pair], [axis])
-        return self.distance(vectors, pair)
+        return self.distance(_taken(matrix, pair, axis), pair)
 
     def closest(self, matrix):
         """The two columns of a matrix to draw together, int32, shape (2,)."""
@@ -154,12 +153,38 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         }
 
 
+def _taken(matrix, pair, axis):
+    """Two vectors of a matrix, shape (2, numbers).
+
+    The gradient of a gather would be a scatter, which takes as long as all
+    of a step; here it is a product, which is joined with what it is added to.
+    """
+
+    def gradient(*args, upstream=None):
+        (upstream,) = args if upstream is None else (upstream,)
+        upstream = ops.where(ops.isfinite(upstream), upstream, 0)
+        places = ops.one_hot(pair, matrix.shape[axis], dtype=upstream.dtype)
+        outer = [
+            ops.expand_dims(places[i], -3 - axis)
+            * ops.expand_dims(upstream[i], axis)
+            for i in range(2)
+        ]
+        return outer[0] + outer[1]
+
+    @ops.custom_gradient
+    def take(matrix):
+        vectors = ops.take(matrix, pair, axis=axis)
+        return ops.transpose(vectors) if axis == -1 else vectors, gradient
+
+    return take(matrix + 0)  # A tensor: a variable would be captured.
+
+
 def tapped(kernel, pairs, axes):
     """A kernel, and pairs of its vectors to make a penalty of.
 
     Where the kernel that this returns is used in place of the other one, the
     gradient of the penalty is added to that of the rest at these vectors
-    alone. That of a gather would be a second kernel of zeros to add.
+    alone, where `_taken` makes a second kernel to add.
 
     Args:
         kernel: shape (..., rows, columns).

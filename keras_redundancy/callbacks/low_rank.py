@@ -59,7 +59,7 @@ class DynamicLowRank(keras.callbacks.Callback):
         self,
         tau_cos: float = 1e-4,
         tau_euc: float = 0.1,
-        every: int = 100,
+        every: int = 200,
         dropout: bool = True,
         verbose: int = 0,
     ):
