@@ -99,7 +99,7 @@ class RaReRegularizer(keras.regularizers.Regularizer):
     def _penalty(self, matrix, axis):
         columns = matrix if axis == -1 else ops.transpose(matrix)
         pair = self.closest(columns)
-        return self.distance(_taken(matrix, pair, axis), pair)
+        return self.distance(vectors_of(matrix, pair, axis), pair)
 
     def closest(self, matrix):
         """The two columns of a matrix to draw together, int32, shape (2,)."""
@@ -114,17 +114,16 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         """How far two vectors are from parallel: a scalar.
 
         Args:
-            vectors: shape (2, numbers).
+            vectors: the two, of the same shape.
             pair: what they are numbers of; it is 0 if that is the same.
         """
-        # One product, as small operations take as long as large ones.
-        products = ops.matmul(vectors, ops.transpose(vectors))
-        sizes = products[0, 0] * products[1, 1]
+        a, b = vectors
+        sizes = ops.sum(a * a) * ops.sum(b * b)
         # Vectors of zeros, or with NaN, have no direction.
         are_vectors = ops.logical_and(sizes > 0, ops.isfinite(sizes))
         are_vectors = ops.logical_and(are_vectors, pair[0] != pair[1])
         sizes = ops.where(are_vectors, sizes, 1)
-        product = ops.where(are_vectors, products[0, 1], 0)
+        product = ops.where(are_vectors, ops.sum(a * b), 0)
         if self.measure == "squared_distance":
             distance = ops.square(1 - product / ops.sqrt(sizes))
         else:
@@ -153,8 +152,13 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         }
 
 
-def _taken(matrix, pair, axis):
-    """Two vectors of a matrix, shape (2, numbers).
+def vectors_of(matrix, pair, axis):
+    """Two columns of a matrix (axis -1) or two rows (-2), a list of vectors."""
+    return [_vector(matrix, pair[i], axis) for i in range(2)]
+
+
+def _vector(matrix, number, axis):
+    """One of them.
 
     The gradient of a gather would be a scatter, which takes as long as all
     of a step; here it is a product, which is joined with what it is added to.
@@ -163,68 +167,17 @@ def _taken(matrix, pair, axis):
     def gradient(*args, upstream=None):
         (upstream,) = args if upstream is None else (upstream,)
         upstream = ops.where(ops.isfinite(upstream), upstream, 0)
-        places = ops.one_hot(pair, matrix.shape[axis], dtype=upstream.dtype)
-        outer = [
-            ops.expand_dims(places[i], -3 - axis)
-            * ops.expand_dims(upstream[i], axis)
-            for i in range(2)
-        ]
-        return outer[0] + outer[1]
+        place = ops.one_hot(number, matrix.shape[axis], dtype=upstream.dtype)
+        # Each along its own axis of the matrix.
+        return ops.expand_dims(upstream, axis) * ops.expand_dims(
+            place, -3 - axis
+        )
 
     @ops.custom_gradient
     def take(matrix):
-        vectors = ops.take(matrix, pair, axis=axis)
-        return ops.transpose(vectors) if axis == -1 else vectors, gradient
+        return ops.take(matrix, number, axis=axis), gradient
 
-    return take(matrix + 0)  # A tensor: a variable would be captured.
-
-
-def tapped(kernel, pairs, axes):
-    """A kernel, and pairs of its vectors to make a penalty of.
-
-    Where the kernel that this returns is used in place of the other one, the
-    gradient of the penalty is added to that of the rest at these vectors
-    alone, where `_taken` makes a second kernel to add.
-
-    Args:
-        kernel: shape (..., rows, columns).
-        pairs: for each, two numbers, int32, shape (2,).
-        axes: for each, that along which its vectors stand: -1 or -2.
-
-    Returns:
-        [kernel, vectors, ...], the latter of shape (2, numbers). What is not
-        finite in their gradient is left out: it is that of no vectors.
-    """
-
-    def gradient(*args, upstream=None):
-        upstream = keras.tree.flatten(args if upstream is None else upstream)
-        total, parts = upstream[0], upstream[1:]
-        for part, pair, axis in zip(parts, pairs, axes, strict=True):
-            part = ops.where(ops.isfinite(part), part, 0)
-            for i in range(2):
-                total = _added(total, part[i], pair[i], axis)
-        return total
-
-    @ops.custom_gradient
-    def tap(kernel):
-        outputs = [kernel]
-        for pair, axis in zip(pairs, axes, strict=True):
-            vectors = ops.moveaxis(ops.take(kernel, pair, axis=axis), axis, 0)
-            outputs.append(ops.reshape(vectors, (2, -1)))
-        return outputs, gradient
-
-    return tap(kernel + 0)  # A tensor: a variable would be captured.
-
-
-def _added(kernel, vector, number, axis):
-    """With a vector added to one of those of a kernel."""
-    shape = list(kernel.shape)
-    shape[axis] = 1
-    start = [0] * len(shape)
-    start[axis] = number
-    start = ops.stack([ops.cast(x, "int32") for x in start])
-    old = ops.slice(kernel, start, shape)
-    return ops.slice_update(kernel, start, old + ops.reshape(vector, shape))
+    return take(matrix * 1)  # A tensor: a variable would be captured.
 
 
 def _vectors(matrix):

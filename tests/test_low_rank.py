@@ -17,7 +17,7 @@ from keras_redundancy import _keras_internals as internals
 from keras_redundancy.callbacks.low_rank import join_slots
 from keras_redundancy.fusion import Fusion, parallel_columns
 from keras_redundancy.layers.factorized import Factorized
-from keras_redundancy.regularizers import tapped
+from keras_redundancy.regularizers import vectors_of
 from tests import models
 
 
@@ -224,11 +224,11 @@ def test_the_next_pairs_are_looked_for_when_these_are_parallel(measure):
 @pytest.mark.parametrize("axis", [-1, -2])
 def test_gradients_of_the_pair_and_of_the_rest(axis):
     rare = kr.RaReRegularizer(1.0)
-    kernel = models.numpy(keras.random.normal((2, 6, 5), seed=3))
+    kernel = models.numpy(keras.random.normal((6, 5), seed=3))
     pair = ops.array([1, 3], "int32")
 
     def total(x):
-        x, vectors = tapped(x, [pair], [axis])
+        vectors = vectors_of(x, pair, axis)
         return rare.distance(vectors, pair) + ops.sum(x**3)
 
     def expected(x):

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_redundancy.fusion import Fusion, parallel_columns
 from keras_redundancy.options import check_count, check_option
-from keras_redundancy.regularizers import VECTORS, RaReRegularizer, tapped
+from keras_redundancy.regularizers import VECTORS, RaReRegularizer, vectors_of
 
 # The axes of a kernel that can be factorized, and where each stands.
 SIDES = {"input": -2, "unit": -1}
@@ -114,8 +114,7 @@ class Factorized:
     def call(self, inputs, training=None):
         kernel = ops.convert_to_tensor(self.kernel)
         if self.rare is not None:
-            kernel, penalty = self._penalty(kernel, training)
-            self.add_loss(penalty)
+            self.add_loss(self._penalty(kernel, training))
         x = self._mapped(inputs, kernel)
         if self.bias is not None:
             x = ops.add(x, self.bias)
@@ -145,17 +144,11 @@ class Factorized:
 
         That is when one of a pair is parallel to the other, or `refresh` steps
         after the last time. In this step the old ones still count.
-
-        Returns:
-            The kernel to go on with (see `tapped`), and a scalar.
         """
         pairs = ops.convert_to_tensor(self.pairs.value)
-        of_sides = [pairs[i] for i in range(len(self.sides))]
-        axes = [SIDES[side] for side in self.sides]
-        kernel, *vectors = tapped(kernel, of_sides, axes)
         found = [
-            self.rare.distance(ops.cast(two, "float32"), pair)
-            for two, pair in zip(vectors, of_sides, strict=True)
+            self._distance(kernel, side, pairs[i])
+            for i, side in enumerate(self.sides)
         ]
         if training:
             age = ops.convert_to_tensor(self.age.value)
@@ -171,8 +164,15 @@ class Factorized:
             self.pairs.assign(pairs)
             age = ops.where(is_due, 1, age + 1) % self.refresh
             self.age.assign(ops.cast(age, "int32"))
-        scale = self.rare.strength / 2 * self.share.value
-        return kernel, scale * sum(found)
+        return self.rare.strength / 2 * self.share.value * sum(found)
+
+    def _distance(self, kernel, side, pair):
+        if len(kernel.shape) == 2:
+            vectors = vectors_of(kernel, pair, SIDES[side])
+        else:
+            vectors = vectors_of(as_columns(kernel, side), pair, -1)
+        vectors = [ops.cast(vector, "float32") for vector in vectors]
+        return self.rare.distance(vectors, pair)
 
     def _closest(self, kernel):
         kernel = ops.cast(ops.stop_gradient(kernel), "float32")
