@@ -81,6 +81,11 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path):
         ),
         ("clustering", ["--quick"], "Time over that of the bare products"),
         ("wide_layers", ["--quick"], "clusters"),
+        (
+            "low_rank",
+            ["--repeats", 1, "--steps", 2, "--width", 20],
+            "a third fused",
+        ),
     ],
 )
 def test_benchmarks(tmp_path, script, arguments, expected):
@@ -88,6 +93,20 @@ def test_benchmarks(tmp_path, script, arguments, expected):
     done = run(tmp_path, path, *arguments)
     assert done.returncode == 0, done.stderr
     assert expected in done.stdout
+
+
+def test_low_rank(tmp_path):
+    command = [ROOT / "examples/low_rank.py", "--dataset", "digits"]
+    command += ["--epochs", 1, "--seeds", 1]
+    done = run(tmp_path, *command)
+    assert done.returncode == 0, done.stderr
+    assert "Sizes learned" in done.stdout
+    command += ["--strengths", 1, 20, "--plot", "gone.png"]
+    done = run(tmp_path, *command)
+    assert done.returncode == 0, done.stderr
+    assert "training FN + DLRA / 20.0" not in done.stdout  # It is known.
+    assert "Strengths of RaRe" in done.stdout
+    assert (tmp_path / "gone.png").stat().st_size > 1000
 
 
 def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path):

@@ -52,7 +52,7 @@ def test_there_are_blocks_to_run():
         ("kr.calibrate", 1),
         ("kr.pink_noise", 1),
         ("kr.search", 1),
-        ("kr.RaReRegularizer", 1),
+        ("kr.callbacks.DynamicLowRank", 1),
         ("kr.prune", 4),
         ("plan.explain()", 1),
         ("register_rule", 1),
