@@ -196,7 +196,7 @@ def closest_columns(
         matrix: shape (numbers, columns), on the device.
         signed: whether opposite columns are the farthest; else they are as
             close as parallel ones.
-        tau_cos: vectors with 1 - |cos| below this count as parallel.
+        below: pairs with a cosine of at least this are passed over.
         exact: whether to compare all numbers of all pairs. Else pairs are
             found by `SKETCH` random sums, and the closest of `CANDIDATES` of
             them is taken. Parallel columns have parallel sums.

@@ -330,8 +330,8 @@ class FactorizedDense(Factorized, keras.layers.Dense):
     column. Shapes stay, so that nothing is compiled anew: what is no more used
     of W is 0. `compact` makes the layers smaller.
 
-    A `RaReRegularizer` given as `kernel_regularizer` costs less than on other
-    layers, as the layer keeps the closest pairs.
+    Of a `RaReRegularizer` given as `kernel_regularizer` the layer keeps the
+    closest pairs, which are not looked for in each step.
 
     Args:
         units, activation, use_bias, ...: those of `keras.layers.Dense`.
