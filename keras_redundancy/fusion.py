@@ -95,8 +95,9 @@ def parallel_columns(
     """The fusions after which no two columns in use are parallel.
 
     Those that seem parallel by `SKETCH` random sums, ten times less strictly,
-    are compared by all numbers. What is parallel is so in any sums: of angles
-    below the limit, one in 10^8 is missed.
+    are compared by all numbers. What is parallel is so in any sums: of pairs
+    at the limit fewer than one in 10^8 are missed (the tail of an F
+    distribution).
 
     Args:
         matrix: shape (numbers, columns).
@@ -147,7 +148,7 @@ def _candidates(matrix, used, tau_cos):
     """Pairs of columns that may be parallel, shape (pairs, 2)."""
     units = matrix[:, used] if len(used) < matrix.shape[1] else matrix
     if len(matrix) > SKETCH:
-        units = _signs(len(matrix)) @ units
+        units = random_signs(len(matrix)).astype(np.float32) @ units
         tau_cos = 10 * tau_cos
     units = units / np.maximum(np.linalg.norm(units, axis=0), 1e-30)
     cosines = units.T @ units
@@ -161,10 +162,9 @@ def _candidates(matrix, used, tau_cos):
 
 
 @functools.cache
-def _signs(numbers):
-    """Of the random sums: the same ones each time."""
-    signs = np.random.default_rng(0).choice([-1, 1], (SKETCH, numbers))
-    return signs.astype(np.float32)
+def random_signs(numbers: int) -> NDArray:
+    """Of the random sums, shape (SKETCH, numbers): the same ones each time."""
+    return np.random.default_rng(0).choice([-1, 1], (SKETCH, numbers))
 
 
 def _sine(a, b):

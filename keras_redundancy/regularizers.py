@@ -1,17 +1,16 @@
 """Regularizers that make a kernel redundant while it is trained."""
 
 import keras
-import numpy as np
 from keras import ops
 
+from keras_redundancy.fusion import SKETCH, random_signs
 from keras_redundancy.options import check_finite, check_option
 
 MEASURES = ("squared_sine", "squared_distance")
 VECTORS = ("both", "units", "inputs")
 
-# Vectors are compared by so many random sums of their numbers, and this many
-# of the pairs that seem closest by all of them.
-SKETCH = 32
+# So many of the pairs that seem closest by random sums are compared by all
+# their numbers.
 CANDIDATES = 8
 
 
@@ -214,8 +213,7 @@ def closest_columns(
     is_sketch = not exact and numbers > SKETCH
     compared = matrix
     if is_sketch:
-        signs = np.random.default_rng(0).choice([-1, 1], (SKETCH, numbers))
-        signs = ops.convert_to_tensor(signs, matrix.dtype)
+        signs = ops.convert_to_tensor(random_signs(numbers), matrix.dtype)
         compared = ops.matmul(signs, matrix)
     cosines = _cosines(compared, signed, below)
     best = ops.max(cosines, axis=1)

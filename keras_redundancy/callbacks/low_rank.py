@@ -33,8 +33,9 @@ class DynamicLowRank(keras.callbacks.Callback):
             units of the root mean square of the sizes of the vectors in use.
         every: the steps (calls of the training function) between two looks.
         dropout: whether to lower the rate of a `Dropout` behind a factorized
-            layer by its share of columns left. The training function is then
-            compiled anew, at the end of an epoch after which a rate is to
+            layer by its share of columns left, of those at the start of `fit`.
+            That needs a functional or Sequential model. The training function
+            is compiled anew at the end of an epoch after which a rate is to
             change by a tenth or more.
         verbose: 1 prints the sizes at the end of each epoch.
 
@@ -91,7 +92,7 @@ class DynamicLowRank(keras.callbacks.Callback):
         self._rates = []
         if self.dropout:
             self._rates = [
-                (layer, dropout, dropout.rate)
+                (layer, dropout, dropout.rate / layer.sizes[1])
                 for layer in self._layers
                 for dropout in _dropouts_behind(self.model, layer)
             ]
@@ -128,17 +129,16 @@ class DynamicLowRank(keras.callbacks.Callback):
     def _share_out(self):
         """RaRe weighs each layer by its present size: m'n' / c."""
         layers = [layer for layer in self._layers if layer.rare is not None]
-        before = np.array([np.prod(x.kernel.shape[-2:]) for x in layers])
-        now = np.array([np.prod(x.sizes) for x in layers])
+        before = np.array([np.prod(x.kernel.shape) for x in layers])
+        now = np.array([_weights(x) for x in layers])
         shares = (now / now.sum()) / (before / before.sum())
         for layer, share in zip(layers, shares, strict=True):
             layer.share.assign(share)
 
     def _lower_dropout(self):
         changed = False
-        for layer, dropout, rate in self._rates:
-            _, columns = layer.sizes
-            rate = rate * columns / layer.kernel.shape[-1]
+        for layer, dropout, rate_per_column in self._rates:
+            rate = rate_per_column * layer.sizes[1]
             if abs(rate - dropout.rate) > 0.1 * dropout.rate:
                 dropout.rate = rate
                 changed = True
@@ -175,7 +175,8 @@ def _dropouts_behind(model, layer):
     tensors = {
         id(x)
         for call in calls
-        if layer in internals.flat_layers(call.operation)
+        if isinstance(call.operation, keras.Layer)
+        and layer in internals.flat_layers(call.operation)
         for x in call.outputs
     }
     for call in calls:
