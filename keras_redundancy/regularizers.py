@@ -9,8 +9,10 @@ from keras_redundancy.options import check_finite, check_option
 MEASURES = ("squared_sine", "squared_distance")
 VECTORS = ("both", "units", "inputs")
 
-# So many of the pairs that seem closest by random sums are compared by all
-# their numbers.
+# What a vector of a kernel is of, and the axis along which they stand.
+SIDES = {"input": -2, "unit": -1}
+
+# So many of the closest pairs are kept.
 CANDIDATES = 8
 
 
@@ -85,60 +87,83 @@ class RaReRegularizer(keras.regularizers.Regularizer):
                 "kernel_regularizer=, not for a bias."
             )
         matrix = ops.reshape(x, (-1, x.shape[-1]))
-        if keras.backend.standardize_dtype(x.dtype) != "float64":
-            matrix = ops.cast(matrix, "float32")
-        penalty = ops.zeros((), matrix.dtype)
-        if self.vectors != "inputs":
-            penalty += self._penalty(matrix, -1)
-        if self.vectors != "units":
-            penalty += self._penalty(matrix, -2)
-        penalty = ops.cast(self.strength / 2 * penalty, x.dtype)
+        distances = (
+            self.distance(matrix, self.closest(matrix, axis)[0], axis)
+            for axis in (SIDES[side] for side in sides_of(self.vectors))
+        )
+        penalty = ops.cast(self.strength / 2 * sum(distances), x.dtype)
         return penalty if self.also is None else penalty + self.also(x)
 
-    def _penalty(self, matrix, axis):
-        columns = matrix if axis == -1 else ops.transpose(matrix)
-        pair = self.closest(columns)
-        return self.distance(vectors_of(matrix, pair, axis), pair)
+    def closest(self, matrix, axis: int = -1):
+        """The vectors of a matrix to draw together.
 
-    def closest(self, matrix):
-        """The two columns of a matrix to draw together, int32, shape (2,)."""
-        return closest_columns(
-            _vectors(ops.stop_gradient(matrix)),
+        Args:
+            matrix: shape (inputs, units).
+            axis: that along which they stand: -1 for columns, -2 for rows.
+
+        Returns:
+            Pairs of their numbers, the first one the closest, int32, shape
+            (pairs, 2); as `closest_pairs`.
+        """
+        return closest_pairs(
+            ops.stop_gradient(matrix),
+            axis,
             self.measure == "squared_distance",
             1 - self.tau_cos,
             self.exact,
         )
 
-    def distance(self, vectors, pair):
-        """How far two vectors are from parallel: a scalar.
+    def distance(self, matrix, pair, axis: int = -1):
+        """How far two vectors of a matrix are from parallel.
+
+        The gradient is that of these vectors alone. No gather is in it: its
+        transpose, a scatter, would take as long as all of a training step.
 
         Args:
-            vectors: the two, of the same shape.
-            pair: what they are numbers of; it is 0 if that is the same.
+            matrix: shape (inputs, units).
+            pair: their numbers, shape (2,).
+            axis: that along which they stand: -1 for columns, -2 for rows.
+
+        Returns:
+            A scalar, float32 or float64. It is 0 where they are the same one,
+            or one has no direction: it is 0 or not finite.
         """
-        a, b = vectors
-        sizes = ops.sum(a * a) * ops.sum(b * b)
-        # Vectors of zeros, or with NaN, have no direction.
-        are_vectors = ops.logical_and(sizes > 0, ops.isfinite(sizes))
-        are_vectors = ops.logical_and(are_vectors, pair[0] != pair[1])
-        sizes = ops.where(are_vectors, sizes, 1)
-        product = ops.where(are_vectors, ops.sum(a * b), 0)
+
+        @ops.custom_gradient
+        def measured(matrix):
+            # XLA joins no sort with what comes after it. Else it would look up
+            # the pair again for each number of the gradient.
+            found = _Pair(matrix, ops.sort(pair), axis)
+
+            def gradient(*args, upstream=None):
+                (upstream,) = args if upstream is None else (upstream,)
+                return found.gradient(upstream * self._slope(found))
+
+            return self._distance(found), gradient
+
+        # Times 1: what was read of a variable counts as one in TensorFlow.
+        return measured(matrix * 1)
+
+    def _distance(self, pair):
         if self.measure == "squared_distance":
-            distance = ops.square(1 - product / ops.sqrt(sizes))
+            distance = ops.square(1 - pair.cosine)
         else:
-            distance = 1 - ops.square(product) / sizes
-        return ops.where(are_vectors, distance, 0)
+            distance = 1 - ops.square(pair.cosine)
+        return ops.where(pair.is_one, distance, 0)
+
+    def _slope(self, pair):
+        """The derivative of the distance by the cosine."""
+        if self.measure == "squared_distance":
+            return -2 * (1 - pair.cosine)
+        return -2 * pair.cosine
 
     def is_parallel(self, distance):
-        """Whether that is the `distance` of two that count as parallel.
-
-        It is 0 for what is no pair of two: that is not one.
-        """
+        """Whether that is the `distance` of two that count as parallel."""
         if self.measure == "squared_distance":
             limit = self.tau_cos**2
         else:
             limit = 1 - (1 - self.tau_cos) ** 2
-        return ops.logical_and(distance > 0, distance < limit)
+        return distance < limit
 
     def get_config(self):
         return {
@@ -151,106 +176,136 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         }
 
 
-def vectors_of(matrix, pair, axis):
-    """Two columns of a matrix (axis -1) or two rows (-2), a list of vectors."""
-    return [_vector(matrix, pair[i], axis) for i in range(2)]
+def sides_of(vectors: str) -> list[str]:
+    """Those of `SIDES` that "both", "units" or "inputs" means."""
+    return [side for side in SIDES if vectors in ("both", f"{side}s")]
 
 
-def _vector(matrix, number, axis):
-    """One of them.
+class _Pair:
+    """Two vectors of a matrix, and the cosine of the angle between them.
 
-    The gradient of a gather would be a scatter, which takes as long as all
-    of a step; here it is a product, which is joined with what it is added to.
+    Attributes:
+        is_one: whether they are two and have directions.
+        cosine: between them.
     """
 
-    def gradient(*args, upstream=None):
-        (upstream,) = args if upstream is None else (upstream,)
-        upstream = ops.where(ops.isfinite(upstream), upstream, 0)
-        place = ops.one_hot(number, matrix.shape[axis], dtype=upstream.dtype)
-        # Each along its own axis of the matrix.
-        return ops.expand_dims(upstream, axis) * ops.expand_dims(
-            place, -3 - axis
+    def __init__(self, matrix, pair, axis):
+        self.pair, self.axis = pair, axis
+        self.count, self.dtype = matrix.shape[axis], matrix.dtype
+        vectors = ops.take(matrix, pair, axis=axis)
+        if axis == -1:
+            vectors = ops.transpose(vectors)
+        if keras.backend.standardize_dtype(matrix.dtype) != "float64":
+            vectors = ops.cast(vectors, "float32")
+        a, b = vectors[0], vectors[1]
+        # All at once, which is faster than one after the other.
+        products = ops.sum(ops.stack([a * a, b * b, a * b]), axis=1)
+        squares = products[0] * products[1]
+        is_one = ops.logical_and(squares > 0, ops.isfinite(squares))
+        self.is_one = ops.logical_and(is_one, pair[0] != pair[1])
+        self.vectors = ops.where(self.is_one, vectors, 0)
+        products = ops.where(self.is_one, products, 1)
+        self.sizes = ops.sqrt(products[:2])
+        self.cosine = products[2] / (self.sizes[0] * self.sizes[1])
+
+    def gradient(self, upstream):
+        """Of the cosine, times a number: a matrix."""
+        sizes = ops.expand_dims(self.sizes, 1)
+        a, b = ops.unstack(self.vectors / sizes)
+        slopes = upstream / self.sizes
+        by_a = slopes[0] * (b - self.cosine * a)
+        by_b = slopes[1] * (a - self.cosine * b)
+        numbers = ops.arange(self.count, dtype="int32")
+        numbers = ops.expand_dims(numbers, -3 - self.axis)
+        rest = ops.where(
+            numbers == self.pair[1], ops.expand_dims(by_b, self.axis), 0
         )
-
-    @ops.custom_gradient
-    def take(matrix):
-        return ops.take(matrix, number, axis=axis), gradient
-
-    return take(matrix * 1)  # A tensor: a variable would be captured.
+        gradient = ops.where(
+            numbers == self.pair[0], ops.expand_dims(by_a, self.axis), rest
+        )
+        return ops.cast(gradient, self.dtype)
 
 
-def _vectors(matrix):
-    """The matrix, and 0 for columns that have no direction: 0, or with NaN."""
-    squares = ops.sum(ops.square(ops.stop_gradient(matrix)), axis=0)
-    is_vector = ops.logical_and(squares > 0, ops.isfinite(squares))
-    return ops.where(is_vector, matrix, 0)
-
-
-def closest_columns(
-    matrix, signed: bool = False, below: float = 2.0, exact: bool = True
+def closest_pairs(
+    matrix,
+    axis: int = -1,
+    signed: bool = False,
+    below: float = 2.0,
+    exact: bool = True,
 ):
-    """The two columns of a matrix that are nearest to parallel.
+    """The columns, or the rows, of a matrix that are nearest to parallel.
 
     Args:
-        matrix: shape (numbers, columns), on the device.
-        signed: whether opposite columns are the farthest; else they are as
+        matrix: shape (rows, columns), on the device.
+        axis: that along which the vectors stand: -1 for columns, -2 for rows.
+        signed: whether opposite vectors are the farthest; else they are as
             close as parallel ones.
         below: pairs with a cosine of at least this are passed over.
         exact: whether to compare all numbers of all pairs. Else pairs are
-            found by `SKETCH` random sums, and the closest of `CANDIDATES` of
-            them is taken. Parallel columns have parallel sums.
+            found by `SKETCH` random sums, and only put in order by all
+            numbers. Parallel vectors have parallel sums.
 
     Returns:
-        Two indices, int32, shape (2,); the same one twice where there is but
-        one column.
+        `CANDIDATES` pairs of two numbers, or as many as there are vectors,
+        int32, shape (pairs, 2). The closest one comes first; of the others,
+        each is the closest of one vector to those after it. One vector alone
+        is paired with itself, and what is passed over comes last.
 
     Source of the random sums: Charikar, Similarity Estimation Techniques from
     Rounding Algorithms (2002); Johnson and Lindenstrauss (1984).
     """
-    numbers, columns = matrix.shape
-    if columns < 2:
-        return ops.zeros((2,), "int32")
-    is_sketch = not exact and numbers > SKETCH
+    if keras.backend.standardize_dtype(matrix.dtype) != "float64":
+        matrix = ops.cast(matrix, "float32")
+    other_axis = -3 - axis
+    size, count = matrix.shape[other_axis], matrix.shape[axis]
+    is_sketch = not exact and size > SKETCH
     compared = matrix
     if is_sketch:
-        signs = ops.convert_to_tensor(random_signs(numbers), matrix.dtype)
-        compared = ops.matmul(signs, matrix)
-    cosines = _cosines(compared, signed, below)
-    best = ops.max(cosines, axis=1)
-    if not is_sketch:
-        one = ops.argmax(best)
-        other = ops.argmax(ops.take(cosines, one, axis=0))
-        return ops.cast(ops.stack([one, other]), "int32")
-    _, ones = ops.top_k(best, min(CANDIDATES, columns))
+        signs = ops.convert_to_tensor(random_signs(size), matrix.dtype)
+        if axis == -1:
+            compared = ops.matmul(signs, matrix)
+        else:
+            compared = ops.matmul(matrix, ops.transpose(signs))
+    cosines = _cosines(compared, axis, signed)
+    numbers = ops.arange(count)
+    is_pair = ops.expand_dims(numbers, 0) > ops.expand_dims(numbers, 1)
+    is_pair = ops.logical_and(is_pair, cosines < below)
+    cosines = ops.where(is_pair, cosines, -2)
+    _, ones = ops.top_k(ops.max(cosines, axis=1), min(CANDIDATES, count))
     others = ops.argmax(ops.take(cosines, ones, axis=0), axis=1)
-    pairs = ops.stack([ops.cast(ones, "int32"), ops.cast(others, "int32")])
-    a, b = (ops.take(matrix, pairs[i], axis=1) for i in range(2))
-    sizes = ops.sum(a * a, axis=0) * ops.sum(b * b, axis=0)
-    cosines = ops.sum(a * b, axis=0) * _inverse_root(sizes)
+    ones, others = ops.cast(ones, "int32"), ops.cast(others, "int32")
+    pairs = ops.stack([ones, others], axis=1)
+    if not is_sketch:
+        return pairs
+    a, b = (ops.take(matrix, x, axis=axis) for x in (ones, others))
+    sizes = ops.sum(a * a, axis=other_axis) * ops.sum(b * b, axis=other_axis)
+    cosines = ops.sum(a * b, axis=other_axis) * _inverse_root(sizes)
     if not signed:
         cosines = ops.abs(cosines)
     is_pair = ops.logical_and(sizes > 0, cosines < below)
     cosines = ops.where(is_pair, cosines, -2)
-    return ops.take(pairs, ops.argmax(cosines), axis=1)
+    return ops.take(pairs, ops.argsort(-cosines), axis=0)
 
 
-def _cosines(matrix, signed, below):
-    """Of all pairs of columns; less than -1 for what is no pair of two."""
-    squares = ops.sum(ops.square(matrix), axis=0)
-    units = others = matrix * _inverse_root(squares)
-    if signed:
-        # One more number in each: a column of zeros is no one's nearest.
-        no_vector = ops.cast(squares <= 0, matrix.dtype)
-        units = ops.concatenate([units, ops.ones_like(units[:1])])
-        others = ops.concatenate([others, -2 * no_vector[None]])
-    cosines = ops.matmul(ops.transpose(units), others)
+def _cosines(matrix, axis, signed):
+    """Of all pairs of vectors, shape (vectors, vectors).
+
+    It is 0, or -2 if `signed`, with one that has no direction: that is 0, or
+    holds what is not finite.
+    """
+    squares = ops.sum(ops.square(matrix), axis=-3 - axis, keepdims=True)
+    is_vector = ops.logical_and(squares > 0, ops.isfinite(squares))
+    root = _inverse_root(ops.where(is_vector, squares, 0))
+    units = ops.where(is_vector, matrix * root, 0)
+    is_vector = ops.reshape(is_vector, (-1, 1))
+    turned = ops.transpose(units)
+    factors = (turned, units) if axis == -1 else (units, turned)
+    cosines = ops.matmul(*factors)
     if not signed:
-        cosines = ops.abs(cosines)
-    # A column and itself are parallel too, but not always to the last bit.
-    is_pair = cosines < below
-    is_itself = ops.eye(matrix.shape[1], dtype="bool")
-    is_pair = ops.logical_and(is_pair, ops.logical_not(is_itself))
-    return ops.where(is_pair, cosines, -2)
+        return ops.abs(cosines)
+    # One without a direction is no one's nearest.
+    have_directions = ops.logical_and(is_vector, ops.transpose(is_vector))
+    return ops.where(have_directions, cosines, -2)
 
 
 def _inverse_root(squares):

@@ -17,7 +17,6 @@ from keras_redundancy import _keras_internals as internals
 from keras_redundancy.callbacks.low_rank import join_slots
 from keras_redundancy.fusion import Fusion, parallel_columns
 from keras_redundancy.layers.factorized import Factorized
-from keras_redundancy.regularizers import vectors_of
 from tests import models
 
 
@@ -170,6 +169,27 @@ def test_convolutions_share_filters_and_channels(strides, tmp_path):
     models.assert_same_function(model, small, tolerance=1e-5)
 
 
+def test_convolutions_are_trained_to_share():
+    """Filters and channels, each at all places of the window."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            *(layers.Conv2D(8, 3, activation="relu") for _ in range(2)),
+            layers.Flatten(),
+            layers.Dense(3),
+        ]
+    )
+    model = kr.factorize(kr.apply_rare(model, 20.0), layers="conv2d.*")
+    one, two = factorized_layers(model)
+    x = np.random.default_rng(0).normal(size=(64, 6, 6, 2))
+    compiled(model, keras.optimizers.Adam(0.01))
+    callback = kr.callbacks.DynamicLowRank(tau_cos=0.05, every=4)
+    model.fit(x, np.arange(64) % 3, epochs=30, verbose=0, callbacks=[callback])
+    assert np.prod(one.sizes) + np.prod(two.sizes) < 2 * 8 + 8 * 8
+    models.assert_same_function(model, kr.compact(model), tolerance=1e-4)
+
+
 def test_layers_that_keep_pairs_are_regularized_as_others_are():
     """The penalty is that of the pairs found at the end of a step before."""
     rare = kr.RaReRegularizer(2.0, also="l2")
@@ -200,40 +220,53 @@ def test_layers_that_keep_pairs_are_regularized_as_others_are():
     np.testing.assert_allclose(
         found, float(rare(layer.kernel.value)), rtol=1e-5
     )
+    layer.share.assign(0.5)
+    layer(x)
+    l2 = float(rare.also(layer.kernel.value))
+    half = (found - l2) / 2 + l2
+    np.testing.assert_allclose(float(sum(layer.losses)), half, rtol=1e-5)
 
 
 @pytest.mark.parametrize("measure", ["squared_sine", "squared_distance"])
-def test_the_next_pairs_are_looked_for_when_these_are_parallel(measure):
+def test_pairs_that_are_parallel_make_way_for_the_next(measure):
     rare = kr.RaReRegularizer(2.0, measure, vectors="units", tau_cos=1e-2)
     layer = kr.FactorizedDense(
         20, kernel_regularizer=rare, vectors="units", refresh=1000
     )
     x = keras.random.normal((4, 50), seed=1)
     layer(x, training=True)
-    ((a, b),) = models.numpy(layer.pairs)
+    first = models.numpy(layer.pairs)[0]
+    assert len(np.unique(first, axis=0)) == len(first) == 8
+    a, b = first[0]
     for one_minus_cos, is_kept in ((0.02, True), (0.009, False)):
         kernel = models.numpy(layer.kernel).copy()
         rng = np.random.default_rng(0)
         kernel[:, b] = turned(kernel[:, a], one_minus_cos, rng)
         layer.kernel.assign(kernel)
         layer(x, training=True)
-        ((c, d),) = models.numpy(layer.pairs)
-        assert ({int(a), int(b)} == {int(c), int(d)}) == is_kept
+        now = models.numpy(layer.pairs)[0]
+        expected = first if is_kept else np.roll(first, -1, axis=0)
+        np.testing.assert_array_equal(now, expected)
+        # Those that look anew do the same.
+        found = models.numpy(rare.closest(ops.convert_to_tensor(kernel)))
+        assert ({*found[0].tolist()} == {int(a), int(b)}) == is_kept
 
 
 @pytest.mark.parametrize("axis", [-1, -2])
-def test_gradients_of_the_pair_and_of_the_rest(axis):
-    rare = kr.RaReRegularizer(1.0)
+@pytest.mark.parametrize("measure", ["squared_sine", "squared_distance"])
+def test_gradients_of_the_pair_and_of_the_rest(measure, axis):
+    rare = kr.RaReRegularizer(1.0, measure)
     kernel = models.numpy(keras.random.normal((6, 5), seed=3))
     pair = ops.array([1, 3], "int32")
 
     def total(x):
-        vectors = vectors_of(x, pair, axis)
-        return rare.distance(vectors, pair) + ops.sum(x**3)
+        return rare.distance(x, pair, axis) + ops.sum(x**3)
 
     def expected(x):
         a, b = np.moveaxis(np.take(x, [1, 3], axis=axis), axis, 0)
         cosine = np.sum(a * b) / np.sqrt(np.sum(a * a) * np.sum(b * b))
+        if measure == "squared_distance":
+            return (1 - cosine) ** 2 + np.sum(x**3)
         return 1 - cosine**2 + np.sum(x**3)
 
     slopes = np.zeros_like(kernel)

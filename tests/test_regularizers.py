@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy.regularizers import closest_columns
+from keras_redundancy.regularizers import closest_pairs
 from tests import models
 
 MEASURES = {
@@ -63,11 +63,14 @@ def test_strength_multiplies_and_others_are_added():
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_close_pair_is_found_among_many(exact):
+@pytest.mark.parametrize("axis", [-1, -2])
+def test_a_close_pair_is_found_among_many(exact, axis):
     matrix = random(400, 300)
     matrix[:, 217] = -2 * matrix[:, 30] + 0.1 * random(400, seed=1)
-    pair = closest_columns(ops.convert_to_tensor(matrix), exact=exact)
-    assert set(models.numpy(pair)) == {30, 217}
+    if axis == -2:
+        matrix = matrix.T
+    pair = closest_pairs(ops.convert_to_tensor(matrix), axis, exact=exact)
+    assert set(models.numpy(pair)[0]) == {30, 217}
 
 
 def test_opposite_vectors_are_far_by_distance():

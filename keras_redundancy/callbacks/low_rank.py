@@ -97,10 +97,11 @@ class DynamicLowRank(keras.callbacks.Callback):
                 for dropout in _dropouts_behind(self.model, layer)
             ]
 
-    def on_train_batch_end(self, batch, logs=None):
-        self._steps += 1
-        if self._steps % self.every == 0:
+    def on_train_batch_begin(self, batch, logs=None):
+        # With something to do at the end of a batch, Keras waits for each.
+        if self._steps and self._steps % self.every == 0:
             self.fuse()
+        self._steps += 1
 
     def on_epoch_end(self, epoch, logs=None):
         self.fuse()

@@ -6,10 +6,13 @@ from keras import ops
 
 from keras_redundancy.fusion import Fusion, parallel_columns
 from keras_redundancy.options import check_count, check_option
-from keras_redundancy.regularizers import VECTORS, RaReRegularizer, vectors_of
-
-# The axes of a kernel that can be factorized, and where each stands.
-SIDES = {"input": -2, "unit": -1}
+from keras_redundancy.regularizers import (
+    CANDIDATES,
+    SIDES,
+    VECTORS,
+    RaReRegularizer,
+    sides_of,
+)
 
 # Of the constructor: what no other layer takes.
 OWN_ARGUMENTS = ("vectors", "rows", "columns", "refresh")
@@ -34,7 +37,7 @@ class Factorized:
         check_option("vectors", vectors, VECTORS)
         check_count("refresh", refresh)
         self.vectors, self.refresh = vectors, refresh
-        self.sides = [s for s in SIDES if vectors in ("both", f"{s}s")]
+        self.sides = sides_of(vectors)
         self.rows, self.columns = rows, columns
         for side, name in (("input", "rows"), ("unit", "columns")):
             if getattr(self, name) is not None:
@@ -90,12 +93,13 @@ class Factorized:
         setattr(self, f"{side}_scale", scale)
 
     def _add_state(self):
-        """The closest pair of each side, as found some steps ago."""
+        """The closest pairs of each side, as found some steps ago."""
         # Every replica finds the same.
         state = {"trainable": False, "aggregation": "only_first_replica"}
+        counts = [self.kernel.shape[SIDES[side]] for side in self.sides]
         self.pairs = self.add_weight(
             name="pairs",
-            shape=(len(self.sides), 2),
+            shape=(len(self.sides), min(CANDIDATES, *counts), 2),
             dtype="int32",
             initializer="zeros",
             **state,
@@ -140,44 +144,42 @@ class Factorized:
         return x * ops.expand_dims(self.unit_scale, 1)
 
     def _penalty(self, kernel, training):
-        """RaRe of the closest pairs; in training, it looks for the next ones.
+        """RaRe of the first pair of each side; in training, it goes on.
 
-        That is when one of a pair is parallel to the other, or `refresh` steps
-        after the last time. In this step the old ones still count.
+        Where that is parallel now, the next one takes its place in the step
+        after. In every `refresh` steps the closest ones are looked for anew.
         """
         pairs = ops.convert_to_tensor(self.pairs.value)
-        found = [
-            self._distance(kernel, side, pairs[i])
-            for i, side in enumerate(self.sides)
-        ]
+        distances = ops.stack(
+            [
+                self.rare.distance(matrix, pairs[i, 0], axis)
+                for i, (matrix, axis) in enumerate(self._matrices(kernel))
+            ]
+        )
         if training:
+            are_done = self.rare.is_parallel(ops.stop_gradient(distances))
+            are_done = ops.reshape(are_done, (-1, 1, 1))
+            turned = ops.where(are_done, ops.roll(pairs, -1, axis=1), pairs)
             age = ops.convert_to_tensor(self.age.value)
-            is_due = age == 0
-            for distance in map(ops.stop_gradient, found):
-                is_done = self.rare.is_parallel(distance)
-                is_due = ops.logical_or(is_due, is_done)
             pairs = ops.cond(
-                is_due,
+                age == 0,
                 lambda: self._closest(kernel),
-                lambda: pairs,
+                lambda: turned,
             )
             self.pairs.assign(pairs)
-            age = ops.where(is_due, 1, age + 1) % self.refresh
-            self.age.assign(ops.cast(age, "int32"))
-        return self.rare.strength / 2 * self.share.value * sum(found)
-
-    def _distance(self, kernel, side, pair):
-        if len(kernel.shape) == 2:
-            vectors = vectors_of(kernel, pair, SIDES[side])
-        else:
-            vectors = vectors_of(as_columns(kernel, side), pair, -1)
-        vectors = [ops.cast(vector, "float32") for vector in vectors]
-        return self.rare.distance(vectors, pair)
+            self.age.assign((age + 1) % self.refresh)
+        return self.rare.strength / 2 * self.share.value * ops.sum(distances)
 
     def _closest(self, kernel):
-        kernel = ops.cast(ops.stop_gradient(kernel), "float32")
-        matrices = (as_columns(kernel, side) for side in self.sides)
-        return ops.stack([self.rare.closest(matrix) for matrix in matrices])
+        count = self.pairs.shape[1]
+        found = (self.rare.closest(*x)[:count] for x in self._matrices(kernel))
+        return ops.stack(list(found))
+
+    def _matrices(self, kernel):
+        """For each side, a matrix and the axis along which vectors stand."""
+        if len(kernel.shape) == 2:
+            return [(kernel, SIDES[side]) for side in self.sides]
+        return [(as_columns(kernel, side), -1) for side in self.sides]
 
     @property
     def P(self) -> np.ndarray:
@@ -331,15 +333,15 @@ class FactorizedDense(Factorized, keras.layers.Dense):
     of W is 0. `compact` makes the layers smaller.
 
     Of a `RaReRegularizer` given as `kernel_regularizer` the layer keeps the
-    closest pairs, which are not looked for in each step.
+    closest pairs, which are not looked for in each step. They are drawn
+    together one after the other.
 
     Args:
         units, activation, use_bias, ...: those of `keras.layers.Dense`.
         vectors: what can be joined: "units", "inputs", or "both". RaRe draws
             these together.
         rows, columns: the size of W where it is not (inputs, units).
-        refresh: the steps after which RaRe looks for the closest pairs again;
-            sooner when one of them has become parallel.
+        refresh: the steps after which RaRe looks for the closest pairs again.
 
     Attributes:
         kernel: W, shape (rows, columns).
