@@ -517,6 +517,31 @@ def test_dropout_falls_with_the_columns_that_are_left():
     assert kept.layers[1].rate == 0.4
 
 
+class Subclassed(keras.Model):
+    """Has no graph that tells what comes before its `Dropout`."""
+
+    def __init__(self, *others):
+        super().__init__()
+        self.dense, self.others = kr.FactorizedDense(3), list(others)
+
+    def call(self, x):
+        for layer in [*self.others, self.dense]:
+            x = layer(x)
+        return x
+
+
+def test_models_without_a_graph_are_fused_and_keep_their_dropout():
+    x, y = data()
+    callback = kr.callbacks.DynamicLowRank()
+    compiled(Subclassed()).fit(x, y, verbose=0, callbacks=[callback])
+    model = compiled(Subclassed(layers.Dropout(0.4)))
+    with pytest.raises(TypeError, match="dropout=False"):
+        model.fit(x, y, verbose=0, callbacks=[callback])
+    callback = kr.callbacks.DynamicLowRank(dropout=False)
+    model.fit(x, y, verbose=0, callbacks=[callback])
+    assert callback.sizes[-1] == {model.dense.name: (8, 3)}
+
+
 def test_dropout_is_not_lowered_again_by_the_next_fit():
     model = compiled(kr.factorize(mlp(dropout=0.4)), "sgd")
     layer = model.get_layer("one")

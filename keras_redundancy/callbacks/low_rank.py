@@ -90,7 +90,7 @@ class DynamicLowRank(keras.callbacks.Callback):
             )
         self._steps = 0
         self._rates = []
-        if self.dropout:
+        if self.dropout and _has_dropout(self.model):
             self._rates = [
                 (layer, dropout, dropout.rate / layer.sizes[1])
                 for layer in self._layers
@@ -167,6 +167,25 @@ def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:
 def _weights(layer):
     rows, columns = layer.sizes
     return int(np.prod(layer.kernel.shape[:-2])) * rows * columns
+
+
+def _has_dropout(model):
+    """Whether it has a `Dropout` layer.
+
+    Raises:
+        TypeError: it has, and no graph that tells what it is behind of.
+    """
+    kind = keras.layers.Dropout
+    if not any(isinstance(x, kind) for x in internals.flat_layers(model)):
+        return False
+    try:
+        internals.graph_of(model)
+    except TypeError as error:
+        raise TypeError(
+            f"{error} Or pass dropout=False to DynamicLowRank, so that the "
+            "rates of its Dropout layers stay as they are."
+        ) from None
+    return True
 
 
 def _dropouts_behind(model, layer):
