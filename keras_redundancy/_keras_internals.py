@@ -333,3 +333,41 @@ def slots(optimizer, variable) -> list[tuple]:
             kind = SLOT_KINDS.get(name, "linear")
             found.append((kept[places[0]], kind))
     return found
+
+
+def resize(variable, value, optimizer=None) -> None:
+    """Give a variable a value of another shape, in place.
+
+    What holds it, such as a layer, an optimizer and a file, goes on with it.
+    Functions that were compiled with it have to be made anew: see
+    `forget_functions`.
+
+    Args:
+        variable: a `keras.Variable` on one device.
+        value: an array.
+        optimizer: one that trains it, or None.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    indices = getattr(optimizer, "_trainable_variables_indices", {})
+    excluded = getattr(optimizer, "_exclude_from_weight_decay", set())
+    # On TensorFlow the key of a variable is that of its value.
+    key = optimizer._var_key(variable) if optimizer else None
+    value = keras.ops.convert_to_tensor(value, variable.dtype)
+    variable._shape = tuple(value.shape)
+    variable._initialize(value)
+    if key in indices:
+        indices[optimizer._var_key(variable)] = indices.pop(key)
+    if key in excluded:
+        excluded.add(optimizer._var_key(variable))
+
+
+def forget_functions(model) -> None:
+    """Have a model compile its functions anew, now or when they are needed."""
+    model.test_function = model.predict_function = None
+    model.make_train_function(force=True)
+
+
+def replicas(model) -> int:
+    """On how many devices at once a model is trained by `tf.distribute`."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return getattr(strategy, "num_replicas_in_sync", 1)

@@ -277,6 +277,30 @@ def test_data_comes_in_batches_of_arrays(targets):
         internals.numpy_batches("no data", 3)
 
 
+@pytest.mark.parametrize("is_excluded", [False, True])
+def test_a_variable_of_another_shape_is_trained_on(is_excluded):
+    """Where gradients are 0, only weight decay changes it."""
+    layer = layers.Dense(4, use_bias=False)
+    model = keras.Sequential([keras.Input((5,)), layer])
+    optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
+    if is_excluded:
+        optimizer.exclude_from_weight_decay([layer.kernel])
+    model.compile(optimizer, "mse")
+    model.fit(np.zeros((8, 5)), np.zeros((8, 4)), verbose=0)
+    slots = [slot for slot, _ in internals.slots(optimizer, layer.kernel)]
+    assert len(slots) == 2
+    kernel = models.numpy(layer.kernel)[:, :3]
+    for variable in (*slots, layer.kernel):
+        value = models.numpy(variable)[:, :3]
+        internals.resize(variable, value, optimizer)
+    internals.forget_functions(model)
+    model.fit(np.zeros((8, 5)), np.zeros((8, 3)), verbose=0)
+    found = models.numpy(layer.kernel)
+    assert (found == kernel).all() == is_excluded
+    assert np.abs(found).sum() <= np.abs(kernel).sum()
+    assert internals.replicas(model) == 1
+
+
 @pytest.mark.parametrize("saved", [False, True])
 def test_the_function_of_a_loss_and_whether_it_takes_logits(saved, tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])

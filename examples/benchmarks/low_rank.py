@@ -6,9 +6,9 @@
 Trains an MLP 784-500-500-500-500-10 with Adam on random images in batches of
 128: as it is; with RaRe as a `kernel_regularizer` of `Dense` layers; of
 `FactorizedDense` layers, which keep the closest pairs; and these with
-`DynamicLowRank`, at first and when about a third of the weights are fused. All
-in turn, --repeats times, --steps steps each; a ratio is the median of those to
-the plain network in the same turn.
+`DynamicLowRank`, at first, when about a third of the weights are fused, and
+when the layers have shrunk by them. All in turn, --repeats times, --steps steps
+each; a ratio is the median of those to the plain network in the same turn.
 """
 
 import argparse
@@ -57,13 +57,14 @@ def fused(width):
     return model
 
 
-# How each is made, and whether it is fused while it is trained.
+# How each is made, and the arguments of the callback that fuses it.
 KINDS = {
-    "plain": (network, False),
-    "Dense, RaRe": (regularized, False),
-    "FactorizedDense, RaRe": (factorized, False),
-    "the same, DynamicLowRank": (factorized, True),
-    "the same, a third fused": (fused, True),
+    "plain": (network, None),
+    "Dense, RaRe": (regularized, None),
+    "FactorizedDense, RaRe": (factorized, None),
+    "the same, DynamicLowRank": (factorized, {}),
+    "the same, a third fused": (fused, {}),
+    "the same, shrunk": (fused, {"shrink": 0.2}),
 }
 
 
@@ -80,8 +81,10 @@ def main():
     images = rng.normal(size=(args.steps * BATCH, 784)).astype("float32")
     labels = rng.integers(0, 10, len(images))
 
-    def fit(model, is_fused, count):
-        callbacks = [kr.callbacks.DynamicLowRank()] if is_fused else []
+    def fit(model, options, count):
+        callbacks = []
+        if options is not None:
+            callbacks.append(kr.callbacks.DynamicLowRank(**options))
         start = time.perf_counter()
         model.fit(
             images[: count * BATCH],
@@ -93,7 +96,7 @@ def main():
         return (time.perf_counter() - start) / count
 
     made = {}
-    for name, (make, is_fused) in KINDS.items():
+    for name, (make, options) in KINDS.items():
         keras.utils.set_random_seed(0)
         model = make(args.width)
         model.compile(
@@ -101,12 +104,13 @@ def main():
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             jit_compile=not args.no_xla,
         )
-        made[name] = model, is_fused
-        fit(model, is_fused, 2)
+        made[name] = model, options
+        for _ in range(2):  # The second time with what has shrunk.
+            fit(model, options, 2)
     took = {name: [] for name in made}
     for _ in range(args.repeats):
-        for name, (model, is_fused) in made.items():
-            took[name].append(fit(model, is_fused, args.steps))
+        for name, (model, options) in made.items():
+            took[name].append(fit(model, options, args.steps))
     rows = [
         [
             name,

@@ -21,8 +21,8 @@ class DynamicLowRank(keras.callbacks.Callback):
     that have become parallel are joined, `every` so many steps and at the end
     of each epoch, without a change of what the model computes; the optimizer's
     momenta with them. RaRe (see `apply_rare`) makes them parallel. Shapes
-    stay, so that nothing is compiled anew, until `compact` makes the layers
-    smaller.
+    stay, so that nothing is compiled anew, until `shrink` or, after `fit`,
+    `compact` makes the layers smaller.
 
     At the end of each epoch it logs "factorized_weights", how many numbers of
     W are in use, of all such layers.
@@ -37,6 +37,12 @@ class DynamicLowRank(keras.callbacks.Callback):
             That needs a functional or Sequential model. The training function
             is compiled anew at the end of an epoch after which a rate is to
             change by a tenth or more.
+        shrink: the share of the numbers of W, of all layers together, that
+            have to be out of use for W to be made smaller at the end of an
+            epoch, with its slots; None leaves this to `compact`. The training
+            function is compiled anew. What keeps weights to restore them, such
+            as `EarlyStopping(restore_best_weights=True)`, cannot go back
+            behind that.
         verbose: 1 prints the sizes at the end of each epoch.
 
     Attributes:
@@ -44,7 +50,8 @@ class DynamicLowRank(keras.callbacks.Callback):
 
     Raises:
         TypeError, ValueError: an argument is of a wrong type or out of range;
-            in `fit`, the model has no factorized layer.
+            in `fit`, the model has no factorized layer, or is to shrink on
+            several devices.
 
     Example:
 
@@ -62,6 +69,7 @@ class DynamicLowRank(keras.callbacks.Callback):
         tau_euc: float = 0.1,
         every: int = 200,
         dropout: bool = True,
+        shrink: float | None = None,
         verbose: int = 0,
     ):
         super().__init__()
@@ -73,7 +81,13 @@ class DynamicLowRank(keras.callbacks.Callback):
             )
         self.tau_euc = check_finite("tau_euc", tau_euc)
         check_count("every", every)
+        if shrink is not None and check_positive("shrink", shrink) >= 1:
+            raise ValueError(
+                f"shrink={shrink!r} waits for W to be out of use as a whole. "
+                "Pass a share in (0, 1), e.g. 0.2, or None."
+            )
         self.every, self.dropout, self.verbose = every, dropout, verbose
+        self.shrink = shrink
         self.sizes = []
 
     def on_train_begin(self, logs=None):
@@ -87,6 +101,13 @@ class DynamicLowRank(keras.callbacks.Callback):
                 f"The model {self.model.name!r} has no factorized layer, so "
                 "there is nothing to join. Make a copy with them by "
                 "kr.factorize(model), and compile and fit that."
+            )
+        if self.shrink is not None and internals.replicas(self.model) > 1:
+            raise ValueError(
+                f"The model {self.model.name!r} is trained on "
+                f"{internals.replicas(self.model)} devices at once, where the "
+                "shapes of variables cannot change. Pass shrink=None, and call "
+                "kr.compact(model) after fit."
             )
         self._steps = 0
         self._rates = []
@@ -108,8 +129,11 @@ class DynamicLowRank(keras.callbacks.Callback):
         sizes = {layer.name: layer.sizes for layer in self._layers}
         self.sizes.append(sizes)
         if logs is not None:
-            logs["factorized_weights"] = sum(map(_weights, self._layers))
-        self._lower_dropout()
+            logs["factorized_weights"] = sum(
+                _weights(layer, layer.sizes) for layer in self._layers
+            )
+        if any([self._lower_dropout(), self._shrink()]):
+            internals.forget_functions(self.model)
         if self.verbose:
             shown = (f"{x} {m} x {n}" for x, (m, n) in sizes.items())
             print(f"Epoch {epoch + 1}: in use are", ", ".join(shown))
@@ -130,8 +154,8 @@ class DynamicLowRank(keras.callbacks.Callback):
     def _share_out(self):
         """RaRe weighs each layer by its present size: m'n' / c."""
         layers = [layer for layer in self._layers if layer.rare is not None]
-        before = np.array([np.prod(x.kernel.shape) for x in layers])
-        now = np.array([_weights(x) for x in layers])
+        before = np.array([_weights(x, x.outer_sizes) for x in layers])
+        now = np.array([_weights(x, x.sizes) for x in layers])
         shares = (now / now.sum()) / (before / before.sum())
         for layer, share in zip(layers, shares, strict=True):
             layer.share.assign(share)
@@ -143,8 +167,18 @@ class DynamicLowRank(keras.callbacks.Callback):
             if abs(rate - dropout.rate) > 0.1 * dropout.rate:
                 dropout.rate = rate
                 changed = True
-        if changed:
-            self.model.make_train_function(force=True)
+        return changed
+
+    def _shrink(self):
+        """Make W smaller where that pays; whether it was."""
+        if self.shrink is None:
+            return False
+        held = sum(np.prod(layer.kernel.shape) for layer in self._layers)
+        used = sum(_weights(layer, layer.sizes) for layer in self._layers)
+        if used > (1 - self.shrink) * held:
+            return False
+        optimizer = self.model.optimizer
+        return any([layer.shrink(optimizer) for layer in self._layers])
 
 
 def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:
@@ -164,8 +198,8 @@ def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:
         slot.assign(np.sqrt(array) if kind == "size" else array)
 
 
-def _weights(layer):
-    rows, columns = layer.sizes
+def _weights(layer, sizes):
+    rows, columns = sizes
     return int(np.prod(layer.kernel.shape[:-2])) * rows * columns
 
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_redundancy import _keras_internals as internals
 from keras_redundancy.fusion import Fusion, parallel_columns
 from keras_redundancy.options import check_count, check_option
 from keras_redundancy.regularizers import (
@@ -96,10 +97,9 @@ class Factorized:
         """The closest pairs of each side, as found some steps ago."""
         # Every replica finds the same.
         state = {"trainable": False, "aggregation": "only_first_replica"}
-        counts = [self.kernel.shape[SIDES[side]] for side in self.sides]
         self.pairs = self.add_weight(
             name="pairs",
-            shape=(len(self.sides), min(CANDIDATES, *counts), 2),
+            shape=self._shape_of_pairs(),
             dtype="int32",
             initializer="zeros",
             **state,
@@ -114,6 +114,10 @@ class Factorized:
             autocast=False,
             **state,
         )
+
+    def _shape_of_pairs(self):
+        counts = [self.kernel.shape[SIDES[side]] for side in self.sides]
+        return len(self.sides), min(CANDIDATES, *counts), 2
 
     def call(self, inputs, training=None):
         kernel = ops.convert_to_tensor(self.kernel)
@@ -200,6 +204,12 @@ class Factorized:
         """How many rows and columns of W are used."""
         rows, columns = (self._factor(side)[0] for side in SIDES)
         return len(np.unique(rows)), len(np.unique(columns))
+
+    @property
+    def outer_sizes(self) -> tuple[int, int]:
+        """How many inputs and units there are."""
+        inputs, units = (self._factor(side)[0] for side in SIDES)
+        return len(inputs), len(units)
 
     def effective_kernel(self) -> np.ndarray:
         """P W Q: what a `Dense` layer or convolution would have."""
@@ -298,6 +308,38 @@ class Factorized:
         self.kernel.assign(kernel)
         getattr(self, f"{side}_index").assign(index)
         getattr(self, f"{side}_scale").assign(scale)
+
+    def shrink(self, optimizer=None) -> bool:
+        """Make W as small as what is in use of it, in place.
+
+        The layer computes what it did. A model that was compiled with it has
+        to compile its functions anew.
+
+        Args:
+            optimizer: one that trains it, whose slots are made smaller too.
+
+        Returns:
+            Whether it could be done: not for an optimizer with slots that are
+            not of the shape of the kernel.
+        """
+        slots = [slot for slot, _ in internals.slots(optimizer, self.kernel)]
+        shape = tuple(self.kernel.shape)
+        if any(tuple(slot.shape) != shape for slot in slots):
+            return False
+        arrays = [ops.convert_to_numpy(x) for x in (self.kernel, *slots)]
+        for side, name in (("input", "rows"), ("unit", "columns")):
+            if side in self.sides:
+                index, _ = self._factor(side)
+                used, index = np.unique(index, return_inverse=True)
+                arrays = [np.take(x, used, axis=SIDES[side]) for x in arrays]
+                getattr(self, f"{side}_index").assign(index)
+                setattr(self, name, len(used))
+        for variable, array in zip((self.kernel, *slots), arrays, strict=True):
+            internals.resize(variable, array, optimizer)
+        if self.rare is not None:
+            internals.resize(self.pairs, np.zeros(self._shape_of_pairs()))
+            self.age.assign(0)
+        return True
 
     def save_own_variables(self, store):
         """As all layers do: their own way would leave out P and Q."""
