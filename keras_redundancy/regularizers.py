@@ -158,7 +158,11 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         return -2 * pair.cosine
 
     def is_parallel(self, distance):
-        """Whether that is the `distance` of two that count as parallel."""
+        """Whether that is the `distance` of two that count as parallel.
+
+        So does that of what is no pair of two with directions, which is 0:
+        there is nothing to draw together.
+        """
         if self.measure == "squared_distance":
             limit = self.tau_cos**2
         else:

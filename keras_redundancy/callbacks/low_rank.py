@@ -6,12 +6,13 @@ from keras import ops
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.fusion import Fusion
-from keras_redundancy.layers.factorized import SIDES, Factorized
+from keras_redundancy.layers.factorized import Factorized
 from keras_redundancy.options import (
     check_count,
     check_finite,
     check_positive,
 )
+from keras_redundancy.regularizers import SIDES
 
 
 class DynamicLowRank(keras.callbacks.Callback):
@@ -129,11 +130,12 @@ class DynamicLowRank(keras.callbacks.Callback):
         sizes = {layer.name: layer.sizes for layer in self._layers}
         self.sizes.append(sizes)
         if logs is not None:
-            logs["factorized_weights"] = sum(
-                _weights(layer, layer.sizes) for layer in self._layers
-            )
-        if any([self._lower_dropout(), self._shrink()]):
+            logs["factorized_weights"] = self._in_use()
+        is_lower = self._lower_dropout()
+        if self._shrink():
             internals.forget_functions(self.model)
+        elif is_lower:
+            self.model.make_train_function(force=True)
         if self.verbose:
             shown = (f"{x} {m} x {n}" for x, (m, n) in sizes.items())
             print(f"Epoch {epoch + 1}: in use are", ", ".join(shown))
@@ -160,7 +162,11 @@ class DynamicLowRank(keras.callbacks.Callback):
         for layer, share in zip(layers, shares, strict=True):
             layer.share.assign(share)
 
+    def _in_use(self):
+        return sum(_weights(layer, layer.sizes) for layer in self._layers)
+
     def _lower_dropout(self):
+        """Lower the rates that are to change; whether there was one."""
         changed = False
         for layer, dropout, rate_per_column in self._rates:
             rate = rate_per_column * layer.sizes[1]
@@ -174,11 +180,11 @@ class DynamicLowRank(keras.callbacks.Callback):
         if self.shrink is None:
             return False
         held = sum(np.prod(layer.kernel.shape) for layer in self._layers)
-        used = sum(_weights(layer, layer.sizes) for layer in self._layers)
-        if used > (1 - self.shrink) * held:
+        if self._in_use() > (1 - self.shrink) * held:
             return False
         optimizer = self.model.optimizer
-        return any([layer.shrink(optimizer) for layer in self._layers])
+        done = [layer.shrink(optimizer) for layer in self._layers]
+        return any(done)
 
 
 def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:

@@ -15,6 +15,9 @@ from keras_redundancy.regularizers import (
     sides_of,
 )
 
+# What the number of rows and that of columns of W are called.
+SIZES = {"input": "rows", "unit": "columns"}
+
 # Of the constructor: what no other layer takes.
 OWN_ARGUMENTS = ("vectors", "rows", "columns", "refresh")
 
@@ -40,7 +43,7 @@ class Factorized:
         self.vectors, self.refresh = vectors, refresh
         self.sides = sides_of(vectors)
         self.rows, self.columns = rows, columns
-        for side, name in (("input", "rows"), ("unit", "columns")):
+        for side, name in SIZES.items():
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name))
                 if side not in self.sides:
@@ -326,20 +329,34 @@ class Factorized:
         shape = tuple(self.kernel.shape)
         if any(tuple(slot.shape) != shape for slot in slots):
             return False
-        arrays = [ops.convert_to_numpy(x) for x in (self.kernel, *slots)]
-        for side, name in (("input", "rows"), ("unit", "columns")):
-            if side in self.sides:
-                index, _ = self._factor(side)
-                used, index = np.unique(index, return_inverse=True)
-                arrays = [np.take(x, used, axis=SIDES[side]) for x in arrays]
-                getattr(self, f"{side}_index").assign(index)
-                setattr(self, name, len(used))
-        for variable, array in zip((self.kernel, *slots), arrays, strict=True):
+        variables = [self.kernel, *slots]
+        arrays, indices = self.in_use(variables)
+        for side, index in indices.items():
+            getattr(self, f"{side}_index").assign(index)
+            setattr(self, SIZES[side], arrays[0].shape[SIDES[side]])
+        for variable, array in zip(variables, arrays, strict=True):
             internals.resize(variable, array, optimizer)
         if self.rare is not None:
             internals.resize(self.pairs, np.zeros(self._shape_of_pairs()))
             self.age.assign(0)
         return True
+
+    def in_use(self, variables) -> tuple[list, dict]:
+        """What is in use of W, or of variables of its shape.
+
+        Returns:
+            For each variable an array of the rows and columns in use, and
+            {side: for each input or unit the place of what it uses in them} of
+            the sides that are factorized.
+        """
+        arrays = [np.array(ops.convert_to_numpy(x)) for x in variables]
+        indices = {}
+        for side in self.sides:
+            used, indices[side] = np.unique(
+                self._factor(side)[0], return_inverse=True
+            )
+            arrays = [np.take(x, used, axis=SIDES[side]) for x in arrays]
+        return arrays, indices
 
     def save_own_variables(self, store):
         """As all layers do: their own way would leave out P and Q."""

@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.layers.factorized import (
-    SIDES,
+    SIZES,
     STOCK_CLASSES,
     Factorized,
     can_be_factorized,
@@ -13,7 +13,7 @@ from keras_redundancy.layers.factorized import (
 from keras_redundancy.options import Layers, check_finite, selected_layers
 from keras_redundancy.pruning.planning import prune
 from keras_redundancy.pruning.rebuild import rebuild, require_rebuildable
-from keras_redundancy.regularizers import RaReRegularizer
+from keras_redundancy.regularizers import SIDES, RaReRegularizer
 
 FACTORIZED_CLASSES = {stock: cls for cls, stock in STOCK_CLASSES.items()}
 REGULARIZED = (
@@ -261,35 +261,14 @@ def compact(model):
         if not isinstance(layer, Factorized):
             continue
         layer.fuse_parallel(ROUNDING, np.inf, to_square=False)
-        shape, changed = _compacted(layer)
-        if np.prod(shape) < np.prod(layer.kernel.shape[-2:]):
+        (kernel,), indices = layer.in_use([layer.kernel])
+        if kernel.size < np.prod(layer.kernel.shape):
             settings[id(layer)] = {
-                (name,): size
-                for name, size, side in zip(
-                    ("rows", "columns"), shape, SIDES, strict=True
-                )
-                if side in layer.sides
+                (SIZES[side],): kernel.shape[SIDES[side]] for side in indices
             }
-            values |= changed
+            values[id(layer.kernel)] = kernel
+            for side, index in indices.items():
+                values[id(getattr(layer, f"{side}_index"))] = index
         else:
             classes[id(layer)] = STOCK_CLASSES[type(layer)]
     return rebuild(loose, settings, values, classes=classes)
-
-
-def _compacted(layer):
-    """The shape of what is used of W, and the variables of such a layer."""
-    kernel = np.array(keras.ops.convert_to_numpy(layer.kernel))
-    values, shape = {}, []
-    for side, axis in SIDES.items():
-        if side not in layer.sides:
-            shape.append(kernel.shape[axis])
-            continue
-        variable = getattr(layer, f"{side}_index")
-        used, index = np.unique(
-            keras.ops.convert_to_numpy(variable), return_inverse=True
-        )
-        kernel = np.take(kernel, used, axis=axis)
-        values[id(variable)] = index
-        shape.append(len(used))
-    values[id(layer.kernel)] = kernel
-    return shape, values

@@ -1,0 +1,48 @@
+"""What the tests of training for low rank train."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.layers.factorized import Factorized
+from tests import models
+
+
+def mlp(width=12, dropout=None, **options):
+    parts = [keras.Input((8,))]
+    for name in ("one", "two"):
+        parts.append(layers.Dense(width, "relu", name=name, **options))
+        if dropout:
+            parts.append(layers.Dropout(dropout))
+    return keras.Sequential([*parts, layers.Dense(3, name="last")])
+
+
+def data(count=256, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(count, 8)).astype("float32")
+    y = np.argmax(x @ rng.normal(size=(8, 3)), axis=1)
+    return x, y
+
+
+def compiled(model, optimizer="adam", **options):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer, loss, **options)
+    return model
+
+
+def factorized_layers(model):
+    return [
+        layer
+        for layer in internals.flat_layers(model)
+        if isinstance(layer, Factorized)
+    ]
+
+
+def tied(layer, side, pairs):
+    """Make vectors of W multiples of others: (number, of which, ratio)."""
+    kernel = models.numpy(layer.kernel).copy()
+    vectors = np.moveaxis(kernel, -2 if side == "input" else -1, 0)
+    for number, other, ratio in pairs:
+        vectors[number] = ratio * vectors[other]
+    layer.kernel.assign(kernel)
