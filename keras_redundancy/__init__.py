@@ -32,6 +32,7 @@ from keras_redundancy.layers import (
     FactorizedConv2D as FactorizedConv2D,
     FactorizedDense as FactorizedDense,
     FrobeniusNormalization as FrobeniusNormalization,
+    NoiseOutputs as NoiseOutputs,
 )
 from keras_redundancy.pruning import (
     apply_rare as apply_rare,

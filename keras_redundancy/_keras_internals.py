@@ -307,6 +307,7 @@ SLOT_KINDS = {
     "_v": "square",
     "_u": "size",
     "adam_velocities": "square",
+    "_model_variables_moving_average": "weights",
 }
 
 
@@ -314,12 +315,13 @@ def slots(optimizer, variable) -> list[tuple]:
     """What an optimizer keeps for a variable that it trains.
 
     Returns:
-        [(slot variable, kind), ...], of the kinds "linear", "square" and
-        "size", the root of one; none if the optimizer is None or does not
-        train the variable.
+        [(slot variable, kind), ...]: "linear" in gradients, a "square" of
+        them, a "size", the root of one, or averages of "weights"; none if the
+        optimizer is None or does not train the variable.
     """
     # One that scales losses holds another one.
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    averages_weights = isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW)
     trained = getattr(optimizer, "_trainable_variables", [])
     places = [i for i, x in enumerate(trained) if x is variable]
     found = []
@@ -331,8 +333,42 @@ def slots(optimizer, variable) -> list[tuple]:
             and isinstance(kept[places[0]], keras.Variable)
         ):
             kind = SLOT_KINDS.get(name, "linear")
+            if averages_weights and name == "_momentums":
+                kind = "weights"
             found.append((kept[places[0]], kind))
     return found
+
+
+def counters(optimizer) -> list:
+    """What an optimizer keeps for no variable alone, such as iterations."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    kept_for_one = {
+        id(slot)
+        for variable in inner._trainable_variables
+        for slot, _ in slots(inner, variable)
+    }
+    return [v for v in optimizer.variables if id(v) not in kept_for_one]
+
+
+def copy_weight_decay(old, new, variables: list[tuple]) -> None:
+    """Leave alone what another optimizer's weight decay leaves alone.
+
+    Args:
+        old, new: optimizers of the same class.
+        variables: [(variable of old, its counterpart in new), ...].
+    """
+    old, new = (getattr(x, "inner_optimizer", x) for x in (old, new))
+    if not hasattr(old, "_exclude_from_weight_decay"):
+        return
+    new._exclude_from_weight_decay_pattern = (
+        old._exclude_from_weight_decay_pattern
+    )
+    new._exclude_from_weight_decay = {
+        new._var_key(target)
+        for source, target in variables
+        if old._var_key(source) in old._exclude_from_weight_decay
+    }
+    new._exclude_from_weight_decay_cache = {}
 
 
 def resize(variable, value, optimizer=None) -> None:

@@ -40,8 +40,8 @@ def _is_integer(value):
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def check_finite(name: str, value) -> float:
-    """`value` as a float, finite and at least 0.
+def check_finite(name: str, value, least: float = 0) -> float:
+    """`value` as a float, finite and at least `least`.
 
     Raises:
         TypeError, ValueError: it is no such number.
@@ -51,9 +51,10 @@ def check_finite(name: str, value) -> float:
             f"{name} must be a number, but received {value!r} of type "
             f"{type(value).__name__}."
         )
-    if not 0 <= value < math.inf:
+    if not math.isfinite(value) or value < least:
+        bound = f" and at least {least}" if math.isfinite(least) else ""
         raise ValueError(
-            f"{name} must be finite and at least 0, but received {value!r}."
+            f"{name} must be finite{bound}, but received {value!r}."
         )
     return float(value)
 

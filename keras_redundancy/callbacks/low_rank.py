@@ -200,7 +200,8 @@ def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:
         if kind == "size":
             array = array**2
         for side, fusion in fusions:
-            fusion.join(array, SIDES[side], squares=kind != "linear")
+            squares = kind in ("square", "size")
+            fusion.join(array, SIDES[side], squares=squares)
         slot.assign(np.sqrt(array) if kind == "size" else array)
 
 

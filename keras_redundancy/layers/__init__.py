@@ -7,3 +7,4 @@ from keras_redundancy.layers.factorized import (
 from keras_redundancy.layers.frobenius import (
     FrobeniusNormalization as FrobeniusNormalization,
 )
+from keras_redundancy.layers.noise import NoiseOutputs as NoiseOutputs

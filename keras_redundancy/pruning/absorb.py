@@ -113,7 +113,7 @@ def new_values(graph, changes, keep: str, absorber) -> NewValues:
     start = read
     if keep == "mean":
         others = [c for c in changes if not is_consumer(c)]
-        means = NewValues(others, _mean_in_place)
+        means = NewValues(others, mean_in_place)
         variances = _variances_of_means(graph, others)
 
         def start(variable):
@@ -141,10 +141,12 @@ class Drop:
     Attributes:
         created: {id(layer): (`Shifted`, array)}: biases that have to be made.
         added_to: variables that get something without being cut.
+        joins: whether a unit that stays does what others did besides.
     """
 
     created: Mapping = types.MappingProxyType({})
     added_to = ()
+    joins = False
 
     def biases_for(self, graph, changes) -> list:
         """The `Shifted` of the layers that will get a bias."""
@@ -164,6 +166,8 @@ class Drop:
 
 class Merge(Drop):
     """What reads a removed unit reads its stand-in, scaled where it may be."""
+
+    joins = True
 
     def prepare(self, graph, changes, start):
         touched = _touched_groups(graph, changes)
@@ -187,17 +191,17 @@ def _touched_groups(graph, changes):
     return touched
 
 
-def _mean_in_place(change, value):
+def mean_in_place(change, value):
     """Full-size array with each cluster's mean at its representative."""
-    members, counts = _clusters(change, value.dtype)
-    sums = _along(value, change.on.axis, members)
+    members, counts = clusters_of(change, value.dtype)
+    sums = along(value, change.on.axis, members)
     shape = [1] * value.ndim
     shape[change.on.axis] = len(counts)
     means = (sums / counts.clip(1).reshape(shape)).astype(value.dtype)
     return np.where((counts > 1).reshape(shape), means, value)
 
 
-def _clusters(change, dtype):
+def clusters_of(change, dtype):
     """Which unit stands for which, (n, n), and for how many, shape (n,)."""
     size = len(change.on.group)
     owner = np.arange(size)
@@ -237,7 +241,7 @@ def _variances_of_means(graph, changes):
         filters = columns_of(read(producer.kernel), producer.axis)
         norms = norms_along(filters, -1)
         deviations = np.sqrt(variance) / np.where(norms > 0, norms, 1)
-        members, counts = _clusters(change, variance.dtype)
+        members, counts = clusters_of(change, variance.dtype)
         sums = members @ (filters * deviations).T
         of_means = np.einsum("nz,nz->n", sums, sums) / counts.clip(1) ** 2
         found[id(step.variance)] = np.where(
@@ -261,10 +265,10 @@ def merge(change, value, scale):
         ),
         shape=(len(kept), size),
     )
-    return _along(value, change.on.axis, matrix)
+    return along(value, change.on.axis, matrix)
 
 
-def _along(value, axis, matrix):
+def along(value, axis, matrix):
     """`matrix` of shape (k, n) times `value` along its axis of size n."""
     before, n, after = (
         value.shape[:axis],

@@ -10,7 +10,8 @@ from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.flops import multiply_adds
 from keras_redundancy.pruning.absorb import axis_changes, new_values
-from keras_redundancy.pruning.rebuild import rebuild
+from keras_redundancy.pruning.optimizer_state import Cut, carry_over
+from keras_redundancy.pruning.rebuild import rebuild_and_match
 from keras_redundancy.pruning.repair import Repair
 from keras_redundancy.pruning.selection import Selection
 from keras_redundancy.tables import Rendered, render_table
@@ -58,6 +59,8 @@ class Plan(Rendered):
         repair: the `Repair` of the smaller model, or None.
         latency: the share of the model's time that the smaller one took when
             it was measured, or None.
+        optimizer: whether the smaller model goes on with the optimizer's
+            state.
     """
 
     graph: ChannelGraph
@@ -66,6 +69,7 @@ class Plan(Rendered):
     absorber: object
     repair: Repair | None = None
     latency: float | None = None
+    optimizer: bool = False
 
     @property
     def removed(self) -> np.ndarray:
@@ -133,7 +137,8 @@ class Plan(Rendered):
         Returns:
             A new `keras.Model` of stock layers with the weights carried over.
             If the model was compiled, so is the new one, with the same
-            arguments and a fresh optimizer.
+            arguments and a fresh optimizer, or, if that was asked for, with
+            the state of the old one.
 
         Raises:
             ValueError: a layer cannot be rebuilt from its config.
@@ -151,9 +156,20 @@ class Plan(Rendered):
             if isinstance(constant, Constant) and id(constant) in values:
                 own = settings.setdefault(id(constant.owner), {})
                 own[constant.path] = values[id(constant)]
-        small = rebuild(self.graph.model, settings, values, biases)
+        model = self.graph.model
+        small, matches = rebuild_and_match(
+            model, settings, values, biases, {} if self.optimizer else None
+        )
         if self.repair is not None:
             self.repair.mend(self.graph, self.removed, small)
+        if self.optimizer and small.compiled:
+            carry_over(
+                model.optimizer,
+                small.optimizer,
+                matches,
+                Cut(changes, self.keep, self.absorber),
+                small.trainable_variables,
+            )
         return small
 
     def _settings(self):

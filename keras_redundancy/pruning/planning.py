@@ -21,7 +21,7 @@ from keras_redundancy.pruning.decisions import Plan
 from keras_redundancy.pruning.filters import require_finite_carriers
 from keras_redundancy.pruning.rebuild import require_rebuildable
 from keras_redundancy.pruning.repair import Repair
-from keras_redundancy.pruning.stripping import stock
+from keras_redundancy.pruning.stripping import require_trained, stock
 
 LEFT_OUT = "{names} left out by layers=, skip= or {how}="
 COUPLED = "coupled with {names}, left out by layers=, skip= or {how}="
@@ -48,6 +48,7 @@ def plan(
     min_units: int = 1,
     seed: int | None = None,
     allow_inexact: bool = False,
+    optimizer: bool = False,
 ) -> Plan:
     """Decide which units of a model are redundant and can go.
 
@@ -122,6 +123,10 @@ def plan(
             over all of them, such as a LayerNormalization or a softmax. Even
             an exact copy cannot go from there without a change of what the
             model computes.
+        optimizer: for training that goes on: the smaller model is compiled
+            with what the optimizer of `model` keeps, momenta and averages cut
+            like the weights, its iterations and learning rate, and keeps its
+            `NoiseOutputs`. By default the optimizer is a fresh one.
 
     Returns:
         A `Plan`, which can be printed and applied.
@@ -131,8 +136,9 @@ def plan(
             `target`, `layers` or `skip` is of a wrong type.
         ValueError: the model is not built, has quantized or LoRA-enabled
             layers, weights that are NaN, or a layer that cannot be rebuilt;
-            `data` is empty or does not fit; the target cannot be reached; or
-            an option is out of range, unknown or does not fit another.
+            `data` is empty or does not fit; the target cannot be reached;
+            there is no optimizer to go on with; or an option is out of range,
+            unknown or does not fit another.
 
     Source: similarity, clusters and selection: Ayinde, Inanc and Zurada,
     Redundant Feature Pruning for Accelerated Inference in Deep Neural
@@ -150,8 +156,11 @@ def plan(
         data.check(model, allow_inexact)
         graph = data.graph
     else:
-        model = stock(model)
+        if not optimizer:
+            model = stock(model)
         graph = trace(model, allow_inexact=allow_inexact)
+    if optimizer:
+        require_trained(model)
     spaces = [space for space in graph.spaces if space.producers]
     if how == "target":
         level = _checked_target(level)
@@ -175,7 +184,9 @@ def plan(
     if data is not None and repair and changes:
         mend = Repair(data.data, data.batch_size, rounds)
     absorber = options.absorber(data and data.statistics)
-    return Plan(graph, tuple(decisions), keep, absorber, mend, latency)
+    return Plan(
+        graph, tuple(decisions), keep, absorber, mend, latency, optimizer
+    )
 
 
 def prune(model, tau: Level | None = None, **options):
@@ -190,7 +201,8 @@ def prune(model, tau: Level | None = None, **options):
 
     Returns:
         A new, smaller `keras.Model` of stock layers. `save` it, and
-        `keras.models.load_model` opens it where this package is absent.
+        `keras.models.load_model` opens it where this package is absent. If
+        `model` was compiled, so is the new one.
 
     Raises:
         TypeError, ValueError: as `plan` and `Plan.apply`.

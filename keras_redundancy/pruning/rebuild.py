@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras_internals as internals
-from keras_redundancy.layers import FrobeniusNormalization
+from keras_redundancy.layers import FrobeniusNormalization, NoiseOutputs
 from keras_redundancy.layers.factorized import (
     OWN_ARGUMENTS,
     STOCK_CLASSES,
@@ -78,7 +78,7 @@ def rebuild(model, settings: dict, values: dict, biases=None, classes=None):
         classes: {id(layer): class}: layers that become factorized, or stock
             ones. By default what is for training alone is left out: all that
             are factorized become stock layers, `FrobeniusNormalization` the
-            layer inside of it, and `RaReRegularizer` goes.
+            layer inside of it, and `RaReRegularizer` and `NoiseOutputs` go.
 
     Returns:
         A model of the same class, with the names, dtype policies, trainable
@@ -87,17 +87,29 @@ def rebuild(model, settings: dict, values: dict, biases=None, classes=None):
     Raises:
         ValueError: a layer cannot be made from its config, or not called.
     """
+    return rebuild_and_match(model, settings, values, biases, classes)[0]
+
+
+def rebuild_and_match(
+    model, settings: dict, values: dict, biases=None, classes=None
+):
+    """As `rebuild`, and which variable is which.
+
+    Returns:
+        The new model, and [(variable, its counterpart in there), ...] of what
+        has one.
+    """
     builder = _Builder(settings, classes)
-    result = builder.model(model)
+    result, matches = builder.model(model), []
     _copy_trainable(list(builder.made.values()))
     for old, new in builder.made.values():
         if _is_other(old, new):
             _assign_other(old, new)
         elif isinstance(old, keras.Layer) and not internals.is_model(old):
             bias = None if biases is None else biases.get(id(old))
-            _assign(old, new, values, bias)
+            matches += _assign(old, new, values, bias)
     _compile_like(model, result)
-    return result
+    return result, matches
 
 
 class _Builder:
@@ -136,6 +148,8 @@ class _Builder:
             return same_lambda(old)
         if self.is_stock and isinstance(old, FrobeniusNormalization):
             return self.operation(old.layer)
+        if self._is_left_out(old):  # It is in a wrapper.
+            return keras.layers.Identity(name=old.name)
         settings = self.settings.get(id(old), {})
         if internals.wraps_one_layer(old):
             inner = self.operation(old.layer)
@@ -165,7 +179,11 @@ class _Builder:
         }
         cls = internals.rebuildable_class(old)
         if isinstance(old, keras.Sequential):
-            layers = [self.operation(layer) for layer in old.layers]
+            layers = [
+                self.operation(layer)
+                for layer in old.layers
+                if not self._is_left_out(layer)
+            ]
             new = cls([*tensors.values(), *layers], name=old.name)
         else:
             new = cls(*self._run(graph, tensors), name=old.name)
@@ -173,10 +191,16 @@ class _Builder:
         self.made[id(old)] = old, new
         return new
 
+    def _is_left_out(self, old):
+        return self.is_stock and isinstance(old, NoiseOutputs)
+
     def _run(self, graph, tensors):
         """Call the new operations as the old ones were: inputs, outputs."""
         for call in internals.calls(graph):
             args, kwargs = call.fill_in(tensors)
+            if self._is_left_out(call.operation):
+                tensors[id(call.outputs[0])] = args[0]
+                continue
             arguments = changed(
                 {"args": args, "kwargs": kwargs},
                 self.settings.get(id(call.node), {}),
@@ -195,6 +219,15 @@ class _Builder:
                     "arguments of the constructor and of get_config()."
                 ) from error
             tensors |= zip(map(id, call.outputs), results, strict=True)
+        for x in graph.outputs:
+            if id(x) not in tensors:
+                layer = internals.origin(x)
+                raise ValueError(
+                    f"The noise outputs of {layer.name!r} are outputs of the "
+                    f"model {graph.name!r}, but nothing is left of them after "
+                    "training. Pass the model without them: keras.Model("
+                    "model.inputs, <its other outputs>)."
+                )
         return [
             keras.tree.map_structure(lambda x: tensors[id(x)], structure)
             for structure in (
@@ -247,7 +280,11 @@ def _assign_other(old, new):
 
 
 def _assign(old, new, values, bias=None):
-    """Give `new` the initializers of `old`, and its variables or `values`."""
+    """Give `new` the initializers of `old`, and its variables or `values`.
+
+    Returns:
+        [(variable of old, its counterpart), ...].
+    """
     sources, targets = _own_variables(old), _own_variables(new)
     if bias is not None:
         new.bias.assign(bias)
@@ -280,6 +317,7 @@ def _assign(old, new, values, bias=None):
         target.trainable = source.trainable
     if hasattr(old, "adapt"):
         _copy_adapted(old, new)
+    return pairs
 
 
 def _parts(layer):

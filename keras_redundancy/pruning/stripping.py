@@ -1,7 +1,7 @@
 """Take away what a model has for training alone."""
 
 from keras_redundancy import _keras_internals as internals
-from keras_redundancy.layers import FrobeniusNormalization
+from keras_redundancy.layers import FrobeniusNormalization, NoiseOutputs
 from keras_redundancy.layers.factorized import Factorized
 from keras_redundancy.pruning.rebuild import rebuild, require_rebuildable
 
@@ -11,7 +11,8 @@ def strip(model):
 
     `FactorizedDense` becomes `Dense`, and `FrobeniusNormalization` the layer
     that it wraps, with the kernels that they compute with; `RaReRegularizer`
-    goes, and what it had in `also` stays. `prune` does the same.
+    goes, and what it had in `also` stays; `NoiseOutputs` go. `prune` does the
+    same.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
@@ -36,8 +37,34 @@ def strip(model):
 
 def stock(model):
     """The model itself, or `strip(model)` if it has layers to strip."""
+    return strip(model) if _own_layers(model) else model
+
+
+def _own_layers(model):
     internals.graph_of(model)  # Raises where there is none.
-    own = Factorized, FrobeniusNormalization
-    if any(isinstance(x, own) for x in internals.flat_layers(model)):
-        return strip(model)
-    return model
+    own = Factorized, FrobeniusNormalization, NoiseOutputs
+    return [x for x in internals.flat_layers(model) if isinstance(x, own)]
+
+
+def require_trained(model) -> None:
+    """Raise unless training can go on in a smaller model.
+
+    Raises:
+        ValueError: it is not compiled, or has layers whose variables are
+            other ones after pruning.
+    """
+    if internals.compile_arguments(model) is None:
+        raise ValueError(
+            f"optimizer=True goes on with the optimizer of {model.name!r}, "
+            "but that model is not compiled. Call compile() and fit() before, "
+            "or leave optimizer=True out."
+        )
+    for layer in _own_layers(model):
+        if not isinstance(layer, NoiseOutputs):
+            raise ValueError(
+                f"optimizer=True cannot go on with the layer {layer.name!r} "
+                f"({type(layer).__name__}): pruning makes a stock layer with "
+                "other variables of it. Factorized layers become smaller "
+                "while they are trained by kr.callbacks.DynamicLowRank; for "
+                "all else, train kr.strip(model)."
+            )

@@ -16,6 +16,7 @@ from keras_redundancy.channels.rules import (  # noqa: F401
     shapes,
     slices,
     spatial,
+    training,
     wrappers,
 )
 from keras_redundancy.channels.rules.composite import (

@@ -1,0 +1,20 @@
+"""Layers of this package that stay while training goes on."""
+
+from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.rules.registry import rule
+from keras_redundancy.layers import NoiseOutputs
+
+OUTPUTS = "it is a noise output of {name} ({kind})"
+
+
+@rule.register(NoiseOutputs)
+def _noise_outputs(layer, call):
+    axis = len(call.outputs[0].shape) - 1
+    ids = call.labels_on(axis)
+    call.read_by(layer.kernel, 0, ids)
+    call.keeps(layer.bias)
+    noise = [
+        Channels(call.new_frozen(layer.units, call.say(OUTPUTS)), axis)
+        for _ in call.outputs[1:]
+    ]
+    return [Channels(ids, axis), *noise] if noise else Channels(ids, axis)
