@@ -38,6 +38,7 @@ from keras_redundancy.pruning import (
     apply_rare as apply_rare,
     compact as compact,
     factorize as factorize,
+    merge_correlated as merge_correlated,
     plan as plan,
     prune as prune,
     strip as strip,

@@ -1,5 +1,8 @@
 """Compare, select, map, absorb: plans and the models built from them."""
 
+from keras_redundancy.pruning.correlated import (
+    merge_correlated as merge_correlated,
+)
 from keras_redundancy.pruning.decisions import (
     Decision as Decision,
     Plan as Plan,

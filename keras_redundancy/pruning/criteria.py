@@ -52,7 +52,7 @@ def units_of(space, criterion: str, select: str, graph, statistics) -> Units:
     elif select == "greedy" and views:
         ranking = rank_by_outputs(
             [
-                (view.moments.part(own).covariance, _reads(view, own))
+                (view.moments.part(own).covariance, reads_of(view, own))
                 for view, own in views
             ]
         )
@@ -80,7 +80,7 @@ def _joined_views(views):
     total = np.zeros((n, n))
     for view, own in views:
         covariance = view.moments.part(own).covariance
-        strength = np.diag(_reads(view, own))
+        strength = np.diag(reads_of(view, own))
         scale = (np.diag(covariance) * strength).sum()
         if scale > 0:
             strength = np.sqrt(strength / scale)
@@ -88,7 +88,7 @@ def _joined_views(views):
     return total, np.ones(n)
 
 
-def _reads(view, own):
+def reads_of(view, own):
     """W W^T of the kernel that reads the units as W^T x, shape (n, n)."""
     kernel = kernel_matrix(view.on).T
     return sum(

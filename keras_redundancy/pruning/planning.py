@@ -152,20 +152,12 @@ def plan(
     ).resolved(how, has_data=data is not None)
     check_count("batch_size", batch_size)
     check_count("rounds", rounds, least=0)
-    if isinstance(data, Calibration):
-        data.check(model, allow_inexact)
-        graph = data.graph
-    else:
-        if not optimizer:
-            model = stock(model)
-        graph = trace(model, allow_inexact=allow_inexact)
-    if optimizer:
-        require_trained(model)
+    graph = graph_to_cut(model, data, allow_inexact, optimizer)
     spaces = [space for space in graph.spaces if space.producers]
     if how == "target":
         level = _checked_target(level)
-    levels, reasons = _levels(spaces, how, level, layers, skip)
-    require_rebuildable(model)
+    levels, reasons = levels_of(spaces, how, level, layers, skip)
+    require_rebuildable(graph.model)
     cut = [s for s, reason in zip(spaces, reasons, strict=True) if not reason]
     require_finite_carriers(cut)
     if data is not None and not isinstance(data, Calibration):
@@ -223,6 +215,23 @@ def prune(model, tau: Level | None = None, **options):
 prune.__signature__ = inspect.signature(plan).replace(return_annotation=object)
 
 
+def graph_to_cut(model, data, allow_inexact: bool, optimizer: bool):
+    """The traced model: as it is if its training goes on, else stripped.
+
+    Raises:
+        TypeError, ValueError: it has no graph to follow, training cannot go
+            on, or `data` is a `Calibration` of another model.
+    """
+    if optimizer:
+        require_trained(model)
+    if isinstance(data, Calibration):
+        data.check(model, allow_inexact)
+        return data.graph
+    if not optimizer:
+        model = stock(model)
+    return trace(model, allow_inexact=allow_inexact)
+
+
 def _one_of(**levels):
     """The name and value of the one level that is given."""
     given = {how: level for how, level in levels.items() if level is not None}
@@ -252,7 +261,7 @@ def _checked_target(target):
     return what, share
 
 
-def _levels(spaces, how, level, layers, skip):
+def levels_of(spaces, how, level, layers, skip):
     """Level and reason of every space: one of the two is None."""
     producers = {id(p): p for space in spaces for p in space.producers}
     producers = list(producers.values())
