@@ -46,3 +46,4 @@ from keras_redundancy.pruning import (
 )
 from keras_redundancy.regularizers import RaReRegularizer as RaReRegularizer
 from keras_redundancy.report import analyze as analyze
+from keras_redundancy.training import fit_and_prune as fit_and_prune

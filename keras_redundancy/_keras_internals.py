@@ -339,6 +339,36 @@ def slots(optimizer, variable) -> list[tuple]:
     return found
 
 
+def averages_weights(optimizer) -> bool:
+    """Whether `fit` ends with other weights than those of its last step."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return getattr(optimizer, "use_ema", False) or isinstance(
+        optimizer, keras.optimizers.ScheduleFreeAdamW
+    )
+
+
+def number_of_batches(x, y, options: dict) -> int | None:
+    """How many steps an epoch of `Model.fit` has; None if that is open.
+
+    Args:
+        x, y: what it is given.
+        options: its other arguments.
+    """
+    steps = options.get("steps_per_epoch")
+    if steps is not None:
+        return steps
+    split = options.get("validation_split") or 0
+    try:
+        adapter = get_data_adapter(x, y, batch_size=options.get("batch_size"))
+        count = adapter.num_batches
+    except (TypeError, ValueError):
+        return None  # `fit` says what is wrong.
+    if count is None or not split:
+        return count
+    kept = int(len(keras.tree.flatten(x)[0]) * (1 - split))
+    return -(-kept // (options.get("batch_size") or 32))
+
+
 def counters(optimizer) -> list:
     """What an optimizer keeps for no variable alone, such as iterations."""
     inner = getattr(optimizer, "inner_optimizer", optimizer)

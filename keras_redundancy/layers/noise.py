@@ -27,8 +27,9 @@ class NoiseOutputs(keras.layers.Layer):
     go (see `merge_correlated` and `fit_and_prune`). At inference, and in what
     `strip` and `prune` return, nothing of it is left.
 
-    The loss is the mean over samples and outputs: of squared errors, or for
-    "binomial" of binary cross-entropies.
+    The loss is the sum over the outputs, and the mean over samples, of squared
+    errors, or for "binomial" of binary cross-entropies. So it weighs as much
+    as if the noise outputs were outputs of the model, one beside the other.
 
     Args:
         units: how many noise outputs there are.
@@ -114,11 +115,13 @@ class NoiseOutputs(keras.layers.Layer):
         dtype = keras.backend.result_type(outputs.dtype, "float32")
         outputs = ops.cast(outputs, dtype)
         targets = self._targets(ops.shape(outputs), dtype)
-        if self.distribution != "binomial":
-            return ops.mean(ops.square(outputs - targets))
-        return ops.mean(
-            keras.losses.binary_crossentropy(targets, outputs, from_logits=True)
-        )
+        if self.distribution == "binomial":
+            of_samples = keras.losses.binary_crossentropy(
+                targets, outputs, from_logits=True
+            )
+        else:
+            of_samples = keras.losses.mean_squared_error(targets, outputs)
+        return self.units * ops.mean(of_samples)
 
     def _targets(self, shape, dtype):
         if self.distribution == "constant":
@@ -131,6 +134,11 @@ class NoiseOutputs(keras.layers.Layer):
         return keras.random.normal(
             shape, self.mean, self.stddev, dtype=dtype, seed=self.generator
         )
+
+    def compute_output_shape(self, input_shape):
+        if not self.return_outputs:
+            return input_shape
+        return input_shape, (*input_shape[:-1], self.units)
 
     def compute_output_spec(self, inputs, training=None):
         same = keras.KerasTensor(inputs.shape, dtype=inputs.dtype)

@@ -38,7 +38,7 @@ def made_anew(old, settings, make, is_stock=True):
     try:
         with (
             internals.trusting_own_objects(),
-            keras.saving.custom_object_scope(_objects_of(old)),
+            keras.saving.custom_object_scope(objects_of(old)),
         ):
             return make(config)
     except REBUILD_ERRORS as error:
@@ -129,7 +129,7 @@ def _like(old, value):
     return value
 
 
-def _objects_of(layer):
+def objects_of(layer):
     """The functions and objects a layer was given, by the name Keras uses.
 
     So a layer with an activation or initializer of the user's own can be

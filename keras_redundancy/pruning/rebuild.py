@@ -105,10 +105,10 @@ def rebuild_and_match(
     for old, new in builder.made.values():
         if _is_other(old, new):
             _assign_other(old, new)
-        elif isinstance(old, keras.Layer) and not internals.is_model(old):
+        elif builder.has_variables_of(old):
             bias = None if biases is None else biases.get(id(old))
             matches += _assign(old, new, values, bias)
-    _compile_like(model, result)
+    compile_like(model, result)
     return result, matches
 
 
@@ -191,6 +191,11 @@ class _Builder:
         self.made[id(old)] = old, new
         return new
 
+    def has_variables_of(self, old) -> bool:
+        """Whether what took its place has counterparts of its variables."""
+        is_layer = isinstance(old, keras.Layer) and not internals.is_model(old)
+        return is_layer and not self._is_left_out(old)
+
     def _is_left_out(self, old):
         return self.is_stock and isinstance(old, NoiseOutputs)
 
@@ -226,7 +231,7 @@ class _Builder:
                     f"The noise outputs of {layer.name!r} are outputs of the "
                     f"model {graph.name!r}, but nothing is left of them after "
                     "training. Pass the model without them: keras.Model("
-                    "model.inputs, <its other outputs>)."
+                    "model.input, its other outputs)."
                 )
         return [
             keras.tree.map_structure(lambda x: tensors[id(x)], structure)
@@ -387,7 +392,8 @@ def _warn_of_lost_methods(old, new):
     )
 
 
-def _compile_like(model, result):
+def compile_like(model, result) -> None:
+    """Compile a model with the arguments of another one, if that is."""
     arguments = internals.compile_arguments(model)
     if arguments is None:
         return

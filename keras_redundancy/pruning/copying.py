@@ -1,0 +1,30 @@
+"""A copy of a model that goes on training where it is."""
+
+from keras_redundancy.pruning.absorb import Drop
+from keras_redundancy.pruning.optimizer_state import Cut, carry_over
+from keras_redundancy.pruning.rebuild import (
+    rebuild_and_match,
+    require_rebuildable,
+)
+from keras_redundancy.pruning.stripping import require_trained
+
+
+def copy_for_training(model):
+    """A copy of a compiled model, optimizer and all.
+
+    Raises:
+        TypeError: the model has no graph to follow.
+        ValueError: it is not compiled, or cannot be rebuilt.
+    """
+    require_trained(model)
+    require_rebuildable(model)
+    its_copy, matches = rebuild_and_match(model, {}, {}, classes={})
+    if its_copy.compiled:
+        carry_over(
+            model.optimizer,
+            its_copy.optimizer,
+            matches,
+            Cut([], "medoid", Drop()),
+            its_copy.trainable_variables,
+        )
+    return its_copy

@@ -1,0 +1,144 @@
+"""Keep a training on disk, so that it goes on after it was killed."""
+
+import json
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.pruning.configs import objects_of
+from keras_redundancy.pruning.rebuild import compile_like
+
+STATE = "state.json"
+
+
+class Checkpoint:
+    """A folder that holds one training.
+
+    What it says is in `state.json`, which is replaced as a whole after all
+    files that it names are written.
+    """
+
+    def __init__(self, folder, model):
+        """Args:
+        folder: where to keep it. It is made where there is none.
+        model: the one that training began with.
+
+        Raises:
+            ValueError: the folder cannot be written to, or holds something
+                else.
+        """
+        self._folder, self._model = Path(folder), model
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            others = [x.name for x in self._folder.iterdir()]
+            (self._folder / "writable").touch()
+            (self._folder / "writable").unlink()
+        except OSError as error:
+            raise ValueError(
+                f"checkpoint={str(folder)!r} has to be a folder to write to: "
+                f"{error}"
+            ) from error
+        if others and STATE not in others and not _are_ours(others):
+            raise ValueError(
+                f"The folder {str(folder)!r} holds other files, such as "
+                f"{others[0]!r}. Pass an empty folder as checkpoint=."
+            )
+
+    def load(self):
+        """What was saved last: (state, model, best model), or None.
+
+        Raises:
+            ValueError: it is of the training of another model.
+        """
+        path = self._folder / STATE
+        if not path.exists():
+            return None
+        state = json.loads(path.read_text())
+        if state["began_with"] != self._fingerprint():
+            raise ValueError(
+                f"The folder {str(self._folder)!r} holds the training of "
+                f"another model than {self._model.name!r}. Pass an empty "
+                "folder as checkpoint=, or the model that it began with."
+            )
+        model = self._load(state["files"]["model"], with_optimizer=True)
+        best = state["files"]["best"]
+        if best == state["files"]["model"]:
+            return state, model, model
+        return state, model, None if best is None else self._load(best)
+
+    def save(self, state: dict, model, best) -> None:
+        """Put what is there now in the place of what was saved before.
+
+        Args:
+            state: all but the models, for JSON; "epoch" is part of it.
+            model: the one to go on with.
+            best: the best one if it is new and another one than `model`;
+                "model" if it is that one; None if it is that which was saved.
+        """
+        name = f"epoch-{state['epoch']:05d}"
+        self._save(name, model, with_optimizer=True)
+        files = {"model": name, "best": self._best}
+        if best is model:
+            files["best"] = name
+        elif best is not None:
+            files["best"] = f"best-{state['epoch']:05d}"
+            self._save(files["best"], best)
+        state = {**state, "files": files, "began_with": self._fingerprint()}
+        fresh = self._folder / f"{STATE}.new"
+        fresh.write_text(json.dumps(state, indent=1))
+        os.replace(fresh, self._folder / STATE)
+        self._best = files["best"]
+        for path in self._folder.iterdir():
+            if path.stem not in files.values() and path.name != STATE:
+                path.unlink()
+
+    _best = None
+
+    def _save(self, name, model, with_optimizer=False):
+        model.save(self._folder / f"{name}.keras")
+        kept = model.variables
+        if with_optimizer:
+            kept = kept + model.optimizer.variables
+        arrays = [_plain(variable) for variable in kept]
+        np.savez(self._folder / f"{name}.npz", *arrays)
+
+    def _load(self, name, with_optimizer=False):
+        layers = internals.flat_layers(self._model)
+        own_functions = any(type(x) is keras.layers.Lambda for x in layers)
+        objects = {}
+        for layer in layers:
+            objects |= objects_of(layer)
+        model = keras.models.load_model(
+            self._folder / f"{name}.keras",
+            custom_objects=objects,
+            compile=False,
+            # The model in hand has the same Python code.
+            safe_mode=not own_functions,
+        )
+        compile_like(self._model, model)
+        variables = model.variables
+        if with_optimizer:
+            model.optimizer.build(model.trainable_variables)
+            variables = variables + model.optimizer.variables
+        with np.load(self._folder / f"{name}.npz") as arrays:
+            for number, variable in enumerate(variables):
+                variable.assign(arrays[f"arr_{number}"])
+        self._best = name if not with_optimizer else self._best
+        return model
+
+    def _fingerprint(self):
+        """What model a training began with."""
+        return [list(variable.shape) for variable in self._model.variables]
+
+
+def _are_ours(names):
+    return all(name.startswith(("epoch-", "best-", STATE)) for name in names)
+
+
+def _plain(variable):
+    """An array that NumPy can save, which bfloat16 is not."""
+    array = keras.ops.convert_to_numpy(variable)
+    return array if array.dtype.isbuiltin else array.astype("float32")

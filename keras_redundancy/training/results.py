@@ -1,0 +1,71 @@
+"""What `fit_and_prune` returns."""
+
+import dataclasses
+
+import keras
+
+from keras_redundancy.tables import Rendered, render_table
+
+
+@dataclasses.dataclass
+class Cut:
+    """A model made smaller in the middle of training.
+
+    Attributes:
+        epoch: after how many epochs.
+        value: of what was monitored, then.
+        before, after: how many parameters it had and has.
+        rebuild: how long choosing units and making the model took, in seconds.
+        retrace: how long its first training step took, in seconds, which is
+            mostly compiling; None if there was none.
+    """
+
+    epoch: int
+    value: float
+    before: int
+    after: int
+    rebuild: float
+    retrace: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pruned(Rendered):
+    """What `fit_and_prune` found; `render()` shows it.
+
+    Attributes:
+        model: the smallest model that held the floor.
+        value: what was monitored, of that model.
+        epoch: after how many epochs it was so.
+        monitor, floor: what was monitored, and what it was to hold; None if
+            training ended before that was known.
+        cuts: every `Cut`.
+        history: the `History` of all epochs, as of one `fit`.
+        reason: why training ended, in words.
+    """
+
+    model: keras.Model
+    value: float
+    epoch: int
+    monitor: str
+    floor: float | None
+    cuts: tuple[Cut, ...]
+    history: keras.callbacks.History
+    reason: str
+
+    def __str__(self):
+        title = f"Cuts of {self.model.name!r} while it was trained"
+        header = (
+            "after epoch",
+            self.monitor,
+            "parameters before",
+            "after",
+            "rebuild, s",
+            "first step, s",
+        )
+        table = render_table(title, header, map(dataclasses.astuple, self.cuts))
+        floor = "" if self.floor is None else f" (floor {self.floor:g})"
+        return (
+            f"{table}{self.model.count_params():,} parameters after epoch "
+            f"{self.epoch}, {self.monitor} {self.value:g}{floor}\n"
+            f"ended because {self.reason}"
+        )

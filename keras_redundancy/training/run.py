@@ -1,0 +1,353 @@
+"""One run of `fit_and_prune`: epochs, cuts and what is kept of them."""
+
+import dataclasses
+import time
+import warnings
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.layers import NoiseOutputs
+from keras_redundancy.pruning.copying import copy_for_training
+from keras_redundancy.pruning.stripping import stock
+from keras_redundancy.training.one_fit import (
+    Judge,
+    OneFit,
+    Watch,
+    assign,
+    copies,
+)
+from keras_redundancy.training.results import Cut, Pruned
+
+ALL_EPOCHS = "there were no more than"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How training and cutting go on: what `fit_and_prune` was asked for.
+
+    Attributes:
+        cutter: a function of a model and the number of the cut that returns a
+            smaller model, or None if no more is to be cut.
+        first: after which epoch the first cut may come.
+        speaks: whether cuts are printed.
+
+    All others are as for `fit_and_prune`.
+    """
+
+    cutter: Callable
+    epochs: int
+    floor: float | None
+    max_drop: float
+    monitor: str
+    less_is_better: bool
+    first: int
+    every: int
+    patience: int
+    seed: int | None
+    speaks: bool
+
+
+@dataclasses.dataclass
+class _Best:
+    """A model that held the floor, and its weights then."""
+
+    model: keras.Model
+    weights: list
+    value: float
+    epoch: int
+    parameters: int
+
+
+@dataclasses.dataclass
+class _Progress:
+    """What a run knows beside its models, all of it for JSON.
+
+    Attributes:
+        epoch: how many epochs are done.
+        floor: what is to be held; None if that is not known yet.
+        top: the best value so far.
+        missed: how many epochs in a row missed the floor.
+        last_cut: after how many epochs the last cut was.
+        number: how many cuts were tried.
+        seed: None if there is none.
+        cuts: every `Cut`.
+        reason: why training ended; None if it did not.
+    """
+
+    epoch: int
+    floor: float | None
+    seed: int | None
+    top: float | None = None
+    missed: int = 0
+    last_cut: int | None = None
+    number: int = 0
+    cuts: list = dataclasses.field(default_factory=list)
+    reason: str | None = None
+
+
+class Run:
+    """A training with cuts in between."""
+
+    def __init__(self, settings, model, initial_epoch):
+        self.settings = settings
+        self.model = copy_for_training(model)
+        self.best, self.checkpoint, self._best_is_new = None, None, False
+        self.progress = _Progress(initial_epoch, settings.floor, settings.seed)
+        self._known = {}
+        self._due = False
+
+    def keep_in(self, checkpoint) -> None:
+        """Go on where a checkpoint is, and keep there what is done."""
+        self.checkpoint = checkpoint
+        found = checkpoint.load()
+        if found is None:
+            if self.progress.seed is None:
+                drawn = np.random.SeedSequence().generate_state(1)[0]
+                self.progress.seed = int(drawn) % 2**31
+            return
+        state, self.model, best = found
+        self._known = state["history"]
+        cuts = [Cut(**cut) for cut in state["progress"].pop("cuts")]
+        self.progress = _Progress(**state["progress"], cuts=cuts)
+        if self.progress.epoch < self.settings.epochs and (
+            self.progress.reason or ""
+        ).startswith(ALL_EPOCHS):
+            self.progress.reason = None
+        if best is not None:
+            weights = copies(best.variables)
+            self.best = _Best(best, weights, **state["best"])
+
+    def through(self, x, y, callbacks, verbose, options) -> Pruned:
+        """Train to the end."""
+        settings, progress = self.settings, self.progress
+        if verbose == "auto":
+            verbose = 1
+        self.watch, self.judge = Watch(), Judge(self._decide)
+        self.one_fit = OneFit(
+            [self.watch, *keras.tree.flatten(callbacks), self.judge],
+            self.model,
+            verbose=verbose,
+            epochs=settings.epochs,
+            steps=internals.number_of_batches(x, y, options),
+        )
+        self._restore_history(callbacks)
+        if self.checkpoint is not None and not self._known:
+            self._save()
+        while progress.reason is None:
+            if progress.epoch >= settings.epochs:
+                progress.reason = f"{ALL_EPOCHS} {settings.epochs} epochs"
+                break
+            if progress.seed is not None:
+                keras.utils.set_random_seed(progress.seed + progress.epoch)
+            self.watch.restart()
+            self.watch.sizes = {"parameters": size_of(self.model)}
+            self.model.fit(
+                x,
+                y,
+                callbacks=self.one_fit,
+                epochs=settings.epochs,
+                initial_epoch=progress.epoch,
+                **options,
+            )
+            self._after_fit()
+        self.one_fit.finish()
+        return self._result()
+
+    def _restore_history(self, callbacks):
+        if not self._known:
+            return
+        history = self.one_fit.history
+        history.history = self._known["values"]
+        before = self._known["epochs"]
+        history.on_train_begin()
+        history.epoch.extend(before)
+        # All others begin anew, as they do in a new process.
+        history.on_train_begin = lambda logs=None: None
+        if callbacks and self.progress.reason is None:
+            names = {type(x).__name__ for x in keras.tree.flatten(callbacks)}
+            warnings.warn(
+                f"Training goes on after epoch {self.progress.epoch}. What "
+                f"{', '.join(sorted(names))} kept for themselves was lost with "
+                "the process before: they begin anew.",
+                stacklevel=4,
+            )
+
+    def _decide(self, epoch, logs, model):
+        """After an epoch: note how it went; whether `fit` is to end."""
+        settings, progress = self.settings, self.progress
+        value = self._value_in(logs)
+        progress.epoch = epoch + 1
+        if progress.cuts and progress.cuts[-1].retrace is None:
+            progress.cuts[-1].retrace = self.watch.first_step
+        if progress.top is None or self._holds(value, progress.top):
+            progress.top = value
+        ready = progress.epoch >= settings.first
+        if ready and progress.floor is None:
+            drop = settings.max_drop
+            sign = 1 if settings.less_is_better else -1
+            progress.floor = progress.top + sign * drop
+        held = progress.floor is not None and self._holds(value, progress.floor)
+        if held:
+            self._remember(model, value)
+        progress.missed = 0 if held or not ready else progress.missed + 1
+        since = progress.epoch - (progress.last_cut or -settings.every)
+        self._due = (
+            held
+            and ready
+            and since >= settings.every
+            and progress.epoch < settings.epochs
+        )
+        if progress.missed > settings.patience:
+            bound = "above" if settings.less_is_better else "below"
+            progress.reason = (
+                f"{settings.monitor} stayed {bound} {progress.floor:g} for "
+                f"{progress.missed} epochs"
+            )
+        if self.judge.was_stopped:
+            progress.reason = "a callback ended the training"
+        ends = self._due or progress.reason is not None
+        return ends or self.checkpoint is not None
+
+    def _value_in(self, logs):
+        monitor = self.settings.monitor
+        if monitor not in logs:
+            known = ", ".join(sorted(set(logs) - {"parameters"}))
+            raise ValueError(
+                f"monitor={monitor!r} is not in the logs, which have {known}. "
+                "Pass one of these, or compile the model with that metric."
+            )
+        return float(logs[monitor])
+
+    def _holds(self, value, floor):
+        less = self.settings.less_is_better
+        return value <= floor if less else value >= floor
+
+    def _remember(self, model, value):
+        """Of the smallest models, and of their epochs, the best one."""
+        parameters, best = size_of(model), self.best
+        if (
+            best is None
+            or parameters < best.parameters
+            or (
+                parameters == best.parameters and self._holds(value, best.value)
+            )
+        ):
+            weights = copies(model.variables)
+            epoch = self.progress.epoch
+            self.best = _Best(model, weights, value, epoch, parameters)
+            self._best_is_new = True
+
+    def _after_fit(self):
+        trained = self.model
+        self.judge.undo_averaging(trained)
+        if self._due and self.progress.reason is None:
+            self._cut()
+        if self.checkpoint is not None:
+            self._save()
+
+    def _cut(self):
+        progress = self.progress
+        start = time.perf_counter()
+        smaller = self.settings.cutter(self.model, progress.number)
+        took = time.perf_counter() - start
+        progress.number += 1
+        progress.last_cut = progress.epoch
+        if smaller is None:
+            return
+        _require_trainable(smaller)
+        before, after = size_of(self.model), size_of(smaller)
+        if after >= before:
+            return
+        value = self.best.value
+        progress.cuts.append(Cut(progress.epoch, value, before, after, took))
+        if self.settings.speaks:
+            print(
+                f"Cut after epoch {progress.epoch}: {before:,} -> {after:,} "
+                "parameters",
+                flush=True,
+            )
+        self.model = smaller
+        self.one_fit.set_model(smaller)
+
+    def _save(self):
+        best = None
+        if self._best_is_new:
+            best = self.best.model
+        history = self.one_fit.history
+        described = None
+        if self.best is not None:
+            described = {
+                "value": self.best.value,
+                "epoch": self.best.epoch,
+                "parameters": self.best.parameters,
+            }
+        state = {
+            "epoch": self.progress.epoch,
+            "progress": dataclasses.asdict(self.progress),
+            "best": described,
+            "history": {
+                "values": {
+                    name: [float(x) for x in values]
+                    for name, values in history.history.items()
+                },
+                "epochs": list(history.epoch),
+            },
+        }
+        self.checkpoint.save(state, self.model, best)
+        self._best_is_new = False
+
+    def _result(self):
+        settings, progress = self.settings, self.progress
+        model, value, epoch = self.model, progress.top, progress.epoch
+        if self.best is not None:
+            model, value, epoch = (
+                self.best.model,
+                self.best.value,
+                self.best.epoch,
+            )
+            assign(model.variables, self.best.weights)
+        else:
+            warnings.warn(
+                f"{settings.monitor} never held the floor of "
+                f"{progress.floor}: at best it was {value:g} in "
+                f"{progress.epoch} epochs. Nothing was cut, and the model is "
+                "that of the last epoch. Train longer, or lower floor=.",
+                stacklevel=4,
+            )
+        return Pruned(
+            stock(model),
+            value,
+            epoch,
+            settings.monitor,
+            progress.floor,
+            tuple(progress.cuts),
+            self.one_fit.history,
+            progress.reason,
+        )
+
+
+def size_of(model) -> int:
+    """How many parameters a model has, but for its `NoiseOutputs`."""
+    own = sum(
+        layer.count_params()
+        for layer in internals.flat_layers(model)
+        if isinstance(layer, NoiseOutputs)
+    )
+    return model.count_params() - own
+
+
+def _require_trainable(smaller):
+    if not isinstance(smaller, keras.Model):
+        raise TypeError(
+            f"prune returned {type(smaller).__name__}, but it has to return "
+            "a keras.Model, or None for no further cut."
+        )
+    if not smaller.compiled:
+        raise ValueError(
+            "prune returned a model that is not compiled, so training cannot "
+            "go on. Return what kr.prune(model, ..., optimizer=True) returns, "
+            "or call compile() on it."
+        )
