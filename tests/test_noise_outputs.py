@@ -93,7 +93,8 @@ def test_it_correlates_what_it_reads(distribution):
         hidden = layer(inputs)
         layer.kernel.assign([[1.0, 0.5], [-0.3, 1.0]])
         noisy = kr.NoiseOutputs(256, distribution, weight=weight)(hidden)
-        model = keras.Model(inputs, layers.Dense(1)(noisy))
+        last = layers.Dense(1, kernel_initializer="ones")
+        model = keras.Model(inputs, last(noisy))
         model.compile(keras.optimizers.SGD(0.005), "mse")
         y = x.sum(axis=1, keepdims=True)
         model.fit(x, y, epochs=80, batch_size=16, verbose=0)
@@ -191,9 +192,7 @@ def test_the_papers_form_noise_as_outputs_of_the_model():
     model.compile("adam", ["mse", None])
     samples, targets = data()
     model.fit(samples, [targets, np.zeros((256, 16))], verbose=0)
-    with pytest.raises(
-        ValueError, match="The noise outputs of .* its other outputs"
-    ):
+    with pytest.raises(ValueError, match=r"The noise outputs of .* its other"):
         kr.strip(model)
     alone = keras.Model(model.input, model.outputs[0])
     models.assert_same_function(alone, kr.strip(alone), samples, tolerance=0)
