@@ -7,7 +7,7 @@ import keras
 import pytest
 
 SAMPLED = re.compile(
-    "rules|refit|examples|budgets|calibration|evaluation|links"
+    "rules|refit|examples|budgets|calibration|evaluation|links|checkpoints"
     # Numbers in, numbers out, by NumPy alone.
     "|clustering|similarity|rank|regression|perceptron"
     # The graph, and what is said of it.

@@ -119,11 +119,14 @@ class Checkpoint:
             safe_mode=not own_functions,
         )
         compile_like(self._model, model)
-        variables = model.variables
-        if with_optimizer:
-            model.optimizer.build(model.trainable_variables)
-            variables = variables + model.optimizer.variables
         with np.load(self._folder / f"{name}.npz") as arrays:
+            variables = model.variables
+            if with_optimizer:
+                # One that has not trained yet has no slots.
+                start = len(variables) + len(model.optimizer.variables)
+                if len(arrays.files) > start:
+                    model.optimizer.build(model.trainable_variables)
+                variables = variables + model.optimizer.variables
             for number, variable in enumerate(variables):
                 variable.assign(arrays[f"arr_{number}"])
         self._best = name if not with_optimizer else self._best

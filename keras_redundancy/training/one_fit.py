@@ -22,6 +22,7 @@ class OneFit(keras.callbacks.CallbackList):
         verbose, **params: those that `fit` gives to callbacks.
         """
         self.history = keras.callbacks.History()
+        self.history.epoch = []
         *others, last = callbacks
         shown = [keras.callbacks.ProgbarLogger()] if verbose else []
         every = [*others, self.history, *shown, last]
