@@ -330,8 +330,8 @@ def main():
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="150 of toy; else at most 60")
     parser.add_argument("--start", type=int, default=10)
-    parser.add_argument("--patience", type=int, default=5)
-    parser.add_argument("--max-drop", type=float, default=0.0)
+    parser.add_argument("--patience", type=int, default=10)
+    parser.add_argument("--max-drop", type=float, default=0.002)
     parser.add_argument("--weight", type=float, default=0.01, help="of noise")
     parser.add_argument(
         "--settings",

@@ -141,12 +141,12 @@ class Drop:
     Attributes:
         created: {id(layer): (`Shifted`, array)}: biases that have to be made.
         added_to: variables that get something without being cut.
-        joins: whether a unit that stays does what others did besides.
+        merges: whether a unit that stays does what others did besides.
     """
 
     created: Mapping = types.MappingProxyType({})
     added_to = ()
-    joins = False
+    merges = False
 
     def biases_for(self, graph, changes) -> list:
         """The `Shifted` of the layers that will get a bias."""
@@ -167,7 +167,7 @@ class Drop:
 class Merge(Drop):
     """What reads a removed unit reads its stand-in, scaled where it may be."""
 
-    joins = True
+    merges = True
 
     def prepare(self, graph, changes, start):
         touched = _touched_groups(graph, changes)

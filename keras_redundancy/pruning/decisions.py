@@ -167,7 +167,7 @@ class Plan(Rendered):
                 model.optimizer,
                 small.optimizer,
                 matches,
-                Cut(changes, self.keep, self.absorber),
+                Cut(changes, self.keep, self.absorber, self.decisions),
                 small.trainable_variables,
             )
         return small

@@ -1,5 +1,6 @@
 """Carry an optimizer's state over to a smaller model."""
 
+import dataclasses
 import warnings
 
 import numpy as np
@@ -12,31 +13,44 @@ from keras_redundancy.pruning.absorb import (
     is_consumer,
     mean_in_place,
 )
-from keras_redundancy.pruning.filters import read
+from keras_redundancy.pruning.filters import (
+    joined_filters,
+    norms_along,
+    read,
+)
+
+
+# Filters that differ by less, relative to their norm, are copies.
+SAME = 1e-3
 
 
 class Cut:
     """Does to the slots of variables what was done to the variables.
 
     Weights w of units that stay became M w where they are consumed, and
-    slices elsewhere. Gradients go the other way. What a consumer's row gets is
-    what it got before: a slice. And where units stand for others that are like
-    them, a unit gets what all of them got: for a momentum the sum, and for
-    averages of squared gradients the square of the sum of roots, which is
-    right for exact copies that were read alike, and more than it will be for
-    others: their steps begin smaller.
+    slices elsewhere. Of gradients and their squares, units that stay keep
+    their own, a slice everywhere. Only where a unit stands for an exact copy
+    it gets what both of them got, as a unit without copies would have: for a
+    momentum the sum, for averages of squares the square of the sum of roots.
+    For units that are merely similar that is too much: training went on more
+    slowly with it than with the unit's own (see
+    examples/benchmarks/optimizer_state.py).
     """
 
-    def __init__(self, changes, keep: str, absorber):
+    def __init__(self, changes, keep: str, absorber, decisions=()):
         """Args:
         changes: every `AxisChange`.
-        keep, absorber: those of the plan.
+        keep, absorber, decisions: those of the plan.
         """
         self._changes = {}
         for change in changes:
             variable = id(change.on.variable)
             self._changes.setdefault(variable, []).append(change)
         self._keep, self._absorber = keep, absorber
+        self._copies = set()
+        if absorber.merges:
+            for decision in decisions:
+                self._copies.update(_copies(decision))
 
     def value(self, slot, kind: str, source, target):
         """What a slot becomes, an array, or None if that cannot be told.
@@ -72,10 +86,32 @@ class Cut:
         return np.take(value, change.kept, change.on.axis)
 
     def _gradients(self, change, value):
-        if self._absorber.joins and not is_consumer(change):
-            members, _ = clusters_of(change, value.dtype)
+        gone = change.on.group[change.source]
+        alike = np.isin(gone, list(self._copies))
+        if alike.any() and not is_consumer(change):
+            copies = dataclasses.replace(
+                change,
+                source=change.source[alike],
+                target=change.target[alike],
+            )
+            members, _ = clusters_of(copies, value.dtype)
             value = along(value, change.on.axis, members)
         return np.take(value, change.kept, change.on.axis)
+
+
+def _copies(decision):
+    """The groups of units that go and are copies of those in their place."""
+    removed = decision.selection.removed
+    if not len(removed):
+        return []
+    filters, norms = joined_filters(decision.space)
+    stand_in = decision.selection.stands_for[removed]
+    difference = norms_along(filters[:, removed] - filters[:, stand_in], -1)
+    size = norms_along(filters[:, stand_in], -1)
+    same = (difference <= SAME * size) & (
+        np.abs(norms[removed] - norms[stand_in]) <= SAME * norms[stand_in]
+    )
+    return decision.space.groups[removed[same]].tolist()
 
 
 def carry_over(old, new, matches, cut: Cut, trained) -> None:

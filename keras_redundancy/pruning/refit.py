@@ -82,8 +82,6 @@ class Refit(Merge):
         created: {id(layer): (`Shifted`, array)}: the biases that are made.
     """
 
-    joins = False
-
     def __init__(self, statistics, solve: Callable):
         """Args:
         statistics: those of the calibration data.
