@@ -5,9 +5,9 @@
     python examples/noiseout.py lenet5 --data FOLDER --seeds 3
 
 The first one trains networks of linear units, 2-2-1 and 2-2-2-2-2-2-1, to add
-two numbers: without noise, with 512 noise outputs behind the last hidden layer, as
-in the paper, and behind each. It prints (with --plot, draws) the correlation of
-the two units of each hidden layer, in the median of the runs.
+two numbers: without noise, with 512 noise outputs behind the last hidden layer
+as in the paper, and behind each. It prints (with --plot, draws) the correlation
+of the two units of each hidden layer, in the median of the runs.
 
 The others train LeNet-300-100 or LeNet-5 (convolutions of 20 and 50 filters,
 500 units) on MNIST, and cut while they train: after --start epochs, a tenth of
@@ -170,12 +170,14 @@ def lenet300(shape, classes, noise, weight):
 
 
 def lenet5(shape, classes, noise, weight):
+    padding = "valid" if shape[0] > 20 else "same"
+    options = {"padding": padding, "activation": "relu"}
     return _network(
         [
             keras.Input(shape),
-            layers.Conv2D(20, 5, activation="relu"),
+            layers.Conv2D(20, 5, **options),
             layers.MaxPooling2D(),
-            layers.Conv2D(50, min(5, shape[0] // 2 - 2), activation="relu"),
+            layers.Conv2D(50, 5, **options),
             layers.MaxPooling2D(),
             layers.Flatten(),
             layers.Dense(500, activation="relu"),
@@ -328,7 +330,7 @@ def main():
     parser.add_argument("--data", help="folder with NAME.npz files")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, help="150 of toy; else at most 60")
+    parser.add_argument("--epochs", type=int, help="150 for toy, else 60")
     parser.add_argument("--start", type=int, default=10)
     parser.add_argument("--patience", type=int, default=10)
     parser.add_argument("--max-drop", type=float, default=0.002)

@@ -82,6 +82,12 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path):
         ("clustering", ["--quick"], "Time over that of the bare products"),
         ("wide_layers", ["--quick"], "clusters"),
         (
+            "fit_and_prune",
+            ["--repeats", 1, "--epochs", 3],
+            "with a checkpoint after each epoch",
+        ),
+        ("optimizer_state", ["--runs", 1, "--epochs", 1], "carried over"),
+        (
             "low_rank",
             ["--repeats", 1, "--steps", 2, "--width", 20],
             "a third fused",
@@ -135,3 +141,36 @@ def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path):
     assert "training" not in again.stdout
     assert (tmp_path / "runs/mlp-2-seed0-test.json").read_text() == kept
     assert again.stdout.splitlines()[0] in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["toy", "--runs", 1, "--epochs", 3], "|correlation| by layer"),
+        (
+            [
+                "lenet5",
+                "--dataset",
+                "digits",
+                "--seeds",
+                "1",
+                "--epochs",
+                "4",
+                "--start",
+                "2",
+                "--max-drop",
+                "0.5",
+                "--settings",
+                "gaussian",
+            ],
+            "times smaller",
+        ),
+    ],
+)
+def test_noiseout(arguments, words, tmp_path):
+    picture = ["--plot", "out.png"] if "toy" in arguments else []
+    script = ROOT / "examples/noiseout.py"
+    done = run(tmp_path, script, *arguments, *picture)
+    assert done.returncode == 0, done.stderr
+    assert words in done.stdout
+    assert (tmp_path / "out.png").exists() == bool(picture)

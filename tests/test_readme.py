@@ -53,6 +53,8 @@ def test_there_are_blocks_to_run():
         ("kr.pink_noise", 1),
         ("kr.search", 1),
         ("kr.callbacks.DynamicLowRank", 1),
+        ("kr.fit_and_prune", 1),
+        ("kr.NoiseOutputs", 1),
         ("kr.prune", 4),
         ("plan.explain()", 1),
         ("register_rule", 1),

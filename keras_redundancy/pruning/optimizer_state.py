@@ -19,7 +19,6 @@ from keras_redundancy.pruning.filters import (
     read,
 )
 
-
 # Filters that differ by less, relative to their norm, are copies.
 SAME = 1e-3
 
