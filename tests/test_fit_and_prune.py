@@ -59,6 +59,8 @@ def test_it_says_what_it_did():
     assert f"{found.cuts[0].before:,}" in text
     assert "val_accuracy" in text
     assert "ended because there were no more than 5 epochs" in text
+    values = found.history.history["val_accuracy"]
+    assert [cut.value for cut in found.cuts] == values[1:4]
     assert all(cut.rebuild > 0 for cut in found.cuts)
     assert all(cut.retrace > 0 for cut in found.cuts)
 
@@ -190,6 +192,14 @@ def test_patience_ends_it_after_too_deep_a_cut():
     )
     assert "stayed below 0.8 for 1 epochs" in found.reason
     assert found.value >= 0.8
+
+
+def test_it_ends_where_no_more_can_go():
+    prune = {"target": {"params": 0.4}, "min_units": 4}
+    found = run(network(), prune=prune, floor=0.0, start=1, epochs=20)
+    assert found.reason.startswith("no more can go: ")
+    assert len(found.history.epoch) < 20
+    assert found.cuts
 
 
 def test_a_callback_may_end_it():

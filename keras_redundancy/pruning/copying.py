@@ -1,7 +1,7 @@
 """A copy of a model that goes on training where it is."""
 
 from keras_redundancy.pruning.absorb import Drop
-from keras_redundancy.pruning.optimizer_state import Cut, carry_over
+from keras_redundancy.pruning.optimizer_state import SlotCut, carry_over
 from keras_redundancy.pruning.rebuild import (
     rebuild_and_match,
     require_rebuildable,
@@ -24,7 +24,7 @@ def copy_for_training(model):
             model.optimizer,
             its_copy.optimizer,
             matches,
-            Cut([], "medoid", Drop()),
+            SlotCut([], "medoid", Drop()),
             its_copy.trainable_variables,
         )
     return its_copy

@@ -10,7 +10,7 @@ from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.flops import multiply_adds
 from keras_redundancy.pruning.absorb import axis_changes, new_values
-from keras_redundancy.pruning.optimizer_state import Cut, carry_over
+from keras_redundancy.pruning.optimizer_state import SlotCut, carry_over
 from keras_redundancy.pruning.rebuild import rebuild_and_match
 from keras_redundancy.pruning.repair import Repair
 from keras_redundancy.pruning.selection import Selection
@@ -167,7 +167,7 @@ class Plan(Rendered):
                 model.optimizer,
                 small.optimizer,
                 matches,
-                Cut(changes, self.keep, self.absorber, self.decisions),
+                SlotCut(changes, self.keep, self.absorber, self.decisions),
                 small.trainable_variables,
             )
         return small

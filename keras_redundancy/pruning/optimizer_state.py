@@ -23,7 +23,7 @@ from keras_redundancy.pruning.filters import (
 SAME = 1e-3
 
 
-class Cut:
+class SlotCut:
     """Does to the slots of variables what was done to the variables.
 
     Weights w of units that stay became M w where they are consumed, and
@@ -113,7 +113,7 @@ def _copies(decision):
     return decision.space.groups[removed[same]].tolist()
 
 
-def carry_over(old, new, matches, cut: Cut, trained) -> None:
+def carry_over(old, new, matches, cut: SlotCut, trained) -> None:
     """Go on with one optimizer where another one is, in place.
 
     Args:

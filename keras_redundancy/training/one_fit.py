@@ -7,26 +7,37 @@ import keras
 from keras_redundancy import _keras_internals as internals
 
 
-class OneFit(keras.callbacks.CallbackList):
-    """Tells callbacks of the first beginning and the last end alone.
+class WholeHistory(keras.callbacks.History):
+    """A `History` that may have begun before this process."""
 
-    Attributes:
-        history: the `History` of it all.
-    """
+    def __init__(self, values=None, epochs=()):
+        """Args:
+        values: what it knows already, {name: a number for each epoch}.
+        epochs: the numbers of these epochs.
+        """
+        super().__init__()
+        self.history, self.epoch = dict(values or {}), list(epochs)
+
+    def on_train_begin(self, logs=None):
+        """Keras would forget the epochs."""
+
+
+class OneFit(keras.callbacks.CallbackList):
+    """Tells callbacks of the first beginning and the last end alone."""
 
     def __init__(self, callbacks, model, *, verbose, **params):
         """Args:
-        callbacks: in their order; `History` and a progress bar come after
-            the user's, and before the last one.
+        callbacks: in their order, before the progress bar.
         model: the first one that is trained.
         verbose, **params: those that `fit` gives to callbacks.
         """
-        self.history = keras.callbacks.History()
-        self.history.epoch = []
-        *others, last = callbacks
-        shown = [keras.callbacks.ProgbarLogger()] if verbose else []
-        every = [*others, self.history, *shown, last]
-        super().__init__(every, model=model, verbose=verbose, **params)
+        super().__init__(
+            callbacks,
+            add_progbar=bool(verbose),
+            model=model,
+            verbose=verbose,
+            **params,
+        )
         self._begun, self._logs = False, None
 
     def on_train_begin(self, logs=None):
@@ -78,7 +89,7 @@ class Watch(keras.callbacks.Callback):
 
 
 class Judge(keras.callbacks.Callback):
-    """Asks after each epoch, when all others are done, how to go on.
+    """Asks after each epoch, when all others have seen it, how to go on.
 
     Attributes:
         was_stopped: whether another callback has ended the training.

@@ -10,12 +10,14 @@ import numpy as np
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.layers import NoiseOutputs
+from keras_redundancy.pruning.budgets import OutOfReachError
 from keras_redundancy.pruning.copying import copy_for_training
 from keras_redundancy.pruning.stripping import stock
 from keras_redundancy.training.one_fit import (
     Judge,
     OneFit,
     Watch,
+    WholeHistory,
     assign,
     copies,
 )
@@ -96,8 +98,8 @@ class Run:
         self.model = copy_for_training(model)
         self.best, self.checkpoint, self._best_is_new = None, None, False
         self.progress = _Progress(initial_epoch, settings.floor, settings.seed)
-        self._known = {}
-        self._due = False
+        self.history = WholeHistory()
+        self._due, self._goes_on, self._value = False, False, None
 
     def keep_in(self, checkpoint) -> None:
         """Go on where a checkpoint is, and keep there what is done."""
@@ -109,7 +111,7 @@ class Run:
                 self.progress.seed = int(drawn) % 2**31
             return
         state, self.model, best = found
-        self._known = state["history"]
+        self.history, self._goes_on = WholeHistory(**state["history"]), True
         cuts = [Cut(**cut) for cut in state["progress"].pop("cuts")]
         self.progress = _Progress(**state["progress"], cuts=cuts)
         if self.progress.epoch < self.settings.epochs and (
@@ -126,15 +128,17 @@ class Run:
         if verbose == "auto":
             verbose = 1
         self.watch, self.judge = Watch(), Judge(self._decide)
+        callbacks = keras.tree.flatten(callbacks)
         self.one_fit = OneFit(
-            [self.watch, *keras.tree.flatten(callbacks), self.judge],
+            [self.watch, *callbacks, self.history, self.judge],
             self.model,
             verbose=verbose,
             epochs=settings.epochs,
             steps=internals.number_of_batches(x, y, options),
         )
-        self._restore_history(callbacks)
-        if self.checkpoint is not None and not self._known:
+        if self._goes_on and callbacks and progress.reason is None:
+            self._say_what_was_lost(callbacks)
+        if self.checkpoint is not None and not self._goes_on:
             self._save()
         while progress.reason is None:
             if progress.epoch >= settings.epochs:
@@ -156,24 +160,14 @@ class Run:
         self.one_fit.finish()
         return self._result()
 
-    def _restore_history(self, callbacks):
-        if not self._known:
-            return
-        history = self.one_fit.history
-        history.history = self._known["values"]
-        before = self._known["epochs"]
-        history.on_train_begin()
-        history.epoch.extend(before)
-        # All others begin anew, as they do in a new process.
-        history.on_train_begin = lambda logs=None: None
-        if callbacks and self.progress.reason is None:
-            names = {type(x).__name__ for x in keras.tree.flatten(callbacks)}
-            warnings.warn(
-                f"Training goes on after epoch {self.progress.epoch}. What "
-                f"{', '.join(sorted(names))} kept for themselves was lost with "
-                "the process before: they begin anew.",
-                stacklevel=4,
-            )
+    def _say_what_was_lost(self, callbacks):
+        names = sorted({type(callback).__name__ for callback in callbacks})
+        warnings.warn(
+            f"Training goes on after epoch {self.progress.epoch}. What "
+            f"{', '.join(names)} kept for themselves was lost with the process "
+            "before: they begin anew.",
+            stacklevel=4,
+        )
 
     def _decide(self, epoch, logs, model):
         """After an epoch: note how it went; whether `fit` is to end."""
@@ -190,16 +184,16 @@ class Run:
             sign = 1 if settings.less_is_better else -1
             progress.floor = progress.top + sign * drop
         held = progress.floor is not None and self._holds(value, progress.floor)
+        self._value = value
         if held:
             self._remember(model, value)
         progress.missed = 0 if held or not ready else progress.missed + 1
-        since = progress.epoch - (progress.last_cut or -settings.every)
-        self._due = (
-            held
-            and ready
-            and since >= settings.every
-            and progress.epoch < settings.epochs
+        rested = (
+            progress.last_cut is None
+            or progress.epoch - progress.last_cut >= settings.every
         )
+        left = settings.epochs - progress.epoch
+        self._due = held and ready and rested and left > 0
         if progress.missed > settings.patience:
             bound = "above" if settings.less_is_better else "below"
             progress.reason = (
@@ -228,13 +222,10 @@ class Run:
     def _remember(self, model, value):
         """Of the smallest models, and of their epochs, the best one."""
         parameters, best = size_of(model), self.best
-        if (
-            best is None
-            or parameters < best.parameters
-            or (
-                parameters == best.parameters and self._holds(value, best.value)
-            )
-        ):
+        is_better = best is None or parameters < best.parameters
+        if not is_better and parameters == best.parameters:
+            is_better = self._holds(value, best.value)
+        if is_better:
             weights = copies(model.variables)
             epoch = self.progress.epoch
             self.best = _Best(model, weights, value, epoch, parameters)
@@ -251,7 +242,11 @@ class Run:
     def _cut(self):
         progress = self.progress
         start = time.perf_counter()
-        smaller = self.settings.cutter(self.model, progress.number)
+        try:
+            smaller = self.settings.cutter(self.model, progress.number)
+        except OutOfReachError as error:
+            progress.reason = f"no more can go: {error}"
+            return
         took = time.perf_counter() - start
         progress.number += 1
         progress.last_cut = progress.epoch
@@ -261,8 +256,9 @@ class Run:
         before, after = size_of(self.model), size_of(smaller)
         if after >= before:
             return
-        value = self.best.value
-        progress.cuts.append(Cut(progress.epoch, value, before, after, took))
+        progress.cuts.append(
+            Cut(progress.epoch, self._value, before, after, took)
+        )
         if self.settings.speaks:
             print(
                 f"Cut after epoch {progress.epoch}: {before:,} -> {after:,} "
@@ -276,7 +272,6 @@ class Run:
         best = None
         if self._best_is_new:
             best = self.best.model
-        history = self.one_fit.history
         described = None
         if self.best is not None:
             described = {
@@ -291,9 +286,9 @@ class Run:
             "history": {
                 "values": {
                     name: [float(x) for x in values]
-                    for name, values in history.history.items()
+                    for name, values in self.history.history.items()
                 },
-                "epochs": list(history.epoch),
+                "epochs": self.history.epoch,
             },
         }
         self.checkpoint.save(state, self.model, best)
@@ -324,7 +319,7 @@ class Run:
             settings.monitor,
             progress.floor,
             tuple(progress.cuts),
-            self.one_fit.history,
+            self.history,
             progress.reason,
         )
 
