@@ -4,6 +4,8 @@ If one of these fails after an upgrade of Keras, `_keras_internals.py` is the
 one place to adapt.
 """
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -315,3 +317,87 @@ def test_the_function_of_a_loss_and_whether_it_takes_logits(saved, tmp_path):
     assert internals.loss_function(keras.losses.MeanSquaredError())[1] is False
     assert internals.loss_function("mse") == (None, False)
     assert internals.loss_function(None) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kinds", "counters"),
+    [
+        (keras.optimizers.SGD(0.1), [], 2),
+        (keras.optimizers.SGD(0.1, momentum=0.9), ["linear"], 2),
+        (keras.optimizers.Adam(0.1), ["linear", "square"], 2),
+        (keras.optimizers.Adamax(0.1), ["linear", "size"], 2),
+        (keras.optimizers.Nadam(0.1), ["linear", "square"], 3),
+        (
+            keras.optimizers.RMSprop(0.1, use_ema=True),
+            ["square", "weights"],
+            2,
+        ),
+        (
+            keras.optimizers.ScheduleFreeAdamW(0.1),
+            ["square", "weights"],
+            None,
+        ),
+        (
+            keras.optimizers.LossScaleOptimizer(keras.optimizers.Adagrad(0.1)),
+            ["square"],
+            None,
+        ),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_an_optimizer_keeps(optimizer, kinds, counters):
+    variable = keras.Variable(np.ones((3, 2), "float32"))
+    other = keras.Variable(np.ones((3, 2), "float32"))
+    assert internals.slots(optimizer, variable) == []
+    optimizer.build([other, variable])
+    found = internals.slots(optimizer, variable)
+    assert sorted(kind for _, kind in found) == kinds
+    assert all(slot.shape == (3, 2) for slot, _ in found)
+    of_all = internals.counters(optimizer)
+    assert all(v.shape == () for v in of_all)
+    assert len(of_all) + 2 * len(found) == len(optimizer.variables)
+    assert counters is None or len(of_all) == counters
+    averages = "weights" in kinds
+    assert internals.averages_weights(optimizer) == averages
+
+
+def test_what_weight_decay_leaves_alone_is_copied():
+    variables = [keras.Variable(np.ones(2), name=x) for x in ("a", "b", "c")]
+    copies = [keras.Variable(np.ones(2), name=x) for x in ("a", "b", "c")]
+    old, new = (keras.optimizers.AdamW(0.1) for _ in range(2))
+    old.exclude_from_weight_decay([variables[0]], ["b"])
+    internals.copy_weight_decay(
+        old, new, list(zip(variables, copies, strict=True))
+    )
+    assert [new._use_weight_decay(x) for x in copies] == [False, False, True]
+    plain = keras.optimizers.AdamW(0.1)
+    internals.copy_weight_decay(plain, plain, [])
+    assert plain._use_weight_decay(copies[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 4),
+        ({"batch_size": 25}, 4),
+        ({"batch_size": 30}, 4),
+        ({"batch_size": 30, "validation_split": 0.5}, 2),
+        ({"steps_per_epoch": 7}, 7),
+    ],
+)
+def test_number_of_batches(options, expected):
+    x, y = np.zeros((100, 3)), np.zeros(100)
+    assert internals.number_of_batches(x, y, options) == expected
+    told = []
+    tell = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: told.append(batch)
+    )
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    model.compile("sgd", "mse", run_eagerly=True)
+    data = (x, y)
+    if "steps_per_epoch" in options:
+        data = (((x, y) for _ in itertools.count()), None)
+        assert internals.number_of_batches(*data, {}) is None
+    options = {"shuffle": False, "verbose": 0} | options
+    model.fit(*data, callbacks=[tell], **options)
+    assert len(told) == expected
