@@ -335,7 +335,7 @@ def main():
     parser.add_argument("--start", type=int, default=10)
     parser.add_argument("--patience", type=int, default=10)
     parser.add_argument("--max-drop", type=float, default=0.002)
-    parser.add_argument("--weight", type=float, default=0.1, help="of noise")
+    parser.add_argument("--weight", type=float, default=0.01, help="of noise")
     parser.add_argument(
         "--settings",
         nargs="+",
