@@ -8,6 +8,7 @@ import pytest
 
 SAMPLED = re.compile(
     "rules|refit|examples|budgets|calibration|evaluation|links|checkpoints"
+    "|merge_correlated"
     # Numbers in, numbers out, by NumPy alone.
     "|clustering|similarity|rank|regression|perceptron"
     # The graph, and what is said of it.
