@@ -32,6 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import example_data
 import keras
 import numpy as np
+from example_tables import spread
 from keras import layers
 
 import keras_redundancy as kr
@@ -364,13 +365,6 @@ def _ratios(plan):
         if decision.reason is None
         for layer in decision.space.producers
     }
-
-
-def spread(values):
-    values = np.array(values)
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{values.mean():.2f} ± {values.std(ddof=1):.2f}"
 
 
 def show_pruned(runs, methods):

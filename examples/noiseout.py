@@ -32,6 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import example_data
 import keras
 import numpy as np
+from example_tables import spread
 from keras import layers
 
 import keras_redundancy as kr
@@ -265,13 +266,6 @@ def train(name, setting, seed, data, args):
         "epoch": epochs,
         "history": history,
     }
-
-
-def spread(values, digits=2):
-    values = np.array(values, float)
-    if len(values) == 1:
-        return f"{values[0]:.{digits}f}"
-    return f"{values.mean():.{digits}f} ± {values.std(ddof=1):.{digits}f}"
 
 
 def show_lenet(args):
