@@ -7,8 +7,8 @@ import keras
 import pytest
 
 SAMPLED = re.compile(
-    "rules|refit|examples|budgets|calibration|evaluation|links|checkpoints"
-    "|merge_correlated"
+    "rules|refit|examples|budgets|calibration|evaluation|links"
+    "|fit_and_prune|merge_correlated"
     # Numbers in, numbers out, by NumPy alone.
     "|clustering|similarity|rank|regression|perceptron"
     # The graph, and what is said of it.

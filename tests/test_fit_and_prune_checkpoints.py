@@ -14,7 +14,7 @@ from keras import layers
 
 from tests import models
 from tests.fit_and_prune_run import data, network, run
-from tests.test_fit_and_prune import Recorder
+from tests.test_one_fit import Recorder
 
 
 class Crash(keras.callbacks.Callback):
