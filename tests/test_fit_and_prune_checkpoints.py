@@ -47,6 +47,40 @@ def test_what_was_interrupted_ends_as_if_it_was_not(epoch, tmp_path):
     models.assert_same_function(whole.model, parts.model, data()[0])
 
 
+@pytest.mark.parametrize("cuts", [True, False])
+def test_the_best_model_outlives_several_interruptions(cuts, tmp_path):
+    """Spoiled by too deep a cut, or too high a rate: it is of epochs ago."""
+    rate = 1e-2
+    if not cuts:  # After three epochs.
+        rate = keras.optimizers.schedules.PiecewiseConstantDecay(
+            [24], [1e-2, 100.0]
+        )
+    model = network(optimizer=keras.optimizers.Adam(rate))
+    deep = [{"ratio": 0.2}, {"ratio": 0.99, "absorb": "drop"}]
+    options = {
+        "prune": deep if cuts else [],
+        "floor": 0.8 if cuts else 0.6,
+        "epochs": 9,
+        "seed": 7,
+        "patience": 9,
+        "every": 2,
+    }
+    whole = run(model, checkpoint=tmp_path / "whole", **options)
+    parts = options | {"checkpoint": tmp_path / "parts"}
+    first = 5 if cuts else 3
+    with pytest.raises(KeyboardInterrupt):
+        run(model, callbacks=[Crash(first)], **parts)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        pytest.warns(UserWarning, match="begin anew"),
+    ):
+        run(model, callbacks=[Crash(7)], **parts)
+    found = run(model, **parts)
+    assert whole.epoch <= first
+    assert (found.epoch, found.value) == (whole.epoch, whole.value)
+    models.assert_same_function(whole.model, found.model, data()[0])
+
+
 def test_a_finished_training_is_read_back(tmp_path):
     model = network()
     found = run(model, checkpoint=tmp_path)

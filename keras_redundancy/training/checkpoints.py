@@ -31,6 +31,7 @@ class Checkpoint:
                 else.
         """
         self._folder, self._model = Path(folder), model
+        self._best = None  # The name of its files.
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             others = [x.name for x in self._folder.iterdir()]
@@ -63,11 +64,12 @@ class Checkpoint:
                 f"another model than {self._model.name!r}. Pass an empty "
                 "folder as checkpoint=, or the model that it began with."
             )
-        model = self._load(state["files"]["model"], with_optimizer=True)
-        best = state["files"]["best"]
-        if best == state["files"]["model"]:
-            return state, model, model
-        return state, model, None if best is None else self._load(best)
+        name, self._best = state["files"]["model"], state["files"]["best"]
+        model = self._load(name, with_optimizer=True)
+        if self._best is None:
+            return state, model, None
+        same = self._best == name
+        return state, model, model if same else self._load(self._best)
 
     def save(self, state: dict, model, best) -> None:
         """Put what is there now in the place of what was saved before.
@@ -75,8 +77,8 @@ class Checkpoint:
         Args:
             state: all but the models, for JSON; "epoch" is part of it.
             model: the one to go on with.
-            best: the best one if it is new and another one than `model`;
-                "model" if it is that one; None if it is that which was saved.
+            best: the best one, which may be `model`, if it is a new one; None
+                if it is still the one that was saved before.
         """
         name = f"epoch-{state['epoch']:05d}"
         self._save(name, model, with_optimizer=True)
@@ -94,8 +96,6 @@ class Checkpoint:
         for path in self._folder.iterdir():
             if path.stem not in files.values() and path.name != STATE:
                 path.unlink()
-
-    _best = None
 
     def _save(self, name, model, with_optimizer=False):
         model.save(self._folder / f"{name}.keras")
@@ -129,7 +129,6 @@ class Checkpoint:
                 variables = variables + model.optimizer.variables
             for number, variable in enumerate(variables):
                 variable.assign(arrays[f"arr_{number}"])
-        self._best = name if not with_optimizer else self._best
         return model
 
     def _fingerprint(self):
