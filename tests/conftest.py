@@ -8,7 +8,7 @@ import pytest
 
 SAMPLED = re.compile(
     "rules|refit|examples|budgets|calibration|evaluation|links"
-    "|fit_and_prune|merge_correlated"
+    "|fit_and_prune|merge_correlated|noise_outputs|optimizer_state"
     # Numbers in, numbers out, by NumPy alone.
     "|clustering|similarity|rank|regression|perceptron"
     # The graph, and what is said of it.

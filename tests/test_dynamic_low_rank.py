@@ -180,6 +180,7 @@ def test_slots_are_joined_and_training_goes_on(name):
             continue
         expected = {
             "linear": kept * old[:, 0] + gone * old[:, 2],
+            "weights": kept * old[:, 0] + gone * old[:, 2],
             "square": kept**2 * old[:, 0] + gone**2 * old[:, 2],
             "size": np.hypot(kept * old[:, 0], gone * old[:, 2]),
         }[kind]

@@ -27,10 +27,9 @@ class Crash(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("epoch", [0, 3])
-def test_what_was_interrupted_ends_as_if_it_was_not(epoch, tmp_path):
+def test_what_was_interrupted_ends_as_if_it_was_not(tmp_path):
     results = []
-    for name, crash in (("whole", []), ("parts", [Crash(epoch)])):
+    for name, crash in (("whole", []), ("parts", [Crash(3)])):
         options = {"checkpoint": tmp_path / name, "seed": 7}
         keras.utils.set_random_seed(0)
         model = network(noise=True)
