@@ -311,6 +311,15 @@ SLOT_KINDS = {
 }
 
 
+def _inner(optimizer):
+    """The one that keeps slots: one that scales losses holds another one."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _is_schedule_free(optimizer):
+    return isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW)
+
+
 def slots(optimizer, variable) -> list[tuple]:
     """What an optimizer keeps for a variable that it trains.
 
@@ -319,9 +328,7 @@ def slots(optimizer, variable) -> list[tuple]:
         them, a "size", the root of one, or averages of "weights"; none if the
         optimizer is None or does not train the variable.
     """
-    # One that scales losses holds another one.
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    averages_weights = isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW)
+    optimizer = _inner(optimizer)
     trained = getattr(optimizer, "_trainable_variables", [])
     places = [i for i, x in enumerate(trained) if x is variable]
     found = []
@@ -333,7 +340,7 @@ def slots(optimizer, variable) -> list[tuple]:
             and isinstance(kept[places[0]], keras.Variable)
         ):
             kind = SLOT_KINDS.get(name, "linear")
-            if averages_weights and name == "_momentums":
+            if name == "_momentums" and _is_schedule_free(optimizer):
                 kind = "weights"
             found.append((kept[places[0]], kind))
     return found
@@ -341,10 +348,8 @@ def slots(optimizer, variable) -> list[tuple]:
 
 def averages_weights(optimizer) -> bool:
     """Whether `fit` ends with other weights than those of its last step."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    return getattr(optimizer, "use_ema", False) or isinstance(
-        optimizer, keras.optimizers.ScheduleFreeAdamW
-    )
+    optimizer = _inner(optimizer)
+    return getattr(optimizer, "use_ema", False) or _is_schedule_free(optimizer)
 
 
 def number_of_batches(x, y, options: dict) -> int | None:
@@ -371,7 +376,7 @@ def number_of_batches(x, y, options: dict) -> int | None:
 
 def counters(optimizer) -> list:
     """What an optimizer keeps for no variable alone, such as iterations."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = _inner(optimizer)
     kept_for_one = {
         id(slot)
         for variable in inner._trainable_variables
@@ -387,7 +392,7 @@ def copy_weight_decay(old, new, variables: list[tuple]) -> None:
         old, new: optimizers of the same class.
         variables: [(variable of old, its counterpart in new), ...].
     """
-    old, new = (getattr(x, "inner_optimizer", x) for x in (old, new))
+    old, new = _inner(old), _inner(new)
     if not hasattr(old, "_exclude_from_weight_decay"):
         return
     new._exclude_from_weight_decay_pattern = (
@@ -413,7 +418,7 @@ def resize(variable, value, optimizer=None) -> None:
         value: an array.
         optimizer: one that trains it, or None.
     """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = _inner(optimizer)
     indices = getattr(optimizer, "_trainable_variables_indices", {})
     excluded = getattr(optimizer, "_exclude_from_weight_decay", set())
     # On TensorFlow the key of a variable is that of its value.

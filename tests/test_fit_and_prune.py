@@ -176,7 +176,8 @@ def test_data_in_batches(capsys):
         ),
         ({"epochs": 0}, ValueError, "epochs must be an integer"),
         ({"patience": -1}, ValueError, "patience must be an integer"),
-        ({"floor": "high"}, TypeError, "floor is 'high'"),
+        ({"floor": "high"}, TypeError, "floor must be a number"),
+        ({"floor": float("nan")}, ValueError, "floor must be finite"),
         ({"max_drop": -1}, ValueError, "max_drop must be finite"),
         ({"mode": "most"}, ValueError, "mode='most' is not known"),
         (

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -154,3 +155,27 @@ def test_folders_that_hold_something_else(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="has to be a folder to write to"):
         run(network(), checkpoint=tmp_path / "file")
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    """Those that came later: at first the folder has to be empty."""
+    run(network(), checkpoint=tmp_path, epochs=3)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "writable").write_text("mine")
+    (tmp_path / "logs").mkdir()
+    found = run(network(), checkpoint=tmp_path, epochs=5)
+    assert found.history.epoch == list(range(5))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"notes.txt", "writable", "logs", "state.json"} < names
+    assert (tmp_path / "writable").read_text() == "mine"
+    files = json.loads((tmp_path / "state.json").read_text())["files"]
+    ours = {Path(x).stem for x in names if x.endswith((".keras", ".npz"))}
+    assert ours == set(files.values())
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "no json"])
+def test_a_state_of_something_else(text, tmp_path):
+    (tmp_path / "state.json").write_text(text)
+    with pytest.raises(ValueError, match="is no state of a training by fit"):
+        run(network(), checkpoint=tmp_path)
+    assert (tmp_path / "state.json").read_text() == text

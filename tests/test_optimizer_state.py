@@ -233,12 +233,18 @@ def test_slots_of_other_shapes_start_afresh_with_a_word():
     fit(model)
     with pytest.warns(UserWarning, match=r"What Adafactor keeps for .*kernel"):
         small = kr.prune(model, ratio=0.5, optimizer=True)
-    fit(small)
+    assert int(small.optimizer.iterations) == 12
+    loss = fit(small, epochs=3).history["loss"]
+    assert loss[-1] < loss[0]
 
 
 def test_what_was_never_trained_has_nothing_to_carry_over():
     model = compiled(network(), "adam")
-    fit(kr.prune(model, ratio=0.5, optimizer=True))
+    small = kr.prune(model, ratio=0.5, optimizer=True)
+    assert int(small.optimizer.iterations) == 0
+    loss = fit(small, epochs=3).history["loss"]
+    assert int(small.optimizer.iterations) == 18
+    assert loss[-1] < loss[0]
 
 
 def test_there_has_to_be_an_optimizer():

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import tempfile
 from pathlib import Path
 
 import keras
@@ -12,13 +14,14 @@ from keras_redundancy.pruning.configs import objects_of
 from keras_redundancy.pruning.rebuild import compile_like
 
 STATE = "state.json"
+OURS = re.compile(r"(epoch|best)-\d+\.(keras|npz)|state\.json(\.new)?")
 
 
 class Checkpoint:
     """A folder that holds one training.
 
     What it says is in `state.json`, which is replaced as a whole after all
-    files that it names are written.
+    files that it names are written. Files of other names are left alone.
     """
 
     def __init__(self, folder, model):
@@ -35,14 +38,14 @@ class Checkpoint:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             others = [x.name for x in self._folder.iterdir()]
-            (self._folder / "writable").touch()
-            (self._folder / "writable").unlink()
+            tempfile.TemporaryFile(dir=self._folder).close()
         except OSError as error:
             raise ValueError(
                 f"checkpoint={str(folder)!r} has to be a folder to write to: "
                 f"{error}"
             ) from error
-        if others and STATE not in others and not _are_ours(others):
+        others = [name for name in others if not OURS.fullmatch(name)]
+        if others and not (self._folder / STATE).exists():
             raise ValueError(
                 f"The folder {str(folder)!r} holds other files, such as "
                 f"{others[0]!r}. Pass an empty folder as checkpoint=."
@@ -52,13 +55,21 @@ class Checkpoint:
         """What was saved last: (state, model, best model), or None.
 
         Raises:
-            ValueError: it is of the training of another model.
+            ValueError: it is of the training of another model, or of
+                something else.
         """
         path = self._folder / STATE
         if not path.exists():
             return None
-        state = json.loads(path.read_text())
-        if state["began_with"] != self._fingerprint():
+        try:
+            state = json.loads(path.read_text())
+            began_with = state["began_with"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{str(path)!r} is no state of a training by fit_and_prune. "
+                "Pass an empty folder as checkpoint=."
+            ) from error
+        if began_with != self._fingerprint():
             raise ValueError(
                 f"The folder {str(self._folder)!r} holds the training of "
                 f"another model than {self._model.name!r}. Pass an empty "
@@ -94,7 +105,8 @@ class Checkpoint:
         os.replace(fresh, self._folder / STATE)
         self._best = files["best"]
         for path in self._folder.iterdir():
-            if path.stem not in files.values() and path.name != STATE:
+            known = path.name == STATE or path.stem in files.values()
+            if OURS.fullmatch(path.name) and not known:
                 path.unlink()
 
     def _save(self, name, model, with_optimizer=False):
@@ -134,10 +146,6 @@ class Checkpoint:
     def _fingerprint(self):
         """What model a training began with."""
         return [list(variable.shape) for variable in self._model.variables]
-
-
-def _are_ours(names):
-    return all(name.startswith(("epoch-", "best-", STATE)) for name in names)
 
 
 def _plain(variable):

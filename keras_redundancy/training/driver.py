@@ -1,7 +1,7 @@
 """`fit_and_prune`: training with cuts in between, down to a floor."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 
 import keras
 
@@ -124,25 +124,22 @@ def fit_and_prune(
     check_finite("max_drop", max_drop)
     check_option("mode", mode, MODES)
     check_seed(seed)
-    if floor is not None and not isinstance(floor, Real):
-        raise TypeError(
-            f"floor is {floor!r}, but has to be a number: what {monitor!r} "
-            "has to hold."
-        )
+    if floor is not None:
+        check_finite("floor", floor, least=-math.inf)
     _require_validation_data(monitor, options)
     _require_no_restoring(callbacks)
     settings = Settings(
-        _cutter_of(prune),
-        epochs,
-        floor,
-        max_drop,
-        monitor,
-        _is_less_better(monitor, mode),
-        initial_epoch + start,
-        every,
-        patience,
-        seed,
-        verbose not in (0, "0"),
+        cutter=_cutter_of(prune),
+        epochs=epochs,
+        floor=floor,
+        max_drop=max_drop,
+        monitor=monitor,
+        less_is_better=_is_less_better(monitor, mode),
+        first=initial_epoch + start,
+        every=every,
+        patience=patience,
+        seed=seed,
+        speaks=verbose != 0,
     )
     run = Run(settings, model, initial_epoch)
     if checkpoint is not None:
