@@ -14,9 +14,10 @@ The others train LeNet-300-100 or LeNet-5 (convolutions of 20 and 50 filters,
 all units after each epoch in which the accuracy on held-out images is what the
 network reached in these epochs. "none" and the three kinds of noise merge the
 most correlated units; "package", without noise, takes a tenth of the parameters
-by `kr.prune`, greedily and with least squares. It prints what is left at the
-last cut that held, and the accuracy on the test set, beside the paper's numbers
-and a network that is trained for 60 epochs and never cut.
+by `kr.prune`, greedily and with least squares. (Other shares by --share.) It
+prints what is left at the last cut that held, and the accuracy on the test set,
+beside the paper's numbers and a network that is trained for --epochs and never
+cut.
 
 The last 5,000 images of the training set are held out; they alone say when to
 cut. Results are kept in --out, and what is there is not made again.
@@ -40,8 +41,6 @@ from keras_redundancy.tables import render_table
 
 NOISE_OUTPUTS = 512
 NOISES = ("none", "gaussian", "constant", "binomial")
-# Units in each cut: the share of those that are left.
-SHARE = 0.1
 SAMPLES = 2000
 # Parameters left over parameters before, of the paper.
 PAPER = {
@@ -210,17 +209,17 @@ def hidden(model):
     return [x.kernel.shape[-1] for x in inner if x.name != "noise_outputs"]
 
 
-def cutter(cuts, images):
-    """A function that takes a tenth of all units away."""
+def cutter(cuts, share, images):
+    """A function that takes a share of all units, or parameters, away."""
 
     def correlated(model):
         hidden_units = sum(space.size for space in kr.trace(model).prunable)
-        count = max(1, int(SHARE * hidden_units))
+        count = max(1, int(share * hidden_units))
         return kr.merge_correlated(model, images, count=count, optimizer=True)
 
     def package(model):
         # What a round would fit is about to be trained anyway.
-        options = {"target": {"params": 1 - SHARE}, "rounds": 0}
+        options = {"target": {"params": 1 - share}, "rounds": 0}
         return kr.prune(model, data=images, optimizer=True, **options)
 
     return package if cuts == "package" else correlated
@@ -243,7 +242,7 @@ def train(name, setting, seed, data, args):
             model,
             x,
             y,
-            prune=cutter(setting, x[:SAMPLES]),
+            prune=cutter(setting, args.share, x[:SAMPLES]),
             epochs=args.epochs or 60,
             max_drop=args.max_drop,
             start=args.start,
@@ -276,8 +275,9 @@ def show_lenet(args):
         (x[-held_out:], y[-held_out:]),
         test,
     )
-    name = f"noiseout-{args.network}-{args.start}-{args.max_drop:g}.json"
-    path, known = args.out / name, {}
+    numbers = (args.epochs or 60, args.start, args.share, args.max_drop)
+    name = "-".join(["noiseout", args.network, *(f"{x:g}" for x in numbers)])
+    path, known = args.out / f"{name}.json", {}
     if path.exists():
         known = json.loads(path.read_text())
     rows = []
@@ -329,6 +329,7 @@ def main():
     parser.add_argument("--start", type=int, default=10)
     parser.add_argument("--patience", type=int, default=10)
     parser.add_argument("--max-drop", type=float, default=0.002)
+    parser.add_argument("--share", type=float, default=0.1, help="in each cut")
     parser.add_argument("--weight", type=float, default=0.01, help="of noise")
     parser.add_argument(
         "--settings",

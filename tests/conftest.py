@@ -2,9 +2,17 @@ import os
 import re
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+THREADS = (
+    *("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
+    *("TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"),
+)
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # There is a process for every core: more threads only wait for another.
+    for name in THREADS:
+        os.environ.setdefault(name, "1")
 
-import keras
-import pytest
+import keras  # noqa: E402
+import pytest  # noqa: E402
 
 SAMPLED = re.compile(
     "rules|refit|examples|budgets|calibration|evaluation|links"

@@ -32,11 +32,7 @@ def network(noise=False, optimizer=None):
     model = keras.Sequential([*parts, layers.Dense(3, name="last")])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     optimizer = optimizer or keras.optimizers.Adam(1e-2)
-    # On TensorFlow XLA takes longer to compile each model than it saves.
-    jit_compile = keras.backend.backend() != "tensorflow"
-    model.compile(
-        optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile
-    )
+    model.compile(optimizer, loss, metrics=["accuracy"])
     return model
 
 

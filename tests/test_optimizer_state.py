@@ -49,9 +49,7 @@ def data(count=96):
 
 def compiled(model, optimizer):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # On TensorFlow XLA takes longer to compile each model than it saves.
-    jit_compile = keras.backend.backend() != "tensorflow"
-    model.compile(optimizer, loss, jit_compile=jit_compile)
+    model.compile(optimizer, loss)
     return model
 
 

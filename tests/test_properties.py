@@ -64,7 +64,7 @@ def check_spaces_are_those_that_stayed(plan, small):
     assert sorted(again) == sorted(kept)
 
 
-@examples(40)
+@examples(30)
 @given(
     strategies.steps_of(strategies.EXACT), strategies.heads, strategies.seeds
 )
@@ -73,7 +73,7 @@ def test_exactly_the_planted_copies_go(drawn, head, seed):
     check_planted_copies_go(model, seed)
 
 
-@examples(40)
+@examples(30)
 @given(
     strategies.steps_of(strategies.EXACT),
     strategies.heads,
@@ -87,7 +87,7 @@ def test_any_cut_builds_what_the_plan_says(drawn, head, seed, least):
         check_spaces_are_those_that_stayed(plan, small)
 
 
-@examples(20)
+@examples(15)
 @given(
     strategies.steps_of(strategies.EXACT, strategies.INEXACT),
     strategies.heads,
@@ -98,7 +98,7 @@ def test_any_inexact_cut_builds(drawn, head, seed):
     check_any_cut_builds(model, seed, allow_inexact=True)
 
 
-@examples(20)
+@examples(15)
 @given(
     strategies.steps_of(strategies.SEQUENCES),
     strategies.heads,
@@ -109,7 +109,7 @@ def test_exactly_the_planted_copies_go_from_sequences(drawn, head, seed):
     check_planted_copies_go(model, seed)
 
 
-@examples(20)
+@examples(15)
 @given(
     strategies.steps_of(strategies.SEQUENCES, strategies.INEXACT),
     strategies.heads,
