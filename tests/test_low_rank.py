@@ -121,6 +121,17 @@ def test_convolutions_share_filters_and_channels(strides, tmp_path):
     models.assert_same_function(model, small, tolerance=1e-5)
 
 
+def test_a_norm_is_that_of_what_is_shared():
+    """P W Q, of fewer numbers in W, is not as large as W."""
+    layer = kr.FrobeniusNormalization(kr.FactorizedDense(9, rows=4, columns=6))
+    model = keras.Sequential([keras.Input((7,)), layer])
+    layer.gain.assign(1.7)
+    stock = kr.to_dense(model)
+    assert type(stock.layers[0].layer) is layers.Dense
+    for other in (stock, kr.compact(model), kr.strip(model)):
+        models.assert_same_function(model, other, tolerance=1e-6)
+
+
 def test_layers_that_keep_pairs_are_regularized_as_others_are():
     """The penalty is that of the pairs found at the end of a step before."""
     rare = kr.RaReRegularizer(2.0, also="l2")

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras_internals as internals
+from keras_redundancy.constraints import inverse_norm
 from keras_redundancy.layers import FrobeniusNormalization, NoiseOutputs
 from keras_redundancy.layers.factorized import (
     OWN_ARGUMENTS,
@@ -108,6 +109,8 @@ def rebuild_and_match(
         elif builder.has_variables_of(old):
             bias = None if biases is None else biases.get(id(old))
             matches += _assign(old, new, values, bias)
+            if isinstance(old, FrobeniusNormalization):
+                _keep_factor(old, new)
     compile_like(model, result)
     return result, matches
 
@@ -282,6 +285,12 @@ def _assign_other(old, new):
     ):
         if source is not None:
             target.trainable = source.trainable
+
+
+def _keep_factor(old, new):
+    """P W Q can have another norm than W, and so can what is cut."""
+    norms = [1 / inverse_norm(x.layer.kernel.value) for x in (old, new)]
+    new.size.assign(old.size * (norms[1] / norms[0]))
 
 
 def _assign(old, new, values, bias=None):
