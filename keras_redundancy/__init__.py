@@ -45,5 +45,8 @@ from keras_redundancy.pruning import (
     to_dense as to_dense,
 )
 from keras_redundancy.regularizers import RaReRegularizer as RaReRegularizer
-from keras_redundancy.report import analyze as analyze
+from keras_redundancy.report import (
+    analyze as analyze,
+    redundancy as redundancy,
+)
 from keras_redundancy.training import fit_and_prune as fit_and_prune

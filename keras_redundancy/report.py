@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable, Sequence
+from numbers import Real
 
 import numpy as np
 
 from keras_redundancy import rank
-from keras_redundancy.channels import Role, Space, SpaceAxis, trace
-from keras_redundancy.channels.spaces import kernel_names
+from keras_redundancy.channels import trace
 from keras_redundancy.clustering import LINKAGES, check_tau, cluster_filters
 from keras_redundancy.flops import multiply_adds
 from keras_redundancy.options import (
@@ -15,12 +16,10 @@ from keras_redundancy.options import (
     check_option,
     levels_by_layer,
 )
-from keras_redundancy.pruning.filters import (
-    finite_kernel_matrix,
-    joined_filters,
-)
+from keras_redundancy.pruning.stripping import stock
 from keras_redundancy.similarity import similarity_summary
 from keras_redundancy.tables import Rendered, render_table
+from keras_redundancy.units import frozen_reasons, state_of, written_units
 
 COLUMNS = {
     "title": "layer",
@@ -96,6 +95,8 @@ class Report(Rendered):
         linkage: how units were clustered.
         layers: a `LayerReport` for every layer with a rule and a kernel.
         parameters, multiply_adds: of the whole model.
+        filters: for each of `layers` a matrix with a filter in every column,
+            shape (z, n). `to_dict()` leaves them out.
     """
 
     model: str
@@ -103,6 +104,7 @@ class Report(Rendered):
     layers: tuple[LayerReport, ...]
     parameters: int
     multiply_adds: int | None
+    filters: tuple = dataclasses.field(repr=False, compare=False)
 
     @property
     def n_r(self) -> int:
@@ -111,7 +113,13 @@ class Report(Rendered):
 
     def to_dict(self) -> dict:
         """All figures as plain Python numbers, strings, lists and dicts."""
-        return dataclasses.asdict(self) | {"n_r": self.n_r}
+        figures = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "filters"
+        }
+        layers = list(map(dataclasses.asdict, self.layers))
+        return figures | {"layers": layers, "n_r": self.n_r}
 
     def __str__(self):
         rows = [
@@ -130,6 +138,105 @@ class Report(Rendered):
             lines.append(f"{self.multiply_adds:,} multiply-adds per sample")
         table = render_table(title, list(COLUMNS.values()), rows)
         return table + "; ".join(lines)
+
+
+@dataclasses.dataclass(frozen=True)
+class Redundancy(Rendered):
+    """Redundant units by threshold.
+
+    Attributes:
+        reports: a `Report` for each tau, in ascending order.
+    """
+
+    reports: tuple[Report, ...]
+
+    @property
+    def taus(self) -> tuple[float, ...]:
+        """The thresholds."""
+        return tuple(report.layers[0].tau for report in self.reports)
+
+    def shares(self) -> list[float]:
+        """For each tau n_r / n, the mean over the layers."""
+        return [
+            float(np.mean([layer.n_r / layer.n for layer in report.layers]))
+            for report in self.reports
+        ]
+
+    def to_dict(self) -> dict:
+        """All figures as plain Python numbers, strings, lists and dicts."""
+        return {
+            "taus": list(self.taus),
+            "shares": self.shares(),
+            "reports": [report.to_dict() for report in self.reports],
+        }
+
+    def __str__(self):
+        first = self.reports[0]
+        header = ["layer", "n", *(f"n_r at {tau:g}" for tau in self.taus)]
+        rows = [
+            [layers[0].title, layers[0].n, *(layer.n_r for layer in layers)]
+            for layers in zip(*(x.layers for x in self.reports), strict=True)
+        ]
+        units = sum(layer.n for layer in first.layers)
+        rows.append(["all", units, *(x.n_r for x in self.reports)])
+        shares = (f"{share:.1%}" for share in self.shares())
+        rows.append(["mean share", None, *shares])
+        title = f"Redundant units of {first.model!r} ({first.linkage} linkage)"
+        return render_table(title, header, rows)
+
+
+def redundancy(
+    model,
+    taus: Iterable[float] = (0.3, 0.5, 0.7, 0.9),
+    *,
+    linkage: str = "average",
+) -> Redundancy:
+    """How many units are redundant, by the threshold that makes them so.
+
+    Args:
+        model: a built functional or Sequential `keras.Model`.
+        taus: thresholds in (0, 1].
+        linkage: "average", "complete" or "single".
+
+    Returns:
+        A `Redundancy`: `render()` prints it, `to_dict()` is for programs.
+
+    Raises:
+        TypeError, ValueError: as `analyze`; or `taus` is empty, or the model
+            has no layer with units.
+
+    Source: Ayinde, Inanc and Zurada, On Correlation of Features Extracted by
+    Deep Neural Networks (2019), which averages n_r over layers.
+    """
+    found = reports(model, check_taus(taus), linkage)
+    if not found[0].layers:
+        raise ValueError(
+            f"The model {model.name!r} has no layer with a kernel, so there "
+            "are no units to compare."
+        )
+    return Redundancy(tuple(found))
+
+
+def check_taus(taus: Iterable[float]) -> tuple[float, ...]:
+    """Different thresholds, ascending.
+
+    Raises:
+        TypeError, ValueError: there is none, or one is not in (0, 1].
+    """
+    if isinstance(taus, Real):
+        taus = [taus]
+    if not isinstance(taus, Iterable) or isinstance(taus, str):
+        raise TypeError(
+            f"tau has to be a number or several, but received {taus!r}. Pass "
+            "a list such as [0.5, 0.7, 0.9]."
+        )
+    found = sorted({check_tau(tau) for tau in taus})
+    if not found:
+        raise ValueError(
+            "There is no tau to compare units at. Pass one or more numbers in "
+            "(0, 1], such as [0.5, 0.7, 0.9]."
+        )
+    return tuple(found)
 
 
 def analyze(model, tau: Level = 0.5, *, linkage: str = "average") -> Report:
@@ -155,139 +262,62 @@ def analyze(model, tau: Level = 0.5, *, linkage: str = "average") -> Report:
     Source: n_f and n_r: Ayinde, Inanc and Zurada, On Correlation of Features
     Extracted by Deep Neural Networks (2019). Rank measures: see `rank`.
     """
+    return reports(model, [tau], linkage)[0]
+
+
+def reports(
+    model, taus: Sequence[Level], linkage: str = "average"
+) -> list[Report]:
+    """As `analyze`, for each of several tau: all else is measured once."""
     check_option("linkage", linkage, LINKAGES)
-    graph = trace(model)
-    written = _written_units(graph)
-    taus = levels_by_layer(
-        tau, [units.layer for units in written], "tau", check_tau
-    )
-    states, seen, rows = _states(graph), set(), []
+    graph = trace(stock(model))
+    written = written_units(graph)
+    layers = [units.layer for units in written]
+    taus = [levels_by_layer(tau, layers, "tau", check_tau) for tau in taus]
+    reasons, seen = frozen_reasons(graph), set()
+    rows, filters = [[] for _ in taus], []
     for units in written:
+        matrix = np.array(units.filters())
+        filters.append(matrix)
+        measured = _measured(graph, units, matrix, reasons)
         key = id(units.layer)
-        first = key not in seen
+        if key in seen:
+            measured["parameters"] = measured["multiply_adds"] = None
         seen.add(key)
-        rows.append(
-            _layer_report(graph, units, taus[key], linkage, states, first)
-        )
-    return Report(
-        model.name,
-        linkage,
-        tuple(rows),
-        model.count_params(),
-        multiply_adds(graph),
-    )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Units:
-    """Units that a layer writes with one kernel, or with several.
-
-    Attributes:
-        layer: the layer.
-        places: a `SpaceAxis` for every kernel; row u of its positions is
-            where unit u sits.
-        part: the kernels' names where the layer writes other units too.
-    """
-
-    layer: object
-    places: tuple[SpaceAxis, ...]
-    part: str | None = None
-
-    @property
-    def groups(self) -> np.ndarray:
-        """The group of every unit, shape (units,)."""
-        place = self.places[0]
-        return place.on.group[place.positions[:, 0]]
-
-    def filters(self) -> np.ndarray:
-        """Shape (z, n), one column per unit; of several kernels joined."""
-        if len(self.places) == 1:
-            return finite_kernel_matrix(self.places[0].on)
-        return joined_filters(Space(self.groups, self.places, None, None))[0]
-
-
-def _written_units(graph) -> list[_Units]:
-    """What every layer writes, in graph order.
-
-    Kernels of one layer that write one space of units, such as the two of an
-    LSTM, or those for queries, keys and values, belong together: a unit is
-    what they write of it, an LSTM's with all its gates. A kernel that is
-    alone has a unit for every filter.
-    """
-    together = {}
-    for space in graph.spaces:
-        for place in space.axes_of(Role.PRODUCER):
-            whole = place.positions.size == len(place.on.group)
-            key = id(place.on.layer), id(space if whole else place.on)
-            together.setdefault(key, []).append(place)
-    written = {}
-    for places in together.values():
-        if len({id(place.on) for place in places}) < len(places):
-            places = places[:1]
-        if len(places) == 1:
-            everything = np.arange(len(places[0].on.group))[:, None]
-            places = [SpaceAxis(places[0].on, everything)]
-        layer = places[0].on.layer
-        written.setdefault(id(layer), []).append(_Units(layer, tuple(places)))
-    names = kernel_names(graph.axes)
-    units = [
-        dataclasses.replace(units, part=_part(units, names))
-        if len(of_one) > 1
-        else units
-        for of_one in written.values()
-        for units in of_one
+        for of_tau, tau in zip(rows, taus, strict=True):
+            found = _clustered(matrix, tau[key], linkage)
+            of_tau.append(LayerReport(**measured, **found))
+    totals = graph.model.count_params(), multiply_adds(graph)
+    return [
+        Report(model.name, linkage, tuple(of_tau), *totals, tuple(filters))
+        for of_tau in rows
     ]
-    return sorted(units, key=lambda u: min(p.on.ids[0, 0] for p in u.places))
 
 
-def _part(units, names):
-    own = names[id(units.layer)]
-    return ", ".join(own[id(place.on)] for place in units.places)
+def _clustered(matrix, tau, linkage):
+    if tau is None:
+        return {"tau": None, "n_f": None, "n_r": None}
+    n_f = len(np.unique(cluster_filters(matrix, tau, linkage)))
+    return {"tau": tau, "n_f": n_f, "n_r": matrix.shape[1] - n_f}
 
 
-def _states(graph):
-    """For every group of channels the reason it is frozen, or None."""
-    states = {}
-    for space in graph.spaces:
-        states.update(dict.fromkeys(space.groups.tolist(), space.frozen))
-    return states
-
-
-def _state(units, states):
-    reasons = [states[group] for group in units.groups.tolist()]
-    frozen = [reason for reason in reasons if reason]
-    if not frozen:
-        return "prunable"
-    if len(frozen) < len(reasons):
-        return f"{len(frozen)} units frozen: {frozen[0]}"
-    return frozen[0]
-
-
-def _layer_report(graph, units, tau, linkage, states, first):
-    """`first`: whether it is the layer's first row, which has its totals."""
+def _measured(graph, units, matrix, reasons):
+    """What a `LayerReport` holds of a layer, but for its clusters."""
     layer = units.layer
-    matrix = units.filters()
     mean, largest = similarity_summary(matrix)
     values = rank.singular_values(matrix)
-    n, n_f = matrix.shape[1], None
-    if tau is not None:
-        n_f = len(np.unique(cluster_filters(matrix, tau, linkage)))
-    parameters = sum(math.prod(v.shape) for v in layer.weights)
-    return LayerReport(
-        layer=layer.name,
-        part=units.part,
-        kind=type(layer).__name__,
-        tau=tau,
-        n=n,
-        n_f=n_f,
-        n_r=None if n_f is None else n - n_f,
-        mean_similarity=mean,
-        max_similarity=largest,
-        effective_rank=rank.effective_rank(values),
-        stable_rank=rank.stable_rank(values),
-        energy_rank=rank.energy_rank(values),
-        trace_complexity=rank.trace_complexity(values, matrix.shape),
-        parameters=parameters if first else None,
-        multiply_adds=multiply_adds(graph, layer=layer) if first else None,
-        state=_state(units, states),
-    )
+    return {
+        "layer": layer.name,
+        "part": units.part,
+        "kind": type(layer).__name__,
+        "n": matrix.shape[1],
+        "mean_similarity": mean,
+        "max_similarity": largest,
+        "effective_rank": rank.effective_rank(values),
+        "stable_rank": rank.stable_rank(values),
+        "energy_rank": rank.energy_rank(values),
+        "trace_complexity": rank.trace_complexity(values, matrix.shape),
+        "parameters": sum(math.prod(v.shape) for v in layer.weights),
+        "multiply_adds": multiply_adds(graph, layer=layer),
+        "state": state_of(units, reasons),
+    }

@@ -3,13 +3,12 @@
 import json
 import os
 import re
-import tempfile
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from keras_redundancy import _keras_internals as internals
+from keras_redundancy.folders import writable_folder
 from keras_redundancy.pruning.configs import objects_of
 from keras_redundancy.pruning.rebuild import compile_like
 
@@ -33,17 +32,10 @@ class Checkpoint:
             ValueError: the folder cannot be written to, or holds something
                 else.
         """
-        self._folder, self._model = Path(folder), model
+        self._folder = writable_folder("checkpoint", folder)
+        self._model = model
         self._best = None  # The name of its files.
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            others = [x.name for x in self._folder.iterdir()]
-            tempfile.TemporaryFile(dir=self._folder).close()
-        except OSError as error:
-            raise ValueError(
-                f"checkpoint={str(folder)!r} has to be a folder to write to: "
-                f"{error}"
-            ) from error
+        others = [x.name for x in self._folder.iterdir()]
         others = [name for name in others if not OURS.fullmatch(name)]
         if others and not (self._folder / STATE).exists():
             raise ValueError(

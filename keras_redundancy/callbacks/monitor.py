@@ -1,0 +1,258 @@
+"""Watch redundancy, rank and compression in TensorBoard."""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.clustering import LINKAGES
+from keras_redundancy.folders import writable_folder
+from keras_redundancy.heatmaps import pairwise, pixels, similarities
+from keras_redundancy.layers.factorized import Factorized
+from keras_redundancy.options import check_count, check_option
+from keras_redundancy.report import check_taus, reports
+
+# The folder beside those of `keras.callbacks.TensorBoard`.
+RUN = "redundancy"
+
+# Of a layer and its filters; the model has the mean of its layers.
+MEASURES = {
+    "mean_similarity": lambda layer, _: layer.mean_similarity,
+    "max_similarity": lambda layer, _: layer.max_similarity,
+    "effective_rank": lambda layer, _: layer.effective_rank,
+    "stable_rank": lambda layer, _: layer.stable_rank,
+    "trace_complexity": lambda layer, _: layer.trace_complexity,
+    "energy_rank_share": lambda layer, W: layer.energy_rank / min(W.shape),
+}
+
+
+class RedundancyMonitor(keras.callbacks.Callback):
+    """Logs redundancy, rank and compression for TensorBoard during `fit`.
+
+    Of each layer with units, and of the model: redundant units at each tau,
+    similarity, rank, parameters and multiply-adds, also as shares of what they
+    were at the start; histograms of the similarities of all pairs, and
+    pictures of them, ordered by cluster. They are those of `analyze`. Layers
+    that are for training alone are seen as what they compute: a factorized one
+    has the filters of P W Q.
+
+    It writes to "redundancy" in `log_dir`, which may be that of a
+    `keras.callbacks.TensorBoard`, at the same steps: epochs, or batches. A
+    measure is the group of a tag, and a layer its name:
+    "n_r_at_0.5/conv2d"; what is of the whole model is in the group "model".
+
+    Args:
+        log_dir: a folder, that of `tensorboard --logdir`.
+        tau: the thresholds to count redundant units at, in (0, 1]. Pictures
+            are ordered by the clusters at the one in the middle.
+        every: "epoch", or so many batches.
+        data: inputs of the model, some hundred samples: the share of zeros in
+            what activations make of them is logged too.
+        images: whether to make pictures.
+        linkage: "average", "complete" or "single".
+
+    Attributes:
+        history: {tag: [(step, value), ...]} of all scalars.
+
+    Raises:
+        ImportError: TensorFlow, which writes the files, is not installed.
+        TypeError, ValueError: an argument is of a wrong type or out of range,
+            or `log_dir` cannot be written to; in `fit`, the model has no graph
+            to follow, or no layer with units.
+
+    Example:
+
+        model.fit(x, y, callbacks=[
+            keras.callbacks.TensorBoard("logs"),
+            kr.callbacks.RedundancyMonitor("logs"),
+        ])
+
+    Source: see `analyze`.
+    """
+
+    def __init__(
+        self,
+        log_dir,
+        tau: float | Iterable[float] = (0.5, 0.7, 0.9),
+        every: int | str = "epoch",
+        data=None,
+        images: bool = True,
+        linkage: str = "average",
+    ):
+        super().__init__()
+        self.tau = check_taus(tau)
+        check_option("linkage", linkage, LINKAGES)
+        if every != "epoch":
+            check_count("every", every)
+        self.every, self.images, self.linkage = every, images, linkage
+        self._summary = _tensorflow_summary()
+        self._folder = writable_folder("log_dir", Path(log_dir) / RUN)
+        self._zeros = None if data is None else _Zeros(data)
+        self._writer = None
+        self.history = {}
+
+    def on_train_begin(self, logs=None):
+        first = self._reports()[0]
+        if not first.layers:
+            raise ValueError(
+                f"The model {self.model.name!r} has no layer with a kernel, "
+                "so there are no units to watch. Leave RedundancyMonitor out."
+            )
+        self._at_first = self._costs(first)
+        self._batches = 0
+        if self._writer is None:
+            self._writer = self._summary.create_file_writer(str(self._folder))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # With something to do at the end of a batch, Keras waits for each.
+        if self.every != "epoch" and self._batches % self.every == 0:
+            self.log(self._batches)
+        self._batches += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.every == "epoch":
+            self.log(epoch)
+
+    def on_train_end(self, logs=None):
+        self._writer.flush()
+
+    def log(self, step: int) -> None:
+        """Measure the model as it is now, and write that."""
+        try:
+            found = self._reports()
+        except ValueError as error:
+            warnings.warn(
+                f"RedundancyMonitor logs nothing at step {step}: {error}",
+                stacklevel=2,
+            )
+            return
+        scalars = _scalars(found) | self._compression(found[0])
+        if self._zeros is not None:
+            scalars |= self._zeros.shares(self.model)
+        for tag, value in scalars.items():
+            self.history.setdefault(tag, []).append((step, value))
+        with self._writer.as_default(step):
+            for tag, value in scalars.items():
+                self._summary.scalar(tag, value)
+            for layer, matrix in _with_filters(found[0]):
+                if layer.n > 1:
+                    self._picture(layer.title, matrix)
+        self._writer.flush()
+
+    def _picture(self, name, matrix):
+        self._summary.histogram(f"similarities/{name}", pairwise(matrix))
+        if self.images:
+            tau = self.tau[len(self.tau) // 2]
+            picture = pixels(similarities(matrix, tau, self.linkage))
+            self._summary.image(f"by_cluster/{name}", picture[None])
+
+    def _reports(self):
+        return reports(self.model, self.tau, self.linkage)
+
+    def _costs(self, report):
+        """Parameters and multiply-adds of the model as it is."""
+        return {
+            "parameters": report.parameters - _out_of_use(self.model),
+            "multiply_adds": report.multiply_adds,
+        }
+
+    def _compression(self, report):
+        scalars = {}
+        for name, now in self._costs(report).items():
+            if now is not None:
+                scalars[f"model/{name}"] = now
+                scalars[f"model/{name}_left"] = now / self._at_first[name]
+        return scalars
+
+
+def _scalars(found):
+    """Those of the layers and their means: {tag: number}."""
+    scalars = {}
+    for report in found:
+        tau = f"{report.layers[0].tau:g}"
+        shares = []
+        for layer in report.layers:
+            shares.append(layer.n_r / layer.n)
+            scalars[f"n_f_at_{tau}/{layer.title}"] = layer.n_f
+            scalars[f"n_r_at_{tau}/{layer.title}"] = layer.n_r
+            scalars[f"redundant_share_at_{tau}/{layer.title}"] = shares[-1]
+        scalars[f"model/n_r_at_{tau}"] = report.n_r
+        scalars[f"model/redundant_share_at_{tau}"] = float(np.mean(shares))
+    for measure, of_layer in MEASURES.items():
+        values = {
+            layer.title: of_layer(layer, matrix)
+            for layer, matrix in _with_filters(found[0])
+            if layer.n > 1
+        }
+        scalars |= {f"{measure}/{name}": v for name, v in values.items()}
+        if values:
+            scalars[f"model/{measure}"] = float(np.mean(list(values.values())))
+    return scalars
+
+
+def _with_filters(report):
+    return zip(report.layers, report.filters, strict=True)
+
+
+def _out_of_use(model):
+    """Numbers of factorized kernels P W Q that P and Q make superfluous."""
+    total = 0
+    for layer in internals.flat_layers(model):
+        if isinstance(layer, Factorized):
+            inner = int(np.prod(layer.kernel.shape[:-2]))
+            full, used = layer.outer_sizes, layer.sizes
+            total += inner * (full[0] * full[1] - used[0] * used[1])
+    return total
+
+
+class _Zeros:
+    """The share of zeros in what each activation makes of some samples."""
+
+    def __init__(self, data):
+        self._data, self._model, self._of = data, None, None
+
+    def shares(self, model) -> dict[str, float]:
+        """{tag: share}, of the layers of the graph itself."""
+        if model is not self._model:
+            self._model, self._of = model, _counting(model)
+        if self._of is None:
+            return {}
+        names, counting = self._of
+        found = counting.predict(self._data, verbose=0)
+        return {f"zeros/{name}": float(np.mean(found[name])) for name in names}
+
+
+def _counting(model):
+    """(Names, a model of the share of zeros in each sample), or None."""
+    graph = internals.graph_of(model)
+    outputs = {}
+    for call in internals.calls(graph):
+        if _activates(call.operation):
+            is_zero = ops.cast(ops.equal(call.outputs[0], 0), "float32")
+            axes = tuple(range(1, len(is_zero.shape)))
+            outputs[call.operation.name] = ops.mean(is_zero, axis=axes)
+    if not outputs:
+        return None
+    return list(outputs), keras.Model(graph.inputs, outputs)
+
+
+def _activates(operation):
+    if isinstance(operation, keras.layers.ReLU):
+        return True
+    activation = getattr(operation, "activation", None)
+    return activation not in (None, keras.activations.linear)
+
+
+def _tensorflow_summary():
+    try:
+        import tensorflow.summary
+    except ImportError as error:
+        raise ImportError(
+            "RedundancyMonitor writes TensorBoard's files with TensorFlow, "
+            "which is not installed: pip install tensorflow."
+        ) from error
+    return tensorflow.summary
