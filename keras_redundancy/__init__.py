@@ -22,6 +22,7 @@ from keras_redundancy.channels import (
 )
 from keras_redundancy.clustering import cluster_filters as cluster_filters
 from keras_redundancy.constraints import FrobeniusNorm as FrobeniusNorm
+from keras_redundancy.difference import difference as difference
 from keras_redundancy.evaluation import (
     compare as compare,
     search as search,

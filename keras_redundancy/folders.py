@@ -1,6 +1,9 @@
-"""Folders that a caller names."""
+"""Folders and files that a caller names."""
 
+import contextlib
+import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -23,3 +26,19 @@ def writable_folder(name: str, folder) -> Path:
             f"{name}={str(folder)!r} has to be a folder to write to: {error}"
         ) from error
     return path
+
+
+@contextlib.contextmanager
+def replaced(path) -> Iterator[Path]:
+    """A path to write to, which takes the place of `path` when it is whole.
+
+    If writing fails, nothing is left of it, and `path` is what it was.
+
+    Raises:
+        OSError: the folder is not there, or cannot be written to.
+    """
+    path = Path(path)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        fresh = Path(folder) / path.name
+        yield fresh
+        os.replace(fresh, path)

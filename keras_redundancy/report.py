@@ -1,6 +1,8 @@
 """Count the redundant units of every layer: `analyze(model, tau)`."""
 
+import csv
 import dataclasses
+import json
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Real
@@ -11,11 +13,13 @@ from keras_redundancy import rank
 from keras_redundancy.channels import trace
 from keras_redundancy.clustering import LINKAGES, check_tau, cluster_filters
 from keras_redundancy.flops import multiply_adds
+from keras_redundancy.folders import replaced
 from keras_redundancy.options import (
     Level,
     check_option,
     levels_by_layer,
 )
+from keras_redundancy.page import write_page
 from keras_redundancy.pruning.stripping import stock
 from keras_redundancy.similarity import similarity_summary
 from keras_redundancy.tables import Rendered, render_table
@@ -111,6 +115,51 @@ class Report(Rendered):
         """Redundant units of the model."""
         return sum(layer.n_r or 0 for layer in self.layers)
 
+    @property
+    def summary(self) -> str:
+        """What is said of the whole model."""
+        units = sum(layer.n for layer in self.layers)
+        parts = [f"{self.n_r:,} of {units:,} units are redundant"]
+        parts.append(f"{self.parameters:,} parameters")
+        if self.multiply_adds is not None:
+            parts.append(f"{self.multiply_adds:,} multiply-adds per sample")
+        return "; ".join(parts)
+
+    def to_json(self, path) -> None:
+        """Write `to_dict()` to a file, which is replaced as a whole.
+
+        Raises:
+            OSError: it cannot be written there.
+        """
+        with replaced(path) as fresh:
+            fresh.write_text(json.dumps(self.to_dict(), indent=1))
+
+    def to_csv(self, path) -> None:
+        """Write a line for each of `layers`, under the names of its fields.
+
+        Raises:
+            OSError: the file cannot be written there.
+        """
+        names = [field.name for field in dataclasses.fields(LayerReport)]
+        with replaced(path) as fresh, fresh.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(map(dataclasses.asdict, self.layers))
+
+    def to_html(self, path, *, sensitivity=None, difference=None) -> None:
+        """Write a page with tables and pictures that needs no other file.
+
+        Args:
+            path: the file, which is replaced as a whole.
+            sensitivity: what `kr.sensitivity` returned, to draw its curves.
+            difference: what `kr.difference` returned, to draw the widths
+                before and after.
+
+        Raises:
+            OSError: it cannot be written there.
+        """
+        write_page(path, self, COLUMNS, sensitivity, difference)
+
     def to_dict(self) -> dict:
         """All figures as plain Python numbers, strings, lists and dicts."""
         figures = {
@@ -131,13 +180,7 @@ class Report(Rendered):
             f"Redundancy of {self.model!r} at tau = {shown} "
             f"({self.linkage} linkage)"
         )
-        units = sum(layer.n for layer in self.layers)
-        lines = [f"{self.n_r:,} of {units:,} units are redundant"]
-        lines.append(f"{self.parameters:,} parameters")
-        if self.multiply_adds is not None:
-            lines.append(f"{self.multiply_adds:,} multiply-adds per sample")
-        table = render_table(title, list(COLUMNS.values()), rows)
-        return table + "; ".join(lines)
+        return render_table(title, list(COLUMNS.values()), rows) + self.summary
 
 
 @dataclasses.dataclass(frozen=True)

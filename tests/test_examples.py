@@ -84,6 +84,7 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path):
             ["--repeats", 1, "--epochs", 3],
             "with a checkpoint after each epoch",
         ),
+        ("monitor", ["--epochs", 2], "of it the monitor, s"),
         ("optimizer_state", ["--runs", 1, "--epochs", 1], "carried over"),
         (
             "low_rank",
