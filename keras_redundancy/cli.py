@@ -79,6 +79,9 @@ def prune(args):
             options[name] = value
     plan = kr.plan(model, skip=args.skip or None, **options)
     small = plan.apply()
+    if small.compiled:
+        # A file without its variables is loaded with a warning.
+        small.optimizer.build(small.trainable_variables)
     with replaced(args.out) as path:
         small.save(path)
     if args.json:

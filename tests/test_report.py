@@ -1,7 +1,9 @@
 """`analyze`: every figure against NumPy and SciPy on the same weights."""
 
+import csv
 import json
 
+import keras
 import numpy as np
 import pytest
 from scipy.cluster.hierarchy import fcluster, linkage
@@ -98,3 +100,72 @@ def test_a_layer_with_one_unit_and_a_zero_layer():
     assert np.isfinite(
         [layer.mean_similarity, layer.effective_rank, layer.stable_rank]
     ).all()
+
+
+def test_files(model, tmp_path):
+    report = kr.analyze(model, tau={"conv.a": 0.5})
+    report.to_json(tmp_path / "report.json")
+    data = json.loads((tmp_path / "report.json").read_text())
+    assert data == json.loads(json.dumps(report.to_dict()))
+    report.to_csv(tmp_path / "report.csv")
+    with (tmp_path / "report.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["layer"] for row in rows] == [x.layer for x in report.layers]
+    assert [row["n"] for row in rows] == [str(x.n) for x in report.layers]
+    assert (rows[0]["n_r"], rows[1]["tau"]) == ("", "0.5")
+    with pytest.raises(OSError, match="No such file"):
+        report.to_csv(tmp_path / "missing" / "report.csv")
+
+
+def test_a_page_is_small_and_alone(tmp_path):
+    """ResNet50's is; what is in it is looked at in test_browser."""
+    model = keras.applications.ResNet50(weights=None)
+    kr.analyze(model).to_html(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert len(page) < 2e6
+    assert page.count("<img") == 54
+    assert "http" not in page
+
+
+def test_units_at_several_tau(model):
+    found = kr.redundancy(model, (0.9999, 0.2, 0.5))
+    assert found.taus == (0.2, 0.5, 0.9999)
+    for tau, report, share in zip(
+        found.taus, found.reports, found.shares(), strict=True
+    ):
+        assert report == kr.analyze(model, tau)
+        shares = [layer.n_r / layer.n for layer in report.layers]
+        assert share == pytest.approx(np.mean(shares))
+    assert json.loads(json.dumps(found.to_dict()))["taus"] == [0.2, 0.5, 0.9999]
+    rows = {x.split()[0]: x.split() for x in str(found).splitlines() if x}
+    assert rows["conv1a"][-1] == "2"
+    assert rows["all"][-1] == "10"
+
+
+@pytest.mark.parametrize(
+    ("taus", "error", "message"),
+    [
+        ([], ValueError, "There is no tau to compare units at"),
+        ([0.5, 0], ValueError, "tau is 0"),
+        ("0.5", TypeError, "has to be a number or several"),
+        ([None], TypeError, "tau is None"),
+    ],
+)
+def test_bad_thresholds(model, taus, error, message):
+    with pytest.raises(error, match=message):
+        kr.redundancy(model, taus)
+
+
+def test_layers_for_training_are_seen_as_what_they_compute(model):
+    dense = [keras.layers.Dense(units) for units in (9, 5)]
+    wide = keras.Sequential([keras.Input((4,)), *dense])
+    report = kr.analyze(kr.factorize(wide))
+    assert [x.n for x in report.layers] == [9, 5]
+    assert report == kr.analyze(wide)
+
+
+def test_a_model_without_units():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.ReLU()])
+    with pytest.raises(ValueError, match="has no layer with a kernel"):
+        kr.redundancy(model)
+    assert kr.analyze(model).layers == ()
