@@ -8,7 +8,7 @@ small = kr.prune(model, tau=0.9)         # a smaller, stock Keras model
 small.save("small.keras")
 """
 
-from keras_redundancy import callbacks as callbacks
+from keras_redundancy import callbacks as callbacks, plots as plots
 from keras_redundancy._version import __version__ as __version__
 from keras_redundancy.calibration import (
     calibrate as calibrate,
@@ -50,4 +50,5 @@ from keras_redundancy.report import (
     analyze as analyze,
     redundancy as redundancy,
 )
+from keras_redundancy.subspaces import svcca as svcca
 from keras_redundancy.training import fit_and_prune as fit_and_prune

@@ -12,6 +12,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
+from keras_redundancy import cli
 from tests import models
 
 ROOT = Path(__file__).parent.parent
@@ -167,14 +168,25 @@ def test_layers_of_ones_own(tmp_path):
         ("diff model.keras missing.keras", "There is no file"),
     ],
 )
-def test_what_cannot_be_done(arguments, words, folder):
+def test_what_cannot_be_done(arguments, words, folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
     before = names(folder)
-    code, printed, said = command(folder, *arguments.split())
-    assert code == 2
+    assert cli.main(arguments.split()) == 2
+    printed, said = capsys.readouterr()
+    assert said.startswith("keras-redundancy: error: ")
     assert words in said
-    assert "Traceback" not in said
     assert printed == ""
     assert names(folder) == before
+
+
+def test_an_error_of_the_process(folder):
+    arguments = ("prune", "model.keras", "--tau", 2, "-o", "small.keras")
+    code, printed, said = command(folder, *arguments)
+    assert (code, printed) == (2, "")
+    assert "tau is 2.0" in said
+    assert "Traceback" not in said
+    code, _, _ = command(folder, "prune", "model.keras")
+    assert code == 2
 
 
 def test_help_has_examples(tmp_path):
@@ -187,8 +199,6 @@ def test_help_has_examples(tmp_path):
 
 def test_a_crash_leaves_no_file(folder, tmp_path, monkeypatch):
     """Neither a part of one, nor less of one that was there."""
-    from keras_redundancy import cli
-
     path = tmp_path / "small.keras"
     path.write_text("precious")
 

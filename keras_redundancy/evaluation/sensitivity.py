@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 
+from keras_redundancy import plots
 from keras_redundancy.evaluation.trials import Part, Trial, Trials, progress
 from keras_redundancy.tables import Rendered, render_table
 
@@ -62,18 +63,7 @@ class Sensitivity(Rendered):
         Raises:
             ImportError: matplotlib is not installed.
         """
-        figure_module = _matplotlib_figure()
-        figure = figure_module.Figure(figsize=(8, 5), layout="constrained")
-        axes = figure.subplots()
-        for part, trials in self.trials.items():
-            scores = [trial.score for trial in trials]
-            axes.plot(self.levels, scores, marker=".", label=part.name)
-        axes.axhline(self.base.score, color="gray", ls="--", label="uncut")
-        axes.set(xlabel=self.how, ylabel="score", title=self.name)
-        if self.how == "tau":
-            axes.invert_xaxis()
-        axes.legend(fontsize="small", ncols=1 + len(self.trials) // 12)
-        return figure
+        return plots.sensitivity(self)
 
     def __str__(self):
         header = ["cut alone", "n"]
@@ -92,17 +82,6 @@ class Sensitivity(Rendered):
 
 def _shown(trial):
     return f"{trial.score:.4g} ({trial.cost:.0%})"
-
-
-def _matplotlib_figure():
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        raise ImportError(
-            "To draw, install matplotlib: pip install "
-            "'keras-redundancy[plots]'."
-        ) from error
-    return matplotlib.figure
 
 
 def sensitivity(
