@@ -113,7 +113,8 @@ def filters_by_cluster(model, layer: str | None = None, tau: float = 0.5):
                 filters = np.repeat(filters[..., :1], 3, axis=-1)
             y, x = row * (height + 1), column * (width + 1)
             canvas[y : y + height, x : x + width] = filters
-    figure, axes = _figure(size=(6, 8))
+    size = max(3.5, 8 * canvas.shape[1] / canvas.shape[0]), 8
+    figure, axes = _figure(size)
     axes.imshow(np.nan_to_num(canvas, nan=1.0))
     axes.set(xticks=[], yticks=[])
     axes.set_title(f"{name}: {len(lines)} clusters at tau = {tau:g}")
@@ -202,6 +203,7 @@ def training(monitor, measure: str = "mean_similarity"):
             axes.plot(*zip(*values, strict=True), marker=".", label=name)
     step = "epoch" if monitor.every == "epoch" else "batch"
     axes.set(xlabel=step, ylabel=measure)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     return _with_names(figure, axes)
 
 

@@ -18,7 +18,9 @@ SAMPLED = re.compile(
     "rules|refit|examples|budgets|calibration|evaluation|links"
     "|fit_and_prune|merge_correlated|noise_outputs|optimizer_state"
     # Numbers in, numbers out, by NumPy alone.
-    "|clustering|similarity|rank|regression|perceptron"
+    "|clustering|similarity|rank|regression|perceptron|subspaces"
+    # What is shown of them.
+    "|report|difference|plots|monitor|command_line|browser"
     # The graph, and what is said of it.
     "|bad_input|correspondence|explain|flops|plan|readme|trace"
 )

@@ -100,6 +100,16 @@ def test_benchmarks(tmp_path, script, arguments, expected):
     assert expected in done.stdout
 
 
+def test_pictures(tmp_path):
+    done = run(tmp_path, ROOT / "examples/pictures.py", "--epochs", 1)
+    assert done.returncode == 0, done.stderr
+    pictures = sorted((tmp_path / "pictures").glob("*.png"))
+    assert len(pictures) == 9
+    assert all(path.stat().st_size > 3000 for path in pictures)
+    assert "Before and after" in (tmp_path / "pictures/report.html").read_text()
+    assert (tmp_path / "pictures/logs/redundancy").is_dir()
+
+
 def test_low_rank(tmp_path):
     command = [ROOT / "examples/low_rank.py", "--dataset", "digits"]
     command += ["--epochs", 1, "--seeds", 1]

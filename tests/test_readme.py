@@ -52,6 +52,7 @@ def test_there_are_blocks_to_run():
         ("kr.calibrate", 1),
         ("kr.pink_noise", 1),
         ("kr.search", 1),
+        ("kr.callbacks.RedundancyMonitor", 1),
         ("kr.callbacks.DynamicLowRank", 1),
         ("kr.fit_and_prune", 1),
         ("kr.NoiseOutputs", 1),

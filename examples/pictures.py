@@ -1,0 +1,95 @@
+"""All pictures of a network's redundancy, from training to a report.
+
+    python examples/pictures.py
+    python examples/pictures.py --dataset fashion_mnist --data FOLDER --epochs 4
+
+Trains the quickstart's network, on scikit-learn's handwritten digits by
+default, watched by `RedundancyMonitor`. Writes to --out: TensorBoard's files
+(`tensorboard --logdir OUT/logs` shows them), a picture of each kind, and
+report.html, which compares the network with what is left of it when half of
+its multiply-adds are cut.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import example_data
+import keras
+import quickstart
+
+import keras_redundancy as kr
+
+SAMPLES = 1000
+AS_IT_IS = {"repair": False, "rounds": 0}
+METHODS = {
+    "L1 norm, dropped": {"select": "l1", "absorb": "drop", **AS_IT_IS},
+    "L1 norm, merged": {"select": "l1", "absorb": "merge", **AS_IT_IS},
+    "greedy, least squares": {"rounds": 0},
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--dataset", choices=example_data.NAMES, default="digits"
+    )
+    parser.add_argument("--data", help="folder with NAME.npz files")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=Path("pictures"))
+    args = parser.parse_args()
+    keras.utils.set_random_seed(0)
+    (x, y), _ = example_data.load(args.dataset, args.data)
+    # What is said of accuracy is said of images held out from training.
+    images, labels = x[-SAMPLES:], y[-SAMPLES:]
+    x, y = x[:-SAMPLES], y[:-SAMPLES]
+    model = quickstart.build(x.shape[1:], quickstart.WIDTHS[args.dataset])
+    model.compile(
+        "adam",
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    logs = args.out / "logs"
+    monitor = kr.callbacks.RedundancyMonitor(logs, data=images)
+    callbacks = [keras.callbacks.TensorBoard(logs), monitor]
+    options = {"epochs": args.epochs, "callbacks": callbacks, "verbose": 2}
+    model.fit(x, y, batch_size=128, **options)
+
+    def accuracy(model):
+        logits = model.predict(images, batch_size=256, verbose=0)
+        return float((logits.argmax(axis=-1) == labels).mean())
+
+    report = kr.analyze(model, tau=0.5)
+    levels = (0.125, 0.25, 0.5, 0.75)
+    sensitivity = kr.sensitivity(model, accuracy, ratios=levels)
+    comparison = kr.compare(model, accuracy, METHODS, data=x[:SAMPLES])
+    taus = [n / 20 for n in range(1, 20)]
+    first = report.layers[0].title
+    pictures = {
+        "redundancy": kr.plots.redundancy(kr.redundancy(model, taus)),
+        "similarities": kr.plots.similarity_histograms(report),
+        "heatmap": kr.plots.similarity_heatmap(report, first),
+        "filters": kr.plots.filters_by_cluster(model, first),
+        "singular_values": kr.plots.singular_values(report),
+        "sensitivity": kr.plots.sensitivity(sensitivity),
+        "methods": kr.plots.score_against_flops(comparison),
+        "training": kr.plots.training(monitor, "max_similarity"),
+        "activations": kr.plots.activations(model, images, labels),
+    }
+    for name, figure in pictures.items():
+        figure.savefig(args.out / f"{name}.png", dpi=80)
+    half = kr.prune(model, target={"flops": 0.5}, data=x[:SAMPLES], rounds=0)
+    report.to_html(
+        args.out / "report.html",
+        sensitivity=sensitivity,
+        difference=kr.difference(model, half),
+    )
+    print("wrote", *sorted(path.name for path in args.out.iterdir()))
+
+
+if __name__ == "__main__":
+    main()
