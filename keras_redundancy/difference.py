@@ -7,7 +7,7 @@ from keras_redundancy.channels import trace
 from keras_redundancy.flops import multiply_adds
 from keras_redundancy.pruning.stripping import stock
 from keras_redundancy.tables import Rendered, render_table
-from keras_redundancy.units import written_units
+from keras_redundancy.units import distinct, written_units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +85,16 @@ def _sizes(model):
     units = {}
     for written in written_units(graph):
         units.setdefault(written.layer, []).append(len(written.groups))
-    layers = {
-        layer.name: Sizes(
+    sizes = [
+        Sizes(
             sum(counts),
             sum(math.prod(v.shape) for v in layer.weights),
             multiply_adds(graph, layer=layer),
         )
         for layer, counts in units.items()
-    }
+    ]
+    names = distinct(layer.name for layer in units)
+    layers = dict(zip(names, sizes, strict=True))
     total = Sizes(
         sum(x.units for x in layers.values()),
         graph.model.count_params(),

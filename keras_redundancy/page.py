@@ -93,12 +93,12 @@ def _cell(value):
 def _clusters(report):
     """A line for each layer: its share of clusters, against tau."""
     lines = {}
-    for layer, matrix in _compared(report):
+    for title, layer, matrix in _compared(report):
         counts = [
             len(np.unique(cluster_filters(matrix, tau, report.linkage)))
             for tau in TAUS
         ]
-        lines[layer.title] = [count / layer.n for count in counts]
+        lines[title] = [count / layer.n for count in counts]
     if not lines:
         return "<p>No layer has two units.</p>"
     words = "<p>n_f / n, the clusters among the units of each layer.</p>"
@@ -108,13 +108,13 @@ def _clusters(report):
 def _pictures(report):
     """The similarity of all pairs of units of a layer, by cluster."""
     figures = []
-    for layer, matrix in _compared(report):
+    for title, layer, matrix in _compared(report):
         tau = layer.tau or TAUS[len(TAUS) // 2]
         found = similarities(matrix, tau, report.linkage, MOST_UNITS)
         shown = "" if layer.n <= MOST_UNITS else f", {MOST_UNITS} of them shown"
         figures.append(
             f'<figure><img alt="" src="{_data_uri(found)}"><figcaption>'
-            f"{escape(layer.title)}: {layer.n} units{shown}"
+            f"{escape(title)}: {layer.n} units{shown}"
             "</figcaption></figure>"
         )
     words = (
@@ -125,8 +125,7 @@ def _pictures(report):
 
 
 def _compared(report):
-    pairs = zip(report.layers, report.filters, strict=True)
-    return [(layer, matrix) for layer, matrix in pairs if layer.n > 1]
+    return [(k, *v) for k, v in report.by_title.items() if v[0].n > 1]
 
 
 def _curves(sensitivity):

@@ -26,9 +26,10 @@ def redundancy(found, count: str = "n_r"):
     """
     check_option("count", count, ("n_r", "n_f"))
     figure, axes = _figure()
-    for layers in zip(*(x.layers for x in found.reports), strict=True):
+    for title in found.reports[0].by_title:
+        layers = [report.by_title[title][0] for report in found.reports]
         shares = [getattr(layer, count) / layer.n for layer in layers]
-        axes.plot(found.taus, shares, marker=".", label=layers[0].title)
+        axes.plot(found.taus, shares, marker=".", label=title)
     title = found.reports[0].model
     axes.set(
         xlabel="tau", ylabel=f"{count} / n", title=title, ylim=(-0.02, 1.02)
@@ -45,10 +46,10 @@ def similarity_histograms(report, layers=None):
     """
     figure, axes = _figure()
     edges = np.linspace(-1, 1, 81)
-    for layer, matrix in _chosen(report, layers):
+    for title, _, matrix in _chosen(report, layers):
         counts, _ = np.histogram(heatmaps.pairwise(matrix), edges)
         shares = counts / counts.sum()
-        axes.stairs(shares, edges, label=layer.title)
+        axes.stairs(shares, edges, label=title)
     title = report.model
     axes.set(
         xlabel="cosine of two filters", ylabel="share of pairs", title=title
@@ -64,7 +65,7 @@ def similarity_heatmap(report, layer: str, tau: float | None = None):
         layer: title of a layer in it.
         tau: where clusters end; that of the report by default.
     """
-    ((found, matrix),) = _chosen(report, [layer])
+    ((_, found, matrix),) = _chosen(report, [layer])
     tau = found.tau if tau is None else tau
     if tau is None:
         raise ValueError(
@@ -130,13 +131,13 @@ def singular_values(report, layers=None, energy: float = 0.99):
         energy: share of the squares that the dot stands at.
     """
     figure, axes = _figure()
-    for layer, matrix in _chosen(report, layers):
+    for title, _, matrix in _chosen(report, layers):
         values = rank.singular_values(matrix)
         if values[0] == 0:
             continue
         held = rank.energy_rank(values, energy)
         numbers = np.arange(1, len(values) + 1) / len(values)
-        (line,) = axes.plot(numbers, values / values[0], label=layer.title)
+        (line,) = axes.plot(numbers, values / values[0], label=title)
         place = numbers[held - 1], values[held - 1] / values[0]
         axes.plot(*place, "o", color=line.get_color())
     axes.set(
@@ -262,17 +263,11 @@ def _with_names(figure, axes):
 
 
 def _chosen(report, layers):
-    """[(`LayerReport`, its filters), ...] of those titles."""
-    found = {
-        layer.title: (layer, matrix)
-        for layer, matrix in zip(report.layers, report.filters, strict=True)
-        if layer.n > 1
-    }
-    if layers is None:
-        return list(found.values())
-    for title in layers:
+    """[(title, `LayerReport`, filters), ...] of those titles."""
+    found = {k: v for k, v in report.by_title.items() if v[0].n > 1}
+    for title in layers or ():
         check_option("layer", title, found)
-    return [found[title] for title in layers]
+    return [(x, *found[x]) for x in (found if layers is None else layers)]
 
 
 def _first_convolution(model):

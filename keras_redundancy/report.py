@@ -23,7 +23,12 @@ from keras_redundancy.page import write_page
 from keras_redundancy.pruning.stripping import stock
 from keras_redundancy.similarity import similarity_summary
 from keras_redundancy.tables import Rendered, render_table
-from keras_redundancy.units import frozen_reasons, state_of, written_units
+from keras_redundancy.units import (
+    distinct,
+    frozen_reasons,
+    state_of,
+    written_units,
+)
 
 COLUMNS = {
     "title": "layer",
@@ -114,6 +119,13 @@ class Report(Rendered):
     def n_r(self) -> int:
         """Redundant units of the model."""
         return sum(layer.n_r or 0 for layer in self.layers)
+
+    @property
+    def by_title(self) -> dict[str, tuple[LayerReport, np.ndarray]]:
+        """{title of a layer: (its report, its filters)}."""
+        titles = distinct(layer.title for layer in self.layers)
+        pairs = zip(self.layers, self.filters, strict=True)
+        return dict(zip(titles, pairs, strict=True))
 
     @property
     def summary(self) -> str:

@@ -1,6 +1,8 @@
 """The units of every layer: what its kernels write."""
 
 import dataclasses
+from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -77,6 +79,19 @@ def written_units(graph) -> list[Units]:
 def _part(units, names):
     own = names[id(units.layer)]
     return ", ".join(own[id(place.on)] for place in units.places)
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Names of layers, which those of models in a model can share.
+
+    The second one of a name is "name (2)", and so on.
+    """
+    counts, found = Counter(), []
+    for name in names:
+        counts[name] += 1
+        count = counts[name]
+        found.append(name if count == 1 else f"{name} ({count})")
+    return found
 
 
 def frozen_reasons(graph) -> dict[int, str | None]:

@@ -45,3 +45,17 @@ def test_factorized_layers_count_as_what_they_compute():
     found = kr.difference(model, kr.factorize(model))
     assert list(found.layers) == ["a", "b"]
     assert all(before == after for before, after in found.layers.values())
+
+
+def test_layers_of_one_name_are_all_there():
+    def part(units):
+        dense = layers.Dense(units, name="same")
+        return keras.Sequential([keras.Input((5,)), dense])
+
+    inputs = keras.Input((5,))
+    outputs = layers.Concatenate()([part(3)(inputs), part(4)(inputs)])
+    model = keras.Model(inputs, layers.Dense(2, name="last")(outputs))
+    found = kr.difference(model, model).layers
+    assert [x[0].units for x in found.values()] == [3, 4, 2]
+    assert list(found) == ["same", "same (2)", "last"]
+    assert list(kr.analyze(model).by_title) == list(found)

@@ -35,10 +35,10 @@ class RedundancyMonitor(keras.callbacks.Callback):
 
     Of each layer with units, and of the model: redundant units at each tau,
     similarity, rank, parameters and multiply-adds, also as shares of what they
-    were at the start; histograms of the similarities of all pairs, and
-    pictures of them, ordered by cluster. They are those of `analyze`. Layers
-    that are for training alone are seen as what they compute: a factorized one
-    has the filters of P W Q.
+    were when the first `fit` began; histograms of the similarities of all
+    pairs, and pictures of them, ordered by cluster. They are those of
+    `analyze`. Layers that are for training alone are seen as what they
+    compute: a factorized one has the filters of P W Q.
 
     It writes to "redundancy" in `log_dir`, which may be that of a
     `keras.callbacks.TensorBoard`, at the same steps: epochs, or batches. A
@@ -92,7 +92,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
         self._summary = _tensorflow_summary()
         self._folder = writable_folder("log_dir", Path(log_dir) / RUN)
         self._zeros = None if data is None else _Zeros(data)
-        self._writer = None
+        self._writer = self._at_first = None
         self.history = {}
 
     def on_train_begin(self, logs=None):
@@ -102,9 +102,9 @@ class RedundancyMonitor(keras.callbacks.Callback):
                 f"The model {self.model.name!r} has no layer with a kernel, "
                 "so there are no units to watch. Leave RedundancyMonitor out."
             )
-        self._at_first = self._costs(first)
         self._batches = 0
         if self._writer is None:
+            self._at_first = self._costs(first)
             self._writer = self._summary.create_file_writer(str(self._folder))
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -138,9 +138,9 @@ class RedundancyMonitor(keras.callbacks.Callback):
         with self._writer.as_default(step):
             for tag, value in scalars.items():
                 self._summary.scalar(tag, value)
-            for layer, matrix in _with_filters(found[0]):
+            for title, (layer, matrix) in found[0].by_title.items():
                 if layer.n > 1:
-                    self._picture(layer.title, matrix)
+                    self._picture(title, matrix)
         self._writer.flush()
 
     def _picture(self, name, matrix):
@@ -175,27 +175,23 @@ def _scalars(found):
     for report in found:
         tau = f"{report.layers[0].tau:g}"
         shares = []
-        for layer in report.layers:
+        for title, (layer, _) in report.by_title.items():
             shares.append(layer.n_r / layer.n)
-            scalars[f"n_f_at_{tau}/{layer.title}"] = layer.n_f
-            scalars[f"n_r_at_{tau}/{layer.title}"] = layer.n_r
-            scalars[f"redundant_share_at_{tau}/{layer.title}"] = shares[-1]
+            scalars[f"n_f_at_{tau}/{title}"] = layer.n_f
+            scalars[f"n_r_at_{tau}/{title}"] = layer.n_r
+            scalars[f"redundant_share_at_{tau}/{title}"] = shares[-1]
         scalars[f"model/n_r_at_{tau}"] = report.n_r
         scalars[f"model/redundant_share_at_{tau}"] = float(np.mean(shares))
     for measure, of_layer in MEASURES.items():
         values = {
-            layer.title: of_layer(layer, matrix)
-            for layer, matrix in _with_filters(found[0])
+            title: of_layer(layer, matrix)
+            for title, (layer, matrix) in found[0].by_title.items()
             if layer.n > 1
         }
         scalars |= {f"{measure}/{name}": v for name, v in values.items()}
         if values:
             scalars[f"model/{measure}"] = float(np.mean(list(values.values())))
     return scalars
-
-
-def _with_filters(report):
-    return zip(report.layers, report.filters, strict=True)
 
 
 def _out_of_use(model):
