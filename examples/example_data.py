@@ -14,6 +14,12 @@ NAMES = ("digits", "fashion_mnist", "mnist", "cifar10")
 FOLDER = "KERAS_REDUNDANCY_DATA"
 
 
+def add_arguments(parser):
+    """--dataset and --data, what `load` takes, to an `ArgumentParser`."""
+    parser.add_argument("--dataset", choices=NAMES, default="digits")
+    parser.add_argument("--data", help="folder with NAME.npz files")
+
+
 def load(name, folder=None):
     """The data set `name`.
 

@@ -120,10 +120,7 @@ def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--dataset", choices=example_data.NAMES, default="digits"
-    )
-    parser.add_argument("--data", help="folder with NAME.npz files")
+    example_data.add_arguments(parser)
     parser.add_argument(
         "--tau", type=float, nargs="+", default=[0.7, 0.5, 0.4, 0.3, 0.2]
     )

@@ -48,12 +48,13 @@ def report(args):
     for path in (args.html, args.csv):
         _require_place(path)
     model = _load(args.model, args)
-    found = kr.analyze(model, args.tau[0])
+    found = kr.redundancy(model, args.tau)
+    first = found.reports[0]
     if args.html is not None:
-        found.to_html(args.html)
+        first.to_html(args.html)
     if args.csv is not None:
-        found.to_csv(args.csv)
-    _show(kr.redundancy(model, args.tau) if args.tau[1:] else found, args)
+        first.to_csv(args.csv)
+    _show(found if found.taus[1:] else first, args)
 
 
 def prune(args):
@@ -106,7 +107,15 @@ def sensitivity(args):
 
     def accuracy(model):
         answers = model.predict(x, verbose=0)
-        return float(np.mean(answers.argmax(axis=-1).reshape(-1) == labels))
+        shape = getattr(answers, "shape", "of several outputs")
+        if len(shape) != 2 or shape[0] != len(labels) or shape[1] < 2:
+            raise ValueError(
+                f"The answers of {args.model.name!r} are {shape}, but for the "
+                f"accuracy on {len(labels)} labels they have to be a number "
+                "for each of them and each class. For all else, call "
+                "kr.sensitivity(model, evaluate) with a function of your own."
+            )
+        return float(np.mean(answers.argmax(axis=-1) == labels))
 
     levels = {"taus": args.tau} if args.tau else {"ratios": args.ratio}
     verbose = not args.json
@@ -196,7 +205,8 @@ def _parser():
         nargs="+",
         default=[0.5],
         help="similarities in (0, 1] above which units are redundant; with "
-        "several, a table of how many there are at each",
+        "several, a table of how many there are at each; files are written "
+        "for the lowest",
     )
     command.add_argument(
         "--html", type=Path, help="write a page with pictures there"

@@ -1,7 +1,6 @@
 """What became of the layers of a model: `difference(before, after)`."""
 
 import dataclasses
-import math
 
 from keras_redundancy.channels import trace
 from keras_redundancy.flops import multiply_adds
@@ -88,7 +87,7 @@ def _sizes(model):
     sizes = [
         Sizes(
             sum(counts),
-            sum(math.prod(v.shape) for v in layer.weights),
+            layer.count_params(),
             multiply_adds(graph, layer=layer),
         )
         for layer, counts in units.items()

@@ -10,6 +10,7 @@ import numpy as np
 from keras_redundancy.clustering import cluster_filters
 from keras_redundancy.folders import replaced
 from keras_redundancy.heatmaps import pixels, similarities
+from keras_redundancy.tables import cell_text
 
 TAUS = (0.1, 0.3, 0.5, 0.7, 0.9)
 # Units in a picture, so that a model of a hundred layers is a small file.
@@ -84,10 +85,7 @@ def _table(report, columns):
 def _cell(value):
     if isinstance(value, str):
         return f'<td class="text">{escape(value)}</td>'
-    if value is None:
-        return "<td>-</td>"
-    shown = f"{value:.3f}" if isinstance(value, float) else f"{value:,}"
-    return f"<td>{shown}</td>"
+    return f"<td>{cell_text(value)}</td>"
 
 
 def _clusters(report):

@@ -83,6 +83,8 @@ def similarity_heatmap(report, layer: str, tau: float | None = None):
 def filters_by_cluster(model, layer: str | None = None, tau: float = 0.5):
     """The filters of a convolution as pictures, a line for each cluster.
 
+    Those of three channels are coloured; of others the first channel is shown.
+
     Args:
         model: a built `keras.Model`.
         layer: the name of a `Conv2D`; the first one by default.
@@ -103,9 +105,7 @@ def filters_by_cluster(model, layer: str | None = None, tau: float = 0.5):
     height, width, channels, _ = kernel.shape
     lines = [units[clusters == x] for x in dict.fromkeys(clusters.tolist())]
     columns = max(map(len, lines))
-    canvas = np.full(
-        (len(lines) * (height + 1), columns * (width + 1), 3), np.nan
-    )
+    canvas = np.ones((len(lines) * (height + 1), columns * (width + 1), 3))
     reach = np.abs(kernel).max() or 1
     for row, line in enumerate(lines):
         for column, unit in enumerate(line):
@@ -116,7 +116,7 @@ def filters_by_cluster(model, layer: str | None = None, tau: float = 0.5):
             canvas[y : y + height, x : x + width] = filters
     size = max(3.5, 8 * canvas.shape[1] / canvas.shape[0]), 8
     figure, axes = _figure(size)
-    axes.imshow(np.nan_to_num(canvas, nan=1.0))
+    axes.imshow(canvas)
     axes.set(xticks=[], yticks=[])
     axes.set_title(f"{name}: {len(lines)} clusters at tau = {tau:g}")
     return figure

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import math
 from collections.abc import Iterable, Sequence
 from numbers import Real
 
@@ -372,7 +371,7 @@ def _measured(graph, units, matrix, reasons):
         "stable_rank": rank.stable_rank(values),
         "energy_rank": rank.energy_rank(values),
         "trace_complexity": rank.trace_complexity(values, matrix.shape),
-        "parameters": sum(math.prod(v.shape) for v in layer.weights),
+        "parameters": layer.count_params(),
         "multiply_adds": multiply_adds(graph, layer=layer),
         "state": state_of(units, reasons),
     }

@@ -41,7 +41,7 @@ def render_table(title, header, rows) -> str:
             no_wrap=not text,
         )
     for row in rows:
-        table.add_row(*(Text(_cell(value)) for value in row))
+        table.add_row(*(Text(cell_text(value)) for value in row))
     console = Console(
         file=io.StringIO(), width=WIDTH, color_system=None, highlight=False
     )
@@ -50,7 +50,8 @@ def render_table(title, header, rows) -> str:
     return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
 
 
-def _cell(value) -> str:
+def cell_text(value) -> str:
+    """How a table shows a str, an int, a float or None."""
     if value is None:
         return "-"
     if isinstance(value, str):

@@ -119,7 +119,7 @@ def test_tensorboard_shows_scalars_histograms_and_pictures(
         sizes = [int(x.get_property("naturalWidth")) for x in images]
         return 144 in sizes  # 24 units of 6 pixels
 
-    WebDriverWait(browser, 60).until(picture, "no picture is shown")
+    assert WebDriverWait(browser, 60).until(picture, "no picture is shown")
 
 
 def test_a_report_opens_from_disk(browser, tmp_path):

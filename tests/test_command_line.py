@@ -61,6 +61,7 @@ def folder(tmp_path_factory):
     model.save(folder / "model.keras")
     labels = model.predict(x, verbose=0).argmax(axis=-1)
     np.savez(folder / "data.npz", x=x, y=labels)
+    np.savez(folder / "other.npz", x=x, y=labels[:7])
     np.save(folder / "x.npy", x)
     return folder
 
@@ -164,6 +165,7 @@ def test_layers_of_ones_own(tmp_path):
             "No such file",
         ),
         ("sensitivity model.keras --data x.npy", "has no array y"),
+        ("sensitivity model.keras --data other.npz", "(90, 3), but for the"),
         ("sensitivity model.keras --data data.npz --ratio 2", "share of units"),
         ("diff model.keras missing.keras", "There is no file"),
     ],

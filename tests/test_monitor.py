@@ -194,6 +194,17 @@ def test_factorized_layers_are_seen_as_what_they_compute(tmp_path):
     )
 
 
+def test_what_multiplies_nothing_has_no_share_of_it(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Embedding(9, 4)])
+    model.compile("sgd", "mse")
+    monitor = kr.callbacks.RedundancyMonitor(tmp_path)
+    x = np.arange(6).reshape(2, 3)
+    model.fit(x, np.zeros((2, 3, 4)), verbose=0, callbacks=[monitor])
+    found = {tag: values[0][1] for tag, values in monitor.history.items()}
+    assert found["model/multiply_adds"] == 0
+    assert found["model/parameters_left"] == 1
+
+
 def test_what_diverged_is_not_logged(tmp_path):
     model = network()
     monitor = kr.callbacks.RedundancyMonitor(tmp_path)

@@ -45,10 +45,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--dataset", choices=example_data.NAMES, default="digits"
-    )
-    parser.add_argument("--data", help="folder with NAME.npz files")
+    example_data.add_arguments(parser)
     parser.add_argument("--epochs", type=int, default=4)
     args = parser.parse_args()
     (x, y), _ = example_data.load(args.dataset, args.data)

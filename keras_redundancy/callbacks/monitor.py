@@ -165,6 +165,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
         for name, now in self._costs(report).items():
             if now is not None:
                 scalars[f"model/{name}"] = now
+            if now:  # Not None, nor the 0 multiply-adds of an Embedding.
                 scalars[f"model/{name}_left"] = now / self._at_first[name]
         return scalars
 
