@@ -79,7 +79,7 @@ def prune(args):
         if value is not None:
             options[name] = value
     plan = kr.plan(model, skip=args.skip or None, **options)
-    small = plan.apply()
+    small = plan.apply(verbose=not args.json)
     if small.compiled:
         # A file without its variables is loaded with a warning.
         small.optimizer.build(small.trainable_variables)

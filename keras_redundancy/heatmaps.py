@@ -1,4 +1,7 @@
-"""Similarity matrices to look at: by cluster, of a size, and as pixels."""
+"""Similarity matrices to look at: by cluster, of a size, and as a PNG."""
+
+import struct
+import zlib
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -62,8 +65,8 @@ def pairwise(W: ArrayLike, most: int = 1024) -> NDArray:
     return cosine_similarity(W)[np.triu_indices(W.shape[1], 1)]
 
 
-def pixels(matrix: NDArray, least: int = 128) -> NDArray[np.uint8]:
-    """A picture of numbers from -1 (blue) by 0 (white) to 1 (red).
+def png(matrix: NDArray, least: int = 1) -> tuple[tuple[int, int], bytes]:
+    """A picture of numbers from -1 (blue) by 0 (white) to 1 (red), as a PNG.
 
     Args:
         matrix: shape (height, width).
@@ -71,17 +74,40 @@ def pixels(matrix: NDArray, least: int = 128) -> NDArray[np.uint8]:
             at least so high.
 
     Returns:
-        Shape (height * k, width * k, 3), the colours red, green and blue.
+        (Its width and height in pixels, what the file holds).
     """
-    shares = np.clip(matrix, -1, 1)[..., None]
+    size = -(-least // len(matrix))
+    # 33 colours, and a byte for each pixel.
+    numbers = np.round(16 * (np.clip(matrix, -1, 1) + 1)).astype(np.uint8)
+    numbers = np.kron(numbers, np.ones((size, size), np.uint8))
+    height, width = numbers.shape
+    # Each line begins with the number of its filter: none.
+    lines = np.pad(numbers, ((0, 0), (1, 0))).tobytes()
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", _palette(33).tobytes()),
+        (b"IDAT", zlib.compress(lines)),
+        (b"IEND", b""),
+    )
+    return (width, height), b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )
+
+
+def _palette(count):
+    """Colours from that of -1 to that of 1, shape (count, 3)."""
+    shares = np.linspace(-1, 1, count)[:, None]
     low, middle, high = COLORS
     colors = np.where(
         shares < 0,
         middle + shares * (middle - low),
         middle + shares * (high - middle),
     )
-    size = -(-least // len(matrix))
-    return np.kron(np.round(colors), np.ones((size, size, 1))).astype(np.uint8)
+    return np.round(colors).astype(np.uint8)
 
 
 def _spaced(units, most):

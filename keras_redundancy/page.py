@@ -1,15 +1,13 @@
 """A report as one HTML file, which needs no other: `Report.to_html`."""
 
 import base64
-import struct
-import zlib
 from html import escape
 
 import numpy as np
 
 from keras_redundancy.clustering import cluster_filters
 from keras_redundancy.folders import replaced
-from keras_redundancy.heatmaps import pixels, similarities
+from keras_redundancy.heatmaps import png, similarities
 from keras_redundancy.tables import cell_text
 
 TAUS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -240,27 +238,5 @@ def line_chart(xs, lines, x_name: str, bounds) -> str:
 
 def _data_uri(matrix):
     """A picture of cosines, as the address of what it says."""
-    return "data:image/png;base64," + base64.b64encode(_png(matrix)).decode()
-
-
-def _png(matrix):
-    """A PNG file of 33 colours, a byte for each number of the matrix."""
-    steps = np.linspace(-1, 1, 33)
-    palette = pixels(steps[:, None], least=1)[:, 0]
-    numbers = np.round(16 * (np.clip(matrix, -1, 1) + 1)).astype(np.uint8)
-    height, width = numbers.shape
-    # Each line begins with the number of its filter: none.
-    lines = np.pad(numbers, ((0, 0), (1, 0))).tobytes()
-    chunks = (
-        (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-        (b"PLTE", palette.tobytes()),
-        (b"IDAT", zlib.compress(lines, 9)),
-        (b"IEND", b""),
-    )
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data))
-        + kind
-        + data
-        + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in chunks
-    )
+    _, data = png(matrix)
+    return "data:image/png;base64," + base64.b64encode(data).decode()

@@ -1,68 +1,27 @@
 """What a person sees: pages in a real browser, of a real TensorBoard."""
 
-import re
-import shutil
-import subprocess
-import sys
-
 import keras
+import matplotlib.image
 import numpy as np
 import pytest
+import screenshots
 from keras import layers
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
+from screenshots import wait_for
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 import keras_redundancy as kr
 
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic"),
-    *("--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-    "--window-size=1400,1400",
-)
 pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver"
+    not (screenshots.CHROMIUM and screenshots.DRIVER),
+    reason="needs chromium and chromedriver",
 )
 
 
 @pytest.fixture
-def browser(tmp_path):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture
-def tensorboard(tmp_path):
-    """Starts one on a folder and returns its address."""
-    started = []
-
-    def start(folder):
-        command = [sys.executable, "-m", "tensorboard.main", "--port", "0"]
-        command += ["--host", "127.0.0.1", "--logdir", str(folder)]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        started.append(process)
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            address = re.search(r"http://\S+", line)
-            if address:
-                return address[0]
-        raise AssertionError("".join(said))
-
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait()
-        process.stderr.close()
+def browser():
+    with screenshots.browser() as driver:
+        yield driver
 
 
 def network():
@@ -83,43 +42,45 @@ def data():
     return x, x[:, :3]
 
 
-def text_with(browser, words):
-    """The text of the page, when all of the words are in it."""
-
-    def find(driver):
-        text = driver.find_element(By.TAG_NAME, "body").text
-        return text if all(word in text for word in words) else None
-
-    return WebDriverWait(browser, 60).until(find, f"not shown: {words}")
-
-
-def test_tensorboard_shows_scalars_histograms_and_pictures(
-    browser, tensorboard, tmp_path
-):
-    logs = tmp_path / "logs"
+@pytest.fixture
+def logs(tmp_path):
     callbacks = [
-        keras.callbacks.TensorBoard(logs),
-        kr.callbacks.RedundancyMonitor(logs, tau=0.3),
+        keras.callbacks.TensorBoard(tmp_path / "logs"),
+        kr.callbacks.RedundancyMonitor(tmp_path / "logs", tau=0.3),
     ]
     network().fit(*data(), epochs=3, verbose=0, callbacks=callbacks)
-    address = tensorboard(logs)
-    browser.get(address + "#scalars")
-    words = ["effective_rank/first", "epoch_loss", "n_r_at_0.3", "model"]
-    text_with(browser, [*words, "redundancy", "train"])
-    browser.get(address + "#histograms")
-    browser.refresh()
-    text_with(browser, ["similarities/first", "similarities/third"])
-    browser.get(address + "#timeseries")
-    browser.refresh()
-    text_with(browser, ["by_cluster", "similarities"])
+    return tmp_path / "logs"
 
-    def picture(driver):
-        images = driver.find_elements(By.CSS_SELECTOR, "img[src*='blob']")
-        images += driver.find_elements(By.CSS_SELECTOR, "img[src*='data/']")
-        sizes = [int(x.get_property("naturalWidth")) for x in images]
-        return 144 in sizes  # 24 units of 6 pixels
 
-    assert WebDriverWait(browser, 60).until(picture, "no picture is shown")
+def test_tensorboard_shows_scalars_histograms_and_pictures(browser, logs):
+    with screenshots.tensorboard(logs) as address:
+        browser.get(address + "#scalars")
+        words = ["effective_rank/first", "epoch_loss", "n_r_at_0.3", "model"]
+        wait_for(browser, [*words, "redundancy", "train"])
+        browser.get(address + "#histograms")
+        browser.refresh()
+        wait_for(browser, ["similarities/first", "similarities/third"])
+        browser.get(address + "#timeseries")
+        browser.refresh()
+        wait_for(browser, ["by_cluster", "similarities"])
+
+        def picture(driver):
+            images = driver.find_elements(By.CSS_SELECTOR, "img[src*='blob']")
+            images += driver.find_elements(By.CSS_SELECTOR, "img[src*='data/']")
+            sizes = [int(x.get_property("naturalWidth")) for x in images]
+            return 144 in sizes  # 24 units of 6 pixels
+
+        assert WebDriverWait(browser, 60).until(picture, "no picture is shown")
+
+
+def test_screenshots(logs, tmp_path):
+    kr.analyze(network()).to_html(tmp_path / "report.html")
+    screenshots.main([str(tmp_path)])
+    pages = (*(f"tensorboard_{page}" for page in screenshots.PAGES), "report")
+    for page in pages:
+        picture = matplotlib.image.imread(tmp_path / f"{page}.png")
+        assert picture.shape[1] == 1300
+        assert len(np.unique(picture[..., 0])) > 20
 
 
 def test_a_report_opens_from_disk(browser, tmp_path):
@@ -133,7 +94,7 @@ def test_a_report_opens_from_disk(browser, tmp_path):
     )
     browser.get((tmp_path / "report.html").as_uri())
     words = ["Redundancy of sequential", "second", "24 → 12", "prunable"]
-    text_with(browser, words)
+    wait_for(browser, words)
     images = browser.find_elements(By.TAG_NAME, "img")
     widths = [int(x.get_property("naturalWidth")) for x in images]
     assert widths == [24, 16, 3]

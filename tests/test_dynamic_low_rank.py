@@ -392,9 +392,13 @@ def test_two_replicas_find_the_same(tmp_path):
             model.compile("adam", "mse")
         x = np.random.default_rng(0).normal(size=(256, 8)).astype("float32")
         callback = kr.callbacks.DynamicLowRank(tau_cos=0.01, every=4)
-        model.fit(x, x[:, :3], epochs=15, verbose=0, callbacks=[callback])
+        monitor = kr.callbacks.RedundancyMonitor("logs")
+        both = [callback, monitor]
+        model.fit(x, x[:, :3], epochs=15, verbose=0, callbacks=both)
         print(callback.sizes[-1])
         assert sum(map(np.prod, callback.sizes[-1].values())) < 276
+        logged = [value for _, value in monitor.history["model/parameters"]]
+        assert len(logged) == 15 and logged[-1] < logged[0], logged
         callback = kr.callbacks.DynamicLowRank(shrink=0.1)
         try:
             model.fit(x, x[:, :3], verbose=0, callbacks=[callback])
@@ -409,6 +413,7 @@ def test_two_replicas_find_the_same(tmp_path):
     root = Path(kr.__file__).parent.parent
     done = subprocess.run(
         [sys.executable, path],
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
         text=True,

@@ -295,6 +295,24 @@ def test_repair_and_rounds_bring_a_deep_model_nearer():
     assert errors[3] < 0.8 * errors[2]
 
 
+@pytest.mark.parametrize(
+    ("options", "drawn"),
+    [
+        ({"rounds": 2, "verbose": True}, "4/4"),
+        ({"rounds": 0, "verbose": True}, ""),
+        ({"verbose": False}, ""),
+    ],
+)
+def test_the_kernels_that_are_fitted_are_counted(options, drawn, capsys):
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(8, "relu"), layers.Dense(2)]
+    )
+    data = models.random_inputs(model, batch=50)
+    kr.prune(model, ratio=0.5, data=data, **options)
+    printed = capsys.readouterr().out
+    assert (drawn in printed) if drawn else printed == ""
+
+
 def test_repair_gives_what_the_old_statistics_become():
     """Means move by a difference and variances by a ratio, in any layer."""
     model = models.randomized(deep())

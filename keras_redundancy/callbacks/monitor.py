@@ -11,7 +11,7 @@ from keras import ops
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.clustering import LINKAGES
 from keras_redundancy.folders import writable_folder
-from keras_redundancy.heatmaps import pairwise, pixels, similarities
+from keras_redundancy.heatmaps import pairwise, similarities
 from keras_redundancy.layers.factorized import Factorized
 from keras_redundancy.options import check_count, check_option
 from keras_redundancy.report import check_taus, reports
@@ -59,7 +59,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
         history: {tag: [(step, value), ...]} of all scalars.
 
     Raises:
-        ImportError: TensorFlow, which writes the files, is not installed.
+        ImportError: TensorBoard is not installed.
         TypeError, ValueError: an argument is of a wrong type or out of range,
             or `log_dir` cannot be written to; in `fit`, the model has no graph
             to follow, or no layer with units.
@@ -89,7 +89,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
         if every != "epoch":
             check_count("every", every)
         self.every, self.images, self.linkage = every, images, linkage
-        self._summary = _tensorflow_summary()
+        self._event_file = _event_file()
         self._folder = writable_folder("log_dir", Path(log_dir) / RUN)
         self._zeros = None if data is None else _Zeros(data)
         self._writer = self._at_first = None
@@ -105,7 +105,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
         self._batches = 0
         if self._writer is None:
             self._at_first = self._costs(first)
-            self._writer = self._summary.create_file_writer(str(self._folder))
+            self._writer = self._event_file(self._folder)
 
     def on_train_batch_begin(self, batch, logs=None):
         # With something to do at the end of a batch, Keras waits for each.
@@ -116,9 +116,6 @@ class RedundancyMonitor(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if self.every == "epoch":
             self.log(epoch)
-
-    def on_train_end(self, logs=None):
-        self._writer.flush()
 
     def log(self, step: int) -> None:
         """Measure the model as it is now, and write that."""
@@ -135,20 +132,15 @@ class RedundancyMonitor(keras.callbacks.Callback):
             scalars |= self._zeros.shares(self.model)
         for tag, value in scalars.items():
             self.history.setdefault(tag, []).append((step, value))
-        with self._writer.as_default(step):
-            for tag, value in scalars.items():
-                self._summary.scalar(tag, value)
-            for title, (layer, matrix) in found[0].by_title.items():
-                if layer.n > 1:
-                    self._picture(title, matrix)
-        self._writer.flush()
-
-    def _picture(self, name, matrix):
-        self._summary.histogram(f"similarities/{name}", pairwise(matrix))
-        if self.images:
-            tau = self.tau[len(self.tau) // 2]
-            picture = pixels(similarities(matrix, tau, self.linkage))
-            self._summary.image(f"by_cluster/{name}", picture[None])
+        pairs, pictures = {}, {}
+        tau = self.tau[len(self.tau) // 2]
+        for title, (layer, W) in found[0].by_title.items():
+            if layer.n > 1:
+                pairs[f"similarities/{title}"] = pairwise(W)
+                if self.images:
+                    ordered = similarities(W, tau, self.linkage)
+                    pictures[f"by_cluster/{title}"] = ordered
+        self._writer.write(step, scalars, pairs, pictures)
 
     def _reports(self):
         return reports(self.model, self.tau, self.linkage)
@@ -244,12 +236,12 @@ def _activates(operation):
     return activation not in (None, keras.activations.linear)
 
 
-def _tensorflow_summary():
+def _event_file():
     try:
-        import tensorflow.summary
+        from keras_redundancy.callbacks.event_files import EventFile
     except ImportError as error:
         raise ImportError(
-            "RedundancyMonitor writes TensorBoard's files with TensorFlow, "
-            "which is not installed: pip install tensorflow."
+            "RedundancyMonitor writes files for TensorBoard, which is not "
+            "installed: pip install 'keras-redundancy[tensorboard]'."
         ) from error
-    return tensorflow.summary
+    return EventFile

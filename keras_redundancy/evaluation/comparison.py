@@ -7,10 +7,10 @@ from keras_redundancy.evaluation.trials import (
     Trial,
     calibrated,
     checked_score,
-    progress,
     shares_left,
 )
 from keras_redundancy.flops import flops
+from keras_redundancy.progress import progress
 from keras_redundancy.pruning import Plan, plan
 from keras_redundancy.tables import Rendered, render_table
 
@@ -122,7 +122,7 @@ def compare(
         methods = WITHOUT_DATA | (WITH_DATA if data is not None else {})
     shares = tuple(shares)
     trials = {name: [] for name in methods}
-    with progress(verbose, 1 + len(methods) * len(shares)) as step:
+    with progress(verbose, 1 + len(methods) * len(shares), "model") as step:
         base = checked_score(evaluate(model))
         step()
         for name, method in methods.items():

@@ -8,7 +8,8 @@ from keras_redundancy.evaluation.sensitivity import (
     Sensitivity,
     sensitivity_of,
 )
-from keras_redundancy.evaluation.trials import Trial, Trials, progress
+from keras_redundancy.evaluation.trials import Trial, Trials
+from keras_redundancy.progress import progress
 from keras_redundancy.pruning import Plan
 from keras_redundancy.pruning.budgets import OutOfReachError
 from keras_redundancy.tables import Rendered
@@ -115,7 +116,7 @@ class _Search:
             }
         )
         count = STEPS + len(drops).bit_length() + len(self.trials.parts)
-        with progress(self.verbose, count) as self.step:
+        with progress(self.verbose, count, "model") as self.step:
             self._all_over()
             self._deeper(self._by_drop(drops))
         find, trial = self.best

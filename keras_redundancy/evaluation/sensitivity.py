@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from keras_redundancy import plots
-from keras_redundancy.evaluation.trials import Part, Trial, Trials, progress
+from keras_redundancy.evaluation.trials import Part, Trial, Trials
+from keras_redundancy.progress import progress
 from keras_redundancy.tables import Rendered, render_table
 
 
@@ -135,7 +136,7 @@ def sensitivity(
 def sensitivity_of(trials: Trials, verbose: bool) -> Sensitivity:
     found = {}
     count = 1 + len(trials.parts) * len(trials.levels)
-    with progress(verbose, count) as step:
+    with progress(verbose, count, "model") as step:
         base = trials.base()
         step()
         for part in trials.parts:

@@ -1,6 +1,5 @@
 """Cuts of one model, each evaluated once, and a log of them."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -8,7 +7,6 @@ import os
 from numbers import Real
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from keras_redundancy.calibration import Calibration, calibrate
@@ -248,14 +246,6 @@ def shares_left(found: Plan) -> tuple[float | None, float]:
     flops, parameters = found.flops, found.parameters
     left = flops[1] / flops[0] if flops[0] else None
     return left, parameters[1] / parameters[0]
-
-
-@contextlib.contextmanager
-def progress(verbose: bool, count: int):
-    """A function to call after each of up to `count` models, for a bar."""
-    bar = keras.utils.Progbar(count, verbose=int(verbose), unit_name="model")
-    yield lambda: bar.add(1)
-    bar.update(count, finalize=True)
 
 
 def _levels(taus, ratios):

@@ -131,8 +131,12 @@ class Plan(Rendered):
 
         return size_of
 
-    def apply(self):
+    def apply(self, verbose: bool = False):
         """Build the smaller model; the one that was planned on is untouched.
+
+        Args:
+            verbose: whether to draw a progress bar of the kernels that are
+                fitted to data, which takes long for large models.
 
         Returns:
             A new `keras.Model` of stock layers with the weights carried over.
@@ -161,7 +165,7 @@ class Plan(Rendered):
             model, settings, values, biases, {} if self.optimizer else None
         )
         if self.repair is not None:
-            self.repair.mend(self.graph, self.removed, small)
+            self.repair.mend(self.graph, self.removed, small, verbose)
         if self.optimizer and small.compiled:
             carry_over(
                 model.optimizer,

@@ -181,13 +181,14 @@ def plan(
     )
 
 
-def prune(model, tau: Level | None = None, **options):
+def prune(model, tau: Level | None = None, *, verbose: bool = False, **options):
     """Remove the redundant units of a model: `plan(...).apply()`.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
         tau: the similarity above which units count as redundant.
+        verbose: whether to draw a progress bar where `data` is given.
         **options: those of `plan`: `ratio` or `target` in place of `tau`,
             and `data` to lose less.
 
@@ -208,11 +209,16 @@ def prune(model, tau: Level | None = None, **options):
             model, target={"flops": 0.5}, data=images
         )
     """
-    return plan(model, tau, **options).apply()
+    return plan(model, tau, **options).apply(verbose)
 
 
 # So that help(prune) and editors list the options.
-prune.__signature__ = inspect.signature(plan).replace(return_annotation=object)
+prune.__signature__ = inspect.Signature(
+    [
+        *inspect.signature(plan).parameters.values(),
+        inspect.signature(prune).parameters["verbose"],
+    ]
+)
 
 
 def graph_to_cut(model, data, allow_inexact: bool, optimizer: bool):

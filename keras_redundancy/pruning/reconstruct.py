@@ -15,10 +15,12 @@ Source: He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural
 Networks (2017), with the inputs of the pruned network.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from keras_redundancy import regression
-from keras_redundancy.pruning.kernels import look_at, pairs_of
+from keras_redundancy.pruning.kernels import look_at
 from keras_redundancy.pruning.perceptron import fit_perceptron
 
 # The share of a variance that rounding to these may be: ten squared steps.
@@ -26,28 +28,31 @@ ROUNDING = {"bfloat16": 10 * 2.0**-14, "float16": 10 * 2.0**-20}
 
 
 def reconstruct(
-    old, new, kept_units, kept_channels, centered, data, batch_size
-) -> None:
+    old, new, pairs, kept_channels, centered, data, batch_size
+) -> Iterator[None]:
     """Fit the kernels of `new` to what those of `old` return, in place.
 
     Args:
         old: the original model.
         new: the smaller one, which is changed.
-        kept_units: {id(layer of old): units that the new layer has}; other
-            layers are left as they are.
+        pairs: the layers to fit, those of `pairs_of`.
         kept_channels: {id(moving mean of old): channels that stay}.
         centered: ids of layers of `old` whose outputs have their mean taken
             away by a BatchNormalization.
         data: what `Model.predict` takes.
         batch_size: for arrays.
+
+    Yields:
+        After each layer, nothing.
     """
-    for pair in pairs_of(old, new, kept_units):
+    for pair in pairs:
         seen = look_at(old, new, kept_channels, pair, data, batch_size)
         moments, rows = seen
         if moments:
             _fit(pair, moments, id(pair.old) in centered)
         if rows:
             _fit_chain(pair, *rows)
+        yield
 
 
 def _fit(pair, moments, is_centered):

@@ -7,6 +7,8 @@ import numpy as np
 from keras_redundancy.calibration.observer import answers, full_precision
 from keras_redundancy.calibration.pairs import SideBySide, repaired
 from keras_redundancy.channels.labels import Shifted
+from keras_redundancy.progress import progress
+from keras_redundancy.pruning.kernels import pairs_of
 from keras_redundancy.pruning.reconstruct import reconstruct
 from keras_redundancy.pruning.refit import homes_of_shifts
 
@@ -25,13 +27,14 @@ class Repair:
     batch_size: int
     rounds: int
 
-    def mend(self, graph, removed, small) -> None:
+    def mend(self, graph, removed, small, verbose: bool) -> None:
         """Mend `small` in place.
 
         Args:
             graph: the traced original model.
             removed: whether each group of channels is gone.
             small: the model without them.
+            verbose: whether to draw a progress bar.
         """
         kept_channels = {
             id(axis.variable): np.flatnonzero(~removed[axis.group])
@@ -49,11 +52,17 @@ class Repair:
         }
         data = self.data, self.batch_size
         reestimate(graph.model, small, kept_channels, *data)
-        for _ in range(self.rounds):
-            reconstruct(
-                graph.model, small, kept_units, kept_channels, centered, *data
-            )
-            reestimate(graph.model, small, kept_channels, *data)
+        if not self.rounds:
+            return
+        pairs = pairs_of(graph.model, small, kept_units)
+        count = self.rounds * len(pairs)
+        with progress(verbose, count, "kernel") as step:
+            for _ in range(self.rounds):
+                for _ in reconstruct(
+                    graph.model, small, pairs, kept_channels, centered, *data
+                ):
+                    step()
+                reestimate(graph.model, small, kept_channels, *data)
 
 
 def reestimate(old, new, kept_channels, data, batch_size: int) -> None:
