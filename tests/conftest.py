@@ -1,3 +1,4 @@
+import gc
 import os
 import re
 
@@ -10,6 +11,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # There is a process for every core: more threads only wait for another.
     for name in THREADS:
         os.environ.setdefault(name, "1")
+
+# It compiles each operation by itself, which takes longer than to run it.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
@@ -52,8 +56,15 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [x for x in items if id(x) not in left_out]
 
 
+def pytest_collection_finish(session):
+    # What is imported by now stays. Looking through it for what can be freed
+    # takes a third of a second, and would be done several times in each test.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     """Every test starts from the same weights and the same layer names."""
     keras.utils.set_random_seed(0)
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)

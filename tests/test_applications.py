@@ -132,12 +132,11 @@ class StockKeras:
             text=True,
         )
 
-    def opens(self, model, images, folder, and_trains=False):
+    def opens_and_trains(self, model, images, folder):
         model.save(folder / "small.keras")
         np.save(folder / "images.npy", images)
         np.save(folder / "answer.npy", answer_of(model, images))
-        request = [str(folder), and_trains]
-        print(json.dumps(request), file=self.process.stdin, flush=True)
+        print(json.dumps(str(folder)), file=self.process.stdin, flush=True)
         error = json.loads(self.process.stdout.readline())
         assert error is None, error
 
@@ -147,7 +146,7 @@ import json, sys, traceback
 sys.modules["keras_redundancy"] = None  # any import of it fails
 import keras, numpy as np
 
-def open(folder, and_train):
+def open_and_train(folder):
     model = keras.models.load_model(folder + "/small.keras")
     images = np.load(folder + "/images.npy")
     answer = np.load(folder + "/answer.npy")
@@ -155,19 +154,15 @@ def open(folder, and_train):
     model.compile("sgd", "mse", run_eagerly=eagerly)
     same = model.predict_on_batch(images)
     np.testing.assert_allclose(same, answer, atol=1e-5 * np.abs(answer).max())
-    if and_train:
-        train_one_step(model, images, answer)
-
-def train_one_step(model, images, answer):
     before = [np.array(x) for x in model.get_weights()]
     assert np.isfinite(model.train_on_batch(images[:4], answer[:4] + 1))
     changed = zip(before, model.get_weights(), strict=True)
     assert any((x != y).any() for x, y in changed)
 
 for line in sys.stdin:
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     try:
-        open(*json.loads(line))
+        open_and_train(json.loads(line))
         error = None
     except Exception:
         error = traceback.format_exc()
@@ -190,24 +185,32 @@ def test_all_applications_are_here():
     assert set(SOME) < set(ALL)
 
 
-def test_copies_go_and_the_function_stays(name, stock_keras, tmp_path):
+def test_it_is_pruned_without_a_loss_and_cut_in_half(
+    name, stock_keras, tmp_path
+):
+    """One test, for most of the time goes into building the model."""
     model, images = application(name)
+    assert_all_is_prunable_but_what_the_interface_and_norms_hold(model)
+    small = half_of_all_units_cut_at_random(model, images)
+    assert type(small) is type(model)
+    for layer in internals.flat_layers(small):
+        assert type(layer).__module__.startswith("keras.")
+    stock_keras.opens_and_trains(small, images[:8], tmp_path)
+    assert_copies_go_and_the_function_stays(model, images)
+
+
+def assert_copies_go_and_the_function_stays(model, images):
     make_lively(model)
     make_copies(model, share=0.3)
     normalize_by(model, images)
     origins = make_copies(model, share=0.3)  # the statistics of copies, too
-
     plan = kr.plan(model, tau=0.999)
     assert_exactly_the_copies_go(plan, origins)
     small = plan.apply()
-    assert type(small) is type(model)
-    for layer in internals.flat_layers(small):
-        assert type(layer).__module__.startswith("keras.")
     answer, others = answer_of(model, images), answer_of(small, images)
     scale = np.abs(answer).max()
     assert answer.std(axis=0).max() > 0.01 * scale  # it depends on the image
     np.testing.assert_allclose(others, answer, rtol=0, atol=1e-4 * scale)
-    stock_keras.opens(small, images[:8], tmp_path, and_trains=True)
 
 
 def assert_exactly_the_copies_go(plan, origins):
@@ -218,8 +221,7 @@ def assert_exactly_the_copies_go(plan, origins):
         np.testing.assert_array_equal(origin[selection.stands_for], origin)
 
 
-def test_half_of_all_units_cut_at_random(name, stock_keras, tmp_path):
-    model, images = application(name)
+def half_of_all_units_cut_at_random(model, images):
     # As many clusters as half of the units; any of the units stay.
     make_copies(model, share=0.5)
     plan = kr.plan(model, tau=0.999, select="random", seed=0)
@@ -232,12 +234,11 @@ def test_half_of_all_units_cut_at_random(name, stock_keras, tmp_path):
     answer = answer_of(small, images)
     assert answer.shape == (len(images), 5)
     assert np.isfinite(answer).all()
-    stock_keras.opens(small, images[:8], tmp_path)
+    return small
 
 
-def test_all_is_prunable_but_what_the_interface_and_norms_hold(name):
+def assert_all_is_prunable_but_what_the_interface_and_norms_hold(model):
     """Inputs, outputs, and channels that a layer normalises over."""
-    model, _ = application(name)
     graph = kr.trace(model)
     free = [
         space
@@ -247,5 +248,7 @@ def test_all_is_prunable_but_what_the_interface_and_norms_hold(name):
     held = graph.parameters_of(*graph.spaces) - graph.parameters_of(*free)
     allowed = 1 - held / model.count_params()
     prunable = graph.parameters_of(*graph.prunable) / model.count_params()
-    print(f"{name}: {prunable:.2%} of the parameters, {allowed:.2%} allowed")
+    print(
+        f"{model.name}: {prunable:.2%} of the parameters, {allowed:.2%} allowed"
+    )
     assert prunable >= 0.9 * allowed

@@ -1,6 +1,7 @@
-"""The example scripts run as a user runs them: as processes."""
+"""The example scripts run, some as a user runs them: as processes."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,26 @@ def run(tmp_path, *arguments, **variables):
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": path} | variables,
     )
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capfd):
+    """Runs a script in this process, for one takes seconds to start.
+
+    Returns what it printed.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(path, *arguments):
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        # That of a script comes first when Python runs it.
+        monkeypatch.syspath_prepend(Path(path).parent)
+        runpy.run_path(str(path), run_name="__main__")
+        return capfd.readouterr().out
+
+    return run
 
 
 def test_quickstart(tmp_path):
@@ -93,16 +114,13 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path):
         ),
     ],
 )
-def test_benchmarks(tmp_path, script, arguments, expected):
+def test_benchmarks(run_here, script, arguments, expected):
     path = ROOT / "examples" / "benchmarks" / f"{script}.py"
-    done = run(tmp_path, path, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert expected in done.stdout
+    assert expected in run_here(path, *arguments)
 
 
-def test_pictures(tmp_path):
-    done = run(tmp_path, ROOT / "examples/pictures.py", "--epochs", 1)
-    assert done.returncode == 0, done.stderr
+def test_pictures(tmp_path, run_here):
+    run_here(ROOT / "examples/pictures.py", "--epochs", 1)
     pictures = sorted((tmp_path / "pictures").glob("*.png"))
     assert len(pictures) == 9
     assert all(path.stat().st_size > 3000 for path in pictures)
@@ -110,17 +128,14 @@ def test_pictures(tmp_path):
     assert (tmp_path / "pictures/logs/redundancy").is_dir()
 
 
-def test_low_rank(tmp_path):
+def test_low_rank(tmp_path, run_here):
     command = [ROOT / "examples/low_rank.py", "--dataset", "digits"]
     command += ["--epochs", 1, "--seeds", 1]
-    done = run(tmp_path, *command)
-    assert done.returncode == 0, done.stderr
-    assert "Sizes learned" in done.stdout
+    assert "Sizes learned" in run_here(*command)
     command += ["--strengths", 1, 20, "--plot", "gone.png"]
-    done = run(tmp_path, *command)
-    assert done.returncode == 0, done.stderr
-    assert "training FN + DLRA / 20.0" not in done.stdout  # It is known.
-    assert "Strengths of RaRe" in done.stdout
+    printed = run_here(*command)
+    assert "training FN + DLRA / 20.0" not in printed  # It is known.
+    assert "Strengths of RaRe" in printed
     assert (tmp_path / "gone.png").stat().st_size > 1000
 
 
@@ -162,11 +177,9 @@ SMALL = "lenet5 --dataset digits --seeds 1 --epochs 4 --start 2 --max-drop 0.5"
         (SMALL + " --settings gaussian", "times smaller"),
     ],
 )
-def test_noiseout(arguments, words, tmp_path):
+def test_noiseout(arguments, words, tmp_path, run_here):
     arguments = arguments.split()
     picture = ["--plot", "out.png"] if "toy" in arguments else []
     script = ROOT / "examples/noiseout.py"
-    done = run(tmp_path, script, *arguments, *picture)
-    assert done.returncode == 0, done.stderr
-    assert words in done.stdout
+    assert words in run_here(script, *arguments, *picture)
     assert (tmp_path / "out.png").exists() == bool(picture)

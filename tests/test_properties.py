@@ -25,7 +25,7 @@ def examples(count):
 
 
 def random_model(build, drawn, head, seed):
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
     return models.randomized(build(drawn, head), seed)
 
 

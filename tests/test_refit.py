@@ -79,7 +79,7 @@ def test_exact_copies_go_without_a_loss(name, absorb, rounds):
     """Under everything but drop, and with everything repaired."""
     model = models.randomized(models.FACTORIES[name]())
     planted = models.plant(model)
-    data = models.random_inputs(model, batch=200)
+    data = models.random_inputs(model, batch=128)
     before = [models.numpy(v) for v in model.variables]
     plan = kr.plan(
         model,
@@ -281,7 +281,7 @@ def test_repair_and_rounds_bring_a_deep_model_nearer():
     model = models.randomized(deep())
     data = models.random_inputs(model, batch=400)
     new_data = models.random_inputs(settled(model, data), seed=1, batch=100)
-    options = {"ratio": 0.4, "data": data}
+    options = {"ratio": 0.4, "data": data, "batch_size": 400}
     dropped = kr.prune(model, **options, absorb="drop", repair=False)
     raw = kr.prune(model, **options, repair=False)
     repaired = kr.prune(model, **options, rounds=0)

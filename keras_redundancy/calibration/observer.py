@@ -1,7 +1,9 @@
 """Run a model and take moments of what its layers pass on to one another."""
 
+import collections
 import contextlib
 import dataclasses
+import itertools
 import logging
 import math
 
@@ -88,10 +90,12 @@ def answers(observer, data, batch_size: int):
     Yields:
         (samples in the batch, what is returned for it).
     """
+    found = batches(observer.model, data, batch_size)
+    first = list(itertools.islice(found, 2))
+    # For one batch alone, compiling takes longer than it saves.
+    observer.run_eagerly = observer.can_run_eagerly and len(first) == 1
     with unchanged(observer):
-        for number, batch in enumerate(
-            batches(observer.model, data, batch_size)
-        ):
+        for number, batch in enumerate(itertools.chain(first, found)):
             size = len(batch[0])
             inputs = [*batch, _start_of(number, size)]
             yield size, observer.predict_on_batch(inputs)
@@ -126,12 +130,18 @@ def _start_of(number, size):
 
 
 class Watch(keras.Model):
-    """Runs the graph of `model`, once over the data."""
+    """Runs the graph of `model`, once over the data.
+
+    Attributes:
+        can_run_eagerly: whether that takes little time to start; JAX compiles
+            each operation by itself.
+    """
 
     def __init__(self, model):
         super().__init__(dtype=full_precision(model))
         self.model = model  # Its weights are known to the compiled step.
-        if keras.backend.backend() == "tensorflow":
+        self.can_run_eagerly = keras.backend.backend() == "tensorflow"
+        if self.can_run_eagerly:
             # XLA takes longer to compile than it saves in one pass.
             self.jit_compile = False
 
@@ -183,6 +193,9 @@ class Run:
         values = dict(zip(map(id, graph.inputs), inputs, strict=True))
         for key, value in values.items():
             self._keep((*path, key), value)
+        reads = collections.Counter(map(id, graph.outputs))
+        for call in internals.calls(graph):
+            reads.update(map(id, call.inputs))
         for call in internals.calls(graph):
             if self.keys and len(self.seen) == len(self.keys):
                 break  # All that is wanted is known.
@@ -198,6 +211,11 @@ class Run:
             for x, value in zip(call.outputs, results, strict=True):
                 values[id(x)] = value
                 self._keep((*path, id(x)), value)
+            # What is not read any more need not be held in memory.
+            reads.subtract(map(id, call.inputs))
+            for x in call.inputs:
+                if not reads[id(x)]:
+                    values.pop(id(x), None)
         return [values.get(id(x)) for x in graph.outputs]
 
     def _keep(self, key, value):
