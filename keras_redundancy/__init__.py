@@ -10,10 +10,7 @@ small.save("small.keras")
 
 from keras_redundancy import callbacks as callbacks, plots as plots
 from keras_redundancy._version import __version__ as __version__
-from keras_redundancy.calibration import (
-    calibrate as calibrate,
-    pink_noise as pink_noise,
-)
+from keras_redundancy.calibration import pink_noise as pink_noise
 from keras_redundancy.channels import (
     Channels as Channels,
     hidden_widths as hidden_widths,
@@ -37,6 +34,7 @@ from keras_redundancy.layers import (
 )
 from keras_redundancy.pruning import (
     apply_rare as apply_rare,
+    calibrate as calibrate,
     compact as compact,
     factorize as factorize,
     merge_correlated as merge_correlated,

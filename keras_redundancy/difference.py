@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_redundancy.channels import trace
-from keras_redundancy.flops import multiply_adds
+from keras_redundancy.channels.products import multiply_adds
 from keras_redundancy.pruning.stripping import stock
 from keras_redundancy.tables import Rendered, render_table
 from keras_redundancy.units import distinct, written_units

@@ -1,8 +1,8 @@
 """Count the multiply-adds of convolutions and dense layers."""
 
-import math
-
 from keras_redundancy.channels import trace
+from keras_redundancy.channels.products import multiply_adds
+from keras_redundancy.pruning.stripping import stock
 
 
 def flops(model, multiply_add: int = 1) -> int:
@@ -11,7 +11,8 @@ def flops(model, multiply_add: int = 1) -> int:
     Counted are the products of convolution and dense kernels with their
     inputs; biases, normalisation, activations and pooling are not. A
     multiply-add counts as one, as in the tables of the pruning literature
-    (VGG-16 on 32x32 images: 3.13e8; ResNet-56: 1.25e8).
+    (VGG-16 on 32x32 images: 3.13e8; ResNet-56: 1.25e8). Layers that are for
+    training alone count as what `strip` makes of them.
 
     Args:
         model: a built functional or Sequential model.
@@ -29,8 +30,7 @@ def flops(model, multiply_add: int = 1) -> int:
             "multiply_add must be 1 (a multiply-add is one operation) or 2 "
             f"(it is two), but received {multiply_add!r}."
         )
-    graph = trace(model)
-    total = multiply_adds(graph)
+    total = multiply_adds(trace(stock(model)))
     if total is None:
         raise ValueError(
             f"The input of {model.name!r} has an open size "
@@ -38,26 +38,3 @@ def flops(model, multiply_add: int = 1) -> int:
             "the model on a keras.Input with fixed sizes to count them."
         )
     return multiply_add * total
-
-
-def multiply_adds(graph, size_of=None, count_of=len, layer=None) -> int | None:
-    """Multiply-adds of a traced model, or of one of its layers.
-
-    Args:
-        graph: a `ChannelGraph`.
-        size_of: the size of a kernel; that of its shape by default.
-        count_of: how many channels an array of labels has.
-        layer: count this layer alone.
-
-    Returns:
-        The number, or None where a spatial size is open.
-    """
-    size_of = size_of or (lambda kernel: math.prod(kernel.shape))
-    total = 0
-    for product in graph.products:
-        if layer is None or product.layer is layer:
-            if product.positions is None:
-                return None
-            count = 1 if product.per is None else count_of(product.per)
-            total += product.positions * count * size_of(product.kernel)
-    return total

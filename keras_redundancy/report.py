@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_redundancy import rank
 from keras_redundancy.channels import trace
+from keras_redundancy.channels.products import multiply_adds
 from keras_redundancy.clustering import LINKAGES, check_tau, cluster_filters
-from keras_redundancy.flops import multiply_adds
 from keras_redundancy.folders import replaced
 from keras_redundancy.options import (
     Level,

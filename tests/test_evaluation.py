@@ -350,3 +350,50 @@ def test_parts_with_a_layer_in_common_are_one():
     assert len(trials.plan({part: 0.5 for part in trials.parts}).flops) == 2
     producers = [id(p) for part in trials.parts for p in part.layers]
     assert len(producers) == len(set(producers))
+
+
+# --- layers that are for training alone -------------------------------------
+
+
+def searched(model, evaluate, data):
+    options = {"max_drop": 1e-4, "data": data, "rounds": 0, **QUIET}
+    options |= {"select": "clusters"}
+    return kr.search(model, evaluate, taus=[0.9999], **options).apply()
+
+
+def compared(model, evaluate, data):
+    methods = {"greedy": {}, "own": lambda model, share: kr.prune(model, 0.999)}
+    options = {"shares": [0.5], "data": data, "rounds": 0, **QUIET}
+    found = kr.compare(model, evaluate, methods, **options)
+    assert found.trials["own"][0].score > NEAR
+    assert found.trials["greedy"][0].flops <= 0.5
+
+
+def calibrated(model, evaluate, data):
+    known = kr.calibrate(model, data)
+    return kr.prune(model, 0.9999, select="clusters", data=known, rounds=0)
+
+
+@pytest.mark.parametrize("way", [searched, compared, calibrated])
+@pytest.mark.parametrize("known", [False, True])
+def test_layers_for_training_alone_are_cut_as_what_they_compute(way, known):
+    model = kr.factorize(planted())
+    evaluate = Likeness(model)
+    data = evaluate.data
+    if known and way is not calibrated:
+        data = kr.calibrate(model, data)
+    small = way(model, evaluate, data)
+    if small is not None:
+        assert {type(x) for x in small.layers} == {layers.Dense}
+        assert [x.units for x in small.layers] == [8, 6, 3]
+
+
+def test_a_calibration_without_layers_that_are_to_stay():
+    inputs = keras.Input((6,))
+    x = kr.NoiseOutputs(2)(layers.Dense(12, activation="relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    model.compile("sgd", "mse")
+    known = kr.calibrate(model, np.ones((9, 6)))
+    with pytest.raises(ValueError, match="Pass the samples themselves"):
+        kr.prune(model, 0.9, data=known, optimizer=True)
+    assert kr.prune(model, 0.9, data=np.ones((9, 6)), optimizer=True)

@@ -86,3 +86,18 @@ def test_nested_models_count():
         + 4 * 3 * 8 * 9  # innermost
         + 9 * 2
     )
+
+
+def test_layers_for_training_alone_count_as_what_they_compute():
+    model = models.mlp()
+    normalized = keras.Sequential(
+        [
+            keras.Input((12,)),
+            kr.FrobeniusNormalization(layers.Dense(16)),
+            layers.Dense(10),
+            layers.Dense(3),
+        ]
+    )
+    expected = 12 * 16 + 16 * 10 + 10 * 3
+    for each in (model, kr.factorize(model), normalized):
+        assert kr.flops(each) == expected

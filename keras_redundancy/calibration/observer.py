@@ -94,8 +94,10 @@ def answers(observer, data, batch_size: int):
     first = list(itertools.islice(found, 2))
     # For one batch alone, compiling takes longer than it saves.
     observer.run_eagerly = observer.can_run_eagerly and len(first) == 1
+    found = itertools.chain(first, found)
+    del first  # Else these batches would be held to the end.
     with unchanged(observer):
-        for number, batch in enumerate(itertools.chain(first, found)):
+        for number, batch in enumerate(found):
             size = len(batch[0])
             inputs = [*batch, _start_of(number, size)]
             yield size, observer.predict_on_batch(inputs)

@@ -4,8 +4,7 @@ import dataclasses
 
 from keras_redundancy.calibration.data import remembered, reusable
 from keras_redundancy.calibration.views import Statistics, statistics_of
-from keras_redundancy.channels import ChannelGraph, trace
-from keras_redundancy.options import check_count
+from keras_redundancy.channels import ChannelGraph
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -15,7 +14,8 @@ class Calibration:
     It holds for the weights that the model has when it is made.
 
     Attributes:
-        graph: the traced model.
+        model: the model that it is of.
+        graph: that, traced, or what it is stripped to.
         statistics: what the consumers of its spaces read; None where nobody
             asked for it.
         data: the samples, to go over them again.
@@ -23,6 +23,7 @@ class Calibration:
         allow_inexact: how the model was traced.
     """
 
+    model: object
     graph: ChannelGraph
     statistics: Statistics | None
     data: object
@@ -31,7 +32,7 @@ class Calibration:
 
     @classmethod
     def of(
-        cls, graph, spaces, data, batch_size: int, allow_inexact: bool
+        cls, model, graph, spaces, data, batch_size: int, allow_inexact: bool
     ) -> "Calibration":
         """Of the spaces of a traced model; not a pass where there are none."""
         if spaces:
@@ -39,7 +40,7 @@ class Calibration:
             statistics = statistics_of(graph, spaces, data, batch_size)
         else:
             statistics, again = None, remembered(data)
-        return cls(graph, statistics, again, batch_size, allow_inexact)
+        return cls(model, graph, statistics, again, batch_size, allow_inexact)
 
     def check(self, model, allow_inexact: bool) -> None:
         """Raise unless it is of this model, traced like this.
@@ -47,9 +48,9 @@ class Calibration:
         Raises:
             ValueError: it is another model's, or was traced otherwise.
         """
-        if self.graph.model is not model:
+        if model is not self.model and model is not self.graph.model:
             raise ValueError(
-                f"data is a calibration of {self.graph.model.name!r}, another "
+                f"data is a calibration of {self.model.name!r}, another "
                 f"model object than this {model.name!r}. Calibrate the model "
                 "that you plan on: kr.calibrate(model, data)."
             )
@@ -59,41 +60,3 @@ class Calibration:
                 f", but the plan is made with {allow_inexact}. Give both the "
                 "same."
             )
-
-
-def calibrate(
-    model, data, *, batch_size: int = 128, allow_inexact: bool = False
-) -> Calibration:
-    """Run a model over `data` once, to plan on it as often as you like.
-
-    Args:
-        model: a built functional or Sequential `keras.Model`. It is never
-            changed.
-        data: some hundred or thousand samples: what `Model.predict` takes;
-            targets are ignored.
-        batch_size: for arrays in `data`.
-        allow_inexact: as for `plan`.
-
-    Returns:
-        A `Calibration` to pass on as `data=` in place of the samples. It
-        holds for the weights that the model has now: calibrate anew after
-        training.
-
-    Raises:
-        TypeError: the model has no graph to follow.
-        ValueError: the model is not built, or `data` is empty or does not
-            fit the model's inputs.
-
-    Example:
-
-        known = keras_redundancy.calibrate(model, images)
-        for share in (0.7, 0.5, 0.3):
-            small = keras_redundancy.prune(
-                model, target={"flops": share}, data=known
-            )
-    """
-    check_count("batch_size", batch_size)
-    graph = trace(model, allow_inexact=allow_inexact)
-    return Calibration.of(
-        graph, graph.prunable, data, batch_size, allow_inexact
-    )

@@ -1,6 +1,6 @@
 """Files that TensorBoard reads, written with what it brings along.
 
-TensorFlow is not needed for that, and `tf.summary` takes five times as long.
+TensorFlow is not needed for that, and `tf.summary` takes several times as long.
 """
 
 import time

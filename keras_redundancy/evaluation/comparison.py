@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from keras_redundancy.evaluation.trials import (
     Trial,
-    calibrated,
     checked_score,
+    planned_on,
     shares_left,
 )
 from keras_redundancy.flops import flops
@@ -117,7 +117,7 @@ def compare(
         TypeError, ValueError: as `plan`; or `evaluate` returns no finite
             number.
     """
-    data = calibrated(model, data, options)
+    model, data = planned_on(model, data, options)
     if methods is None:
         methods = WITHOUT_DATA | (WITH_DATA if data is not None else {})
     shares = tuple(shares)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_redundancy.calibration import Calibration, calibrate
+from keras_redundancy.calibration import Calibration
 from keras_redundancy.clustering import check_tau
 from keras_redundancy.options import check_ratio
-from keras_redundancy.pruning import Plan, plan
+from keras_redundancy.pruning import Plan, calibrate, plan
 from keras_redundancy.pruning.filters import read
+from keras_redundancy.pruning.stripping import stock
 
 RATIOS = tuple(eighths / 8 for eighths in range(1, 8))
 
@@ -71,10 +72,10 @@ class Trials:
             TypeError, ValueError: an option is wrong, or the log is another
                 model's.
         """
-        self.model, self.evaluate = model, evaluate
+        self.evaluate = evaluate
         self.how, self.levels = _levels(taus, ratios)
         self.options = dict(options)
-        self._data = calibrated(model, data, options)
+        self.model, self._data = planned_on(model, data, options)
         everything = self._plan(self.levels[0])
         self.parts = _parts(everything)
         self._counted = "params" if everything.flops[0] is None else "flops"
@@ -209,13 +210,24 @@ def _line(content) -> bytes:
     return json.dumps(content).encode() + b"\n"
 
 
-def calibrated(model, data, options: dict) -> Calibration | None:
-    """The `Calibration` on some data, made with the options of a plan."""
-    if data is None or isinstance(data, Calibration):
-        return data
-    names = ("batch_size", "allow_inexact")
-    given = {name: options[name] for name in names if name in options}
-    return calibrate(model, data, **given)
+def planned_on(model, data, options: dict):
+    """The model to make plans on with these options, and `data` for them.
+
+    Returns:
+        (the model, stripped of layers for training alone unless training is
+        to go on, the `Calibration` of it if there is data).
+    """
+    inexact = options.get("allow_inexact", False)
+    stripped = stock(model)
+    if options.get("optimizer") and stripped is not model:
+        return model, data
+    if data is None:
+        return stripped, None
+    if not isinstance(data, Calibration):
+        size = {k: v for k, v in options.items() if k == "batch_size"}
+        data = calibrate(model, data, allow_inexact=inexact, **size)
+    data.check(model, inexact)
+    return data.graph.model, data
 
 
 def checked_score(score) -> float:

@@ -1,5 +1,6 @@
 """Compare, select, map, absorb: plans and the models built from them."""
 
+from keras_redundancy.pruning.calibrating import calibrate as calibrate
 from keras_redundancy.pruning.correlated import (
     merge_correlated as merge_correlated,
 )

@@ -95,7 +95,7 @@ def merge_correlated(
     _, reasons = levels_of(spaces, "tau", 1.0, layers, skip)
     if not isinstance(data, Calibration):
         free = [s for s, why in zip(spaces, reasons, strict=True) if not why]
-        data = Calibration.of(graph, free, data, batch_size, False)
+        data = Calibration.of(model, graph, free, data, batch_size, False)
     if data.statistics is None:
         return Plan(graph, (), "medoid", Drop(), optimizer=optimizer).apply()
     statistics, decisions = data.statistics, []

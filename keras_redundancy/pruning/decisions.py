@@ -8,7 +8,7 @@ import numpy as np
 from keras_redundancy.channels import ChannelGraph, Space
 from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
-from keras_redundancy.flops import multiply_adds
+from keras_redundancy.channels.products import multiply_adds
 from keras_redundancy.pruning.absorb import axis_changes, new_values
 from keras_redundancy.pruning.optimizer_state import SlotCut, carry_over
 from keras_redundancy.pruning.rebuild import rebuild_and_match

@@ -162,7 +162,9 @@ def plan(
     require_finite_carriers(cut)
     if data is not None and not isinstance(data, Calibration):
         seen = cut if options.from_data else []
-        data = Calibration.of(graph, seen, data, batch_size, allow_inexact)
+        data = Calibration.of(
+            model, graph, seen, data, batch_size, allow_inexact
+        )
     chooser = Chooser(graph, data and data.statistics, options)
     if how == "target":
         decisions, latency = chooser.for_target(
@@ -232,6 +234,12 @@ def graph_to_cut(model, data, allow_inexact: bool, optimizer: bool):
         require_trained(model)
     if isinstance(data, Calibration):
         data.check(model, allow_inexact)
+        if optimizer and data.graph.model is not model:
+            raise ValueError(
+                f"data is a calibration of {model.name!r} without its layers "
+                "for training alone, such as NoiseOutputs, which stay with "
+                "optimizer=True. Pass the samples themselves as data=."
+            )
         return data.graph
     if not optimizer:
         model = stock(model)
