@@ -94,6 +94,11 @@ def main(arguments=None):
     )
     parser.add_argument("out", type=Path, help="that of pictures.py")
     args = parser.parse_args(arguments)
+    if not (CHROMIUM and DRIVER):
+        parser.error("there is no chromium or no chromedriver: install both")
+    for path in (args.out / "logs", args.out / "report.html"):
+        if not path.exists():
+            parser.error(f"there is no {path}: run pictures.py --out first")
     with browser() as driver:
         with tensorboard(args.out / "logs") as address:
             for name, (page, words) in PAGES.items():

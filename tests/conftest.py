@@ -12,7 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in THREADS:
         os.environ.setdefault(name, "1")
 
-# It compiles each operation by itself, which takes longer than to run it.
+# JAX compiles each operation by itself: that takes longer than to run it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 
 import keras  # noqa: E402

@@ -192,11 +192,15 @@ def test_it_is_pruned_without_a_loss_and_cut_in_half(
     model, images = application(name)
     assert_all_is_prunable_but_what_the_interface_and_norms_hold(model)
     small = half_of_all_units_cut_at_random(model, images)
+    assert_all_is_stock(model, small)
+    stock_keras.opens_and_trains(small, images[:8], tmp_path)
+    assert_copies_go_and_the_function_stays(model, images)
+
+
+def assert_all_is_stock(model, small):
     assert type(small) is type(model)
     for layer in internals.flat_layers(small):
         assert type(layer).__module__.startswith("keras.")
-    stock_keras.opens_and_trains(small, images[:8], tmp_path)
-    assert_copies_go_and_the_function_stays(model, images)
 
 
 def assert_copies_go_and_the_function_stays(model, images):
@@ -207,6 +211,7 @@ def assert_copies_go_and_the_function_stays(model, images):
     plan = kr.plan(model, tau=0.999)
     assert_exactly_the_copies_go(plan, origins)
     small = plan.apply()
+    assert_all_is_stock(model, small)
     answer, others = answer_of(model, images), answer_of(small, images)
     scale = np.abs(answer).max()
     assert answer.std(axis=0).max() > 0.01 * scale  # it depends on the image

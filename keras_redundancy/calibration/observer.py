@@ -195,10 +195,11 @@ class Run:
         values = dict(zip(map(id, graph.inputs), inputs, strict=True))
         for key, value in values.items():
             self._keep((*path, key), value)
+        calls = internals.calls(graph)
         reads = collections.Counter(map(id, graph.outputs))
-        for call in internals.calls(graph):
+        for call in calls:
             reads.update(map(id, call.inputs))
-        for call in internals.calls(graph):
+        for call in calls:
             if self.keys and len(self.seen) == len(self.keys):
                 break  # All that is wanted is known.
             args, kwargs = call.fill_in(values)

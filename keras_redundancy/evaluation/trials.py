@@ -213,21 +213,29 @@ def _line(content) -> bytes:
 def planned_on(model, data, options: dict):
     """The model to make plans on with these options, and `data` for them.
 
+    Args:
+        model, data, options: as for `sensitivity`.
+
     Returns:
         (the model, stripped of layers for training alone unless training is
-        to go on, the `Calibration` of it if there is data).
+        to go on with them; a `Calibration` of it in place of samples).
+
+    Raises:
+        TypeError, ValueError: as `calibrate`; or a calibration is of another
+            model or was made with another `allow_inexact`.
     """
     inexact = options.get("allow_inexact", False)
+    goes_on = options.get("optimizer", False)
+    if isinstance(data, Calibration):
+        data.check(model, inexact)
+        return model if goes_on else data.graph.model, data
     stripped = stock(model)
-    if options.get("optimizer") and stripped is not model:
+    if goes_on and stripped is not model:
         return model, data
-    if data is None:
-        return stripped, None
-    if not isinstance(data, Calibration):
+    if data is not None:
         size = {k: v for k, v in options.items() if k == "batch_size"}
-        data = calibrate(model, data, allow_inexact=inexact, **size)
-    data.check(model, inexact)
-    return data.graph.model, data
+        data = calibrate(stripped, data, allow_inexact=inexact, **size)
+    return stripped, data
 
 
 def checked_score(score) -> float:
