@@ -85,6 +85,21 @@ def check_ratio(value, where: str = "ratio") -> float:
     return float(value)
 
 
+def check_correlation(value, where: str = "correlation") -> float:
+    """`value` as a float in (0, 1].
+
+    Raises:
+        TypeError, ValueError: it is no such number.
+    """
+    if check_finite(where, value) > 1 or value == 0:
+        raise ValueError(
+            f"{where} is {value!r}, but it is the least correlation between "
+            "what consumers compute before and after. Pass a number in "
+            "(0, 1], e.g. 0.99."
+        )
+    return float(value)
+
+
 def levels_by_layer(
     level: Level, layers: list, where: str, check: Callable
 ) -> dict[int, float | None]:

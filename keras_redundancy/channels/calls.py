@@ -38,6 +38,8 @@ class CallTrace:
     | f(x) with f(s x) = s f(x), s > 0 | those that went in                 |
     | any other function of x alone   | `tied(ids)`                        |
     | of the x of several inputs      | `tied(ids, other_ids)`             |
+    | their sum, or their maximum     | `summed(ids, other_ids)`           |
+    | their product                   | `multiplied(ids, other_ids)`       |
     | x, at one of several places     | `copied(ids)` for each place       |
     | x, normalised by the layer      | `normalized(ids, ...)`             |
     | x times a kernel of its own     | `filtered_by(kernel, axis, ids)`   |
@@ -129,9 +131,21 @@ class CallTrace:
 
     def tied(self, *values: np.ndarray) -> np.ndarray:
         """Labels of a new value whose channels are tied to all `values`."""
+        return self._joined(values, "function")
+
+    def summed(self, *values: np.ndarray) -> np.ndarray:
+        """As `tied`, of f with f(s x, s y, ...) = s f(x, y, ...) for s > 0."""
+        return self._joined(values, "sum")
+
+    def multiplied(self, *values: np.ndarray) -> np.ndarray:
+        """As `tied`, of f with f(s x, t y, ...) = s t f(x, y, ...)."""
+        return self._joined(values, "product")
+
+    def _joined(self, values, how):
         ids = self.new(len(values[0]))
         for value in values:
             self.recorder.store.tie(ids, value)
+        self.recorder.steps.append(labels.Joined(ids, values, how))
         return ids
 
     def tie(self, *values: np.ndarray) -> None:
@@ -160,14 +174,23 @@ class CallTrace:
         It is gamma * (source - mean) / sqrt(variance + epsilon) + beta, of
         variables of the shape (channels,); gamma and beta may be None.
         """
-        ids = self.tied(source)
+        ids = self.new(len(source))
+        self.recorder.store.tie(ids, source)
         place = self.inputs[0].place
-        after = None
-        if place is not None and place.readers == 1:
-            after = internals.origin(place.tensor)
+        made_by, alone = None, False
+        if place is not None:
+            made_by, alone = internals.origin(place.tensor), place.readers == 1
         self.recorder.steps.append(
             labels.Normalized(
-                ids, source, gamma, variance, epsilon, beta, mean, after
+                ids,
+                source,
+                gamma,
+                variance,
+                epsilon,
+                beta,
+                mean,
+                made_by,
+                alone,
             )
         )
         return ids
@@ -217,30 +240,69 @@ class CallTrace:
         axis %= len(kernel.shape)
         self._access(kernel, axis, ids, Role.CONSUMER, self._read(ids))
 
-    def carried_by(self, variable, axis: int, ids: np.ndarray) -> None:
-        """`axis` of `variable` holds one entry for each channel of `ids`."""
+    def carried_by(
+        self, variable, axis: int, ids: np.ndarray, acts: str = "tells"
+    ) -> None:
+        """`axis` of `variable` holds one entry for each channel of `ids`.
+
+        Two units are the same only where their entries agree, up to the
+        units' strengths where it is known what the entry does.
+
+        Args:
+            variable: a variable, a `constant`, or None, which does nothing.
+            axis: its axis with an entry for each channel.
+            ids: labels of what comes out.
+            acts: what an entry v does with a channel x: it "adds" (x + v),
+                "multiplies" (x v), "divides" (x / v), "bends" (a function
+                with f(s x) = s f(x) for s > 0, such as a slope), or does
+                something else and only "tells" units apart.
+        """
         if variable is not None:
             axis %= len(variable.shape)
             self._access(variable, axis, ids, Role.CARRIER)
+            step = labels.Carried(ids, variable, axis, acts)
+            self.recorder.steps.append(step)
 
     def shifted_by(
-        self, bias, kernel, axis, ids, *, linear=True, setting=None
+        self,
+        bias,
+        kernel,
+        axis,
+        ids,
+        *,
+        linear=True,
+        setting=None,
+        taps="all",
+        spans=None,
     ) -> None:
         """What `kernel` wrote on `axis` gets an entry of `bias` each.
 
         Args:
-            bias: a variable of shape (units,), or None.
+            bias: a variable with the axes `spans` of the kernel, or None.
             kernel, axis, ids: as in `written_by`, and what it returned.
             linear: whether the operation returns the sum as it is.
             setting: (entry, value) of the operation's config that make a
                 bias where there is none, such as ("use_bias", True).
+            taps: which outputs of a unit read its whole filter: "all"; all
+                "inside" of a border of zeros; or "some".
+            spans: axes of the kernel that the bias has; default: `axis`.
         """
-        self.carried_by(bias, 0, ids)
         axis %= len(kernel.shape)
+        spans = (axis,) if spans is None else tuple(spans)
+        if bias is not None:
+            self._access(bias, spans.index(axis), ids, Role.CARRIER)
         setting = None if self.part else setting
         self.recorder.steps.append(
             labels.Shifted(
-                ids, kernel, axis, bias, self.operation, setting, linear
+                ids,
+                kernel,
+                axis,
+                bias,
+                self.operation,
+                setting,
+                linear,
+                taps,
+                spans,
             )
         )
 

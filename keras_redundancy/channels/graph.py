@@ -33,6 +33,8 @@ class ChannelGraph(Rendered):
         products: the `Product` of every call that reads a kernel.
         opaque: (operation, reason) of every operation that was not followed.
         group: group of every label, shape (labels,).
+        color: color of every label, shape (labels,): labels of two groups
+            correspond where they agree.
     """
 
     model: object
@@ -43,6 +45,7 @@ class ChannelGraph(Rendered):
     products: tuple
     opaque: tuple
     group: np.ndarray
+    color: np.ndarray
 
     @property
     def prunable(self) -> list[Space]:
@@ -135,6 +138,7 @@ def build_graph(model, recorder, allow_inexact: bool) -> ChannelGraph:
         products=tuple(recorder.products),
         opaque=tuple(recorder.opaque.values()),
         group=group,
+        color=color,
     )
 
 

@@ -16,6 +16,14 @@ from scipy.sparse.csgraph import connected_components
 
 ARGUMENTS = ("args", "kwargs")
 
+# "all" outputs; all "inside" of a border that is padded with zeros; or "some",
+# as where a transposed convolution has strides.
+TAPS = ("all", "inside", "some")
+# What an entry for a channel does with it: y = x + v, y = x v, y = x / v, or
+# something else, of which only s f(x) = f(s x), s > 0, is known; or not even
+# that.
+ACTS = ("adds", "multiplies", "divides", "bends", "tells")
+
 
 class Role(enum.Enum):
     """What a variable's axis does with the channels that label it."""
@@ -183,6 +191,10 @@ class Shifted:
         setting: entry of the layer's config, and its value, that make a bias
             where there is none; None if nothing does.
         linear: whether the layer returns the sum as it is.
+        taps: which outputs of a unit read all entries of its filter: one of
+            `TAPS`. A constant in what the kernel reads adds the same to those
+            that do.
+        spans: axes of the kernel that the bias has entries for, in its order.
     """
 
     ids: np.ndarray
@@ -192,6 +204,8 @@ class Shifted:
     layer: object
     setting: tuple[str, object] | None
     linear: bool
+    taps: str
+    spans: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +213,9 @@ class Normalized:
     """`ids` hold gamma * (source - mean) / sqrt(variance + epsilon) + beta.
 
     Attributes:
-        after: the layer that returned `source`, where nothing else reads it.
+        made_by: the layer that returned `source`; None where that is inside
+            of another one.
+        alone: whether nothing else reads `source`.
     """
 
     ids: np.ndarray
@@ -209,7 +225,40 @@ class Normalized:
     epsilon: float
     beta: object | None = None
     mean: object | None = None
-    after: object | None = None
+    made_by: object | None = None
+    alone: bool = False
+
+    @property
+    def after(self):
+        """The layer that returned `source`, where nothing else reads it."""
+        return self.made_by if self.alone else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Carried:
+    """`axis` of `variable` holds an entry for each of the channels `ids`.
+
+    `acts` is one of `ACTS`. What `ids` name is what comes out.
+    """
+
+    ids: np.ndarray
+    variable: object
+    axis: int
+    acts: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """`ids` hold, channel by channel, what was made of all `sources`.
+
+    Attributes:
+        how: "sum", for f with f(s x, s y, ...) = s f(x, y, ...), s > 0;
+            "product", for f(s x, t y) = s t f(x, y); or "function".
+    """
+
+    ids: np.ndarray
+    sources: tuple[np.ndarray, ...]
+    how: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,13 @@ from keras_redundancy.options import (
 )
 from keras_redundancy.pruning.absorb import Drop, Merge
 from keras_redundancy.pruning.budgets import Costs, widths_for
-from keras_redundancy.pruning.criteria import CRITERIA, units_of
+from keras_redundancy.pruning.criteria import CRITERIA, Compared
 from keras_redundancy.pruning.decisions import Decision, Plan
+from keras_redundancy.pruning.idle import (
+    Idle,
+    idle_by_data,
+    idle_by_weights,
+)
 from keras_redundancy.pruning.latency import Stopwatch, least_cut_within
 from keras_redundancy.pruning.refit import Refit
 from keras_redundancy.pruning.selection import (
@@ -24,6 +29,7 @@ from keras_redundancy.pruning.selection import (
     REPRESENTATIVES,
     SELECTORS,
     Selection,
+    WithoutIdle,
 )
 from keras_redundancy.regression import least_squares, slopes
 
@@ -47,39 +53,55 @@ UNSEEN = (
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How units are chosen and absorbed: options of `plan`."""
+    """How units are chosen and absorbed: options of `plan`.
 
-    criterion: str
+    None is for what the caller did not say.
+    """
+
+    criterion: str | None
     select: str | None
-    linkage: str
-    keep: str
+    linkage: str | None
+    keep: str | None
     absorb: str | None
     round_to: int
     min_units: int
     seed: int | None
+    repair: bool | None
+    rounds: int | None
 
     def resolved(self, how: str, has_data: bool) -> "Options":
         """With defaults in place of None; each known, all fit for another.
 
         Args:
-            how: what says how much goes: "tau", "ratio" or "target".
+            how: what says how much goes: "tau", "ratio", "target" or
+                "correlation".
             has_data: whether there is data to calibrate on.
 
         Raises:
-            ValueError: an option is unknown, out of range, or does not go
-                with another.
+            ValueError: an option is unknown, out of range, does not go with
+                another, or would have no effect.
         """
-        select, absorb = "l1", "merge"
-        if has_data:
-            select, absorb = "greedy", "least_squares"
-        elif how == "tau" or self.keep == "mean":
+        select = "greedy" if has_data else "l1"
+        if how == "tau" or self.keep == "mean":
             select = "clusters"
-        options = dataclasses.replace(
-            self,
-            select=select if self.select is None else self.select,
-            absorb=absorb if self.absorb is None else self.absorb,
-        )
+        absorbs = has_data and self.keep != "mean"
+        defaults = {
+            "criterion": "filters",
+            "select": select,
+            "linkage": "average",
+            "keep": "medoid",
+            "absorb": "least_squares" if absorbs else "merge",
+            "repair": has_data,
+            "rounds": 1,
+        }
+        given = {
+            name: getattr(self, name)
+            for name in defaults
+            if getattr(self, name) is not None
+        }
+        options = dataclasses.replace(self, **(defaults | given))
         options._check(how, has_data)
+        options._refuse_what_does_nothing(given, how, has_data)
         return options
 
     def _check(self, how, has_data):
@@ -90,18 +112,30 @@ class Options:
         check_option("absorb", self.absorb, ABSORBERS)
         check_count("round_to", self.round_to)
         check_count("min_units", self.min_units)
+        check_count("rounds", self.rounds, least=0)
         check_seed(self.seed)
-        if not has_data and self.from_data:
+        if not has_data and (self.from_data or how == "correlation"):
+            options = self.from_data or ["correlation="]
             raise ValueError(
-                f"{' and '.join(self.from_data)} cannot do without data: pass "
+                f"{' and '.join(options)} cannot do without data: pass "
                 "data=, some hundred samples like those that the model was "
                 "trained on, without targets."
             )
-        if how == "tau" and self.select in RANKS:
+        if how == "tau" and self.select in (*RANKS, *DATA_RANKS):
+            instead = "Say with ratio= what share of them goes, or with "
+            if self.select in DATA_RANKS:
+                instead = "Say with correlation= how well the units that stay "
+                instead += "have to tell what consumers compute, or with "
             raise ValueError(
                 f"tau does not go with select={self.select!r}, which ranks "
-                "units and knows no similarity. Say with ratio= what share of "
-                "them goes, or with target= what is to be left of the model."
+                f"units and knows no similarity. {instead}target= what is to "
+                "be left of the model."
+            )
+        if how == "correlation" and self.select not in DATA_RANKS:
+            raise ValueError(
+                f"correlation does not go with select={self.select!r}: it is "
+                "that of what consumers compute before and after, which "
+                "'greedy' and 'pivoted' know. Use one of these, or tau=."
             )
         if self.keep != "mean":
             return
@@ -119,6 +153,39 @@ class Options:
                 "keep."
             )
 
+    def _refuse_what_does_nothing(self, given, how, has_data):
+        """Raise ValueError for an option that was given and has no effect.
+
+        What asks for nothing, such as rounds=0, may be said without need.
+        """
+        by_rank = f"select={self.select!r} ranks units"
+        no_clusters = f"select={self.select!r} makes no clusters"
+        is_counted = self.select == "random" and how == "tau"
+        clusters = self.select == "clusters"
+        at_random = self.select == "random" or (
+            clusters and self.keep == "random"
+        )
+        needless = {
+            "linkage": not clusters and not is_counted and no_clusters,
+            "keep": not clusters and no_clusters,
+            "criterion": self.select in DATA_RANKS
+            and f"{by_rank} by what consumers read of them",
+            "repair": not has_data
+            and "without data= there is nothing to repair with",
+            "rounds": not (has_data and self.repair)
+            and "kernels are fitted to data=, with repair=True",
+        }
+        if self.seed is not None and not at_random:
+            given = {**given, "seed": self.seed}
+            needless["seed"] = "nothing is chosen at random"
+        for name, value in given.items():
+            asks = value is not False and value != 0 or name == "seed"
+            if asks and needless.get(name):
+                raise ValueError(
+                    f"{name}={value!r} would have no effect: "
+                    f"{needless[name]}. Leave {name}= out."
+                )
+
     @property
     def from_data(self) -> list[str]:
         """The options that need to know activations."""
@@ -132,11 +199,25 @@ class Options:
             if getattr(self, name) in known
         ]
 
-    def absorber(self, statistics: Statistics | None):
+    @property
+    def folded(self) -> bool:
+        return self.criterion == "folded"
+
+    def idle_units(self, graph, spaces, statistics: Statistics | None) -> Idle:
+        """The units that are constant, if what is absorbed makes up for it."""
+        if self.absorb in FITS:
+            return idle_by_data(graph, spaces, statistics)
+        if self.absorb == "merge":
+            return idle_by_weights(graph, spaces)
+        return Idle()
+
+    def absorber(self, statistics: Statistics | None, idle: Idle):
         """What makes up for the units that go."""
         if self.absorb in FITS:
-            return Refit(statistics, FITS[self.absorb])
-        return Drop() if self.absorb == "drop" else Merge()
+            return Refit(statistics, FITS[self.absorb], self.folded)
+        if self.absorb == "drop":
+            return Drop()
+        return Merge(idle.constants, self.folded)
 
     def width(self, wanted: int, size: int) -> int:
         wanted = max(wanted, self.min_units)
@@ -145,14 +226,31 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Chooser:
-    """Makes the decision about every space."""
+    """Makes the decision about every space.
+
+    Attributes:
+        graph: the traced model.
+        statistics: those of the calibration data, or None.
+        options: the options of `plan`.
+        compared: what units are compared by.
+        idle: the units that are constant.
+    """
 
     graph: ChannelGraph
     statistics: Statistics | None
     options: Options
+    compared: Compared
+    idle: Idle
 
     def for_levels(self, spaces, reasons, how, levels):
-        """With one tau, or one ratio, for each space that has no reason."""
+        """With one level for each space that has no reason.
+
+        Args:
+            spaces: all spaces that some layer writes.
+            reasons: for each why it stays as it is, or None.
+            how: "tau", "ratio" or "correlation".
+            levels: for each space that has no reason its level.
+        """
         decisions = []
         for number, space in enumerate(spaces):
             reason = reasons[number] or self.unseen(space)
@@ -161,11 +259,12 @@ class Chooser:
                 continue
             level, found = levels[number], None
             selector = self.selector(space, number)
-            if how == "tau":
-                found = selector.count_at(level)
-            wanted = found or space.size - int(level * space.size + 1e-9)
+            if how == "ratio":
+                wanted = space.size - int(level * space.size + 1e-9)
+            else:
+                wanted = found = selector.count_at(level)
             width = self.options.width(wanted, space.size)
-            tau = level if how == "tau" else None
+            tau = None if how == "ratio" else level
             chosen = selector.choose(width, tau)
             decisions.append(Decision(space, tau, found, chosen, None))
         return decisions
@@ -224,17 +323,15 @@ class Chooser:
         return None
 
     def selector(self, space, number):
-        options = self.options
-        units = units_of(
-            space,
-            options.criterion,
-            options.select,
-            self.graph,
-            self.statistics,
-        )
+        """What chooses among the units of a space."""
+        options, idle = self.options, self.idle.of(space)
+        if idle.all():
+            idle = np.arange(space.size) > 0  # One has to stay.
+        units = self.compared.units_of(space, np.flatnonzero(~idle))
         seed = None if options.seed is None else [options.seed, number]
         make = SELECTORS[options.select]
-        return make(units, options.linkage, options.keep, seed)
+        selector = make(units, options.linkage, options.keep, seed)
+        return WithoutIdle(selector, idle) if idle.any() else selector
 
 
 class _Budget:

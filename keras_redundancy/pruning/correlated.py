@@ -19,6 +19,7 @@ from keras_redundancy.pruning.planning import graph_to_cut, levels_of
 from keras_redundancy.pruning.rebuild import require_rebuildable
 from keras_redundancy.pruning.refit import Refit
 from keras_redundancy.pruning.selection import Selection
+from keras_redundancy.pruning.shifts import homes_of_shifts
 from keras_redundancy.regression import varies
 
 
@@ -99,8 +100,9 @@ def merge_correlated(
     if data.statistics is None:
         return Plan(graph, (), "medoid", Drop(), optimizer=optimizer).apply()
     statistics, decisions = data.statistics, []
+    homes = homes_of_shifts(graph)
     units = [
-        _Units.of(space, [] if reason else statistics.of_space(space))
+        _Units.of(space, [] if reason else statistics.of_space(space), homes)
         for space, reason in zip(spaces, reasons, strict=True)
     ]
     _join(units, count, threshold or 0.0, min_units)
@@ -119,8 +121,9 @@ class _Units:
 
     Attributes:
         correlation: |correlation| of each two, the least one of all consumers,
-            shape (n, n); 1 with a unit that is constant. None if nothing is
-            known of it.
+            shape (n, n); 1 with a unit that is constant. Consumers without a
+            bias that could take what is constant see their cosine. None if
+            nothing is known of it.
         loudness: how much of what consumers read each is, shape (n,).
         stands_for: the unit in the place of each, shape (n,).
     """
@@ -130,11 +133,14 @@ class _Units:
     stands_for: np.ndarray
 
     @classmethod
-    def of(cls, space, views):
+    def of(cls, space, views, homes):
         stands_for = np.arange(space.size)
         correlation, loudness = None, np.zeros(space.size)
         for view, own in views:
-            covariance = view.moments.part(own).covariance
+            moments = view.moments.part(own)
+            covariance = moments.covariance
+            if id(view.on.variable) not in homes:
+                covariance = covariance + np.outer(moments.mean, moments.mean)
             variance = np.diag(covariance)
             loudness = loudness + variance * np.diag(reads_of(view, own))
             alive = varies(variance)

@@ -5,14 +5,15 @@ import functools
 import numpy as np
 from scipy import linalg
 
-from keras_redundancy.channels.labels import Normalized, Shifted
 from keras_redundancy.pruning.filters import (
     carried,
     joined_filters,
     kernel_matrix,
     read,
 )
-from keras_redundancy.pruning.selection import RANKS, Units
+from keras_redundancy.pruning.gains import Gains, numbers_of
+from keras_redundancy.pruning.selection import DATA_RANKS, RANKS, Units
+from keras_redundancy.pruning.shifts import homes_of_shifts
 from keras_redundancy.regression import (
     rank_by_outputs,
     rank_by_pivots,
@@ -22,41 +23,102 @@ from keras_redundancy.regression import (
 CRITERIA = ("filters", "folded", "activations")
 
 
-def units_of(space, criterion: str, select: str, graph, statistics) -> Units:
-    """The units of a space, as `select` has to know them.
+class Compared:
+    """What the units of a model's spaces are compared by."""
 
-    Args:
-        space: the space.
+    def __init__(
+        self,
+        graph,
+        spaces,
+        criterion: str,
+        select: str,
+        statistics,
+        exact: bool = False,
+    ):
+        """Args:
+        graph: the traced model.
+        spaces: the spaces that are cut.
         criterion: one of `CRITERIA`.
         select: a key of `SELECTORS`.
-        graph: the traced model.
         statistics: those of the calibration data, or None.
+        exact: whether units that are the same are asked for, at tau = 1.
+        """
+        self.criterion, self.select = criterion, select
+        self._statistics, self._homes = statistics, homes_of_shifts(graph)
+        self._factors, self._told = {}, {}
+        folded = criterion == "folded"
+        ranks = select in (*RANKS, *DATA_RANKS)
+        tell = not ranks and (folded or (exact and criterion == "filters"))
+        if not tell and not folded:
+            return
+        touched = np.zeros(graph.group.max(initial=-1) + 1, bool)
+        for space in spaces:
+            touched[space.groups] = True
+        gains = Gains(graph, read, touched, folded=folded, tell=tell)
+        self._factors = gains.factors
+        if tell:
+            self._told = numbers_of(gains, graph, spaces)
 
-    Raises:
-        ValueError: a kernel holds NaN or infinity.
-    """
-    views = statistics.of_space(space) if statistics is not None else []
-    known = functools.partial(carried, space)
-    if criterion == "activations" and views:
-        filters = np.concatenate([_roots(view, own) for view, own in views])
-        norms = np.linalg.norm(filters, axis=0)
-        known = functools.partial(_constants, views)
-    else:
-        fold = _folding(graph) if criterion == "folded" else None
-        filters, norms = joined_filters(space, fold)
-    ranking = None
-    if select in RANKS:
-        ranking = RANKS[select](filters)
-    elif select == "pivoted" and views:
-        ranking = rank_by_pivots(*_joined_views(views), len(views))
-    elif select == "greedy" and views:
-        ranking = rank_by_outputs(
-            [
-                (view.moments.part(own).covariance, reads_of(view, own))
-                for view, own in views
+    def units_of(self, space, chosen: np.ndarray) -> Units:
+        """Some units of a space, as `select` has to know them.
+
+        Args:
+            space: the space.
+            chosen: numbers of its units, shape (n,).
+
+        Raises:
+            ValueError: a kernel holds NaN or infinity.
+        """
+        views = []
+        if self._statistics is not None:
+            views = [
+                (view, own[chosen])
+                for view, own in self._statistics.of_space(space)
             ]
-        )
-    return Units(filters, norms, known, ranking)
+        told = self._told.get(id(space))
+        told = told if told is None else told[chosen]
+        if self.criterion == "activations" and views:
+            filters = np.concatenate([_roots(view, own) for view, own in views])
+            norms = np.linalg.norm(filters, axis=0)
+            known = functools.partial(_constants, views)
+        else:
+            filters, norms = joined_filters(space, self._fold)
+            if len(chosen) < space.size:
+                filters, norms = filters[:, chosen], norms[chosen]
+
+            def known(units):
+                return carried(space, chosen[units])
+
+        ranking = self._ranking(filters, views)
+        below_one = self.criterion == "folded"
+        return Units(filters, norms, known, ranking, told, below_one)
+
+    def _fold(self, on, kernel):
+        factor = self._factors.get((id(on.variable), on.axis))
+        return kernel if factor is None else kernel * factor
+
+    def _ranking(self, filters, views):
+        if self.select in RANKS:
+            return RANKS[self.select](filters)
+        if self.select not in DATA_RANKS or not views:
+            return None
+        known = [self._known(view, own) for view, own in views]
+        reads = [reads_of(view, own) for view, own in views]
+        if self.select == "pivoted":
+            return rank_by_pivots(*_joined_views(known, reads), len(views))
+        return rank_by_outputs(list(zip(known, reads, strict=True)))
+
+    def _known(self, view, own):
+        """What a view says of units: their covariance, (n, n).
+
+        Where a consumer has no bias to take what is constant, their means
+        have to be predicted like the rest.
+        """
+        moments = view.moments.part(own)
+        known = moments.covariance
+        if id(view.on.variable) not in self._homes:
+            known = known + np.outer(moments.mean, moments.mean)
+        return known
 
 
 def _roots(view, own):
@@ -74,13 +136,12 @@ def _constants(views, units):
     return np.float32(means).T
 
 
-def _joined_views(views):
+def _joined_views(known, reads):
     """One covariance for all consumers, and how strongly they read units."""
-    n = len(views[0][1])
+    n = len(known[0])
     total = np.zeros((n, n))
-    for view, own in views:
-        covariance = view.moments.part(own).covariance
-        strength = np.diag(reads_of(view, own))
+    for covariance, own in zip(known, reads, strict=True):
+        strength = np.diag(own)
         scale = (np.diag(covariance) * strength).sum()
         if scale > 0:
             strength = np.sqrt(strength / scale)
@@ -97,41 +158,3 @@ def reads_of(view, own):
             kernel[column].astype(float) for column in view.positions[own].T
         )
     )
-
-
-def _folding(graph):
-    """A function of a producer's axis and kernel matrix, for `joined_filters`.
-
-    What the next layer sees of a unit: its filter with the bias below it,
-    and both times what a BatchNormalization directly behind makes of them.
-    """
-    shifted = {
-        (id(step.kernel), step.axis): step
-        for step in graph.steps
-        if isinstance(step, Shifted)
-    }
-    normalized = {
-        id(step.after): step
-        for step in graph.steps
-        if isinstance(step, Normalized) and step.after is not None
-    }
-
-    def fold(on, kernel):
-        n = kernel.shape[1]
-        factor, offset = np.ones(n, kernel.dtype), np.zeros(n, kernel.dtype)
-        shift = shifted.get((id(on.variable), on.axis))
-        if shift is None:
-            return kernel
-        if shift.bias is not None:
-            offset = read(shift.bias)
-        step = normalized.get(id(shift.layer)) if shift.linear else None
-        if step is not None:
-            factor = 1 / np.sqrt(read(step.variance) + step.epsilon)
-            if step.gamma is not None:
-                factor = factor * read(step.gamma)
-            offset = (offset - read(step.mean)) * factor
-            if step.beta is not None:
-                offset = offset + read(step.beta)
-        return np.vstack([kernel * factor, offset])
-
-    return fold

@@ -148,13 +148,16 @@ class Plan(Rendered):
             ValueError: a layer cannot be rebuilt from its config.
         """
         changes = axis_changes(self.decisions)
-        values = new_values(self.graph, changes, self.keep, self.absorber)
+        values, absorber = new_values(
+            self.graph, changes, self.keep, self.absorber
+        )
         settings, biases = self._settings(), {}
-        for step, bias in self.absorber.created.values():
+        for step, bias in absorber.shifts.created.values():
             entry, value = step.setting
             settings.setdefault(id(step.layer), {})[entry,] = value
             kept = ~self.removed[self.graph.group[step.ids]]
-            biases[id(step.layer)] = bias[kept]
+            axis = step.spans.index(step.axis)
+            biases[id(step.layer)] = np.compress(kept, bias, axis)
         for axis in self.graph.axes:
             constant = axis.variable
             if isinstance(constant, Constant) and id(constant) in values:
@@ -171,7 +174,7 @@ class Plan(Rendered):
                 model.optimizer,
                 small.optimizer,
                 matches,
-                SlotCut(changes, self.keep, self.absorber, self.decisions),
+                SlotCut(changes, self.keep, absorber, self.decisions),
                 small.trainable_variables,
             )
         return small

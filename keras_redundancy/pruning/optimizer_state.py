@@ -1,6 +1,5 @@
 """Carry an optimizer's state over to a smaller model."""
 
-import dataclasses
 import warnings
 
 import numpy as np
@@ -88,12 +87,7 @@ class SlotCut:
         gone = change.on.group[change.source]
         alike = np.isin(gone, list(self._copies))
         if alike.any() and not is_consumer(change):
-            copies = dataclasses.replace(
-                change,
-                source=change.source[alike],
-                target=change.target[alike],
-            )
-            members, _ = clusters_of(copies, value.dtype)
+            members, _ = clusters_of(change.only(alike), value.dtype)
             value = along(value, change.on.axis, members)
         return np.take(value, change.kept, change.on.axis)
 

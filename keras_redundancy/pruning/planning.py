@@ -10,6 +10,7 @@ from keras_redundancy.clustering import check_tau
 from keras_redundancy.options import (
     Layers,
     Level,
+    check_correlation,
     check_count,
     check_option,
     check_ratio,
@@ -17,12 +18,20 @@ from keras_redundancy.options import (
     selected_layers,
 )
 from keras_redundancy.pruning.choosing import COSTS, Chooser, Options
+from keras_redundancy.pruning.criteria import Compared
 from keras_redundancy.pruning.decisions import Plan
 from keras_redundancy.pruning.filters import require_finite_carriers
 from keras_redundancy.pruning.rebuild import require_rebuildable
 from keras_redundancy.pruning.repair import Repair
+from keras_redundancy.pruning.selection import ALMOST_ONE
 from keras_redundancy.pruning.stripping import require_trained, stock
 
+# How the levels of each kind are checked.
+CHECKS = {
+    "tau": check_tau,
+    "ratio": check_ratio,
+    "correlation": check_correlation,
+}
 LEFT_OUT = "{names} left out by layers=, skip= or {how}="
 COUPLED = "coupled with {names}, left out by layers=, skip= or {how}="
 
@@ -33,15 +42,16 @@ def plan(
     *,
     ratio: Level | None = None,
     target: Mapping[str, float] | None = None,
+    correlation: Level | None = None,
     data=None,
     batch_size: int = 128,
-    criterion: str = "filters",
+    criterion: str | None = None,
     select: str | None = None,
-    linkage: str = "average",
-    keep: str = "medoid",
+    linkage: str | None = None,
+    keep: str | None = None,
     absorb: str | None = None,
-    repair: bool = True,
-    rounds: int = 1,
+    repair: bool | None = None,
+    rounds: int | None = None,
     layers: Layers = None,
     skip: Layers = None,
     round_to: int = 1,
@@ -52,22 +62,23 @@ def plan(
 ) -> Plan:
     """Decide which units of a model are redundant and can go.
 
-    How much goes is said by `tau`, `ratio` or `target`, one of the three.
+    How much goes is said by `tau`, `ratio`, `target` or `correlation`, one of
+    the four. An option that would have no effect is refused.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
-        tau: how well a unit that goes has to be told by those that stay, in
-            (0, 1]. For "clusters" it is the cosine similarity above which
-            units count as redundant; 1 means parallel filters, up to float
-            rounding. For "greedy" and "pivoted" it is the correlation of
-            what consumers read before and after, so that 1 - tau^2 of its
-            variance may be lost. A number for all layers; a mapping from
-            layer names or regular expressions to numbers, which leaves all
-            other layers alone; or a callable that takes a layer and returns
-            a number or None. Where several layers write the same channels (a
+        tau: the cosine similarity of filters above which units count as
+            redundant, in (0, 1]. At 1 only units go that are the same, or
+            positive multiples of one another, in all that belongs to them:
+            filters, biases, BatchNormalization and all else that carries
+            their channels. A number for all layers; a mapping from layer
+            names or regular expressions to numbers, which leaves all other
+            layers alone; or a callable that takes a layer and returns a
+            number or None. Where several layers write the same channels (a
             residual stream), the largest of their thresholds counts, and one
-            layer left out leaves the channels alone.
+            layer left out leaves the channels alone. Units that are constant
+            go at any tau, where the consumers' biases can take the constant.
         ratio: the share of units that go, in [0, 1), given in the same ways;
             the smallest counts.
         target: what is to be left: {"flops": 0.5} for half of the
@@ -78,25 +89,32 @@ def plan(
             "clusters", one tau for all layers that leads there is found; for
             "l1", "fpgm" and "random" one ratio; for "greedy" and "pivoted"
             one price: units stay that save more error for what they cost.
+        correlation: with `data`, the least correlation between what each
+            consumer computes before and after, in (0, 1], given like tau; so
+            1 - correlation^2 of its variance may be lost. For "greedy" and
+            "pivoted".
         data: some hundred or thousand samples to calibrate on: what
             `Model.predict` takes; targets are ignored. What is taken from
             them does not grow with their number. Or what `calibrate`
             returned, to plan several times on one pass over them.
         batch_size: for arrays in `data`, and for measuring latency.
         criterion: what "clusters", "random", "l1" and "fpgm" compare:
-            "filters"; "folded": filters and biases, times what a
-            BatchNormalization behind makes of them; "activations": those of
-            `data`, by correlation.
+            "filters" (the default); "folded": filters as a BatchNormalization
+            behind makes them, and units of a cluster are alike in all else
+            that carries their channels too, such as biases, means and slopes;
+            "activations": those of `data`, by correlation.
         select: "clusters" keeps one representative of each cluster of
             similar units. "random" keeps as many units, chosen at random.
             "l1" keeps those with the largest sums of absolute weights, "fpgm"
             those farthest from all others. With `data`: "greedy" keeps the
             units that tell most of what consumers compute, "pivoted" those
-            that span the others. Default: "greedy" with data; without, for
-            tau "clusters", for ratio and target "l1", which loses less.
-        linkage: "average", "complete" or "single" (connected components).
-        keep: the representative of a cluster: "medoid" (most similar to the
-            others), "largest" (norm), "random", or "mean" (a new unit).
+            that span the others. Default: for tau "clusters"; else "greedy"
+            with data, and without "l1", which loses less than clusters.
+        linkage: "average" (the default), "complete" or "single" (connected
+            components).
+        keep: the representative of a cluster: "medoid" (the default: most
+            similar to the others), "largest" (norm), "random", or "mean" (a
+            new unit).
         absorb: "merge": what reads a removed unit reads its representative
             instead, scaled by the ratio of the two units' strengths where
             the path between allows it. "drop": it loses those inputs. With
@@ -105,14 +123,15 @@ def plan(
             constant; "affine": from the one most correlated. Default:
             "least_squares" with data, "merge" without.
         rounds: with `data` and `repair`, how often one kernel after the other
-            is fitted to return what it did in the original model: by least
-            squares, and where a ReLU or a classifier's probabilities are made
-            of that, step by step with these in mind. Of two `Dense` layers
-            with nothing but a ReLU between, both are fitted at once. It takes
-            a pass over `data` for each kernel: most of the time that pruning
-            takes. 0 leaves it out, and loses more where much is cut.
-        repair: with `data`, estimate the statistics of every
-            BatchNormalization in the smaller model anew.
+            is fitted to return what it did in the original model, by default
+            once: by least squares, and where a ReLU or a classifier's
+            probabilities are made of that, step by step with these in mind.
+            Of two `Dense` layers with nothing but a ReLU between, both are
+            fitted at once. It takes a pass over `data` for each kernel: most
+            of the time that pruning takes. 0 leaves it out, and loses more
+            where much is cut.
+        repair: with `data`, whether to estimate the statistics of every
+            BatchNormalization in the smaller model anew (the default).
         layers: prune these layers only: a name, a regular expression, a list
             of them, or a callable that takes a layer and returns a bool.
         skip: leave these layers alone, given in the same ways.
@@ -146,12 +165,22 @@ def plan(
     Reducing Duplicate Filters in Deep Neural Networks (2017). Affine:
     Babaeizadeh, Smaragdis and Campbell, NoiseOut (2016).
     """
-    how, level = _one_of(tau=tau, ratio=ratio, target=target)
+    how, level = _one_of(
+        tau=tau, ratio=ratio, target=target, correlation=correlation
+    )
     options = Options(
-        criterion, select, linkage, keep, absorb, round_to, min_units, seed
+        criterion,
+        select,
+        linkage,
+        keep,
+        absorb,
+        round_to,
+        min_units,
+        seed,
+        repair,
+        rounds,
     ).resolved(how, has_data=data is not None)
     check_count("batch_size", batch_size)
-    check_count("rounds", rounds, least=0)
     graph = graph_to_cut(model, data, allow_inexact, optimizer)
     spaces = [space for space in graph.spaces if space.producers]
     if how == "target":
@@ -165,7 +194,13 @@ def plan(
         data = Calibration.of(
             model, graph, seen, data, batch_size, allow_inexact
         )
-    chooser = Chooser(graph, data and data.statistics, options)
+    statistics = data and data.statistics
+    exact = how == "tau" and any(x and x > ALMOST_ONE for x in levels)
+    compared = Compared(
+        graph, cut, options.criterion, options.select, statistics, exact
+    )
+    idle = options.idle_units(graph, cut, statistics)
+    chooser = Chooser(graph, statistics, options, compared, idle)
     if how == "target":
         decisions, latency = chooser.for_target(
             spaces, reasons, level, batch_size
@@ -175,11 +210,17 @@ def plan(
         latency = None
     changes = any(len(d.selection.removed) for d in decisions)
     mend = None
-    if data is not None and repair and changes:
-        mend = Repair(data.data, data.batch_size, rounds)
-    absorber = options.absorber(data and data.statistics)
+    if options.repair and changes:
+        mend = Repair(data.data, data.batch_size, options.rounds)
+    absorber = options.absorber(statistics, idle)
     return Plan(
-        graph, tuple(decisions), keep, absorber, mend, latency, optimizer
+        graph,
+        tuple(decisions),
+        options.keep,
+        absorber,
+        mend,
+        latency,
+        optimizer,
     )
 
 
@@ -252,8 +293,8 @@ def _one_of(**levels):
     if len(given) != 1:
         named = " and ".join(f"{how}=" for how in given) or "none of them"
         raise TypeError(
-            "How much goes is said by one of tau=, ratio= and target=, but "
-            f"received {named}."
+            "How much goes is said by one of tau=, ratio=, target= and "
+            f"correlation=, but received {named}."
         )
     return next(iter(given.items()))
 
@@ -282,8 +323,7 @@ def levels_of(spaces, how, level, layers, skip):
     if how == "target":
         by_layer = dict.fromkeys(map(id, producers), 0)
     else:
-        check = check_tau if how == "tau" else check_ratio
-        by_layer = levels_by_layer(level, producers, how, check)
+        by_layer = levels_by_layer(level, producers, how, CHECKS[how])
     gentlest = min if how == "ratio" else max
     chosen = set(by_layer)
     if layers is not None:

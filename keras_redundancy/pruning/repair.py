@@ -10,7 +10,7 @@ from keras_redundancy.channels.labels import Shifted
 from keras_redundancy.progress import progress
 from keras_redundancy.pruning.kernels import pairs_of
 from keras_redundancy.pruning.reconstruct import reconstruct
-from keras_redundancy.pruning.refit import homes_of_shifts
+from keras_redundancy.pruning.shifts import homes_of_shifts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,6 +13,9 @@ from keras_redundancy.similarity import assign_to_nearest, cosine_similarity
 
 # How finely the tau for a number of clusters is searched.
 TAU_STEPS = 20
+# Above this tau units have to be the same, up to rounding, to be redundant.
+ALMOST_ONE = 1 - 1e-9
+TOLD_ROUNDING = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,10 +23,19 @@ class Selection:
     """Attributes:
     kept: the units that stay, shape (n_f,), ascending.
     stands_for: for every unit the kept unit in its place, shape (n,).
+    idle: units that go and are constant, so that nothing stands for them.
     """
 
     kept: np.ndarray
     stands_for: np.ndarray
+    idle: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.empty(0, int)
+    )
+
+    @property
+    def is_idle(self) -> np.ndarray:
+        """Whether each unit goes as one that is constant, shape (n,)."""
+        return np.isin(np.arange(len(self.stands_for)), self.idle)
 
     @property
     def removed(self) -> np.ndarray:
@@ -42,18 +54,26 @@ class Units:
         carried: a function of some units' numbers, shape (k,), that returns
             all else that is known of them, shape (k, anything).
         ranking: the `Ranking` of the units, for those who choose by one.
+        told: all that tells units with parallel filters apart, shape
+            (n, numbers), or None for nothing.
+        told_below_one: whether it does so at a tau below 1.
     """
 
     filters: np.ndarray
     norms: np.ndarray
     carried: Callable
     ranking: Ranking | None = None
+    told: np.ndarray | None = None
+    told_below_one: bool = False
 
     def clusters_at(self, tau: float, linkage: str) -> np.ndarray:
         """The number of each unit's cluster, shape (n,).
 
         A zero filter has no direction. Such units are redundant to one
-        another only where all else about them is equal too.
+        another only where all else about them is equal too. The same is asked
+        of others at tau = 1; with `told_below_one`, what else is told of two
+        units of a cluster differs by no more than filters may that are as
+        long as one another, sqrt(2 - 2 tau).
         """
         labels = cluster_filters(self.filters, tau, linkage)
         zero = np.flatnonzero(norms_along(self.filters, -1) == 0)
@@ -61,7 +81,32 @@ class Units:
             carried = self.carried(zero)
             _, alike = np.unique(carried, axis=0, return_inverse=True)
             labels[zero] = labels.max() + 1 + alike.reshape(-1)
+        if self.told is not None and (self.told_below_one or tau > ALMOST_ONE):
+            most = max(np.sqrt(2 * (1 - tau)), TOLD_ROUNDING)
+            labels = _told_apart(labels, self.told, most)
         return np.unique(labels, return_inverse=True)[1]
+
+
+def _told_apart(labels, told, most):
+    """Clusters without units whose numbers are more than `most` apart.
+
+    Each unit stays with the first one of its cluster that is near enough.
+    """
+    result = labels.copy()
+    for cluster in np.flatnonzero(np.bincount(labels) > 1):
+        left = np.flatnonzero(labels == cluster)
+        left = left[1:][_distances(told, left) > most]
+        while len(left):
+            result[left[0]] = number = result.max() + 1
+            near = _distances(told, left) <= most
+            result[left[1:][near]] = number
+            left = left[1:][~near]
+    return result
+
+
+def _distances(told, units):
+    """Of all but the first one from the first one."""
+    return np.linalg.norm(told[units[1:]] - told[units[0]], axis=1)
 
 
 class ByClusters:
@@ -140,6 +185,37 @@ class AtRandom(ByClusters):
         rng = np.random.default_rng(self.seed)
         order = rng.permutation(self.units.filters.shape[1])
         return _nearest(self.units, order[:width])
+
+
+class WithoutIdle:
+    """Another selector's choice of the units that are not idle.
+
+    Idle units go before all others.
+    """
+
+    def __init__(self, selector, is_idle: np.ndarray):
+        """Args:
+        selector: that of the other units.
+        is_idle: which units are idle, not all, shape (n,).
+        """
+        self._selector = selector
+        self._used, self._idle = map(np.flatnonzero, (~is_idle, is_idle))
+
+    def count_at(self, tau: float) -> int:
+        return self._selector.count_at(tau)
+
+    def count_for(self, price: float) -> int:
+        return self._selector.count_for(price)
+
+    def choose(self, width: int, tau: float | None = None) -> Selection:
+        used = min(width, len(self._used))
+        chosen = self._selector.choose(used, tau)
+        stands_for = np.arange(len(self._used) + len(self._idle))
+        stands_for[self._used] = self._used[chosen.stands_for]
+        idle = self._idle[width - used :]
+        stands_for[idle] = self._used[chosen.kept[0]]
+        kept = stands_for == np.arange(len(stands_for))
+        return Selection(np.flatnonzero(kept), stands_for, idle)
 
 
 class ByRank:

@@ -8,6 +8,7 @@ from keras_redundancy._keras_internals import (
     CustomScaleLayer,
     numpy_operations as ops,
 )
+from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.rules.registry import for_classes, rule
 
@@ -24,6 +25,30 @@ VARIABLE = (
 INDICES = "{name} ({kind}) finds indices: it has a condition alone"
 
 
+# With f(s x, s y) = s f(x, y) for s > 0, and with f(s x, t y) = s t f(x, y).
+SUMS = (
+    CustomScaleLayer,
+    layers.Add,
+    layers.Average,
+    layers.Maximum,
+    layers.Minimum,
+    layers.Subtract,
+    ops.Add,
+    ops.Maximum,
+    ops.Minimum,
+    ops.Subtract,
+)
+PRODUCTS = (layers.Multiply, ops.Multiply)
+# What an array with an entry for each channel does, on the right of it.
+ACTS = {
+    ops.Add: "adds",
+    ops.Divide: "divides",
+    ops.Multiply: "multiplies",
+    ops.Subtract: "adds",
+    ops.TrueDivide: "divides",
+}
+
+
 @for_classes(
     CustomScaleLayer,
     layers.Add,
@@ -34,7 +59,19 @@ INDICES = "{name} ({kind}) finds indices: it has a condition alone"
     layers.Subtract,
 )
 def _merged(layer, call):
-    return _combined(call) or call.opaque(BROADCASTS)
+    return _combined(call, _join(layer)) or call.opaque(BROADCASTS)
+
+
+def _join(operation, acts=None):
+    """The method of a `CallTrace` that says what an operation does.
+
+    `acts` is what an array operand does, if there is one.
+    """
+    if isinstance(operation, PRODUCTS):
+        return CallTrace.multiplied
+    if isinstance(operation, SUMS) or acts is not None:
+        return CallTrace.summed
+    return CallTrace.tied
 
 
 @for_classes(
@@ -80,12 +117,32 @@ def _operands(operation, call):
     alone = numbers == 1 and len(call.inputs) == 1 and not arrays
     if alone and _scales(operation, call):
         return call.inputs[0]
-    out = _combined(call)
+    acts = _acts_of(operation, call, numbers, arrays)
+    simple = numbers == 0 and (acts or not arrays)
+    join = _join(operation, acts) if simple else CallTrace.tied
+    out = _combined(call, join)
     if out is None:
         widened = arrays and len(call.inputs) == 1
         return call.opaque(CONSTANT if widened else BROADCASTS)
-    _cut_arrays(call, out, arrays)
+    _cut_arrays(call, out, arrays, acts)
     return out
+
+
+def _acts_of(operation, call, numbers, arrays):
+    """What the one array operand does to a channel; None if not known.
+
+    It has an entry for each channel and for nothing else.
+    """
+    if len(call.inputs) != 1 or len(arrays) != 1 or numbers:
+        return None
+    (path, array), x = arrays[0], call.inputs[0]
+    axis = x.axis - (len(x.shape) - array.ndim)
+    whole = axis >= 0 and array.size == array.shape[axis] == len(x.ids)
+    turned = isinstance(operation, (ops.Divide, ops.Subtract, ops.TrueDivide))
+    first = path in (("args", 0), ("kwargs", "x1"))
+    if not whole or (turned and first):
+        return None
+    return ACTS.get(type(operation))
 
 
 def _listed(arguments):
@@ -105,13 +162,14 @@ def _scales(operation, call):
     return divided and bool(args) and isinstance(args[0], keras.KerasTensor)
 
 
-def _combined(call):
+def _combined(call, join):
     """Channel i of the result is made from the channels i of all inputs.
 
     Axes line up from the right. A tensor with one entry on the channel axis
     is combined with every channel of the others and stays out of their ties;
     if it has channels on another axis, they meet positions there. None where
-    no axis can be the result's channel axis.
+    no axis can be the result's channel axis. `join` is `CallTrace.tied`, or
+    what says more of how they are combined.
     """
     after = call.outputs[0].shape
     missing = [len(after) - len(x.shape) for x in call.inputs]
@@ -130,20 +188,23 @@ def _combined(call):
     for x, gap in placed:
         if x.axis + gap != axis and len(x.ids) > 1:
             call.freeze(POSITIONS, x.ids)
-    return Channels(call.tied(*(x.ids for x in wide)), axis)
+    if join is CallTrace.summed and len(wide) < len(placed):
+        join = CallTrace.tied  # One channel is added to all.
+    return Channels(join(call, *(x.ids for x in wide)), axis)
 
 
 def _size_at(x, axis):
     return x.shape[axis] if axis >= 0 else 1
 
 
-def _cut_arrays(call, out, arrays):
+def _cut_arrays(call, out, arrays, acts):
     """Arrays with an entry per channel are cut along with the channels."""
     rank = len(call.outputs[0].shape)
     for path, array in arrays:
         axis = out.axis - (rank - array.ndim)
         if axis >= 0 and array.shape[axis] > 1:
-            call.carried_by(call.constant(array, *path), axis, out.ids)
+            constant = call.constant(array, *path)
+            call.carried_by(constant, axis, out.ids, acts=acts or "tells")
 
 
 @for_classes(layers.Concatenate, ops.Concatenate)

@@ -25,7 +25,7 @@ def _dense(layer, call):
     return _written(layer, call, layer.kernel, 1, "units", len(shape) - 1)
 
 
-def _written(layer, call, kernel, axis, setting, out_axis):
+def _written(layer, call, kernel, axis, setting, out_axis, taps="all"):
     """The units of a kernel with their bias and activation function."""
     units = call.written_by(kernel, axis)
     call.counted_in(setting, ids=units)
@@ -36,6 +36,7 @@ def _written(layer, call, kernel, axis, setting, out_axis):
         units,
         linear=layer.activation is activations.linear,
         setting=("use_bias", True),
+        taps=taps,
     )
     units = activated(call, units, layer.activation)
     return Channels(units, out_axis)
@@ -44,11 +45,18 @@ def _written(layer, call, kernel, axis, setting, out_axis):
 @rule.register(layers.Embedding)
 def _embedding(layer, call):
     units = call.written_by(layer.embeddings, 1)
+    call.shifted_by(None, layer.embeddings, 1, units)
     call.counted_in("output_dim", ids=units)
     return Channels(units, len(call.outputs[0].shape) - 1)
 
 
 # --- convolutions -----------------------------------------------------------
+
+
+def _taps(layer):
+    """Which outputs of a convolution read all that its filters cover."""
+    whole = layer.padding == "valid" or set(layer.kernel_size) == {1}
+    return "all" if whole else "inside"
 
 
 def _spatial_sizes(shape, axis):
@@ -67,7 +75,7 @@ def _convolution(layer, call):
         return _one_group_per_channel(layer, call, ids, axis)
     else:
         _read_in_groups(layer, call, ids)
-    out = _written(layer, call, layer.kernel, -1, "filters", axis)
+    out = _written(layer, call, layer.kernel, -1, "filters", axis, _taps(layer))
     if layer.groups > 1:
         call.tie(*out.ids.reshape(layer.groups, -1))
     return out
@@ -85,7 +93,7 @@ def _one_group_per_channel(layer, call, ids, axis):
     filters = call.filtered_by(layer.kernel, -1, ids, multiplier)
     call.counted_in("groups", ids=ids)
     call.counted_in("filters", ids=filters)
-    call.carried_by(layer.bias, 0, filters)
+    call.carried_by(layer.bias, 0, filters, acts="adds")
     return Channels(activated(call, filters, layer.activation), axis)
 
 
@@ -93,12 +101,20 @@ def _one_group_per_channel(layer, call, ids, axis):
     layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose
 )
 def _transposed_convolution(layer, call):
-    """The kernel has the shape (..., filters, channels)."""
+    """The kernel has the shape (..., filters, channels).
+
+    With strides, each output reads some places of the kernel. Without, those
+    near the border do.
+    """
     axis = channel_axis(layer, call)
     sizes = _spatial_sizes(call.inputs[0].shape, axis)
     call.multiplies(layer.kernel, positions(sizes))
     call.read_by(layer.kernel, -1, call.labels_on(axis))
-    return _written(layer, call, layer.kernel, -2, "filters", axis)
+    if set(layer.kernel_size) == set(layer.strides) == {1}:
+        taps = "all"
+    else:
+        taps = "inside" if set(layer.strides) == {1} else "some"
+    return _written(layer, call, layer.kernel, -2, "filters", axis, taps)
 
 
 @for_classes(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
@@ -110,7 +126,7 @@ def _depthwise_convolution(layer, call):
     ids = call.filtered_by(
         layer.kernel, -2, call.labels_on(axis), layer.depth_multiplier
     )
-    call.carried_by(layer.bias, 0, ids)
+    call.carried_by(layer.bias, 0, ids, acts="adds")
     return Channels(activated(call, ids, layer.activation), axis)
 
 
@@ -160,17 +176,23 @@ def _einsum_dense(layer, call):
         ids = call.written_by(layer.kernel, kernel.index(letter))
     _count_channels(layer, call, letter, ids)
     axis = out.index(letter)
-    if letter == (layer.bias_axes or letter) and read not in out:
+    written = "".join(i for i in out if i in kernel and i not in given)
+    bias_axes = layer.bias_axes if layer.bias is not None else written
+    if read not in out and letter in bias_axes and out.endswith(bias_axes):
+        # A constant in what it reads adds the same to outputs that differ in
+        # no letter of the kernel but those of the bias.
         call.shifted_by(
             layer.bias,
             layer.kernel,
             kernel.index(letter),
             ids,
             linear=layer.activation is activations.linear,
-            setting=("bias_axes", letter),
+            setting=("bias_axes", bias_axes),
+            taps="all" if set(bias_axes) == set(written) else "some",
+            spans=[kernel.index(i) for i in bias_axes],
         )
     elif layer.bias is not None and letter in layer.bias_axes:
-        call.carried_by(layer.bias, axis - len(out), ids)
+        call.carried_by(layer.bias, axis - len(out), ids, acts="adds")
     elif layer.bias is not None:
         call.keeps(layer.bias)
     return Channels(activated(call, ids, layer.activation), axis)

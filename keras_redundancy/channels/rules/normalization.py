@@ -43,11 +43,15 @@ def _batch_normalization(layer, call):
 def _layer_normalization(layer, call):
     x = call.inputs[0]
     axes = _axes(layer.axis, x)
-    if x.axis in axes:
-        call.inexact(NORMALIZES, x.ids, what="its mean and variance")
-        for variable in layer.weights:
-            call.carried_by(variable, axes.index(x.axis), x.ids)
-    return bent(layer, call)
+    if x.axis not in axes:
+        return bent(layer, call)
+    call.inexact(NORMALIZES, x.ids, what="its mean and variance")
+    ids = call.tied(x.ids)
+    for variable in layer.weights:
+        is_shift = variable is getattr(layer, "beta", None)
+        acts = "adds" if is_shift else "multiplies"
+        call.carried_by(variable, axes.index(x.axis), ids, acts=acts)
+    return Channels(ids, x.axis)
 
 
 @rule.register(layers.UnitNormalization)
@@ -69,9 +73,10 @@ def _group_normalization(layer, call):
     else:
         call.inexact(NORMALIZES, ids, what="mean and variance of a group")
         call.tie(*ids.reshape(layer.groups, -1))
-    for variable in layer.weights:
-        call.carried_by(variable, 0, ids)
-    return Channels(call.tied(ids), layer.axis % len(x.shape))
+    ids = call.tied(ids)
+    call.carried_by(layer.gamma, 0, ids, acts="multiplies")
+    call.carried_by(layer.beta, 0, ids, acts="adds")
+    return Channels(ids, layer.axis % len(x.shape))
 
 
 def _axes(axis, x):
@@ -82,10 +87,10 @@ def _axes(axis, x):
 @rule.register(LayerScale)
 def _layer_scale(layer, call):
     x = call.inputs[0]
-    ids = call.labels_on(-1)
-    call.carried_by(layer.gamma, 0, ids)
+    ids = call.summed(call.labels_on(-1))
+    call.carried_by(layer.gamma, 0, ids, acts="multiplies")
     call.counted_in("projection_dim", ids=ids)
-    return Channels(call.tied(ids), len(x.shape) - 1)
+    return Channels(ids, len(x.shape) - 1)
 
 
 @rule.register(layers.Rescaling)

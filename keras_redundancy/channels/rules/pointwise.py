@@ -116,7 +116,7 @@ def _relu(layer, call):
 def _prelu(layer, call):
     x = call.inputs[0]
     if x.axis and layer.alpha.shape[x.axis - 1] == len(x.ids):
-        call.carried_by(layer.alpha, x.axis - 1, x.ids)
+        call.carried_by(layer.alpha, x.axis - 1, x.ids, acts="bends")
     return x
 
 

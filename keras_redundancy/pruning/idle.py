@@ -1,0 +1,188 @@
+"""Idle units: what they return is constant, so nothing has to stand for them.
+
+Weight decay, a gamma of zero or a ReLU that never fires leaves units whose
+channels do not vary. What a consumer reads of such a unit belongs in its
+bias, and then the unit can go at any threshold. Without data it is known from
+the weights alone that a unit does not vary; its constant is read off a run of
+the model on made-up inputs, whatever lies between it and its consumers.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.calibration.observer import (
+    Run,
+    Watch,
+    start_in,
+    unchanged,
+)
+from keras_redundancy.channels import Role
+from keras_redundancy.pruning.gains import Gains
+from keras_redundancy.pruning.shifts import homes_of_shifts
+from keras_redundancy.regression import CONSTANT
+
+# What varies by less than this, beside other units, does not.
+NOTHING = 1e-7
+# A channel that varies by less than this is constant, up to rounding.
+ROUNDING = 1e-5
+# Positions along an open axis of an input, and samples, of a made-up batch.
+OPEN_SIZE, SAMPLES = 32, 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Idle:
+    """The units of some spaces that do not vary.
+
+    Attributes:
+        units: {id(space): bool array of shape (units,)} of spaces with such.
+        constants: {id(axis): array of shape (size,)}: what is read on each
+            position of a consumer's axis, where that is constant.
+    """
+
+    units: dict = dataclasses.field(default_factory=dict)
+    constants: dict = dataclasses.field(default_factory=dict)
+
+    def of(self, space) -> np.ndarray:
+        """Which units of a space are idle."""
+        return self.units.get(id(space), np.zeros(space.size, bool))
+
+
+def idle_by_weights(graph, spaces) -> Idle:
+    """Units that do not vary whatever the model is given.
+
+    Only those whose constants consumers can take exactly: in a bias, where
+    all outputs read the whole of a filter, or not at all, where it is 0.
+    """
+    reach = Gains(graph).reach
+    still = {}
+    for space in spaces:
+        units = _still(space, reach)
+        if units.any():
+            still[id(space)] = space, units
+    if not still:
+        return Idle()
+    axes = {
+        id(place.on): place.on
+        for space, _ in still.values()
+        for place in space.axes_of(Role.CONSUMER)
+    }
+    constants = _constants(graph.model, list(axes.values()))
+    homes = homes_of_shifts(graph)
+    found = {}
+    for key, (space, units) in still.items():
+        for place in space.axes_of(Role.CONSUMER):
+            home = homes.get(id(place.on.variable))
+            exact = home is not None and home.step.taps == "all"
+            constant = constants[id(place.on)][place.positions]
+            can_go = np.isfinite(constant) if exact else constant == 0
+            units = units & can_go.all(axis=1)
+        if units.any():
+            found[key] = units
+    return Idle(found, constants)
+
+
+def _still(space, reach):
+    """Which units do not vary, on any axis that reads them."""
+    places = space.axes_of(Role.CONSUMER)
+    still = np.full(space.size, bool(places))
+    for place in places:
+        own = reach[place.on.ids]
+        units = own[:, place.positions].max(axis=(0, 2))
+        still &= units <= NOTHING * own.max()
+    return still
+
+
+def idle_by_data(graph, spaces, statistics) -> Idle:
+    """Units that did not vary over the calibration data.
+
+    Only where all that reads them was seen, and has a bias to take them.
+    """
+    homes = homes_of_shifts(graph)
+    found = {}
+    for space in spaces:
+        views = statistics.of_space(space)
+        places = space.axes_of(Role.CONSUMER)
+        idle = np.full(space.size, bool(places))
+        idle &= {id(p.on) for p in places} == {id(v.on) for v, _ in views}
+        for view, own in views:
+            moments = view.moments
+            variance = np.diag(moments.covariance)
+            still = variance <= CONSTANT * variance.max(initial=0)
+            if id(view.on.variable) not in homes:
+                still &= moments.mean == 0
+            idle &= still[own]
+        if idle.any():
+            found[id(space)] = idle
+    return Idle(found)
+
+
+class Extremes(Watch):
+    """The least and the largest number of each channel of some tensors."""
+
+    def __init__(self, model, places):
+        super().__init__(model)
+        self.places = places
+
+    def call(self, inputs):
+        *tensors, start = inputs
+        run = Run(frozenset(p.key for p in self.places), start_in(start))
+        run.through(internals.graph_of(self.model), tensors)
+        return [self._of(run.seen[p.key], p.axis) for p in self.places]
+
+    def _of(self, x, axis):
+        others = [i for i in range(len(x.shape)) if i != axis]
+        x = ops.cast(x, self.compute_dtype)
+        return ops.min(x, axis=others), ops.max(x, axis=others)
+
+
+def _constants(model, axes):
+    """{id(axis): array}: what is constant of what each axis reads, else NaN."""
+    unknown = {id(on): np.full(len(on.group), np.nan) for on in axes}
+    seen = [on for on in axes if on.reads and None not in on.reads]
+    places = {r.place.key: r.place for on in seen for r in on.reads}
+    inputs = _made_up(internals.graph_of(model))
+    if inputs is None or not places:
+        return unknown
+    extremes = Extremes(model, list(places.values()))
+    extremes.run_eagerly = extremes.can_run_eagerly
+    with unchanged(extremes):
+        start = np.zeros(SAMPLES, "int32")
+        found = extremes.predict_on_batch([*inputs, start])
+    found = dict(zip(places, found, strict=True))
+    for on in seen:
+        unknown[id(on)] = _constant_on(on, found)
+    return unknown
+
+
+def _constant_on(on, extremes):
+    """What each position of an axis reads, if that is one number, else NaN."""
+    least, most = (
+        np.stack(
+            [np.asarray(extremes[r.place.key][i])[r.columns] for r in on.reads]
+        ).astype(float)
+        for i in (0, 1)
+    )
+    least, most = least.min(axis=0), most.max(axis=0)
+    usual = np.abs([least, most]).max(initial=0)
+    same = most - least <= ROUNDING * np.maximum(np.abs(most), NOTHING * usual)
+    return np.where(same, (least + most) / 2, np.nan)
+
+
+def _made_up(graph):
+    """A batch for each input; None where one is text."""
+    rng = np.random.default_rng(0)
+    inputs = []
+    for x in graph.inputs:
+        shape = SAMPLES, *(size or OPEN_SIZE for size in x.shape[1:])
+        kind = keras.backend.standardize_dtype(x.dtype)
+        if kind == "string":
+            return None
+        values = np.zeros(shape)
+        if keras.backend.is_float_dtype(kind):
+            values = rng.normal(size=shape)
+        inputs.append(ops.convert_to_tensor(values, kind))
+    return inputs
