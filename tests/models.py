@@ -6,7 +6,7 @@ from keras import layers
 
 import keras_redundancy as kr
 from keras_redundancy import _keras_internals as internals
-from keras_redundancy.channels import Role
+from keras_redundancy.channels import Role, labels
 from keras_redundancy.channels.labels import Constant
 
 
@@ -209,6 +209,104 @@ def copy_units(space, sources, targets, scale=1.0):
             variable.value[...] = value
         else:
             variable.assign(value)
+
+
+def _entries(variable, axis, positions, change):
+    """Replace what stands at some positions by `change` of it."""
+    value = np.moveaxis(numpy(variable), axis, 0)
+    value[positions] = change(value[positions])
+    variable.assign(np.moveaxis(value, 0, axis))
+
+
+def still_units(space, units):
+    """Make units of a space constant: their filters are zero."""
+    for place in space.axes_of(Role.PRODUCER):
+        _entries(
+            place.on.variable,
+            place.on.axis,
+            place.positions[units],
+            np.zeros_like,
+        )
+
+
+def scale_units(graph, space, sources, targets, scale) -> bool:
+    """Make units `targets` `scale` times `sources`, with all that follows.
+
+    Filters are scaled and, up to the next BatchNormalization, so is all that
+    is added. That gives the same for both then.
+
+    Returns:
+        Whether they are multiples of one another everywhere: nowhere does
+        what is scaled meet what is not.
+    """
+    copy_units(space, sources, targets)
+    scaled, same, done = np.zeros(len(graph.group), bool), True, set()
+    mine = np.zeros(graph.group.max() + 1, bool)
+    mine[space.groups[targets]] = True
+
+    def times(variable, axis, ids, change):
+        """Once for each variable, however often its layer is called."""
+        chosen = mine[graph.group[ids]]
+        if variable is None or id(variable) in done or not chosen.any():
+            return
+        done.add(id(variable))
+        if isinstance(variable, Constant):
+            value = np.moveaxis(variable.value, axis, 0)
+            value[chosen] = change(value[chosen])
+        else:
+            _entries(variable, axis, chosen, change)
+
+    def larger(value):
+        return scale * value
+
+    for step in graph.steps:
+        match step:
+            case labels.Filtered(ids, kernel, axis, None):
+                times(kernel, axis, ids, larger)
+                scaled[ids] = True
+            case labels.Filtered(ids, source=source) | labels.Copied(
+                ids, source
+            ):
+                scaled[ids] = scaled[source]
+            case labels.Shifted(ids, bias=bias, axis=axis, spans=spans):
+                times(bias, spans.index(axis), ids, larger)
+            case labels.Normalized(ids, source):
+                if scaled[source].any():
+                    times(step.mean, 0, source, larger)
+                    times(
+                        step.variance,
+                        0,
+                        source,
+                        lambda v, e=step.epsilon: scale**2 * (v + e) - e,
+                    )
+            case labels.Joined(ids, sources):
+                parts = np.stack([scaled[source] for source in sources])
+                own = mine[graph.group[ids]]
+                same &= bool((parts.all(0) == parts.any(0))[own].all())
+                scaled[ids] = parts.any(axis=0)
+            case labels.Carried(ids, variable, axis, "adds"):
+                if scaled[ids].any():
+                    times(variable, axis, ids, larger)
+    return same
+
+
+def change_one_carrier(space, unit, rng) -> bool:
+    """Make a unit differ in one thing that carries it; whether there is one."""
+    places = [
+        place
+        for place in space.axes_of(Role.CARRIER)
+        if not isinstance(place.on.variable, Constant)
+    ]
+    if not places:
+        return False
+    place = places[rng.integers(len(places))]
+    _entries(
+        place.on.variable,
+        place.on.axis,
+        place.positions[[unit]],
+        lambda value: 1.5 * value + 0.3,
+    )
+    return True
 
 
 def gradient(function, x):

@@ -5,6 +5,8 @@ or of sequences of the same length, so that any two of them can be combined.
 A step is a function of a `Builder`, two tensors of the pool and a width.
 """
 
+import contextlib
+
 import keras
 import numpy as np
 from hypothesis import strategies as st
@@ -14,6 +16,8 @@ SIZE = 4
 LENGTH = 6
 MOST_CHANNELS = 24
 JAX = keras.backend.backend() == "jax"
+# Whether convolutions pad by a layer of their own, see `padding_apart`.
+APART = [False]
 
 seeds = st.integers(0, 2**31 - 1)
 heads = st.sampled_from(["flatten", "pool", "map"])
@@ -87,8 +91,27 @@ def _of_rank(x, kind):
     return getattr(layers, kind.format(len(x.shape) - 2))
 
 
+@contextlib.contextmanager
+def padding_apart():
+    """Have convolutions padded by layers before them.
+
+    What they read is then constant where it looks so: a border that only the
+    convolution adds is not seen by what calibrates on its inputs.
+    """
+    APART[0] = True
+    try:
+        yield
+    finally:
+        APART[0] = False
+
+
 def convolution(x, width, size=3, **options):
     options = {"padding": "same", **options}
+    if APART[0] and options["padding"] == "same":
+        reach = (size - 1) * options.get("dilation_rate", 1)
+        if reach:
+            x = _of_rank(x, "ZeroPadding{}D")(reach // 2)(x)
+        options["padding"] = "valid"
     return _of_rank(x, "Conv{}D")(width, size, **options)(x)
 
 
@@ -166,6 +189,22 @@ def _transposed_kernel(builder, x, y, width):
     return kind(width, 3, padding="same", activation="relu")(x)
 
 
+def _upsampled(builder, x, y, width):
+    """Each output of a strided kernel reads a part of it."""
+    kind = _of_rank(x, "Conv{}DTranspose")
+    x = kind(width, 4, strides=2, padding="same")(x)
+    return _of_rank(x, "AveragePooling{}D")(2)(x)
+
+
+def _two_output_axes(builder, x, y, width):
+    shape = x.shape[1:-1]
+    letters = "ab"[: len(shape)]
+    x = layers.EinsumDense(
+        f"x{letters}c,cde->x{letters}de", output_shape=(*shape, 2, width)
+    )(x)
+    return layers.Reshape((*shape, 2 * width))(x)
+
+
 def _shared(builder, x, y, width):
     key = "shared", x.shape[-1]
     layer = builder.shared(key, lambda: layers.Dense(width, "relu"))
@@ -237,6 +276,8 @@ KERNELS = [
     _depthwise,
     _one_group_per_channel,
     _transposed_kernel,
+    _upsampled,
+    _two_output_axes,
     _shared,
     _units_to_positions,
     _nested,
@@ -256,6 +297,32 @@ def _bent(builder, x, y, width):
 
 def _prelu(builder, x, y, width):
     return layers.PReLU(shared_axes=[1])(x)
+
+
+def _normalized_behind(builder, x, y, width):
+    return layers.BatchNormalization()(layers.ReLU()(x))
+
+
+def _normalized_twice(builder, x, y, width):
+    """Two BatchNormalizations read the same sums."""
+    a, b = (layers.BatchNormalization()(x) for _ in range(2))
+    return layers.Concatenate()([layers.ReLU()(a), ops.tanh(b)])
+
+
+def _per_channel(builder, x, y, width):
+    letters = "ab"[: len(x.shape) - 2]
+    return layers.EinsumDense(
+        f"x{letters}c,c->x{letters}c",
+        output_shape=x.shape[1:],
+        bias_axes="c",
+        activation="relu",
+    )(x)
+
+
+def _factors(builder, x, y, width):
+    """Constants per channel, on the left and on the right."""
+    shift, factor = array(x.shape[-1]), 1.5 + abs(array(x.shape[-1]))
+    return (shift + x * factor) / factor
 
 
 def _scaled(builder, x, y, width):
@@ -287,6 +354,10 @@ def _standardised(builder, x, y, width):
 POINTWISE = [
     _bent,
     _prelu,
+    _normalized_behind,
+    _normalized_twice,
+    _per_channel,
+    _factors,
     _scaled,
     _arrays,
     _instance_normalized,
@@ -514,6 +585,30 @@ def _centred(builder, x, y, width):
 
 INEXACT = [_layer_normalized, _group_normalized, _softmax, _centred]
 EXACT = KERNELS + POINTWISE + MOVED + COMBINED
+# Between these kernels nothing is but f with f(s x) = s f(x), s > 0, and what
+# scales with x: copies w and s w go as well as w and w.
+HOMOGENEOUS = [
+    _convolution,
+    _normalized,
+    _normalized_behind,
+    _grouped,
+    _depthwise,
+    _upsampled,
+    _two_output_axes,
+    _prelu,
+    _per_channel,
+    _factors,
+    _shuffled,
+    _front,
+    _back,
+    _parts,
+    _tiled,
+    _add,
+    _plus,
+    _concatenate,
+    _stacked,
+    _thin,
+]
 
 
 # --- sequences --------------------------------------------------------------

@@ -214,17 +214,39 @@ def test_flops_of_an_open_size():
     assert "multiply-adds" not in str(kr.plan(model, 0.5)).splitlines()[-1]
 
 
-@pytest.mark.parametrize("everything", [False, True])
-def test_zero_filters_go_only_where_all_about_them_is_equal(everything):
-    """They have no direction: those with other biases are not redundant."""
-    model = models.randomized(models.mlp())
+def zero_filters(model, everything):
+    """Three of the first kernel's filters, two or all with one bias."""
     layer = model.layers[0]
     kernel, bias = models.numpy(layer.kernel), models.numpy(layer.bias)
-    kernel[:, [2, 5, 9]] = 0
+    kernel[..., [2, 5, 9]] = 0
     bias[[2, 5]] = 0.3
     bias[9] = 0.3 if everything else 0.7
     layer.kernel.assign(kernel)
     layer.bias.assign(bias)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_zero_filters_go_where_a_bias_takes_their_constants(everything):
+    model = models.randomized(models.mlp())
+    zero_filters(model, everything)
     small = kr.prune(model, tau=0.9999)
-    assert small.layers[0].units == (14 if everything else 15)
+    assert small.layers[0].units == 13
+    models.assert_same_function(model, small)
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_else_zero_filters_go_where_all_about_them_is_equal(everything):
+    """At a padded border, a bias would add what is not there."""
+    model = models.randomized(
+        keras.Sequential(
+            [
+                keras.Input((5, 5, 3)),
+                layers.Conv2D(16, 3, activation="relu"),
+                layers.Conv2D(4, 3, padding="same"),
+            ]
+        )
+    )
+    zero_filters(model, everything)
+    small = kr.prune(model, tau=0.9999)
+    assert small.layers[0].filters == (14 if everything else 15)
     models.assert_same_function(model, small)

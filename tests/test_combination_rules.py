@@ -305,20 +305,38 @@ def test_the_array_of_the_caller_is_not_changed():
     np.testing.assert_array_equal(mine, before)
 
 
-def test_merging_to_the_mean_takes_the_mean_of_arrays():
-    model = models.randomized(image_model(lambda x: x * array(12)))
-    kernel = model.get_layer("a").kernel
-    value = models.numpy(kernel)
-    value[..., 7] = value[..., 2]
-    kernel.assign(value)
-    small = kr.prune(model, tau=0.9999, keep="mean")
-    calls = internals.calls(internals.graph_of(small))
-    (factor,) = (
-        call.arguments[0][1]
-        for call in calls
-        if call.operation.name == "multiply"
-    )
-    np.testing.assert_allclose(factor[2], array(12)[[2, 7]].mean(), rtol=1e-5)
+@pytest.mark.parametrize("keep", ["medoid", "mean"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, a: x * a,
+        lambda x, a: a * x,
+        lambda x, a: x / a,
+        lambda x, a: a + x / a,
+        lambda x, a: layers.ReLU()(a * x - a),
+    ],
+)
+def test_units_that_factors_alone_tell_apart_are_multiples(function, keep):
+    """Of two with one filter, the one counts as often as its factor is."""
+    factors = 1.5 + np.abs(array(12))
+    model = models.randomized(image_model(lambda x: function(x, factors)))
+    for variable in model.get_layer("a").weights:
+        value = models.numpy(variable)
+        value[..., 7] = value[..., 2]
+        variable.assign(value)
+    small = kr.prune(model, tau=0.9999, keep=keep, criterion="folded")
+    models.assert_same_function(model, small)
+    same = kr.prune(model, tau=1.0, keep=keep)
+    models.assert_same_function(model, same)
+
+
+def test_arrays_that_add_tell_units_apart():
+    model = models.randomized(image_model(lambda x: x + array(12)))
+    kernel = models.numpy(model.get_layer("a").kernel)
+    kernel[..., 7] = kernel[..., 2]
+    model.get_layer("a").kernel.assign(kernel)
+    small = kr.prune(model, tau=1.0)
+    assert small.get_layer("a").filters == 12
 
 
 # --- joined channels --------------------------------------------------------

@@ -118,3 +118,101 @@ def test_exactly_the_planted_copies_go_from_sequences(drawn, head, seed):
 def test_any_cut_of_sequences_builds(drawn, head, seed):
     model = random_model(strategies.build_sequences, drawn, head, seed)
     check_any_cut_builds(model, seed, allow_inexact=True)
+
+
+def check_function_is_kept(model, plan, tolerance=1e-4):
+    small = plan.apply()
+    assert small.count_params() == plan.parameters[1]
+    models.assert_same_function(model, small, tolerance=tolerance)
+
+
+@examples(30)
+@given(
+    strategies.steps_of(strategies.HOMOGENEOUS),
+    strategies.heads,
+    strategies.seeds,
+)
+def test_scaled_copies_go(drawn, head, seed):
+    """w and 3 w, with all that follows them, where nothing bends them."""
+    model = random_model(strategies.build, drawn, head, seed)
+    rng, graph = np.random.default_rng(seed), kr.trace(model)
+    expected = []
+    for space in graph.prunable:
+        source, target = rng.permutation(space.size)[:2]
+        scale = rng.choice([0.3, 3.0])
+        same = models.scale_units(graph, space, [source], [target], scale)
+        expected.append(int(same))
+    plan = kr.plan(model, tau=1.0, criterion="folded")
+    gone = [len(d.selection.removed) for d in plan.decisions if not d.reason]
+    assert np.all(np.array(gone) >= expected)
+    check_function_is_kept(model, plan)
+
+
+@examples(30)
+@given(
+    strategies.steps_of(strategies.EXACT),
+    strategies.heads,
+    strategies.seeds,
+    st.sampled_from(["filters", "folded"]),
+    st.sampled_from(["medoid", "mean"]),
+)
+def test_units_that_differ_stay(drawn, head, seed, criterion, keep):
+    """In scale where something bends them, or in one thing behind them."""
+    model = random_model(strategies.build, drawn, head, seed)
+    rng, graph = np.random.default_rng(seed), kr.trace(model)
+    for number, space in enumerate(graph.prunable):
+        source, target = rng.permutation(space.size)[:2]
+        if number % 2:
+            models.scale_units(graph, space, [source], [target], 3.0)
+        else:
+            models.copy_units(space, [source], [target])
+            models.change_one_carrier(space, target, rng)
+    plan = kr.plan(model, tau=1.0, criterion=criterion, keep=keep)
+    check_function_is_kept(model, plan)
+
+
+@examples(30)
+@given(
+    strategies.steps_of(strategies.EXACT),
+    strategies.heads,
+    strategies.seeds,
+    st.sampled_from([{"tau": 0.9999}, {"tau": 0.9999, "criterion": "folded"}]),
+)
+def test_constant_units_go_where_that_is_exact(drawn, head, seed, options):
+    """Without data, of all kinds of consumers."""
+    model = random_model(strategies.build, drawn, head, seed)
+    rng = np.random.default_rng(seed)
+    spaces = kr.trace(model).prunable
+    still = [rng.permutation(space.size)[:2] for space in spaces]
+    for space, units in zip(spaces, still, strict=True):
+        models.still_units(space, units)
+    plan = kr.plan(model, **options)
+    for decision in plan.decisions:
+        own = [
+            units
+            for space, units in zip(spaces, still, strict=True)
+            if np.array_equal(space.groups, decision.space.groups)
+        ]
+        assert set(decision.selection.removed) <= set(*own)
+    check_function_is_kept(model, plan)
+
+
+@examples(20)
+@given(
+    strategies.steps_of(strategies.HOMOGENEOUS, strategies.POINTWISE),
+    strategies.heads,
+    strategies.seeds,
+)
+def test_with_data_what_is_told_by_others_goes(drawn, head, seed):
+    """Constant units, copies and scaled ones: nothing changes anywhere."""
+    with strategies.padding_apart():
+        model = random_model(strategies.build, drawn, head, seed)
+    rng, graph = np.random.default_rng(seed), kr.trace(model)
+    for space in graph.prunable:
+        a, b, c, d = rng.permutation(space.size)[:4]
+        models.scale_units(graph, space, [a], [b], 3.0)
+        models.copy_units(space, [a], [c])
+        models.still_units(space, [d])
+    data = models.random_inputs(model, batch=512)
+    plan = kr.plan(model, correlation=1.0, data=data, rounds=0)
+    check_function_is_kept(model, plan, tolerance=1e-3)

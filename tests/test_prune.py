@@ -197,9 +197,11 @@ def test_random_selection_keeps_the_number_of_clusters():
 
 
 def test_mean_replaces_the_cluster_by_its_mean():
+    """All members are made as large as the first one before."""
     model = models.randomized(models.mlp())
     kernel = models.numpy(model.layers[0].kernel)
-    kernel[:, 4] = 1.02 * kernel[:, 7]
+    noise = np.random.default_rng(0).normal(size=12)
+    kernel[:, 4] = 2 * kernel[:, 7] + 0.01 * noise
     model.layers[0].kernel.assign(kernel)
     small = kr.prune(
         model,
@@ -209,13 +211,36 @@ def test_mean_replaces_the_cluster_by_its_mean():
         layers="dense",
     )
     new = models.numpy(small.layers[0].kernel)
+    ratio = np.linalg.norm(kernel[:, 4]) / np.linalg.norm(kernel[:, 7])
     np.testing.assert_allclose(
-        new[:, 4], (kernel[:, 4] + kernel[:, 7]) / 2, rtol=1e-5
+        new[:, 4], (kernel[:, 4] + ratio * kernel[:, 7]) / 2, rtol=1e-5
     )
     bias = models.numpy(model.layers[0].bias)
     np.testing.assert_allclose(
-        models.numpy(small.layers[0].bias)[4], bias[[4, 7]].mean(), rtol=1e-5
+        models.numpy(small.layers[0].bias)[4],
+        (bias[4] + ratio * bias[7]) / 2,
+        rtol=1e-5,
     )
+
+
+@pytest.mark.parametrize("keep", ["medoid", "mean", "largest"])
+def test_multiples_go_without_a_loss(keep):
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            layers.Conv2D(6, 3, use_bias=False, name="conv"),
+            layers.DepthwiseConv2D(2, name="depthwise"),
+            layers.PReLU(shared_axes=[1, 2]),
+            layers.Conv2D(3, 2),
+        ]
+    )
+    models.randomized(model)
+    graph = kr.trace(model)
+    (space,) = (s for s in graph.prunable if s.producers[0].name == "conv")
+    assert models.scale_units(graph, space, [1, 1], [4, 5], 3.0)
+    small = kr.prune(model, tau=1.0, keep=keep)
+    assert small.get_layer("conv").filters == 4
+    models.assert_same_function(model, small)
 
 
 def test_round_to_and_min_units():
@@ -272,7 +297,7 @@ def test_the_variance_of_a_mean_is_corrected():
             [
                 keras.Input((5, 5, 3)),
                 layers.Conv2D(6, 3, use_bias=False),
-                layers.BatchNormalization(),
+                layers.BatchNormalization(epsilon=1e-9),
                 layers.ReLU(),
                 layers.Conv2D(2, 1),
             ]

@@ -156,15 +156,13 @@ class Options:
     def _refuse_what_does_nothing(self, given, how, has_data):
         """Raise ValueError for an option that was given and has no effect.
 
-        What asks for nothing, such as rounds=0, may be said without need.
+        What asks for nothing, such as rounds=0, may be said without need, and
+        so may a seed.
         """
         by_rank = f"select={self.select!r} ranks units"
         no_clusters = f"select={self.select!r} makes no clusters"
         is_counted = self.select == "random" and how == "tau"
         clusters = self.select == "clusters"
-        at_random = self.select == "random" or (
-            clusters and self.keep == "random"
-        )
         needless = {
             "linkage": not clusters and not is_counted and no_clusters,
             "keep": not clusters and no_clusters,
@@ -175,12 +173,8 @@ class Options:
             "rounds": not (has_data and self.repair)
             and "kernels are fitted to data=, with repair=True",
         }
-        if self.seed is not None and not at_random:
-            given = {**given, "seed": self.seed}
-            needless["seed"] = "nothing is chosen at random"
         for name, value in given.items():
-            asks = value is not False and value != 0 or name == "seed"
-            if asks and needless.get(name):
+            if value and needless.get(name):
                 raise ValueError(
                     f"{name}={value!r} would have no effect: "
                     f"{needless[name]}. Leave {name}= out."
@@ -203,18 +197,26 @@ class Options:
     def folded(self) -> bool:
         return self.criterion == "folded"
 
-    def idle_units(self, graph, spaces, statistics: Statistics | None) -> Idle:
-        """The units that are constant, if what is absorbed makes up for it."""
+    def idle_units(self, graph, spaces, statistics, how: str) -> Idle:
+        """The units that are constant, if what is absorbed makes up for it.
+
+        What is constant over some samples need not be so for others: to be
+        redundant at a tau, units have to be constant whatever comes, or all
+        of a layer.
+        """
+        if self.absorb == "drop":
+            return Idle()
+        idle = idle_by_weights(graph, spaces)
         if self.absorb in FITS:
-            return idle_by_data(graph, spaces, statistics)
-        if self.absorb == "merge":
-            return idle_by_weights(graph, spaces)
-        return Idle()
+            whole = how == "tau"
+            idle |= idle_by_data(graph, spaces, statistics, whole)
+        return idle
 
     def absorber(self, statistics: Statistics | None, idle: Idle):
         """What makes up for the units that go."""
         if self.absorb in FITS:
-            return Refit(statistics, FITS[self.absorb], self.folded)
+            solve = FITS[self.absorb]
+            return Refit(statistics, solve, idle.constants, self.folded)
         if self.absorb == "drop":
             return Drop()
         return Merge(idle.constants, self.folded)

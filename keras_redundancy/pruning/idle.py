@@ -50,6 +50,12 @@ class Idle:
         """Which units of a space are idle."""
         return self.units.get(id(space), np.zeros(space.size, bool))
 
+    def __or__(self, other: "Idle") -> "Idle":
+        units = dict(self.units)
+        for key, idle in other.units.items():
+            units[key] = idle | units.get(key, False)
+        return Idle(units, self.constants | other.constants)
+
 
 def idle_by_weights(graph, spaces) -> Idle:
     """Units that do not vary whatever the model is given.
@@ -75,14 +81,18 @@ def idle_by_weights(graph, spaces) -> Idle:
     found = {}
     for key, (space, units) in still.items():
         for place in space.axes_of(Role.CONSUMER):
-            home = homes.get(id(place.on.variable))
-            exact = home is not None and home.step.taps == "all"
+            exact = _is_exact(homes.get(id(place.on.variable)))
             constant = constants[id(place.on)][place.positions]
             can_go = np.isfinite(constant) if exact else constant == 0
             units = units & can_go.all(axis=1)
         if units.any():
             found[key] = units
     return Idle(found, constants)
+
+
+def _is_exact(home):
+    """Whether a kernel's bias can take what is constant, at all positions."""
+    return home is not None and home.step.taps == "all"
 
 
 def _still(space, reach):
@@ -96,10 +106,12 @@ def _still(space, reach):
     return still
 
 
-def idle_by_data(graph, spaces, statistics) -> Idle:
+def idle_by_data(graph, spaces, statistics, whole: bool = False) -> Idle:
     """Units that did not vary over the calibration data.
 
-    Only where all that reads them was seen, and has a bias to take them.
+    Only where all that reads them was seen, and can take their constants
+    exactly, as for `idle_by_weights`. If `whole`, only where no unit of the
+    space varied.
     """
     homes = homes_of_shifts(graph)
     found = {}
@@ -112,10 +124,10 @@ def idle_by_data(graph, spaces, statistics) -> Idle:
             moments = view.moments
             variance = np.diag(moments.covariance)
             still = variance <= CONSTANT * variance.max(initial=0)
-            if id(view.on.variable) not in homes:
+            if not _is_exact(homes.get(id(view.on.variable))):
                 still &= moments.mean == 0
             idle &= still[own]
-        if idle.any():
+        if idle.all() if whole else idle.any():
             found[id(space)] = idle
     return Idle(found)
 

@@ -199,7 +199,7 @@ def plan(
     compared = Compared(
         graph, cut, options.criterion, options.select, statistics, exact
     )
-    idle = options.idle_units(graph, cut, statistics)
+    idle = options.idle_units(graph, cut, statistics, how)
     chooser = Chooser(graph, statistics, options, compared, idle)
     if how == "target":
         decisions, latency = chooser.for_target(

@@ -7,7 +7,7 @@ inside a layer, nothing is known of it, and it is merged.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -35,14 +35,20 @@ class Fit:
 class Refit(Merge):
     """What reads a removed unit reads what the data says it is made of."""
 
-    def __init__(self, statistics, solve: Callable, folded: bool = False):
+    def __init__(
+        self,
+        statistics,
+        solve: Callable,
+        constants: Mapping | None = None,
+        folded: bool = False,
+    ):
         """Args:
         statistics: those of the calibration data.
         solve: a function of covariance, kept and removed numbers and samples,
             such as `regression.least_squares`.
-        folded: as for `Merge`.
+        constants, folded: as for `Merge`.
         """
-        super().__init__(folded=folded)
+        super().__init__(constants, folded)
         self._statistics, self._solve = statistics, solve
 
     def _shifts(self, change):
