@@ -239,6 +239,8 @@ def scale_units(graph, space, sources, targets, scale) -> bool:
         Whether they are multiples of one another everywhere: nowhere does
         what is scaled meet what is not.
     """
+    if not len(targets):
+        return True
     copy_units(space, sources, targets)
     scaled, same, done = np.zeros(len(graph.group), bool), True, set()
     mine = np.zeros(graph.group.max() + 1, bool)
@@ -290,8 +292,8 @@ def scale_units(graph, space, sources, targets, scale) -> bool:
     return same
 
 
-def change_one_carrier(space, unit, rng) -> bool:
-    """Make a unit differ in one thing that carries it; whether there is one."""
+def change_one_carrier(space, units, rng) -> bool:
+    """Make units differ in one thing that carries them; False if none does."""
     places = [
         place
         for place in space.axes_of(Role.CARRIER)
@@ -303,7 +305,7 @@ def change_one_carrier(space, unit, rng) -> bool:
     _entries(
         place.on.variable,
         place.on.axis,
-        place.positions[[unit]],
+        place.positions[units],
         lambda value: 1.5 * value + 0.3,
     )
     return True

@@ -322,7 +322,7 @@ def _per_channel(builder, x, y, width):
 def _factors(builder, x, y, width):
     """Constants per channel, on the left and on the right."""
     shift, factor = array(x.shape[-1]), 1.5 + abs(array(x.shape[-1]))
-    return (shift + x * factor) / factor
+    return ops.add(shift, x * factor) / factor
 
 
 def _scaled(builder, x, y, width):
@@ -601,7 +601,6 @@ HOMOGENEOUS = [
     _shuffled,
     _front,
     _back,
-    _parts,
     _tiled,
     _add,
     _plus,

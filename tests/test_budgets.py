@@ -139,51 +139,68 @@ def test_constant_activations_go_together():
     bias[[2, 5, 9]] = -1000
     model.layers[0].bias.assign(bias)
     data = models.random_inputs(model, batch=200)
-    for criterion, select in (
-        ("activations", "clusters"),
-        ("filters", "greedy"),
-        ("filters", "pivoted"),
+    for options in (
+        {"criterion": "activations", "select": "clusters"},
+        {"select": "clusters"},
+        {"select": "l1"},
+        {"select": "greedy"},
+        {"select": "pivoted"},
     ):
         plan = kr.plan(
-            model,
-            ratio=2 / 16,
-            data=data,
-            criterion=criterion,
-            select=select,
-            layers="dense",
+            model, ratio=2 / 16, data=data, layers="dense", **options
         )
         assert set(plan.decisions[0].selection.removed) < {2, 5, 9}
         models.assert_same_function(model, plan.apply(), data)
 
 
-# --- tau of what data tells -------------------------------------------------
+# --- the correlation of what consumers compute ------------------------------
 
 
 @pytest.mark.parametrize("select", ["pivoted", "greedy"])
-def test_more_stays_for_a_higher_tau(select):
+def test_more_stays_for_a_higher_correlation(select):
     model = wide()
     options = options_for(select, model)
     parameters = [
-        kr.plan(model, tau, **options).parameters[1]
-        for tau in (0.3, 0.6, 0.9, 0.99, 1)
+        kr.plan(model, correlation=level, **options).parameters[1]
+        for level in (0.3, 0.6, 0.9, 0.99, 1)
     ]
     assert parameters == sorted(parameters)
     assert parameters[0] < 0.3 * model.count_params()
 
 
-def test_tau_says_what_is_left_of_a_consumers_input():
-    """One linear layer: 1 - tau^2 of its outputs' variance is lost."""
+def test_correlation_says_what_is_left_of_what_consumers_compute():
+    """One linear layer: 1 - r^2 of its outputs' variance is lost."""
     model = keras.Sequential(
         [keras.Input((20,)), layers.Dense(30), layers.Dense(4)]
     )
     models.randomized(model)
     data = models.random_inputs(model, batch=2000)
     (before,) = models.outputs(model, data)
-    for tau in (0.7, 0.9):
-        small = kr.prune(model, tau, data=data)
+    for level in (0.7, 0.9):
+        small = kr.prune(model, correlation=level, data=data)
         (after,) = models.outputs(small, data)
         lost = (before - after).var(axis=0).sum() / before.var(axis=0).sum()
-        assert 0.5 * (1 - tau**2) < lost <= 1.01 * (1 - tau**2)
+        assert 0.5 * (1 - level**2) < lost <= 1.01 * (1 - level**2)
+
+
+def test_tau_is_the_similarity_of_filters_with_and_without_data():
+    model = models.randomized(models.vgg())
+    models.plant(model)
+    data = models.random_inputs(model, batch=50)
+    for tau in (0.2, 0.5, 0.9999):
+        without = models.widths(kr.plan(model, tau))
+        assert models.widths(kr.plan(model, tau, data=data)) == without
+
+
+def test_a_layer_that_never_fires_keeps_one_unit():
+    """Nothing to tell is not the same as no answer."""
+    model = models.randomized(models.mlp())
+    model.layers[0].bias.assign(models.numpy(model.layers[0].bias) - 1000)
+    data = models.random_inputs(model, batch=50)
+    for options in ({"tau": 0.9}, {"correlation": 0.9}):
+        plan = kr.plan(model, data=data, layers="dense", **options)
+        assert models.widths(plan)["dense"] == (1, 15)
+        models.assert_same_function(model, plan.apply(), data)
 
 
 # --- targets ----------------------------------------------------------------
@@ -282,6 +299,12 @@ def test_costs_are_those_of_the_plan(name):
         ({"tau": 0.9, "criterion": "best"}, ValueError, "'folded'"),
         ({"tau": 0.9, "rounds": -1}, ValueError, "rounds"),
         ({"tau": 0.9, "batch_size": 0}, ValueError, "batch_size"),
+        ({"correlation": 0.9}, ValueError, "pass data="),
+        ({"correlation": 1.5}, ValueError, "pass data="),
+        ({"ratio": 0.5, "linkage": "single"}, ValueError, "Leave linkage="),
+        ({"ratio": 0.5, "keep": "random"}, ValueError, "Leave keep= out"),
+        ({"ratio": 0.5, "rounds": 5}, ValueError, "no effect: kernels are fit"),
+        ({"tau": 0.5, "repair": True}, ValueError, "nothing to repair with"),
     ],
 )
 def test_options_that_make_no_sense(options, error, words):
@@ -289,11 +312,37 @@ def test_options_that_make_no_sense(options, error, words):
         kr.plan(models.randomized(models.mlp()), **options)
 
 
-def test_means_do_not_go_with_what_data_tells():
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tau": 0.9, "select": "greedy"}, "Say with correlation="),
+        ({"correlation": 0.9, "select": "l1"}, "correlation does not go with"),
+        ({"correlation": 1.5}, "between what consumers compute"),
+        ({"ratio": 0.5, "criterion": "folded"}, "Leave criterion= out"),
+        ({"ratio": 0.5, "repair": False, "rounds": 2}, "Leave rounds= out"),
+        (
+            {"tau": 0.9, "keep": "mean", "absorb": "affine"},
+            "keep='mean' does not go with",
+        ),
+        ({"ratio": 0.5, "select": "greedy", "keep": "mean"}, "'greedy'"),
+    ],
+)
+def test_options_that_make_no_sense_with_data(options, words):
     model = models.randomized(models.mlp())
     data = models.random_inputs(model, batch=50)
-    with pytest.raises(ValueError, match="keep='mean' does not go with"):
-        kr.plan(model, 0.9, data=data, select="clusters", keep="mean")
+    with pytest.raises(ValueError, match=words):
+        kr.plan(model, data=data, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ratio": 0.5, "rounds": 0, "repair": False, "seed": 3},
+        {"tau": 0.5, "select": "random", "linkage": "single"},
+    ],
+)
+def test_what_asks_for_nothing_may_be_said(options):
+    kr.plan(models.randomized(models.mlp()), **options)
 
 
 def test_what_data_does_not_show_is_left_alone_with_a_reason():

@@ -138,10 +138,10 @@ def test_scaled_copies_go(drawn, head, seed):
     rng, graph = np.random.default_rng(seed), kr.trace(model)
     expected = []
     for space in graph.prunable:
-        source, target = rng.permutation(space.size)[:2]
+        source, *targets = rng.permutation(space.size)[:2]
         scale = rng.choice([0.3, 3.0])
-        same = models.scale_units(graph, space, [source], [target], scale)
-        expected.append(int(same))
+        same = models.scale_units(graph, space, [source], targets, scale)
+        expected.append(same * len(targets))
     plan = kr.plan(model, tau=1.0, criterion="folded")
     gone = [len(d.selection.removed) for d in plan.decisions if not d.reason]
     assert np.all(np.array(gone) >= expected)
@@ -161,12 +161,12 @@ def test_units_that_differ_stay(drawn, head, seed, criterion, keep):
     model = random_model(strategies.build, drawn, head, seed)
     rng, graph = np.random.default_rng(seed), kr.trace(model)
     for number, space in enumerate(graph.prunable):
-        source, target = rng.permutation(space.size)[:2]
+        source, *targets = rng.permutation(space.size)[:2]
         if number % 2:
-            models.scale_units(graph, space, [source], [target], 3.0)
+            models.scale_units(graph, space, [source], targets, 3.0)
         else:
-            models.copy_units(space, [source], [target])
-            models.change_one_carrier(space, target, rng)
+            models.copy_units(space, [source], targets)
+            models.change_one_carrier(space, targets, rng)
     plan = kr.plan(model, tau=1.0, criterion=criterion, keep=keep)
     check_function_is_kept(model, plan)
 
@@ -209,10 +209,10 @@ def test_with_data_what_is_told_by_others_goes(drawn, head, seed):
         model = random_model(strategies.build, drawn, head, seed)
     rng, graph = np.random.default_rng(seed), kr.trace(model)
     for space in graph.prunable:
-        a, b, c, d = rng.permutation(space.size)[:4]
-        models.scale_units(graph, space, [a], [b], 3.0)
-        models.copy_units(space, [a], [c])
-        models.still_units(space, [d])
+        units = rng.permutation(space.size)[:4]
+        models.scale_units(graph, space, units[:1], units[1:2], 3.0)
+        models.copy_units(space, units[:1], units[2:3])
+        models.still_units(space, units[3:])
     data = models.random_inputs(model, batch=512)
     plan = kr.plan(model, correlation=1.0, data=data, rounds=0)
     check_function_is_kept(model, plan, tolerance=1e-3)

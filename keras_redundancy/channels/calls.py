@@ -427,6 +427,15 @@ class CallTrace:
 
     # --- limits -------------------------------------------------------------
 
+    def mixes(self, *values: np.ndarray) -> None:
+        """The operation computes something over all channels of a value.
+
+        Without a copy of another one it stays the same, such as a maximum;
+        see `inexact` for what does not.
+        """
+        for ids in values:
+            self.recorder.steps.append(labels.Mixed(ids))
+
     def freeze(self, reason: str, *values: np.ndarray, **words) -> None:
         """The channels `values` (default: all inputs) have to stay."""
         reason = self.say(reason, **words)
@@ -439,6 +448,7 @@ class CallTrace:
         Such channels are frozen unless the caller allows it.
         """
         reason = self.say(reason, **words)
+        self.mixes(*values)
         for ids in values:
             self.recorder.store.inexact.append((ids, reason))
 

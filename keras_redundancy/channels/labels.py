@@ -262,6 +262,17 @@ class Joined:
 
 
 @dataclasses.dataclass(frozen=True)
+class Mixed:
+    """Something that is no kernel reads the channels `ids` together.
+
+    Such as a maximum over them: copies can go from them, but no multiple and
+    no constant.
+    """
+
+    ids: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Copied:
     """`ids` hold the same channels as `source`, at another position."""
 

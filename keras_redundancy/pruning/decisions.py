@@ -90,8 +90,14 @@ class Plan(Rendered):
         }
         size_of = self._size_after()
         saved = sum(math.prod(v.shape) - size_of(v) for v in variables.values())
+        count = self._counter_after()
         made = sum(
-            self._counter_after()(step.ids)
+            math.prod(
+                count(step.ids)
+                if axis == step.axis
+                else step.kernel.shape[axis]
+                for axis in step.spans
+            )
             for step in self.absorber.biases_for(
                 self.graph, axis_changes(self.decisions)
             )

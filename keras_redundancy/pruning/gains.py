@@ -22,6 +22,7 @@ from keras_redundancy.channels.labels import (
     Copied,
     Filtered,
     Joined,
+    Mixed,
     Normalized,
     Shifted,
 )
@@ -105,6 +106,7 @@ class Gains:
             Copied: self._copied,
             Filtered: self._filtered,
             Joined: self._joined,
+            Mixed: self._mixed,
             Normalized: self._normalized,
             Shifted: self._shift,
         }
@@ -201,8 +203,10 @@ class Gains:
         elif step.how == "sum":
             self._sum(step, gains)
         else:
-            usual = np.sqrt(np.mean(gains**2, axis=1, keepdims=True))
-            self._tell(step.ids, (gains / usual.clip(TINY)).T)
+            self._tell(step.ids, _relative(gains))
+
+    def _mixed(self, step):
+        self._tell(step.ids, _relative(self.of_label[step.ids][None]))
 
     def _sum(self, step, gains):
         """Of the same function where the shares of its terms are the same."""
@@ -297,6 +301,12 @@ def _unit(spread, gain):
     if not alive.any():
         return 1.0
     return float(np.median(spread[alive] / np.abs(gain[alive]))) or 1.0
+
+
+def _relative(gains):
+    """Gains of several values, (values, channels), beside usual ones."""
+    usual = np.sqrt(np.mean(gains**2, axis=1, keepdims=True))
+    return (gains / usual.clip(TINY)).T
 
 
 def _in_units(value, size):

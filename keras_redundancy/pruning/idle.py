@@ -21,6 +21,7 @@ from keras_redundancy.calibration.observer import (
     unchanged,
 )
 from keras_redundancy.channels import Role
+from keras_redundancy.channels.labels import Mixed
 from keras_redundancy.pruning.gains import Gains
 from keras_redundancy.pruning.shifts import homes_of_shifts
 from keras_redundancy.regression import CONSTANT
@@ -63,10 +64,10 @@ def idle_by_weights(graph, spaces) -> Idle:
     Only those whose constants consumers can take exactly: in a bias, where
     all outputs read the whole of a filter, or not at all, where it is 0.
     """
-    reach = Gains(graph).reach
+    reach, free = Gains(graph).reach, _free(graph)
     still = {}
     for space in spaces:
-        units = _still(space, reach)
+        units = _still(space, reach) & free[space.groups]
         if units.any():
             still[id(space)] = space, units
     if not still:
@@ -88,6 +89,15 @@ def idle_by_weights(graph, spaces) -> Idle:
         if units.any():
             found[key] = units
     return Idle(found, constants)
+
+
+def _free(graph):
+    """Whether nothing but kernels reads each group, a bool array."""
+    free = np.ones(graph.group.max(initial=-1) + 1, bool)
+    for step in graph.steps:
+        if isinstance(step, Mixed):
+            free[graph.group[step.ids]] = False
+    return free
 
 
 def _is_exact(home):
@@ -113,12 +123,12 @@ def idle_by_data(graph, spaces, statistics, whole: bool = False) -> Idle:
     exactly, as for `idle_by_weights`. If `whole`, only where no unit of the
     space varied.
     """
-    homes = homes_of_shifts(graph)
+    homes, free = homes_of_shifts(graph), _free(graph)
     found = {}
     for space in spaces:
         views = statistics.of_space(space)
         places = space.axes_of(Role.CONSUMER)
-        idle = np.full(space.size, bool(places))
+        idle = free[space.groups] & bool(places)
         idle &= {id(p.on) for p in places} == {id(v.on) for v, _ in views}
         for view, own in views:
             moments = view.moments

@@ -215,7 +215,7 @@ def _concatenate(operation, call):
         return call.opaque(values)
     if axis == at:
         return Channels(np.concatenate(values), axis)
-    return Channels(call.tied(*values), axis)
+    return Channels(call.summed(*values), axis)
 
 
 @rule.register(ops.Stack)
@@ -225,7 +225,7 @@ def _stack(operation, call):
     if axis is None:
         return call.opaque(values)
     new = operation.axis % (len(call.inputs[0].shape) + 1)
-    return Channels(call.tied(*values), axis + (new <= axis))
+    return Channels(call.summed(*values), axis + (new <= axis))
 
 
 def _lined_up(call, preferred=None):

@@ -111,7 +111,7 @@ def _product(call, given, out):
         reason = call.say(CONTRACTS)
         return frozen_channels(call.outputs[0], reason, call.recorder.store)
     ids = carried[chosen]
-    ids = call.tied(*ids) if len(ids) > 1 else ids[0]
+    ids = call.multiplied(*ids) if len(ids) > 1 else ids[0]
     return Channels(ids, out.index(chosen))
 
 

@@ -69,7 +69,9 @@ def _reduction(operation, call):
 
 def _over_channels(operation, call, x, keepdims):
     """A maximum does not change when one of two equal channels goes."""
-    if not isinstance(operation, IDEMPOTENT):
+    if isinstance(operation, IDEMPOTENT):
+        call.mixes(x.ids)
+    else:
         call.inexact(OVER_CHANNELS, x.ids)
     if keepdims:
         return Channels(call.new(1), x.axis)

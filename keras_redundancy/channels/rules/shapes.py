@@ -113,7 +113,7 @@ def _reshaped(call, x):
     if len(parts) > 1:
         rows = ids.reshape([p.size for p in parts])
         rows = np.moveaxis(rows, number, -1).reshape(-1, part.size)
-        ids = call.tied(*rows)
+        ids = call.summed(*rows)
     if part.outer * part.inside > 1:
         ids = call.copied(ids, part.outer * part.inside)
         ids = ids.reshape(part.outer, part.inside, part.size).swapaxes(1, 2)
