@@ -21,7 +21,7 @@ CONSTANT = 1e-12
 INFLATION = 1.4
 # The share of samples that has to be more than the parameters take.
 LEAST_SHARE = 0.1
-EXPLAINED = 1e-9
+EXPLAINED = 1e-6
 # Covariances of float32 activations are known to about 1e-7 of their size.
 ROUNDING = 1e-6
 
@@ -268,7 +268,7 @@ class _Reader:
         self.told = np.empty((len(covariance), len(covariance)))
         self.steps = 0
         self.variance = np.diag(covariance).copy()
-        self.least = EXPLAINED * self.variance
+        self.least = ROUNDING * self.variance
         self.total = float(np.einsum("ij,ij->", covariance, reads))
         product = covariance @ reads
         self.strength = np.einsum("ij,ij->i", product, covariance)

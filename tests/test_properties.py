@@ -215,4 +215,7 @@ def test_with_data_what_is_told_by_others_goes(drawn, head, seed):
         models.still_units(space, units[3:])
     data = models.random_inputs(model, batch=512)
     plan = kr.plan(model, correlation=1.0, data=data, rounds=0)
+    for decision in plan.decisions:
+        if not decision.reason and decision.space.size >= 3:
+            assert len(decision.selection.removed)
     check_function_is_kept(model, plan, tolerance=1e-3)

@@ -231,22 +231,24 @@ class Merge(Drop):
 
     def _shifts(self, change) -> bool:
         """Whether what reads the units of a change gets a shift."""
-        constants = self._constants_of(change)
-        return constants is not None and bool(constants.any())
+        _, constants = self._idle(change)
+        return bool(constants.any())
 
-    def _constants_of(self, change):
-        """What the idle units of a change are, shape (idle,), or None."""
+    def _idle(self, change):
+        """Positions that go and are known to be constant, and what they are."""
         constants = self._constants.get(id(change.on))
-        if constants is None or not change.idle.any():
-            return None
-        return constants[change.source[change.idle]]
+        if constants is None:
+            return np.empty(0, int), np.empty(0)
+        gone = change.source[change.idle]
+        gone = gone[np.isfinite(constants[gone])]
+        return gone, constants[gone]
 
     def _shift(self, change, home):
         """What a consumer's units get more, or None."""
-        if not self._shifts(change):
+        gone, constants = self._idle(change)
+        if not constants.any():
             return None
-        gone = change.source[change.idle]
-        return shift_of(change.on, self._constants_of(change), gone, home)
+        return shift_of(change.on, constants, gone, home)
 
     def absorb(self, change, value):
         own = self._own.get(id(change), 1.0)

@@ -66,22 +66,26 @@ class Refit(Merge):
         super()._prepare(graph, changes, start)
 
     def _shift(self, change, home):
-        fits = self._fits[id(change)]
-        if not fits:
-            return super()._shift(change, home)
-        return sum(
-            shift_of(change.on, fit.shift, removed, home)
-            for fit in fits
-            for removed in fit.removed.T
-        )
+        shifts = [super()._shift(change, home)]
+        for fit in self._fits[id(change)]:
+            shifts += [
+                shift_of(change.on, fit.shift, removed, home)
+                for removed in fit.removed.T
+            ]
+        known = [shift for shift in shifts if shift is not None]
+        return sum(known) if known else None
 
     def _fits_of(self, change, home):
-        gone = np.zeros(len(change.on.group), bool)
+        gone, idle = np.zeros((2, len(change.on.group)), bool)
         gone[change.source] = True
+        idle[self._idle(change)[0]] = True
         fits = []
         for view in self._statistics.views.get(id(change.on), ()):
             is_removed = gone[view.positions[:, 0]]
-            kept, removed = map(np.flatnonzero, (~is_removed, is_removed))
+            known = idle[view.positions].all(axis=1)
+            kept, removed = map(
+                np.flatnonzero, (~is_removed, is_removed & ~known)
+            )
             if len(removed):
                 fits.append(self._fit(view, kept, removed, home))
         return fits
