@@ -91,8 +91,12 @@ class RaReRegularizer(keras.regularizers.Regularizer):
             self.distance(matrix, self.closest(matrix, axis)[0], axis)
             for axis in (SIDES[side] for side in sides_of(self.vectors))
         )
-        penalty = ops.cast(self.strength / 2 * sum(distances), x.dtype)
-        return penalty if self.also is None else penalty + self.also(x)
+        penalty = as_loss(self.strength / 2 * sum(distances))
+        return penalty if self.also is None else penalty + self.penalty_also(x)
+
+    def penalty_also(self, x):
+        """The penalty of the regularizer `also` by itself."""
+        return as_loss(self.also(x))
 
     def closest(self, matrix, axis: int = -1):
         """The vectors of a matrix to draw together.
@@ -183,6 +187,15 @@ class RaReRegularizer(keras.regularizers.Regularizer):
 def sides_of(vectors: str) -> list[str]:
     """Those of `SIDES` that "both", "units" or "inputs" means."""
     return [side for side in SIDES if vectors in ("both", f"{side}s")]
+
+
+def as_loss(penalty):
+    """In the dtype of losses: Keras does not add up several dtypes.
+
+    A layer may have another one than `keras.config.floatx()`, which losses
+    have.
+    """
+    return ops.cast(penalty, keras.config.floatx())
 
 
 class _Pair:

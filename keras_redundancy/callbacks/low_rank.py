@@ -196,7 +196,7 @@ def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:
         if tuple(slot.shape) != tuple(variable.shape):
             slot.assign(np.zeros(slot.shape))
             continue
-        array = np.array(ops.convert_to_numpy(slot))
+        array = np.array(ops.convert_to_numpy(slot), np.float64)
         if kind == "size":
             array = array**2
         for side, fusion in fusions:

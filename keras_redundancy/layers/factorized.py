@@ -12,6 +12,7 @@ from keras_redundancy.regularizers import (
     SIDES,
     VECTORS,
     RaReRegularizer,
+    as_loss,
     sides_of,
 )
 
@@ -71,9 +72,12 @@ class Factorized:
         if kwargs.get("name") == "kernel":
             *rest, inputs, units = kwargs["shape"]
             shape = *rest, self.rows or inputs, self.columns or units
-            kwargs["shape"] = shape
+            # RaRe compares what is trained, not what a lower precision makes
+            # of it: `call` casts it by itself.
+            kwargs |= {"shape": shape, "autocast": False}
             if self.rare is not None:
-                kwargs["regularizer"] = self.rare.also
+                also = self.rare.also and self.rare.penalty_also
+                kwargs["regularizer"] = also
         return super().add_weight(*args, **kwargs)
 
     def _add_factor(self, side, size):
@@ -90,8 +94,10 @@ class Factorized:
         scale = self.add_weight(
             name=f"{side}_scale",
             shape=(size,),
+            dtype=_wide(self.variable_dtype),
             initializer="ones",
             trainable=False,
+            autocast=False,
         )
         setattr(self, f"{side}_index", index)
         setattr(self, f"{side}_scale", scale)
@@ -113,6 +119,7 @@ class Factorized:
         self.share = self.add_weight(
             name="share",
             shape=(),
+            dtype=_wide(self.variable_dtype),
             initializer="ones",
             autocast=False,
             **state,
@@ -125,8 +132,10 @@ class Factorized:
     def call(self, inputs, training=None):
         kernel = ops.convert_to_tensor(self.kernel)
         if self.rare is not None:
-            self.add_loss(self._penalty(kernel, training))
-        x = self._mapped(inputs, kernel)
+            self.add_loss(as_loss(self._penalty(kernel, training)))
+        x = self._mapped(
+            *(ops.cast(x, self.compute_dtype) for x in (inputs, kernel))
+        )
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)
@@ -139,16 +148,19 @@ class Factorized:
         """Sums of what reads the same row of W: x^T and (x P)^T."""
         if "input" not in self.sides:
             return x
-        x = x * ops.expand_dims(self.input_scale, 1)
         size = self.kernel.shape[SIDES["input"]]
-        return ops.segment_sum(x, self.input_index.value, size)
+        # In float32 at least: a sum of many in bfloat16 is of a few digits.
+        scaled = _widened(x) * _column(self.input_scale)
+        rows = ops.segment_sum(scaled, self.input_index.value, size)
+        return ops.cast(rows, x.dtype)
 
     def _shared(self, x):
         """The columns that units take: x^T and (x Q)^T."""
         if "unit" not in self.sides:
             return x
-        x = ops.take(x, self.unit_index.value, axis=0)
-        return x * ops.expand_dims(self.unit_scale, 1)
+        # So is the gradient of what several units share such a sum.
+        taken = ops.take(_widened(x), self.unit_index.value, axis=0)
+        return ops.cast(taken * _column(self.unit_scale), x.dtype)
 
     def _penalty(self, kernel, training):
         """RaRe of the first pair of each side; in training, it goes on.
@@ -301,7 +313,7 @@ class Factorized:
         if not fusions:
             return
         index, scale = self._factor(side)
-        kernel = np.array(ops.convert_to_numpy(self.kernel))
+        kernel = _numpy(self.kernel)
         for fusion in fusions:
             fusion.join(kernel, SIDES[side])
             shares = fusion.shares
@@ -492,6 +504,19 @@ def as_columns(kernel, side: str):
         return np.moveaxis(kernel, axis, -1).reshape(-1, kernel.shape[axis])
     kernel = ops.moveaxis(kernel, axis, -1)
     return ops.reshape(kernel, (-1, kernel.shape[-1]))
+
+
+def _wide(dtype):
+    """The dtype that holds sums and factors: float32, or float64."""
+    return keras.backend.result_type(dtype, "float32")
+
+
+def _widened(x):
+    return ops.cast(x, _wide(x.dtype))
+
+
+def _column(scale):
+    return ops.expand_dims(ops.cast(scale, _wide(scale.dtype)), 1)
 
 
 def _numpy(variable):
