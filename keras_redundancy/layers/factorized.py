@@ -53,9 +53,11 @@ class Factorized:
                         f"but vectors={vectors!r} leaves {side}s as they are. "
                         'Pass vectors="both".'
                     )
-        self.rare = None
+        self.rare, self.drawn_sides = None, []
         if isinstance(self.kernel_regularizer, RaReRegularizer):
             self.rare = self.kernel_regularizer
+            drawn = sides_of(self.rare.vectors)
+            self.drawn_sides = [side for side in self.sides if side in drawn]
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -65,7 +67,20 @@ class Factorized:
             if side in self.sides:
                 self._add_factor(side, size)
         if self.rare is not None:
+            self._require_units_last()
+        if self.drawn_sides:
             self._add_state()
+
+    def _require_units_last(self):
+        last = len(self.kernel.shape) - 1
+        of_units = np.atleast_1d(self.rare.units_axis) % (last + 1)
+        if of_units.tolist() != [last]:
+            raise ValueError(
+                f"The RaReRegularizer of the layer {self.name!r} has "
+                f"units_axis={self.rare.units_axis!r}, but the kernel of a "
+                f"{type(self).__name__} has its units on the last axis. Leave "
+                "units_axis out."
+            )
 
     def add_weight(self, *args, **kwargs):
         """The kernel has the sizes of W, and RaRe is added in `call`."""
@@ -126,12 +141,18 @@ class Factorized:
         )
 
     def _shape_of_pairs(self):
-        counts = [self.kernel.shape[SIDES[side]] for side in self.sides]
-        return len(self.sides), min(CANDIDATES, *counts), 2
+        shape = self.kernel.shape
+        counts = [shape[SIDES[side]] for side in self.drawn_sides]
+        return len(counts), min(CANDIDATES, *counts), 2
+
+    @property
+    def state(self) -> list:
+        """The variables that RaRe keeps."""
+        return [self.pairs, self.age, self.share] if self.drawn_sides else []
 
     def call(self, inputs, training=None):
         kernel = ops.convert_to_tensor(self.kernel)
-        if self.rare is not None:
+        if self.drawn_sides:
             self.add_loss(as_loss(self._penalty(kernel, training)))
         x = self._mapped(
             *(ops.cast(x, self.compute_dtype) for x in (inputs, kernel))
@@ -197,8 +218,8 @@ class Factorized:
     def _matrices(self, kernel):
         """For each side, a matrix and the axis along which vectors stand."""
         if len(kernel.shape) == 2:
-            return [(kernel, SIDES[side]) for side in self.sides]
-        return [(as_columns(kernel, side), -1) for side in self.sides]
+            return [(kernel, SIDES[side]) for side in self.drawn_sides]
+        return [(as_columns(kernel, side), -1) for side in self.drawn_sides]
 
     @property
     def P(self) -> np.ndarray:
@@ -225,6 +246,10 @@ class Factorized:
         """How many inputs and units there are."""
         inputs, units = (self._factor(side)[0] for side in SIDES)
         return len(inputs), len(units)
+
+    def weights_of(self, sizes: tuple[int, int]) -> int:
+        """How many numbers a kernel of these sizes has."""
+        return int(np.prod([*self.kernel.shape[:-2], *sizes]))
 
     def effective_kernel(self) -> np.ndarray:
         """P W Q: what a `Dense` layer or convolution would have."""
@@ -348,7 +373,7 @@ class Factorized:
             setattr(self, SIZES[side], arrays[0].shape[SIDES[side]])
         for variable, array in zip(variables, arrays, strict=True):
             internals.resize(variable, array, optimizer)
-        if self.rare is not None:
+        if self.drawn_sides:
             internals.resize(self.pairs, np.zeros(self._shape_of_pairs()))
             self.age.assign(0)
         return True
@@ -405,12 +430,12 @@ class FactorizedDense(Factorized, keras.layers.Dense):
 
     Of a `RaReRegularizer` given as `kernel_regularizer` the layer keeps the
     closest pairs, which are not looked for in each step. They are drawn
-    together one after the other.
+    together one after the other. Vectors that the layer cannot join are not
+    drawn together.
 
     Args:
         units, activation, use_bias, ...: those of `keras.layers.Dense`.
-        vectors: what can be joined: "units", "inputs", or "both". RaRe draws
-            these together.
+        vectors: what can be joined: "units", "inputs", or "both".
         rows, columns: the size of W where it is not (inputs, units).
         refresh: the steps after which RaRe looks for the closest pairs again.
 
@@ -488,6 +513,16 @@ STOCK_CLASSES = {
     FactorizedDense: keras.layers.Dense,
     FactorizedConv2D: keras.layers.Conv2D,
 }
+
+
+def share_out(layers: list) -> None:
+    """RaRe weighs each factorized layer by its present size: m'n' / c."""
+    layers = [layer for layer in layers if layer.drawn_sides]
+    before = np.array([x.weights_of(x.outer_sizes) for x in layers])
+    now = np.array([x.weights_of(x.sizes) for x in layers])
+    shares = (now / now.sum()) / (before / before.sum())
+    for layer, share in zip(layers, shares, strict=True):
+        layer.share.assign(share)
 
 
 def can_be_factorized(layer) -> bool:
