@@ -112,8 +112,17 @@ class DynamicLowRank(keras.callbacks.Callback):
                 "kr.compact(model) after fit."
             )
         self._steps = 0
-        self._rates = []
-        if self.dropout and _has_dropout(self.model):
+        lowers = self.dropout and _has_dropout(self.model)
+        self._rates = None if lowers else []
+        if self.model.built:
+            self._note_rates()
+
+    def _note_rates(self):
+        """What rates and numbers of columns there are at the start of `fit`.
+
+        A Sequential model without an Input is built in the first step.
+        """
+        if self._rates is None:
             self._rates = [
                 (dropout, dropout.rate, [(x, x.sizes[1]) for x in before])
                 for dropout, before in _dropouts(self.model, self._layers)
@@ -143,6 +152,7 @@ class DynamicLowRank(keras.callbacks.Callback):
     def fuse(self) -> int:
         """Join what is parallel now; how many vectors went."""
         model = self.model  # On JAX this brings the state to its variables.
+        self._note_rates()
         count = 0
         for layer in self._layers:
             done = layer.fuse_parallel(self.tau_cos, self.tau_euc)
@@ -213,6 +223,8 @@ def _has_dropout(model):
             f"{error} Or pass dropout=False to DynamicLowRank, so that the "
             "rates of its Dropout layers stay as they are."
         ) from None
+    except ValueError:
+        pass  # It is built in the first step, and has a graph then.
     return True
 
 

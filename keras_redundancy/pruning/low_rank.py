@@ -1,11 +1,13 @@
 """Train for low rank: factorized copies of models, and small ones of them."""
 
+import collections
+
 import keras
 import numpy as np
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.flat_graph import flat_graph, layers_made_alone
-from keras_redundancy.layers import NoiseOutputs
+from keras_redundancy.layers import FrobeniusNormalization, NoiseOutputs
 from keras_redundancy.layers.factorized import (
     SIZES,
     STOCK_CLASSES,
@@ -332,25 +334,22 @@ def compact(model):
         TypeError: the model has no graph to follow.
         ValueError: it is not built, or a layer cannot be rebuilt.
     """
-    vectors = {
-        layer.name: layer.vectors
-        for layer in internals.flat_layers(model)
-        if isinstance(layer, Factorized)
-    }
     small = prune(model, tau=1 - ROUNDING, criterion="folded")
+    counterparts = _by_name_and_turn(small)
     loose = _factorized(
         small,
         [
-            (layer, vectors[layer.name])
-            for layer in internals.flat_layers(small)
-            if layer.name in vectors and type(layer) in FACTORIZED_CLASSES
+            (counterparts[key], layer.vectors)
+            for key, layer in _by_name_and_turn(model).items()
+            if isinstance(layer, Factorized)
         ],
     )
     settings, values, classes = {}, {}, {}
     for layer in internals.flat_layers(loose):
         if not isinstance(layer, Factorized):
             continue
-        layer.fuse_parallel(ROUNDING, np.inf, to_square=False)
+        limit = _rounding(layer.kernel.dtype)
+        layer.fuse_parallel(limit, np.inf, to_square=False)
         (kernel,), indices = layer.in_use([layer.kernel])
         if kernel.size < np.prod(layer.kernel.shape):
             settings[id(layer)] = {
@@ -362,3 +361,25 @@ def compact(model):
         else:
             classes[id(layer)] = STOCK_CLASSES[type(layer)]
     return rebuild(loose, settings, values, classes=classes)
+
+
+def _by_name_and_turn(model):
+    """The layers of a model: {(name, how many before have it): layer}.
+
+    Layers of models inside may have the same names. What `strip` takes away
+    does not count, so that layers of the stripped model have the same keys.
+    """
+    turns, found = collections.Counter(), {}
+    for layer in layers_made_alone(model):
+        if isinstance(layer, (FrobeniusNormalization, NoiseOutputs)):
+            continue
+        found[layer.name, turns[layer.name]] = layer
+        turns[layer.name] += 1
+    return found
+
+
+def _rounding(dtype):
+    """Columns with 1 - |cos| below it differ by the rounding of a dtype."""
+    unit = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
+    sine = unit.get(keras.backend.standardize_dtype(dtype), 0)
+    return max(ROUNDING, sine**2 / 2)
