@@ -19,6 +19,10 @@ SIDES = {"input": -2, "unit": -1}
 # So many of the closest pairs are kept.
 CANDIDATES = 8
 
+# Vectors with a sum of squares below it count as 0. The product of two such
+# sums is no number of float32 any more, nor is what is divided by it.
+LEAST_SQUARES = 1e-18
+
 
 @keras.saving.register_keras_serializable(package="keras_redundancy")
 class RaReRegularizer(keras.regularizers.Regularizer):
@@ -260,8 +264,9 @@ class _Pair:
         a, b = vectors[0], vectors[1]
         # All at once, which is faster than one after the other.
         products = ops.sum(ops.stack([a * a, b * b, a * b]), axis=1)
-        squares = products[0] * products[1]
-        is_one = ops.logical_and(squares > 0, ops.isfinite(squares))
+        is_one = ops.logical_and(
+            _have_direction(products[0]), _have_direction(products[1])
+        )
         self.is_one = ops.logical_and(is_one, pair[0] != pair[1])
         self.vectors = ops.where(self.is_one, vectors, 0)
         products = ops.where(self.is_one, products, 1)
@@ -338,11 +343,13 @@ def closest_pairs(
     if not is_sketch:
         return pairs
     a, b = (ops.take(matrix, x, axis=axis) for x in (ones, others))
-    sizes = ops.sum(a * a, axis=other_axis) * ops.sum(b * b, axis=other_axis)
+    squares = [ops.sum(x * x, axis=other_axis) for x in (a, b)]
+    is_pair = ops.logical_and(*map(_have_direction, squares))
+    sizes = ops.where(is_pair, squares[0] * squares[1], 0)
     cosines = ops.sum(a * b, axis=other_axis) * _inverse_root(sizes)
     if not signed:
         cosines = ops.abs(cosines)
-    is_pair = ops.logical_and(sizes > 0, cosines < below)
+    is_pair = ops.logical_and(is_pair, cosines < below)
     cosines = ops.where(is_pair, cosines, -2)
     return ops.take(pairs, ops.argsort(-cosines), axis=0)
 
@@ -354,7 +361,7 @@ def _cosines(matrix, axis, signed):
     holds what is not finite.
     """
     squares = ops.sum(ops.square(matrix), axis=-3 - axis, keepdims=True)
-    is_vector = ops.logical_and(squares > 0, ops.isfinite(squares))
+    is_vector = _have_direction(squares)
     root = _inverse_root(ops.where(is_vector, squares, 0))
     units = ops.where(is_vector, matrix * root, 0)
     is_vector = ops.reshape(is_vector, (-1, 1))
@@ -366,6 +373,11 @@ def _cosines(matrix, axis, signed):
     # One without a direction is no one's nearest.
     have_directions = ops.logical_and(is_vector, ops.transpose(is_vector))
     return ops.where(have_directions, cosines, -2)
+
+
+def _have_direction(squares):
+    """Whether vectors with these sums of squares are not 0, and finite."""
+    return ops.logical_and(squares > LEAST_SQUARES, ops.isfinite(squares))
 
 
 def _inverse_root(squares):
