@@ -28,7 +28,9 @@ class FrobeniusNorm(keras.constraints.Constraint):
         self.norm = check_positive("norm", norm)
 
     def __call__(self, w):
-        return w * ops.cast(self.norm * inverse_norm(w), w.dtype)
+        # float16 holds neither large factors nor the size of small weights.
+        factor = self.norm * inverse_norm(w)
+        return ops.cast(ops.cast(w, factor.dtype) * factor, w.dtype)
 
     def get_config(self):
         return {"norm": self.norm}

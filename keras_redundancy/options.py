@@ -40,6 +40,23 @@ def _is_integer(value):
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+def check_axes(name: str, value) -> int | list[int]:
+    """`value` if it is an integer, or a list of it if it holds several.
+
+    Raises:
+        TypeError: it is no integer and no sequence of them.
+    """
+    if _is_integer(value):
+        return int(value)
+    is_list = isinstance(value, (list, tuple)) and len(value)
+    if not is_list or not all(map(_is_integer, value)):
+        raise TypeError(
+            f"{name} must be the number of an axis or a list of them, such as "
+            f"-1 or [-2, -1], but received {value!r}."
+        )
+    return [int(axis) for axis in value]
+
+
 def check_finite(name: str, value, least: float = 0) -> float:
     """`value` as a float, finite and at least `least`.
 

@@ -1,10 +1,14 @@
 """Regularizers that make a kernel redundant while it is trained."""
 
+import math
+from collections.abc import Sequence
+
 import keras
+import numpy as np
 from keras import ops
 
 from keras_redundancy.fusion import SKETCH, random_signs
-from keras_redundancy.options import check_finite, check_option
+from keras_redundancy.options import check_axes, check_finite, check_option
 
 MEASURES = ("squared_sine", "squared_distance")
 VECTORS = ("both", "units", "inputs")
@@ -14,6 +18,10 @@ SIDES = {"input": -2, "unit": -1}
 
 # So many of the closest pairs are kept.
 CANDIDATES = 8
+
+# Vectors with a sum of squares below it count as 0. The product of two such
+# sums is no number of float32 any more, nor is what is divided by it.
+LEAST_SQUARES = 1e-18
 
 
 @keras.saving.register_keras_serializable(package="keras_redundancy")
@@ -30,7 +38,9 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         strength / 2 * (1 - cos(columns)^2 + 1 - cos(rows)^2)
 
     It is a `kernel_regularizer` of `Dense` and of convolutions, whose inputs
-    are those at all places of the window.
+    are those at all places of the window. A regularizer is given the kernel
+    and nothing of its layer, so it has to be told where the units are if they
+    are not on the last axis: see `units_axis`. `apply_rare` tells it.
 
     Args:
         strength: at least 0. `apply_rare` shares one out among all layers.
@@ -45,14 +55,25 @@ class RaReRegularizer(keras.regularizers.Regularizer):
             parallel are found as surely, at a fraction of the time.
         also: another regularizer, whose penalty is added; an identifier of
             one, such as "l2"; or None. A kernel can have but one.
+        units_axis: the axis of the kernel on which the units are, or a list
+            of several whose combinations are the units. -1 is right for
+            `Dense`, for convolutions, and for the pointwise kernel of a
+            `SeparableConv2D`; -2 for transposed convolutions, whose kernels
+            are (..., units, inputs). The kernel of a `DepthwiseConv2D` is
+            (..., channels, multiplier): with [-2, -1] and vectors="units" the
+            windows of all its channels are compared.
 
     Raises:
         TypeError, ValueError: an argument is of a wrong type, out of range or
-            unknown.
+            unknown; when it is called, the tensor has no such axes, or none
+            beside them.
 
     Example:
 
         keras.layers.Dense(500, kernel_regularizer=kr.RaReRegularizer(5.0))
+        keras.layers.Conv2DTranspose(
+            32, 3, kernel_regularizer=kr.RaReRegularizer(5.0, units_axis=-2)
+        )
 
     Source: Lee et al., On the Redundancy in the Rank of Neural Network
     Parameters and Its Controllability (2021).
@@ -66,6 +87,7 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         tau_cos: float = 1e-4,
         exact: bool = False,
         also=None,
+        units_axis: int | Sequence[int] = -1,
     ):
         self.strength = check_finite("strength", strength)
         self.tau_cos = check_finite("tau_cos", tau_cos)
@@ -78,21 +100,49 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         check_option("vectors", vectors, VECTORS)
         self.measure, self.vectors, self.exact = measure, vectors, bool(exact)
         self.also = keras.regularizers.get(also)
+        self.units_axis = check_axes("units_axis", units_axis)
 
     def __call__(self, x):
-        if len(x.shape) < 2:
-            raise ValueError(
-                "RaRe compares the columns and rows of a kernel, but received "
-                f"a tensor of shape {tuple(x.shape)}. Use it as "
-                "kernel_regularizer=, not for a bias."
-            )
-        matrix = ops.reshape(x, (-1, x.shape[-1]))
+        matrix = self.as_matrix(x)
         distances = (
             self.distance(matrix, self.closest(matrix, axis)[0], axis)
             for axis in (SIDES[side] for side in sides_of(self.vectors))
         )
-        penalty = ops.cast(self.strength / 2 * sum(distances), x.dtype)
-        return penalty if self.also is None else penalty + self.also(x)
+        penalty = as_loss(self.strength / 2 * sum(distances))
+        return penalty if self.also is None else penalty + self.penalty_also(x)
+
+    def penalty_also(self, x):
+        """The penalty of the regularizer `also` by itself."""
+        return as_loss(self.also(x))
+
+    def as_matrix(self, kernel):
+        """A kernel as a matrix of shape (inputs, units).
+
+        Raises:
+            ValueError: it has not all of `units_axis`, or no axis beside them.
+        """
+        rank, shape = len(kernel.shape), tuple(kernel.shape)
+        if rank < 2:
+            raise ValueError(
+                "RaRe compares the columns and rows of a kernel, but received "
+                f"a tensor of shape {shape}. Use it as kernel_regularizer=, "
+                "not for a bias."
+            )
+        axes = np.atleast_1d(self.units_axis)
+        of_units = [int(axis) % rank for axis in axes]
+        is_out = any(not -rank <= axis < rank for axis in axes)
+        if is_out or len({*of_units}) < len(of_units) or len(axes) == rank:
+            raise ValueError(
+                f"units_axis={self.units_axis!r} does not fit a kernel of "
+                f"shape {shape}: it has to name axes of the kernel, none of "
+                "them twice, and leave one for the inputs."
+            )
+        of_inputs = [axis for axis in range(rank) if axis not in of_units]
+        order = [*of_inputs, *of_units]
+        if order != list(range(rank)):
+            kernel = ops.transpose(kernel, order)
+        units = math.prod(shape[axis] for axis in of_units)
+        return ops.reshape(kernel, (-1, units))
 
     def closest(self, matrix, axis: int = -1):
         """The vectors of a matrix to draw together.
@@ -177,12 +227,22 @@ class RaReRegularizer(keras.regularizers.Regularizer):
             "tau_cos": self.tau_cos,
             "exact": self.exact,
             "also": keras.regularizers.serialize(self.also),
+            "units_axis": self.units_axis,
         }
 
 
 def sides_of(vectors: str) -> list[str]:
     """Those of `SIDES` that "both", "units" or "inputs" means."""
     return [side for side in SIDES if vectors in ("both", f"{side}s")]
+
+
+def as_loss(penalty):
+    """In the dtype of losses: Keras does not add up several dtypes.
+
+    A layer may have another one than `keras.config.floatx()`, which losses
+    have.
+    """
+    return ops.cast(penalty, keras.config.floatx())
 
 
 class _Pair:
@@ -204,8 +264,9 @@ class _Pair:
         a, b = vectors[0], vectors[1]
         # All at once, which is faster than one after the other.
         products = ops.sum(ops.stack([a * a, b * b, a * b]), axis=1)
-        squares = products[0] * products[1]
-        is_one = ops.logical_and(squares > 0, ops.isfinite(squares))
+        is_one = ops.logical_and(
+            _have_direction(products[0]), _have_direction(products[1])
+        )
         self.is_one = ops.logical_and(is_one, pair[0] != pair[1])
         self.vectors = ops.where(self.is_one, vectors, 0)
         products = ops.where(self.is_one, products, 1)
@@ -282,11 +343,13 @@ def closest_pairs(
     if not is_sketch:
         return pairs
     a, b = (ops.take(matrix, x, axis=axis) for x in (ones, others))
-    sizes = ops.sum(a * a, axis=other_axis) * ops.sum(b * b, axis=other_axis)
+    squares = [ops.sum(x * x, axis=other_axis) for x in (a, b)]
+    is_pair = ops.logical_and(*map(_have_direction, squares))
+    sizes = ops.where(is_pair, squares[0] * squares[1], 0)
     cosines = ops.sum(a * b, axis=other_axis) * _inverse_root(sizes)
     if not signed:
         cosines = ops.abs(cosines)
-    is_pair = ops.logical_and(sizes > 0, cosines < below)
+    is_pair = ops.logical_and(is_pair, cosines < below)
     cosines = ops.where(is_pair, cosines, -2)
     return ops.take(pairs, ops.argsort(-cosines), axis=0)
 
@@ -298,7 +361,7 @@ def _cosines(matrix, axis, signed):
     holds what is not finite.
     """
     squares = ops.sum(ops.square(matrix), axis=-3 - axis, keepdims=True)
-    is_vector = ops.logical_and(squares > 0, ops.isfinite(squares))
+    is_vector = _have_direction(squares)
     root = _inverse_root(ops.where(is_vector, squares, 0))
     units = ops.where(is_vector, matrix * root, 0)
     is_vector = ops.reshape(is_vector, (-1, 1))
@@ -310,6 +373,11 @@ def _cosines(matrix, axis, signed):
     # One without a direction is no one's nearest.
     have_directions = ops.logical_and(is_vector, ops.transpose(is_vector))
     return ops.where(have_directions, cosines, -2)
+
+
+def _have_direction(squares):
+    """Whether vectors with these sums of squares are not 0, and finite."""
+    return ops.logical_and(squares > LEAST_SQUARES, ops.isfinite(squares))
 
 
 def _inverse_root(squares):

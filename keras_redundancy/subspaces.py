@@ -54,6 +54,8 @@ def svcca(A: ArrayLike, B: ArrayLike, energy: float = 0.99) -> NDArray:
 
 def _as_samples(name, activations):
     array = np.asarray(activations)
+    if array.dtype.name == "bfloat16":  # NumPy has no number of that kind.
+        array = array.astype(np.float32)
     if array.dtype.kind not in "biuf":
         raise TypeError(
             f"{name} has dtype {array.dtype}, but activations are real "

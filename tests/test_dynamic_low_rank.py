@@ -327,6 +327,70 @@ def test_dropout_is_not_lowered_again_by_the_next_fit():
     assert model.layers[1].rate == 0.4
 
 
+def rates_after_an_epoch(model, dropouts):
+    """Rates after an epoch in which the layer "half" loses 6 of 12 units."""
+    model = compiled(kr.factorize(model), "sgd")
+    (half,) = [x for x in factorized_layers(model) if x.name == "half"]
+    tied(half, "unit", [(i, 0, 1.0 + i) for i in range(1, 7)])
+    callback = kr.callbacks.DynamicLowRank(tau_cos=1e-9)
+    callback.set_model(model)
+    callback.on_train_begin()
+    callback.on_epoch_end(0)
+    assert callback.sizes[-1]["half"][1] == 6
+    return [
+        x.rate
+        for x in internals.flat_layers(model)
+        if isinstance(x, layers.Dropout) and x.name in dropouts
+    ]
+
+
+def test_dropout_of_nested_models_is_that_behind_the_layer():
+    """Not behind the model that it is in, where other layers come last."""
+    inner = keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(12, "relu", name="half"),
+            layers.Dropout(0.4, name="inside"),
+            layers.Dense(12, "relu", name="whole"),
+        ]
+    )
+    parts = [inner, layers.Dropout(0.4, name="behind"), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((8,)), *parts])
+    rates = rates_after_an_epoch(model, ["inside", "behind"])
+    np.testing.assert_allclose(sorted(rates), [0.2, 0.4])
+
+
+def test_dropout_behind_several_layers_is_as_high_as_one_needs():
+    inputs = keras.Input((8,))
+    dropout = layers.Dropout(0.4, name="shared")
+    both = [
+        dropout(layers.Dense(12, "relu", name=name)(inputs))
+        for name in ("half", "whole")
+    ]
+    outputs = layers.Dense(3)(layers.Concatenate()(both))
+    model = keras.Model(inputs, outputs)
+    assert rates_after_an_epoch(model, ["shared"]) == [0.4]
+
+
+def test_models_that_fit_builds_and_several_fits():
+    """On TensorFlow the first step does so. Steps may be run many at once."""
+    rare = kr.RaReRegularizer(5.0)
+    wide = kr.FactorizedDense(12, "relu", kernel_regularizer=rare)
+    last = kr.FactorizedDense(3, vectors="inputs")
+    dropout = layers.Dropout(0.4)
+    model = keras.Sequential([wide, dropout, last])
+    compiled(model, keras.optimizers.Adam(0.01), steps_per_execution=2)
+    callback = kr.callbacks.DynamicLowRank(tau_cos=0.2, tau_euc=2.0, every=1)
+    for number in (1, 2):
+        model.fit(*data(), epochs=2, verbose=0, callbacks=[callback])
+        assert len(callback.sizes) == 2 * number
+    rows, columns = callback.sizes[-1][wide.name]
+    assert rows * columns < 8 * 12
+    assert columns < 12
+    assert dropout.rate < 0.4
+    models.assert_same_function(model, kr.strip(model), tolerance=1e-4)
+
+
 def test_graphs_with_operations_and_windows():
     """An Add that is no layer; sizes of kernels count their windows."""
     inputs = keras.Input((6, 6, 2))

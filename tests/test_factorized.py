@@ -152,16 +152,6 @@ def test_saved_and_loaded(tmp_path):
     models.assert_same_function(model, loaded, tolerance=1e-6)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_low_precision_keeps_the_indices(policy):
-    layer = FactorizedDense(600, dtype=policy)
-    x = keras.random.normal((3, 6))
-    outputs = layer(x)
-    assert keras.backend.standardize_dtype(outputs.dtype) == policy[6:]
-    index = models.numpy(layer.unit_index)
-    np.testing.assert_array_equal(index, np.arange(600))
-
-
 def test_what_cannot_be_fused():
     (layer,) = built().layers
     layer.fuse("unit", 0, 2)

@@ -245,48 +245,6 @@ def test_factors_of_other_sizes_and_sides():
 # --- models -----------------------------------------------------------------
 
 
-def test_shares_of_the_strength():
-    model = mlp(kernel_regularizer="l2")
-    found = kr.apply_rare(model, 20.0, measure="squared_distance")
-    one, two, last = (layer.kernel_regularizer for layer in found.layers)
-    strengths = np.array([x.strength for x in (one, two, last)])
-    np.testing.assert_allclose(strengths.sum(), 20)
-    np.testing.assert_allclose(strengths / strengths[0], [1, 1.5, 36 / 96])
-    assert [x.vectors for x in (one, two, last)] == ["units", "both", "inputs"]
-    assert one.measure == "squared_distance"
-    assert isinstance(one.also, keras.regularizers.L2)
-    assert last.also is None
-    again = kr.apply_rare(found, 1.0).layers[0].kernel_regularizer
-    assert isinstance(again.also, keras.regularizers.L2)
-    models.assert_same_function(model, found, tolerance=0)
-    some = kr.apply_rare(model, 1.0, layers="two").layers
-    assert some[1].kernel_regularizer.strength == 1
-    assert isinstance(some[0].kernel_regularizer, keras.regularizers.L2)
-
-
-def test_ends_of_a_graph():
-    inputs = keras.Input((8, 8, 3))
-    x = layers.Rescaling(2.0)(inputs)
-    x = a = layers.Conv2D(4, 3, padding="same", name="first")(x)
-    inner = keras.Sequential(
-        [keras.Input((8, 8, 4)), layers.Conv2D(4, 1, name="inner")]
-    )
-    x = layers.Add()([inner(x), a])
-    x = layers.GlobalAveragePooling2D()(x)
-    outputs = [layers.Dense(2, name=name)(x) for name in ("left", "right")]
-    extra = layers.Dense(2, name="around")(layers.Flatten()(inputs))
-    outputs.append(layers.Softmax()(extra))
-    model = kr.factorize(keras.Model(inputs, outputs))
-    found = {x.name: x.vectors for x in factorized_layers(model)}
-    assert found == {
-        "first": "units",
-        "inner": "both",
-        "left": "inputs",
-        "right": "inputs",
-    }
-    assert type(model.get_layer("around")) is layers.Dense
-
-
 def test_features_that_are_multiples_become_one():
     model = kr.factorize(mlp())
     one = model.get_layer("one")
@@ -303,6 +261,20 @@ def test_features_that_are_multiples_become_one():
     assert small.get_layer("one").units == 11
     assert type(small.get_layer("two")) is layers.Dense
     assert small.get_layer("one").kernel.shape == (8, 10)
+
+
+def test_compact_knows_layers_of_one_name_apart():
+    def part(factorized):
+        kind = kr.FactorizedDense if factorized else layers.Dense
+        return keras.Sequential([keras.Input((9,)), kind(9, name="same")])
+
+    parts = [part(False), part(True), part(False)]
+    model = keras.Sequential([keras.Input((9,)), *parts])
+    for each in parts:
+        tied(each.layers[0], "unit", [(i, 0, -1.0 * i) for i in range(1, 9)])
+    kinds = [type(x.layers[0]).__name__ for x in kr.compact(model).layers]
+    assert kinds == ["Dense", "FactorizedDense", "Dense"]
+    models.assert_same_function(model, kr.compact(model), tolerance=1e-4)
 
 
 def test_nothing_to_compact():

@@ -90,6 +90,85 @@ def test_parallel_vectors_are_passed_over():
     assert penalty(kernel, vectors="units", tau_cos=0.0) < 1e-6
 
 
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("size", [10, 60])
+def test_columns_that_are_almost_zero_are_no_pair(size, exact):
+    """Weight decay shrinks some so far that their squares are no numbers."""
+    kernel = random(size, 15)
+    kernel[:, :10] *= 1e-13
+    options = {"vectors": "units", "exact": exact}
+    expected = penalty(kernel[:, 10:], **options)
+    np.testing.assert_allclose(penalty(kernel, **options), expected, rtol=1e-4)
+    assert expected > 0.1
+
+
+# --- kernels with the units on other axes -----------------------------------
+
+
+@pytest.mark.parametrize(
+    ("axis", "to_the_end"),
+    [
+        (-1, lambda kernel: kernel),
+        (3, lambda kernel: kernel),
+        ([-1], lambda kernel: kernel),
+        (-2, lambda kernel: kernel.transpose(0, 1, 3, 2)),
+        (0, lambda kernel: kernel.transpose(1, 2, 3, 0)),
+        ((-2, -1), lambda kernel: kernel.reshape(3, 4, 30)),
+        ([3, 0], lambda kernel: kernel.transpose(1, 2, 3, 0).reshape(4, 5, 18)),
+    ],
+)
+def test_units_on_another_axis(axis, to_the_end):
+    kernel = random(3, 4, 5, 6)
+    for vectors in ("units", "inputs", "both"):
+        np.testing.assert_allclose(
+            penalty(kernel, vectors=vectors, units_axis=axis),
+            penalty(to_the_end(kernel), vectors=vectors),
+            rtol=1e-5,
+        )
+    found = models.gradient(kr.RaReRegularizer(1.0, units_axis=axis), kernel)
+    plain = kr.RaReRegularizer(1.0)
+    expected = models.gradient(lambda x: plain(x), to_the_end(kernel))
+    np.testing.assert_allclose(to_the_end(found), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", [4, -5, [0, -4], [0, 1, 2, 3]])
+def test_units_on_no_axis(axis):
+    regularizer = kr.RaReRegularizer(1.0, units_axis=axis)
+    with pytest.raises(ValueError, match=r"shape \(3, 4, 5, 6\)"):
+        regularizer(ops.convert_to_tensor(random(3, 4, 5, 6)))
+
+
+def closest(kernel):
+    """The largest cosine, but for its sign, of two vectors on the last axis."""
+    kernel = np.moveaxis(kernel, -1, 0)
+    return np.abs(cosines(kernel.reshape(len(kernel), -1).T)).max()
+
+
+def test_filters_of_transposed_and_depthwise_kernels_are_drawn_together():
+    keras.utils.set_random_seed(0)
+    options = {"vectors": "units", "tau_cos": 1e-6}
+    transposed = layers.Conv2DTranspose(
+        8,
+        2,
+        kernel_regularizer=kr.RaReRegularizer(20.0, units_axis=-2, **options),
+    )
+    depthwise = layers.DepthwiseConv2D(
+        3,
+        depthwise_regularizer=kr.RaReRegularizer(
+            20.0, units_axis=[-2, -1], **options
+        ),
+    )
+    model = keras.Sequential([keras.Input((4, 4, 6)), transposed, depthwise])
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    images = random(16, 4, 4, 6)
+    model.fit(images, random(16, 3, 3, 8, seed=1), epochs=60, verbose=0)
+    after = [models.numpy(x.kernel) for x in (transposed, depthwise)]
+    filters = [np.moveaxis(after[0], -2, -1), after[1].reshape(3, 3, 8)]
+    assert min(map(closest, filters)) > 0.999
+    # What reads the same input channel is no filter.
+    assert closest(after[0]) < 0.9
+
+
 # --- the gradient -----------------------------------------------------------
 
 
@@ -176,7 +255,13 @@ def test_training_makes_vectors_parallel():
 
 def test_models_with_it_are_saved_and_loaded(tmp_path):
     regularizer = kr.RaReRegularizer(
-        2.0, "squared_distance", "inputs", 1e-3, exact=True, also="l1"
+        2.0,
+        "squared_distance",
+        "inputs",
+        1e-3,
+        exact=True,
+        also="l1",
+        units_axis=(0,),
     )
     model = keras.Sequential(
         [keras.Input((4,)), layers.Dense(3, kernel_regularizer=regularizer)]
@@ -186,6 +271,7 @@ def test_models_with_it_are_saved_and_loaded(tmp_path):
     found = loaded.layers[0].kernel_regularizer
     assert found.get_config() == regularizer.get_config()
     assert found.strength == 2.0
+    assert found.units_axis == [0]
 
 
 def test_pruned_models_are_stock():
@@ -212,7 +298,8 @@ def test_dtypes(dtype):
         pytest.skip("JAX has no float64 by default")
     kernel = ops.cast(ops.convert_to_tensor(random(12, 9)), dtype)
     value = kr.RaReRegularizer(1.0)(kernel)
-    assert keras.backend.standardize_dtype(value.dtype) == dtype
+    # Keras adds it to the loss, which has this dtype in any layer's policy.
+    assert keras.backend.standardize_dtype(value.dtype) == "float32"
     expected = penalty(models.numpy(ops.cast(kernel, "float32")))
     np.testing.assert_allclose(float(value), expected, rtol=1e-2)
 
@@ -229,6 +316,10 @@ def test_dtypes(dtype):
         ({"strength": 1.0, "tau_cos": -0.1}, ValueError, "tau_cos"),
         ({"strength": 1.0, "measure": "sine"}, ValueError, "squared_sine"),
         ({"strength": 1.0, "vectors": "rows"}, ValueError, "inputs"),
+        ({"strength": 1.0, "units_axis": 1.5}, TypeError, "units_axis"),
+        ({"strength": 1.0, "units_axis": []}, TypeError, "units_axis"),
+        ({"strength": 1.0, "units_axis": [0, "1"]}, TypeError, "units_axis"),
+        ({"strength": 1.0, "units_axis": True}, TypeError, "units_axis"),
     ],
 )
 def test_bad_arguments(options, error, words):

@@ -1,5 +1,6 @@
 """`svcca`: correlations of what two layers make of the same samples."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -41,6 +42,15 @@ def test_directions_of_little_variance_do_not_count():
     A = activations(5) * [1, 1, 1, 1e-3, 1e-3]
     assert len(kr.svcca(A, activations(5, seed=1))) == 3
     assert len(kr.svcca(A, activations(5, seed=1), energy=1)) == 5
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_low_precision(dtype):
+    """As models with such a policy predict."""
+    A, B = (activations(3, seed=seed) for seed in (0, 1))
+    low = keras.ops.convert_to_numpy(keras.ops.cast(A, dtype))
+    assert low.dtype.name == dtype
+    np.testing.assert_allclose(kr.svcca(low, B), kr.svcca(A, B), atol=0.01)
 
 
 def test_positions_are_samples():

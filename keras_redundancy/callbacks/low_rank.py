@@ -5,8 +5,9 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras_internals as internals
+from keras_redundancy.flat_graph import flat_graph
 from keras_redundancy.fusion import Fusion
-from keras_redundancy.layers.factorized import Factorized
+from keras_redundancy.layers.factorized import Factorized, share_out
 from keras_redundancy.options import (
     check_count,
     check_finite,
@@ -111,12 +112,20 @@ class DynamicLowRank(keras.callbacks.Callback):
                 "kr.compact(model) after fit."
             )
         self._steps = 0
-        self._rates = []
-        if self.dropout and _has_dropout(self.model):
+        lowers = self.dropout and _has_dropout(self.model)
+        self._rates = None if lowers else []
+        if self.model.built:
+            self._note_rates()
+
+    def _note_rates(self):
+        """What rates and numbers of columns there are at the start of `fit`.
+
+        A Sequential model without an Input is built in the first step.
+        """
+        if self._rates is None:
             self._rates = [
-                (layer, dropout, dropout.rate / layer.sizes[1])
-                for layer in self._layers
-                for dropout in _dropouts_behind(self.model, layer)
+                (dropout, dropout.rate, [(x, x.sizes[1]) for x in before])
+                for dropout, before in _dropouts(self.model, self._layers)
             ]
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -143,6 +152,7 @@ class DynamicLowRank(keras.callbacks.Callback):
     def fuse(self) -> int:
         """Join what is parallel now; how many vectors went."""
         model = self.model  # On JAX this brings the state to its variables.
+        self._note_rates()
         count = 0
         for layer in self._layers:
             done = layer.fuse_parallel(self.tau_cos, self.tau_euc)
@@ -150,26 +160,18 @@ class DynamicLowRank(keras.callbacks.Callback):
                 join_slots(model.optimizer, layer.kernel, done)
             count += len(done)
         if count:
-            self._share_out()
+            share_out(self._layers)
         return count
 
-    def _share_out(self):
-        """RaRe weighs each layer by its present size: m'n' / c."""
-        layers = [layer for layer in self._layers if layer.rare is not None]
-        before = np.array([_weights(x, x.outer_sizes) for x in layers])
-        now = np.array([_weights(x, x.sizes) for x in layers])
-        shares = (now / now.sum()) / (before / before.sum())
-        for layer, share in zip(layers, shares, strict=True):
-            layer.share.assign(share)
-
     def _in_use(self):
-        return sum(_weights(layer, layer.sizes) for layer in self._layers)
+        return sum(layer.weights_of(layer.sizes) for layer in self._layers)
 
     def _lower_dropout(self):
         """Lower the rates that are to change; whether there was one."""
         changed = False
-        for layer, dropout, rate_per_column in self._rates:
-            rate = rate_per_column * layer.sizes[1]
+        for dropout, rate, layers in self._rates:
+            # One that is behind several: as the layer with most columns left.
+            rate *= max(layer.sizes[1] / count for layer, count in layers)
             if abs(rate - dropout.rate) > 0.1 * dropout.rate:
                 dropout.rate = rate
                 changed = True
@@ -196,18 +198,13 @@ def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:
         if tuple(slot.shape) != tuple(variable.shape):
             slot.assign(np.zeros(slot.shape))
             continue
-        array = np.array(ops.convert_to_numpy(slot))
+        array = np.array(ops.convert_to_numpy(slot), np.float64)
         if kind == "size":
             array = array**2
         for side, fusion in fusions:
             squares = kind in ("square", "size")
             fusion.join(array, SIDES[side], squares=squares)
         slot.assign(np.sqrt(array) if kind == "size" else array)
-
-
-def _weights(layer, sizes):
-    rows, columns = sizes
-    return int(np.prod(layer.kernel.shape[:-2])) * rows * columns
 
 
 def _has_dropout(model):
@@ -226,29 +223,37 @@ def _has_dropout(model):
             f"{error} Or pass dropout=False to DynamicLowRank, so that the "
             "rates of its Dropout layers stay as they are."
         ) from None
+    except ValueError:
+        pass  # It is built in the first step, and has a graph then.
     return True
 
 
-def _dropouts_behind(model, layer):
-    """The `Dropout` layers that the layer's units go to, unit by unit."""
-    found = []
-    calls = internals.calls(internals.graph_of(model))
-    tensors = {
-        id(x)
-        for call in calls
-        if isinstance(call.operation, keras.Layer)
-        and layer in internals.flat_layers(call.operation)
-        for x in call.outputs
-    }
-    for call in calls:
-        operation = call.operation
-        if not tensors & {id(x) for x in call.inputs}:
-            continue
+def _dropouts(model, layers):
+    """The `Dropout` layers that the units of some layers go to, one by one.
+
+    Returns:
+        [(dropout, [layers that it is behind of]), ...].
+    """
+    found = {}
+    units = {}  # Of whose layers a tensor has the units, by its number.
+    for call in flat_graph(model).calls:
+        operation, inner = call.operation, _innermost(call.operation)
+        read = [x for number in call.inputs for x in units.get(number, ())]
         if isinstance(operation, keras.layers.Dropout):
-            found.append(operation)
+            _, before = found.setdefault(id(operation), (operation, {}))
+            before |= {id(layer): layer for layer in read}
+        elif any(layer is inner for layer in layers):
+            units |= dict.fromkeys(call.outputs, (inner,))
         elif _is_by_unit(operation):
-            tensors |= {id(x) for x in call.outputs}
-    return found
+            units |= dict.fromkeys(call.outputs, tuple(read))
+    return [(x, [*before.values()]) for x, before in found.values() if before]
+
+
+def _innermost(operation):
+    """The layer in a wrapper, or in wrappers of it; else the layer itself."""
+    while internals.wraps_one_layer(operation):
+        operation = operation.layer
+    return operation
 
 
 def _is_by_unit(operation):

@@ -12,6 +12,7 @@ from keras_redundancy.regularizers import (
     SIDES,
     VECTORS,
     RaReRegularizer,
+    as_loss,
     sides_of,
 )
 
@@ -52,9 +53,11 @@ class Factorized:
                         f"but vectors={vectors!r} leaves {side}s as they are. "
                         'Pass vectors="both".'
                     )
-        self.rare = None
+        self.rare, self.drawn_sides = None, []
         if isinstance(self.kernel_regularizer, RaReRegularizer):
             self.rare = self.kernel_regularizer
+            drawn = sides_of(self.rare.vectors)
+            self.drawn_sides = [side for side in self.sides if side in drawn]
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -64,16 +67,32 @@ class Factorized:
             if side in self.sides:
                 self._add_factor(side, size)
         if self.rare is not None:
+            self._require_units_last()
+        if self.drawn_sides:
             self._add_state()
+
+    def _require_units_last(self):
+        last = len(self.kernel.shape) - 1
+        of_units = np.atleast_1d(self.rare.units_axis) % (last + 1)
+        if of_units.tolist() != [last]:
+            raise ValueError(
+                f"The RaReRegularizer of the layer {self.name!r} has "
+                f"units_axis={self.rare.units_axis!r}, but the kernel of a "
+                f"{type(self).__name__} has its units on the last axis. Leave "
+                "units_axis out."
+            )
 
     def add_weight(self, *args, **kwargs):
         """The kernel has the sizes of W, and RaRe is added in `call`."""
         if kwargs.get("name") == "kernel":
             *rest, inputs, units = kwargs["shape"]
             shape = *rest, self.rows or inputs, self.columns or units
-            kwargs["shape"] = shape
+            # RaRe compares what is trained, not what a lower precision makes
+            # of it: `call` casts it by itself.
+            kwargs |= {"shape": shape, "autocast": False}
             if self.rare is not None:
-                kwargs["regularizer"] = self.rare.also
+                also = self.rare.also and self.rare.penalty_also
+                kwargs["regularizer"] = also
         return super().add_weight(*args, **kwargs)
 
     def _add_factor(self, side, size):
@@ -90,8 +109,10 @@ class Factorized:
         scale = self.add_weight(
             name=f"{side}_scale",
             shape=(size,),
+            dtype=_wide(self.variable_dtype),
             initializer="ones",
             trainable=False,
+            autocast=False,
         )
         setattr(self, f"{side}_index", index)
         setattr(self, f"{side}_scale", scale)
@@ -113,20 +134,29 @@ class Factorized:
         self.share = self.add_weight(
             name="share",
             shape=(),
+            dtype=_wide(self.variable_dtype),
             initializer="ones",
             autocast=False,
             **state,
         )
 
     def _shape_of_pairs(self):
-        counts = [self.kernel.shape[SIDES[side]] for side in self.sides]
-        return len(self.sides), min(CANDIDATES, *counts), 2
+        shape = self.kernel.shape
+        counts = [shape[SIDES[side]] for side in self.drawn_sides]
+        return len(counts), min(CANDIDATES, *counts), 2
+
+    @property
+    def state(self) -> list:
+        """The variables that RaRe keeps."""
+        return [self.pairs, self.age, self.share] if self.drawn_sides else []
 
     def call(self, inputs, training=None):
         kernel = ops.convert_to_tensor(self.kernel)
-        if self.rare is not None:
-            self.add_loss(self._penalty(kernel, training))
-        x = self._mapped(inputs, kernel)
+        if self.drawn_sides:
+            self.add_loss(as_loss(self._penalty(kernel, training)))
+        x = self._mapped(
+            *(ops.cast(x, self.compute_dtype) for x in (inputs, kernel))
+        )
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)
@@ -139,16 +169,19 @@ class Factorized:
         """Sums of what reads the same row of W: x^T and (x P)^T."""
         if "input" not in self.sides:
             return x
-        x = x * ops.expand_dims(self.input_scale, 1)
         size = self.kernel.shape[SIDES["input"]]
-        return ops.segment_sum(x, self.input_index.value, size)
+        # In float32 at least: a sum of many in bfloat16 is of a few digits.
+        scaled = _widened(x) * _column(self.input_scale)
+        rows = ops.segment_sum(scaled, self.input_index.value, size)
+        return ops.cast(rows, x.dtype)
 
     def _shared(self, x):
         """The columns that units take: x^T and (x Q)^T."""
         if "unit" not in self.sides:
             return x
-        x = ops.take(x, self.unit_index.value, axis=0)
-        return x * ops.expand_dims(self.unit_scale, 1)
+        # So is the gradient of what several units share such a sum.
+        taken = ops.take(_widened(x), self.unit_index.value, axis=0)
+        return ops.cast(taken * _column(self.unit_scale), x.dtype)
 
     def _penalty(self, kernel, training):
         """RaRe of the first pair of each side; in training, it goes on.
@@ -185,8 +218,8 @@ class Factorized:
     def _matrices(self, kernel):
         """For each side, a matrix and the axis along which vectors stand."""
         if len(kernel.shape) == 2:
-            return [(kernel, SIDES[side]) for side in self.sides]
-        return [(as_columns(kernel, side), -1) for side in self.sides]
+            return [(kernel, SIDES[side]) for side in self.drawn_sides]
+        return [(as_columns(kernel, side), -1) for side in self.drawn_sides]
 
     @property
     def P(self) -> np.ndarray:
@@ -213,6 +246,10 @@ class Factorized:
         """How many inputs and units there are."""
         inputs, units = (self._factor(side)[0] for side in SIDES)
         return len(inputs), len(units)
+
+    def weights_of(self, sizes: tuple[int, int]) -> int:
+        """How many numbers a kernel of these sizes has."""
+        return int(np.prod([*self.kernel.shape[:-2], *sizes]))
 
     def effective_kernel(self) -> np.ndarray:
         """P W Q: what a `Dense` layer or convolution would have."""
@@ -301,7 +338,7 @@ class Factorized:
         if not fusions:
             return
         index, scale = self._factor(side)
-        kernel = np.array(ops.convert_to_numpy(self.kernel))
+        kernel = _numpy(self.kernel)
         for fusion in fusions:
             fusion.join(kernel, SIDES[side])
             shares = fusion.shares
@@ -336,7 +373,7 @@ class Factorized:
             setattr(self, SIZES[side], arrays[0].shape[SIDES[side]])
         for variable, array in zip(variables, arrays, strict=True):
             internals.resize(variable, array, optimizer)
-        if self.rare is not None:
+        if self.drawn_sides:
             internals.resize(self.pairs, np.zeros(self._shape_of_pairs()))
             self.age.assign(0)
         return True
@@ -393,12 +430,12 @@ class FactorizedDense(Factorized, keras.layers.Dense):
 
     Of a `RaReRegularizer` given as `kernel_regularizer` the layer keeps the
     closest pairs, which are not looked for in each step. They are drawn
-    together one after the other.
+    together one after the other. Vectors that the layer cannot join are not
+    drawn together.
 
     Args:
         units, activation, use_bias, ...: those of `keras.layers.Dense`.
-        vectors: what can be joined: "units", "inputs", or "both". RaRe draws
-            these together.
+        vectors: what can be joined: "units", "inputs", or "both".
         rows, columns: the size of W where it is not (inputs, units).
         refresh: the steps after which RaRe looks for the closest pairs again.
 
@@ -478,6 +515,16 @@ STOCK_CLASSES = {
 }
 
 
+def share_out(layers: list) -> None:
+    """RaRe weighs each factorized layer by its present size: m'n' / c."""
+    layers = [layer for layer in layers if layer.drawn_sides]
+    before = np.array([x.weights_of(x.outer_sizes) for x in layers])
+    now = np.array([x.weights_of(x.sizes) for x in layers])
+    shares = (now / now.sum()) / (before / before.sum())
+    for layer, share in zip(layers, shares, strict=True):
+        layer.share.assign(share)
+
+
 def can_be_factorized(layer) -> bool:
     """Whether it is of a kind that has a factorized form."""
     if isinstance(layer, keras.layers.Conv2D):
@@ -492,6 +539,19 @@ def as_columns(kernel, side: str):
         return np.moveaxis(kernel, axis, -1).reshape(-1, kernel.shape[axis])
     kernel = ops.moveaxis(kernel, axis, -1)
     return ops.reshape(kernel, (-1, kernel.shape[-1]))
+
+
+def _wide(dtype):
+    """The dtype that holds sums and factors: float32, or float64."""
+    return keras.backend.result_type(dtype, "float32")
+
+
+def _widened(x):
+    return ops.cast(x, _wide(x.dtype))
+
+
+def _column(scale):
+    return ops.expand_dims(ops.cast(scale, _wide(scale.dtype)), 1)
 
 
 def _numpy(variable):

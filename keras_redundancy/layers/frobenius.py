@@ -42,15 +42,22 @@ class FrobeniusNormalization(keras.layers.Wrapper):
                 f"{self.layer.name!r} ({type(self.layer).__name__}) has none. "
                 "Wrap a Dense layer or a convolution."
             )
+        # Rounded to bfloat16, they would change all weights by 0.4 %.
+        wide = keras.backend.result_type(self.variable_dtype, "float32")
         self.size = self.add_weight(
             name="size",
             shape=(),
+            dtype=wide,
             initializer=self._norm_at_first,
             trainable=False,
             autocast=False,
         )
         self.gain = self.add_weight(
-            name="gain", shape=(), initializer="ones", autocast=False
+            name="gain",
+            shape=(),
+            dtype=wide,
+            initializer="ones",
+            autocast=False,
         )
 
     def _norm_at_first(self, shape, dtype=None):
@@ -60,7 +67,8 @@ class FrobeniusNormalization(keras.layers.Wrapper):
     def effective_kernel(self):
         """What the layer computes with in place of its kernel."""
         kernel = ops.convert_to_tensor(self.layer.kernel.value)
-        return kernel * ops.cast(self.factor(), kernel.dtype)
+        factor = self.factor()
+        return ops.cast(ops.cast(kernel, factor.dtype) * factor, kernel.dtype)
 
     def factor(self):
         """What the kernel is multiplied by: k g / ||W||."""

@@ -12,6 +12,7 @@ from keras_redundancy.options import (
     check_positive,
     check_seed,
 )
+from keras_redundancy.regularizers import as_loss
 
 DISTRIBUTIONS = ("gaussian", "binomial", "constant")
 
@@ -108,7 +109,7 @@ class NoiseOutputs(keras.layers.Layer):
             return inputs
         outputs = ops.matmul(inputs, self.kernel) + self.bias
         if training:
-            self.add_loss(self.weight * self._loss(outputs))
+            self.add_loss(as_loss(self.weight * self._loss(outputs)))
         return (inputs, outputs) if self.return_outputs else inputs
 
     def _loss(self, outputs):

@@ -1,6 +1,7 @@
 """Build a model like another one, with other sizes and values."""
 
 import functools
+import operator
 import tempfile
 import warnings
 
@@ -300,6 +301,8 @@ def _assign(old, new, values, bias=None):
         [(variable of old, its counterpart), ...].
     """
     sources, targets = _own_variables(old), _own_variables(new)
+    if isinstance(old, Factorized) and not _same_rare(old, new):
+        sources, targets = (_without_state(x) for x in (old, new))
     if bias is not None:
         new.bias.assign(bias)
         targets = [v for v in targets if v is not new.bias]
@@ -349,6 +352,18 @@ def _own_variables(layer):
         return layer.variables
     inner = {id(variable) for variable in layer.layer.variables}
     return [v for v in layer.variables if id(v) not in inner]
+
+
+def _same_rare(old, new):
+    """Whether the pairs that RaRe keeps for a layer are those of the other."""
+    each = (keras.regularizers.serialize(x.rare) for x in (old, new))
+    return operator.eq(*each)
+
+
+def _without_state(layer):
+    """Its variables, but for those that RaRe makes by itself in training."""
+    state = {id(variable) for variable in layer.state}
+    return [v for v in layer.variables if id(v) not in state]
 
 
 def _restore_objects(old, new, same_shapes):
