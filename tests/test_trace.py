@@ -133,7 +133,8 @@ class Plain(layers.Dense):
     ("layer", "reason"),
     [
         (layers.Dense(6, "softmax"), "over the channels (softmax)"),
-        (layers.Dense(6, lambda x: x), "not known to act"),
+        (layers.Dense(6, lambda x: x[:, ::-1]), "not known to act"),
+        (layers.Dense(6, lambda x: x), None),
         (Doubled(6), "overrides call of Dense"),
         (Narrowed(6), "has the weights extra"),
         (Plain(6), None),

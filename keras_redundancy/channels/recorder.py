@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from keras_redundancy.channels import labels
+from keras_redundancy.channels.activations import Behaviours
 from keras_redundancy.channels.labels import Channels
 
 
@@ -14,7 +15,7 @@ class Recorder:
     `follow` gives the labels of what a `CallTrace` returns. `opaque` holds
     operations and reasons by id(operation), `constants` the arrays in
     arguments and configs by id(owner) and path, `kept` the ids of variables
-    without channels.
+    without channels, `behaviours` what activation functions do.
     """
 
     store: labels.LabelStore
@@ -26,6 +27,7 @@ class Recorder:
     opaque: dict = dataclasses.field(default_factory=dict)
     constants: dict = dataclasses.field(default_factory=dict)
     kept: set = dataclasses.field(default_factory=set)
+    behaviours: Behaviours = dataclasses.field(default_factory=Behaviours)
 
 
 def frozen_channels(tensor, reason, store) -> Channels:
