@@ -25,6 +25,10 @@ class Selection:
     kept: np.ndarray
     stands_for: np.ndarray
 
+    def __repr__(self):
+        count = len(self.stands_for)
+        return f"<Selection: {len(self.removed)} of {count} units go>"
+
     @property
     def removed(self) -> np.ndarray:
         """The units that go, shape (n_r,), ascending."""
