@@ -215,8 +215,9 @@ def prune(model, tau: Level | None = None, *, verbose: bool = False, **options):
         )
     """
     found = plan(model, tau, **options)
+    small = found.apply(verbose)
     _warn_if_nothing_can_go(found)
-    return found.apply(verbose)
+    return small
 
 
 # So that help(prune) and editors list the options.
