@@ -243,7 +243,13 @@ NOT_SAVED = {
     "lambda": lambda: [layers.Dense(8, lambda x: ops.tanh(x) + x)],
     "partial": lambda: [layers.SimpleRNN(8, activation=SMALL_SLOPE)],
     "recurrent": lambda: [
-        layers.LSTM(8, activation=relu, recurrent_activation=SMALL_SLOPE)
+        layers.LSTM(
+            8,
+            activation=Bounded().bounded,
+            recurrent_activation=functools.partial(
+                ops.clip, x_min=0.0, x_max=1.0
+            ),
+        )
     ],
     "behind": lambda: [layers.Dense(8), layers.Activation(SMALL_SLOPE)],
     "over time": lambda: [layers.TimeDistributed(layers.Dense(8, SMALL_SLOPE))],
