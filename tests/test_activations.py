@@ -169,6 +169,16 @@ def test_what_is_nearly_elementwise(name, shape):
     assert kind in (Kind.MIXING, Kind.NORMALIZING)
 
 
+def test_layers_of_low_precision():
+    for policy in ("mixed_bfloat16", "float16"):
+        for layer, kind in (
+            (layers.ReLU(dtype=policy), Kind.RELU),
+            (layers.LeakyReLU(0.1, dtype=policy), Kind.HOMOGENEOUS),
+            (layers.ReLU(6.0, dtype=policy), Kind.ELEMENTWISE),
+        ):
+            assert Behaviours().of(layer, (None, 4)).kind is kind
+
+
 def fails(x):
     raise KeyError("no such thing")
 
@@ -301,6 +311,17 @@ def test_a_scaled_copy_goes_behind_what_is_homogeneous(activation):
     units, model, small, data = small_of_parallel_filters(activation)
     assert units == 7
     models.assert_same_function(model, small, data)
+
+
+def test_what_normalises_can_be_asked_for():
+    model = network(layers.Dense(8, lambda x: ops.softmax(x / 2), name="own"))
+    frozen, _ = (s for s in kr.trace(model).spaces if s.producers)
+    assert "normalises over the channels (<lambda>)" in frozen.frozen
+    assert "with allow_inexact=True" in frozen.frozen
+    found, _ = (
+        s for s in kr.trace(model, allow_inexact=True).spaces if s.producers
+    )
+    assert found.frozen is None
 
 
 def test_the_activation_is_the_same_object_but_for_layers():

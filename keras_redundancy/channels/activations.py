@@ -206,7 +206,10 @@ class _Probe:
     """
 
     def __init__(self, function, shape, axis):
-        self.function, self.shape, self.axis = function, shape, axis
+        # A layer itself would round to its dtype, and keep what it returned.
+        is_layer = isinstance(function, keras.Layer)
+        self.function = function.call if is_layer else function
+        self.shape, self.axis = shape, axis
         self.rng = np.random.default_rng(0)
         powers = ORDINARY, ORDINARY, WIDE, WIDE
         self.given = [self._numbers(*power) for power in powers]

@@ -11,7 +11,7 @@ from keras_redundancy.layers.factorized import (
     can_be_factorized,
 )
 from keras_redundancy.options import Layers, check_finite, selected_layers
-from keras_redundancy.pruning.planning import prune
+from keras_redundancy.pruning.planning import plan
 from keras_redundancy.pruning.rebuild import rebuild, require_rebuildable
 from keras_redundancy.regularizers import SIDES, RaReRegularizer
 
@@ -247,7 +247,7 @@ def compact(model):
         for layer in internals.flat_layers(model)
         if isinstance(layer, Factorized)
     }
-    small = prune(model, tau=1 - ROUNDING, criterion="folded")
+    small = plan(model, tau=1 - ROUNDING, criterion="folded").apply()
     loose = _factorized(
         small,
         [
