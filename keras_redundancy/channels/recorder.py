@@ -12,14 +12,16 @@ from keras_redundancy.channels.labels import Channels
 class Recorder:
     """All that the rules say while a model is traced.
 
-    `follow` gives the labels of what a `CallTrace` returns. `opaque` holds
+    `follow` gives the labels of what a `CallTrace` returns, `behaviours` know
+    what activation functions do. `opaque` holds
     operations and reasons by id(operation), `constants` the arrays in
     arguments and configs by id(owner) and path, `kept` the ids of variables
-    without channels, `behaviours` what activation functions do.
+    without channels.
     """
 
     store: labels.LabelStore
     follow: Callable
+    behaviours: Behaviours = dataclasses.field(default_factory=Behaviours)
     accesses: list = dataclasses.field(default_factory=list)
     widths: list = dataclasses.field(default_factory=list)
     steps: list = dataclasses.field(default_factory=list)
@@ -27,7 +29,6 @@ class Recorder:
     opaque: dict = dataclasses.field(default_factory=dict)
     constants: dict = dataclasses.field(default_factory=dict)
     kept: set = dataclasses.field(default_factory=set)
-    behaviours: Behaviours = dataclasses.field(default_factory=Behaviours)
 
 
 def frozen_channels(tensor, reason, store) -> Channels:

@@ -11,8 +11,9 @@ from keras_redundancy import _keras_internals as internals
 from keras_redundancy.regularizers import RaReRegularizer
 
 RARE = keras.saving.get_registered_name(RaReRegularizer)
-ACTIVATIONS = ("activation", "recurrent_activation")
 REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
+# Settings that are activation functions.
+ACTIVATIONS = ("activation", "recurrent_activation")
 
 
 def made_anew(old, settings, make, is_stock=True):
