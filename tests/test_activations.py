@@ -179,6 +179,17 @@ def test_layers_of_low_precision():
             assert Behaviours().of(layer, (None, 4)).kind is kind
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x * np.array([1, 2], "float32"),
+        lambda x: ops.cumsum(x, axis=-1),
+    ],
+)
+def test_two_channels_that_are_not_alike(function):
+    assert Behaviours().of(function, (None, 3, 2)).kind is Kind.MIXING
+
+
 def fails(x):
     raise KeyError("no such thing")
 
