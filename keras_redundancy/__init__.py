@@ -12,6 +12,7 @@ from keras_redundancy import callbacks as callbacks, plots as plots
 from keras_redundancy._version import __version__ as __version__
 from keras_redundancy.calibration import pink_noise as pink_noise
 from keras_redundancy.channels import (
+    CallTrace as CallTrace,
     Channels as Channels,
     hidden_widths as hidden_widths,
     register_rule as register_rule,

@@ -39,6 +39,13 @@ class Difference(Rendered):
     layers: dict[str, tuple[Sizes | None, Sizes | None]]
     total: tuple[Sizes, Sizes]
 
+    def __repr__(self):
+        before, after = (f"{x.parameters:,}" for x in self.total)
+        return (
+            f"<Difference of {self.names[0]!r} and {self.names[1]!r}: "
+            f"{len(self.layers)} layers, {before} -> {after} parameters>"
+        )
+
     def to_dict(self) -> dict:
         """All figures as plain Python numbers, strings, lists and dicts."""
         return dataclasses.asdict(self)

@@ -114,6 +114,9 @@ class Report(Rendered):
     multiply_adds: int | None
     filters: tuple = dataclasses.field(repr=False, compare=False)
 
+    def __repr__(self):
+        return f"<Report on {self.model!r}: {self.summary}>"
+
     @property
     def n_r(self) -> int:
         """Redundant units of the model."""
@@ -203,6 +206,13 @@ class Redundancy(Rendered):
     """
 
     reports: tuple[Report, ...]
+
+    def __repr__(self):
+        first, last = self.taus[0], self.taus[-1]
+        return (
+            f"<Redundancy of {self.reports[0].model!r} at {len(self.taus)} "
+            f"thresholds, tau = {first:g} to {last:g}>"
+        )
 
     @property
     def taus(self) -> tuple[float, ...]:

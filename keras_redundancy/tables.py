@@ -1,6 +1,7 @@
 """Plain-text tables, for reports and plans."""
 
 import io
+import textwrap
 
 from rich import box
 from rich.console import Console
@@ -18,6 +19,11 @@ class Rendered:
         text = str(self)
         print(text)
         return text
+
+
+def on_one_line(text: str, width: int = 100) -> str:
+    """A text that is cut off where it is longer than that, for a `repr`."""
+    return textwrap.shorten(text, width, placeholder=" ...")
 
 
 def render_table(title, header, rows) -> str:

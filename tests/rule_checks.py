@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 
 import keras_redundancy as kr
 from tests import models
@@ -46,3 +47,11 @@ def assert_cut_builds(model, data, **options):
         assert kr.flops(small) == plan.flops[1]
     for answer in models.outputs(small, data):
         assert np.isfinite(answer).all()
+
+
+def prune(model, tau):
+    """`kr.prune`, which warns where nothing of the model can go."""
+    if kr.trace(model).prunable:
+        return kr.prune(model, tau)
+    with pytest.warns(UserWarning, match="Nothing can go"):
+        return kr.prune(model, tau)

@@ -8,7 +8,7 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.channels import Role
 from tests import models
-from tests.rule_checks import assert_copies_go
+from tests.rule_checks import assert_copies_go, prune
 
 
 def names_and_sizes(graph):
@@ -306,7 +306,7 @@ def test_what_is_left_alone(name):
     model = models.randomized(keras.Model(inputs, x))
     reasons = {space.name: space.frozen for space in kr.trace(model).spaces}
     assert reason in reasons["before"]
-    models.assert_same_function(model, kr.prune(model, 0.1), tolerance=0)
+    models.assert_same_function(model, prune(model, 0.1), tolerance=0)
 
 
 def test_channels_on_another_axis_are_left_alone():
@@ -315,4 +315,4 @@ def test_channels_on_another_axis_are_left_alone():
     x = layers.MultiHeadAttention(8, 2)(x, x)
     model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
     assert kr.trace(model).prunable == []
-    models.assert_same_function(model, kr.prune(model, 0.1), tolerance=0)
+    models.assert_same_function(model, prune(model, 0.1), tolerance=0)

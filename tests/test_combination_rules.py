@@ -8,7 +8,7 @@ from keras import layers, ops
 import keras_redundancy as kr
 from keras_redundancy import _keras_internals as internals
 from tests import models
-from tests.rule_checks import assert_copies_go
+from tests.rule_checks import assert_copies_go, prune
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -681,5 +681,5 @@ def test_what_stays(name):
     model = models.randomized(pair_model(combine, batch_size=4))
     reasons = [s.frozen for s in kr.trace(model).spaces if s.producers]
     assert any(reason in (frozen or "") for frozen in reasons)
-    small = kr.prune(model, tau=0.1)
+    small = prune(model, 0.1)
     models.outputs(small, models.random_inputs(model))

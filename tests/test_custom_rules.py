@@ -12,7 +12,7 @@ import keras_redundancy as kr
 from keras_redundancy import Channels
 from keras_redundancy.channels.rules import registry
 from tests import models
-from tests.rule_checks import assert_copies_go
+from tests.rule_checks import assert_copies_go, prune
 
 serializable = keras.saving.register_keras_serializable("tests")
 
@@ -370,7 +370,7 @@ def test_a_model_that_a_constructor_makes_keeps_its_widths():
     reasons = {space.name: space.frozen for space in kr.trace(model).spaces}
     assert "makes a model of its own" in reasons["before"]
     assert None not in reasons.values()
-    models.assert_same_function(model, kr.prune(model, 0.1), tolerance=0)
+    models.assert_same_function(model, prune(model, 0.1), tolerance=0)
     sets["units"] = "units"
     with pytest.raises(ValueError, match="one layer of it after the other"):
         kr.trace(model)

@@ -9,6 +9,7 @@ from keras import layers
 
 import keras_redundancy as kr
 from tests import models
+from tests.rule_checks import prune
 
 
 def head(inputs, x):
@@ -22,7 +23,7 @@ def head(inputs, x):
 def check(model, tau=0.9999):
     """Planted copies do not change the function; return the smaller model."""
     models.plant(model)
-    small = kr.prune(model, tau)
+    small = prune(model, tau)
     models.assert_same_function(model, small)
     return small
 
@@ -316,7 +317,7 @@ def test_a_layer_shared_by_a_frozen_and_a_live_model():
     layer.trainable = True
     inputs = keras.Input((6,))
     model = head(inputs, frozen(live(inputs)))
-    small = kr.prune(model, 0.2)
+    small = prune(model, 0.2)
     assert small.layers[1].layers[1].trainable
     assert not small.layers[2].trainable
 
@@ -344,12 +345,12 @@ def test_attributes_that_the_constructor_does_not_set():
         kr.prune(model, 0.5)
 
 
-def test_an_activation_without_a_config_is_named():
+def test_an_object_without_a_config_is_named():
     inputs = keras.Input((4,))
-    scaled = functools.partial(keras.activations.leaky_relu, negative_slope=0.3)
-    model = head(inputs, layers.Dense(5, activation=scaled, name="own")(inputs))
+    bounded = functools.partial(keras.ops.clip, x_min=-1, x_max=1)
+    own = layers.Dense(5, kernel_constraint=bounded, name="own")
     with pytest.raises(ValueError, match=r"'own' \(Dense\)"):
-        kr.prune(model, 0.5)
+        kr.prune(head(inputs, own(inputs)), 0.5)
 
 
 def test_dropout_that_drops_all_channels_alike():

@@ -36,6 +36,10 @@ def compiled(loss, *ends):
 ENDS = {
     "softmax inside": (lambda: network(layers.Dense(4, "softmax")), None),
     "sigmoid inside": (lambda: network(layers.Dense(3, "sigmoid")), None),
+    "a softmax of one's own": (
+        lambda: network(layers.Dense(4, lambda x: keras.ops.softmax(x))),
+        None,
+    ),
     "no bias": (
         lambda: network(layers.Dense(4, "softmax", use_bias=False)),
         None,
@@ -171,6 +175,7 @@ OTHERS = {
     ),
     "rows": lambda: network(layers.Reshape((5, 6)), layers.Dense(4, "softmax")),
     "two outputs": two_outputs,
+    "only the name of a softmax": lambda: network(layers.Dense(4, softmax)),
 }
 
 
@@ -234,6 +239,15 @@ def read_by_others():
     return keras.Model(model.inputs, [model.output, other])
 
 
+def relu(x):
+    """Of that name, and not what the name says."""
+    return keras.ops.tanh(x)
+
+
+def softmax(x):
+    return keras.ops.sigmoid(x) / 2
+
+
 def split():
     inputs = keras.Input((6,))
     x = layers.Dense(5, name="first")(inputs)
@@ -257,6 +271,20 @@ def split():
             [("relu", None), ("linear", "first")],
         ),
         (chain_of, [("linear", None)] * 2),
+        (
+            # The second layer's ReLU is behind its own kernel.
+            lambda: chain_of(layers.Dense(3, activation="relu")),
+            [("linear", None), ("relu", None), ("linear", "dense")],
+        ),
+        (
+            lambda: chain_of(layers.Activation(lambda x: x), layers.ReLU()),
+            [("relu", None), ("linear", "first")],
+        ),
+        (
+            lambda: chain_of(layers.Activation(layers.ReLU())),
+            [("relu", None), ("linear", "first")],
+        ),
+        (lambda: chain_of(layers.Activation(relu)), [("linear", None)] * 2),
         (lambda: chain_of(layers.ReLU(6.0)), [("linear", None)] * 2),
         (
             lambda: chain_of(layers.ReLU(negative_slope=0.1)),

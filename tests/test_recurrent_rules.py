@@ -9,7 +9,7 @@ from scipy.spatial.distance import pdist
 import keras_redundancy as kr
 from keras_redundancy.channels import Role
 from tests import models
-from tests.rule_checks import assert_copies_go
+from tests.rule_checks import assert_copies_go, prune
 
 
 def between(layer, shape=(5, 12), **options):
@@ -257,7 +257,7 @@ def test_what_is_left_alone(name):
     (before,) = [s for s in graph.spaces if s.name == "before"]
     assert reason in before.frozen
     assert len(graph.untouched) == 1
-    models.assert_same_function(model, kr.prune(model, 0.1), tolerance=0)
+    models.assert_same_function(model, prune(model, 0.1), tolerance=0)
 
 
 def test_a_stateful_layer_is_left_alone():
@@ -266,7 +266,7 @@ def test_a_stateful_layer_is_left_alone():
     graph = kr.trace(model)
     assert graph.prunable == []
     assert "is stateful" in graph.untouched[0][1]
-    models.assert_same_function(model, kr.prune(model, 0.1), tolerance=0)
+    models.assert_same_function(model, prune(model, 0.1), tolerance=0)
 
 
 def test_channels_on_the_axis_of_time_are_frozen():

@@ -7,7 +7,7 @@ from keras import layers, ops
 
 import keras_redundancy as kr
 from tests import models
-from tests.rule_checks import assert_copies_go
+from tests.rule_checks import assert_copies_go, prune
 
 
 def image_model(between, width=16, **options):
@@ -387,7 +387,7 @@ def test_parts_in_a_model_that_is_used_at_two_widths():
     *before, _ = (s for s in kr.trace(model).spaces if s.producers)
     assert [s.size for s in before] == [8, 4, 12, 4]
     assert all("has more or fewer" in s.frozen for s in before)
-    models.assert_same_function(model, kr.prune(model, 0.1), tolerance=0)
+    models.assert_same_function(model, prune(model, 0.1), tolerance=0)
 
 
 # --- what stays -------------------------------------------------------------
@@ -461,5 +461,5 @@ def test_what_stays(name):
     model = models.randomized(image_model(between, batch_size=4))
     (space,) = (s for s in kr.trace(model).spaces if s.name == "a")
     assert reason in space.frozen
-    same = kr.prune(model, tau=0.1)
+    same = prune(model, 0.1)
     models.assert_same_function(model, same, tolerance=0)

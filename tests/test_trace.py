@@ -8,6 +8,7 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.channels import Role
 from tests import models
+from tests.rule_checks import prune
 
 
 def spaces(model):
@@ -133,7 +134,8 @@ class Plain(layers.Dense):
     ("layer", "reason"),
     [
         (layers.Dense(6, "softmax"), "over the channels (softmax)"),
-        (layers.Dense(6, lambda x: x), "not known to act"),
+        (layers.Dense(6, lambda x: x[:, ::-1]), "not known to act"),
+        (layers.Dense(6, lambda x: x), None),
         (Doubled(6), "overrides call of Dense"),
         (Narrowed(6), "has the weights extra"),
         (Plain(6), None),
@@ -172,7 +174,7 @@ def test_what_freezes_the_channels_before_it(between, reason):
     x = layers.Flatten()(between(x))
     model = keras.Model(inputs, layers.Dense(2)(x))
     assert reason in frozen(model)["before"]
-    same = kr.prune(models.randomized(model), tau=0.05)
+    same = prune(models.randomized(model), 0.05)
     assert same.get_layer("before").filters == 8
     models.outputs(same, models.random_inputs(model))
 
@@ -183,7 +185,7 @@ def test_a_sum_over_channels_freezes_them():
     x = layers.Flatten()(x + keras.ops.sum(x, axis=-1, keepdims=True))
     model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
     assert "(Sum) reduces over the channels" in frozen(model)["before"]
-    same = kr.prune(model, tau=0.05)
+    same = prune(model, 0.05)
     models.assert_same_function(model, same, tolerance=0)
 
 

@@ -12,7 +12,7 @@ from keras import layers, ops
 import keras_redundancy as kr
 from keras_redundancy import _keras_internals as internals
 from tests import models
-from tests.rule_checks import assert_copies_go
+from tests.rule_checks import assert_copies_go, prune
 
 
 def image_model(between, width=16):
@@ -134,7 +134,7 @@ def test_a_cut_down_to_one_channel_stays_an_axis():
 def test_statistics_of_a_fixed_width(layer):
     model = models.randomized(image_model(layer()))
     assert "statistics of a fixed width" in state(model)
-    same = kr.prune(model, tau=0.1)
+    same = prune(model, 0.1)
     models.assert_same_function(model, same, tolerance=0)
 
 
@@ -299,7 +299,7 @@ def test_a_lambda_with_a_python_function():
     reason = state(model)
     assert "lambda (Lambda) runs a Python function" in reason
     assert "keras.ops" in reason
-    models.assert_same_function(model, kr.prune(model, 0.1), tolerance=0)
+    models.assert_same_function(model, prune(model, 0.1), tolerance=0)
 
 
 class Weighted(layers.Layer):
@@ -321,7 +321,7 @@ def test_a_layer_with_a_width_of_its_own():
     reason = state(model)
     assert "there is no rule for weighted (Weighted)" in reason
     assert "keras_redundancy.register_rule can teach it" in reason
-    models.assert_same_function(model, kr.prune(model, 0.1), tolerance=0)
+    models.assert_same_function(model, prune(model, 0.1), tolerance=0)
 
 
 @pytest.fixture
@@ -355,7 +355,7 @@ def test_an_operation_inside_a_layer_is_not_seen():
 
     model = models.randomized(image_model(Doubled(name="doubled")))
     assert "there is no rule for doubled (Doubled)" in state(model)
-    models.assert_same_function(model, kr.prune(model, 0.1), tolerance=0)
+    models.assert_same_function(model, prune(model, 0.1), tolerance=0)
 
 
 # --- names ------------------------------------------------------------------
@@ -387,7 +387,7 @@ def test_a_layer_called_like_a_keras_layer():
 
     model = models.randomized(image_model(Dense(name="dense")))
     assert "there is no rule for dense (Dense)" in state(model)
-    models.assert_same_function(model, kr.prune(model, 0.1), tolerance=0)
+    models.assert_same_function(model, prune(model, 0.1), tolerance=0)
 
 
 def test_two_layers_of_one_name_in_nested_models():

@@ -8,7 +8,7 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.channels import Role
 from tests import models
-from tests.rule_checks import assert_copies_go
+from tests.rule_checks import assert_copies_go, prune
 
 
 def between(layer, shape=(5, 20), **options):
@@ -289,7 +289,7 @@ def test_what_is_left_alone(name):
     model = models.randomized(between(layer, shape, batch_size=4))
     reasons = {space.name: space.frozen for space in kr.trace(model).spaces}
     assert reason in reasons["before"]
-    models.assert_same_function(model, kr.prune(model, 0.1), tolerance=0)
+    models.assert_same_function(model, prune(model, 0.1), tolerance=0)
 
 
 def test_a_layer_inside_and_outside_of_a_wrapper_is_refused():

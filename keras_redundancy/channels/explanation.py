@@ -5,7 +5,7 @@ import math
 
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.spaces import Space
-from keras_redundancy.tables import Rendered, render_table
+from keras_redundancy.tables import Rendered, on_one_line, render_table
 
 SHOWN = 3
 
@@ -30,6 +30,10 @@ class Frozen:
     share: float
     reason: str
 
+    def __repr__(self):
+        why = on_one_line(f"{_shortened(self.layers)}: {self.reason}")
+        return f"<Frozen: {self.share:.1%} of the parameters, {why}>"
+
 
 @dataclasses.dataclass(frozen=True)
 class Explanation(Rendered):
@@ -44,6 +48,12 @@ class Explanation(Rendered):
     model: str
     frozen: tuple[Frozen, ...]
     prunable: float
+
+    def __repr__(self):
+        return (
+            f"<Explanation of {self.model!r}: {len(self.frozen)} spaces and "
+            f"layers stay, {self.prunable:.1%} of the parameters lie in others>"
+        )
 
     def __str__(self):
         rows = [

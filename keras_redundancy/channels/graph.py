@@ -94,6 +94,12 @@ class ChannelGraph(Rendered):
             if id(layer) not in parts
         ]
 
+    def __repr__(self):
+        return (
+            f"<ChannelGraph of {self.model.name!r}: {len(self.prunable)} of "
+            f"{len(self.spaces)} spaces can be pruned>"
+        )
+
     def explain(self) -> Explanation:
         """Every frozen space, the layers that hold it, its share, and why."""
         return explain(self, {space: space.frozen for space in self.spaces})

@@ -72,6 +72,10 @@ class Channels:
     shape: tuple = ()
     place: Place | None = None
 
+    def __repr__(self):
+        of = f" of the shape {self.shape}" if self.shape else ""
+        return f"<Channels: {len(self.ids)} on axis {self.axis}{of}>"
+
 
 @dataclasses.dataclass(frozen=True)
 class Read:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from keras_redundancy.channels import labels
+from keras_redundancy.channels.activations import Behaviours
 from keras_redundancy.channels.labels import Channels
 
 
@@ -11,7 +12,8 @@ from keras_redundancy.channels.labels import Channels
 class Recorder:
     """All that the rules say while a model is traced.
 
-    `follow` gives the labels of what a `CallTrace` returns. `opaque` holds
+    `follow` gives the labels of what a `CallTrace` returns, `behaviours` know
+    what activation functions do. `opaque` holds
     operations and reasons by id(operation), `constants` the arrays in
     arguments and configs by id(owner) and path, `kept` the ids of variables
     without channels.
@@ -19,6 +21,7 @@ class Recorder:
 
     store: labels.LabelStore
     follow: Callable
+    behaviours: Behaviours = dataclasses.field(default_factory=Behaviours)
     accesses: list = dataclasses.field(default_factory=list)
     widths: list = dataclasses.field(default_factory=list)
     steps: list = dataclasses.field(default_factory=list)

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 
 from keras_redundancy.channels.labels import Role
+from keras_redundancy.tables import on_one_line
 
 NO_PRODUCER = "no layer that can be made narrower writes it"
 
@@ -32,6 +33,13 @@ class VariableAxis:
     key: np.ndarray
     reads: tuple = ()
 
+    def __repr__(self):
+        shape = tuple(self.variable.shape)
+        return (
+            f"<VariableAxis {self.axis} of {self.variable.name!r} {shape} of "
+            f"{self.layer.name!r}: {self.role.value}>"
+        )
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SpaceAxis:
@@ -43,6 +51,11 @@ class SpaceAxis:
 
     on: VariableAxis
     positions: np.ndarray
+
+    def __repr__(self):
+        units, places = self.positions.shape
+        each = f" at {places} places each" if places > 1 else ""
+        return f"<SpaceAxis: {units} units{each} on {self.on!r}>"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,6 +77,11 @@ class Space:
     frozen: str | None
     inexact: str | None
     parts: dict = dataclasses.field(default_factory=dict)
+
+    def __repr__(self):
+        state = f"frozen: {self.frozen}" if self.frozen else "prunable"
+        units = f"{self.size} units of {self.name}"
+        return f"<Space: {on_one_line(f'{units}, {state}')}>"
 
     @property
     def size(self) -> int:

@@ -30,7 +30,8 @@ def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is read, not
-            run and not changed.
+            run and not changed. Only activation functions that are not
+            Keras's own are run, on some numbers, to see what they do.
         allow_inexact: leave spaces prunable that pass through something that
             is computed over all channels, such as a LayerNormalization. Even
             an exact copy of a unit cannot go from them without a change of

@@ -55,6 +55,13 @@ class Comparison(Rendered):
     base: float
     trials: dict[str, list[Trial]]
 
+    def __repr__(self):
+        shares = ", ".join(f"{share:.0%}" for share in self.shares[:4])
+        return (
+            f"<Comparison of {len(self.trials)} methods on {self.name!r} at "
+            f"{len(self.shares)} costs, {shares}>"
+        )
+
     def to_dict(self) -> dict:
         """All figures, as plain Python objects."""
         return {

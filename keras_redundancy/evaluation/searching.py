@@ -38,6 +38,10 @@ class SearchResult(Rendered):
     sensitivity: Sensitivity
     tried: tuple[Trial, ...]
 
+    def __repr__(self):
+        before, after = self.base.score, self.trial.score
+        return f"<SearchResult: score {before:g} -> {after:g}, {self.plan!r}>"
+
     def apply(self):
         """The smaller model, as by `Plan.apply`."""
         return self.plan.apply()

@@ -29,6 +29,12 @@ class Sensitivity(Rendered):
     base: Trial
     trials: dict[Part, list[Trial]]
 
+    def __repr__(self):
+        return (
+            f"<Sensitivity of {self.name!r}: {len(self.trials)} parts at "
+            f"{len(self.levels)} levels of {self.how}>"
+        )
+
     def drops(self, part: Part) -> list[float]:
         """How much lower the score is at each level."""
         return [self.base.score - t.score for t in self.trials[part]]

@@ -15,6 +15,7 @@ from keras_redundancy.options import check_ratio
 from keras_redundancy.pruning import Plan, calibrate, plan
 from keras_redundancy.pruning.filters import read
 from keras_redundancy.pruning.stripping import stock
+from keras_redundancy.tables import on_one_line
 
 RATIOS = tuple(eighths / 8 for eighths in range(1, 8))
 
@@ -52,6 +53,9 @@ class Part:
     name: str
     layers: tuple
     size: int
+
+    def __repr__(self):
+        return f"<Part: {self.size} units of {on_one_line(self.name)}>"
 
 
 class Trials:

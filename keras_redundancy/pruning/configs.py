@@ -12,6 +12,8 @@ from keras_redundancy.regularizers import RaReRegularizer
 
 RARE = keras.saving.get_registered_name(RaReRegularizer)
 REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
+# Settings that are activation functions.
+ACTIVATIONS = ("activation", "recurrent_activation")
 
 
 def made_anew(old, settings, make, is_stock=True):
@@ -30,8 +32,8 @@ def made_anew(old, settings, make, is_stock=True):
     for key in config:
         if _is_initializer(old, key):
             config[key] = "zeros"
-        elif is_function(vars(old).get(key)) and key != "function":
-            config[key] = vars(old)[key]
+        elif (function := _own_function(old, key)) is not None:
+            config[key] = function
     if internals.wraps_one_layer(old):
         del config["layer"]
     _forget_shapes(config)
@@ -87,10 +89,50 @@ def _without_rare(structure):
 
 
 def get_config(layer):
-    """The layer's config; Keras warns of functions without names."""
+    """The layer's config; Keras warns of functions without names.
+
+    An activation function that Keras cannot write down is "linear" in there.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*includes a `lambda`")
-        return layer.get_config()
+        return _with_a_config(layer).get_config()
+
+
+def _with_a_config(layer):
+    """The layer, or a copy of it without what Keras cannot write down."""
+    others = {
+        key: keras.activations.linear
+        for key in ACTIVATIONS
+        if _has_no_config(vars(layer).get(key))
+    }
+    for key in ("cell", "layer"):
+        inner = vars(layer).get(key)
+        if isinstance(inner, keras.Layer):
+            other = _with_a_config(inner)
+            others |= {} if other is inner else {key: other}
+    if not others:
+        return layer
+    clone = internals.copy_operation(layer)
+    vars(clone).update(others)
+    return clone
+
+
+def _own_function(layer, key):
+    """The function that config entry `key` stands for, or None."""
+    value = vars(layer).get(key)
+    if key in ACTIVATIONS:  # That of a recurrent layer is in its cell.
+        value = getattr(layer, key, None)
+        return value if is_function(value) or _has_no_config(value) else None
+    return value if is_function(value) and key != "function" else None
+
+
+def _has_no_config(value):
+    """Whether it is a callable such as a partial function or a method."""
+    return (
+        callable(value)
+        and not is_function(value)
+        and not hasattr(value, "get_config")
+    )
 
 
 def is_function(value):

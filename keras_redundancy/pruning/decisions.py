@@ -14,7 +14,7 @@ from keras_redundancy.pruning.optimizer_state import SlotCut, carry_over
 from keras_redundancy.pruning.rebuild import rebuild_and_match
 from keras_redundancy.pruning.repair import Repair
 from keras_redundancy.pruning.selection import Selection
-from keras_redundancy.tables import Rendered, render_table
+from keras_redundancy.tables import Rendered, on_one_line, render_table
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +36,12 @@ class Decision:
     clusters: int
     selection: Selection
     reason: str | None
+
+    def __repr__(self):
+        gone, size = len(self.selection.removed), self.space.size
+        remark = f" ({self.remark})" if self.remark else ""
+        words = f"{self.space.name}, {gone} of {size} units go{remark}"
+        return f"<Decision: {on_one_line(words)}>"
 
     @property
     def remark(self) -> str:
@@ -70,6 +76,17 @@ class Plan(Rendered):
     repair: Repair | None = None
     latency: float | None = None
     optimizer: bool = False
+
+    def __repr__(self):
+        selections = [decision.selection for decision in self.decisions]
+        units = sum(len(x.stands_for) for x in selections)
+        gone = sum(len(x.removed) for x in selections)
+        before, after = self.parameters
+        return (
+            f"<Plan for {self.graph.model.name!r}: {len(selections)} spaces, "
+            f"{gone:,} of {units:,} units go, {before:,} -> {after:,} "
+            "parameters>"
+        )
 
     @property
     def removed(self) -> np.ndarray:

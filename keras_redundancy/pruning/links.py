@@ -1,9 +1,9 @@
 """What stands before and behind a kernel in a model's graph."""
 
-import keras
 from keras import layers
 
 from keras_redundancy import _keras_internals as internals
+from keras_redundancy.channels.activations import Behaviours, Kind
 
 # The probabilities that losses make of logits.
 LOSSES = {
@@ -31,6 +31,7 @@ class Surroundings:
 
     def __init__(self, model):
         self._readers, self._maker = {}, {}
+        self._behaviours = Behaviours()
         self._scan(internals.graph_of(model))
         self._classifier = self._find_classifier(model)
 
@@ -60,10 +61,10 @@ class Surroundings:
         """
         if self._classifier and call.node is self._classifier[0].node:
             return self._classifier[1]
-        if _activation(call.operation) == "linear":
-            only_relu = self._is_read_by_relu(call.outputs[0])
-            return "relu" if only_relu else "linear"
-        return "relu" if _is_relu(call.operation) else "linear"
+        kind = self._kind(call)
+        if kind is Kind.LINEAR and self._is_read_by_relu(call.outputs[0]):
+            kind = Kind.RELU
+        return "relu" if kind is Kind.RELU else "linear"
 
     def before(self, call):
         """The call of a `Dense` of which this one reads the ReLU, or None.
@@ -73,12 +74,13 @@ class Surroundings:
         x, is_cut = call.inputs[0], False
         while len(self._readers[id(x)]) == 1 and id(x) in self._maker:
             maker = self._maker[id(x)]
-            operation = maker.operation
-            is_cut |= _is_relu(operation)
-            if type(operation) is layers.Dense:
-                known = _activation(operation) in ("linear", "relu")
-                return maker if is_cut and known else None
-            if not _is_relu(operation) and not _is_identity(operation):
+            if type(maker.operation) is layers.Dense:
+                kind = self._kind(maker)
+                known = is_cut and kind is Kind.LINEAR
+                return maker if known or kind is Kind.RELU else None
+            if self._is_relu(maker):
+                is_cut = True
+            elif not self._is_identity(maker):
                 return None
             x = maker.inputs[0]
         return None
@@ -88,9 +90,9 @@ class Surroundings:
         return all(
             reader is not None
             and (
-                _is_relu(reader.operation)
+                self._is_relu(reader)
                 or (
-                    _is_identity(reader.operation)
+                    self._is_identity(reader)
                     and self._is_read_by_relu(reader.outputs[0])
                 )
             )
@@ -103,7 +105,7 @@ class Surroundings:
         last = self._maker.get(id(outputs[0]))
         if len(outputs) > 1 or last is None:
             return None
-        link = _link_of(last.operation)
+        link = self._link_of(last)
         if link and type(last.operation) is not layers.Dense:
             # It stands behind the layer with the kernel.
             last = self._maker.get(id(last.inputs[0]))
@@ -117,41 +119,43 @@ class Surroundings:
         """Whether a `Dense` returns one score for each class, and no more."""
         return (
             type(call.operation) is layers.Dense
-            and _activation(call.operation) in ("linear", link)
+            and self._kind(call).value in ("linear", link)
             and len(self._readers[id(call.outputs[0])]) == 1
             and len(call.inputs[0].shape) == 2
         )
 
+    def _kind(self, call):
+        """The `Kind` of a layer's activation function, or None."""
+        if not hasattr(call.operation, "activation"):
+            return None
+        function, shape = call.operation.activation, call.outputs[0].shape
+        return self._behaviours.of(function, shape).kind
 
-def _activation(layer):
-    activation = getattr(layer, "activation", None)
-    return activation and keras.activations.serialize(activation)
+    def _is_relu(self, call):
+        """Whether an operation is nothing but a ReLU."""
+        operation = call.operation
+        if isinstance(operation, layers.ReLU):
+            bends = operation.max_value, operation.negative_slope
+            return not any(bends) and not operation.threshold
+        if isinstance(operation, layers.Activation):
+            return self._kind(call) is Kind.RELU
+        return isinstance(operation, internals.nn_operations.Relu)
 
+    def _is_identity(self, call):
+        if isinstance(call.operation, layers.Activation):
+            return self._kind(call) is Kind.LINEAR
+        return isinstance(call.operation, IDENTITIES)
 
-def _is_relu(operation):
-    if isinstance(operation, layers.ReLU):
-        bends = operation.max_value, operation.negative_slope
-        return not any(bends) and not operation.threshold
-    return (
-        isinstance(operation, internals.nn_operations.Relu)
-        or _activation(operation) == "relu"
-    )
-
-
-def _is_identity(operation):
-    if isinstance(operation, layers.Activation):
-        return _activation(operation) == "linear"
-    return isinstance(operation, IDENTITIES)
-
-
-def _link_of(operation):
-    """The probabilities that an operation makes of what it is given."""
-    if isinstance(operation, layers.Softmax):
-        return "softmax" if operation.axis in (-1, 1) else None
-    name = None
-    if type(operation) in (layers.Dense, layers.Activation):
-        name = _activation(operation)
-    return name if name in ("softmax", "sigmoid") else None
+    def _link_of(self, call):
+        """The probabilities that an operation makes of what it is given."""
+        operation = call.operation
+        if isinstance(operation, layers.Softmax):
+            return "softmax" if operation.axis in (-1, 1) else None
+        if type(operation) not in (layers.Dense, layers.Activation):
+            return None
+        kind = self._kind(call)
+        known = kind in (Kind.SOFTMAX, Kind.SIGMOID)
+        return kind.value if known else None
 
 
 def _link_of_loss(model):

@@ -16,7 +16,7 @@ from keras_redundancy.layers.factorized import (
     share_out,
 )
 from keras_redundancy.options import Layers, check_finite, selected_layers
-from keras_redundancy.pruning.planning import prune
+from keras_redundancy.pruning.planning import plan
 from keras_redundancy.pruning.rebuild import rebuild, require_rebuildable
 from keras_redundancy.regularizers import SIDES, RaReRegularizer
 
@@ -334,7 +334,7 @@ def compact(model):
         TypeError: the model has no graph to follow.
         ValueError: it is not built, or a layer cannot be rebuilt.
     """
-    small = prune(model, tau=1 - ROUNDING, criterion="folded")
+    small = plan(model, tau=1 - ROUNDING, criterion="folded").apply()
     counterparts = _by_name_and_turn(small)
     loose = _factorized(
         small,

@@ -1,11 +1,13 @@
 """Decide what goes: `plan`, and `prune`, which builds it at once."""
 
 import inspect
+import warnings
 from collections.abc import Mapping
 from numbers import Real
 
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.channels import trace
+from keras_redundancy.channels.tracing import MODEL_OUTPUT
 from keras_redundancy.clustering import check_tau
 from keras_redundancy.options import (
     Layers,
@@ -238,7 +240,8 @@ def prune(model, tau: Level | None = None, *, verbose: bool = False, **options):
     Returns:
         A new, smaller `keras.Model` of stock layers. `save` it, and
         `keras.models.load_model` opens it where this package is absent. If
-        `model` was compiled, so is the new one.
+        `model` was compiled, so is the new one. A warning says so where no
+        unit of the model can go, whatever the options.
 
     Raises:
         TypeError, ValueError: as `plan` and `Plan.apply`.
@@ -252,7 +255,10 @@ def prune(model, tau: Level | None = None, *, verbose: bool = False, **options):
             model, target={"flops": 0.5}, data=images
         )
     """
-    return plan(model, tau, **options).apply(verbose)
+    found = plan(model, tau, **options)
+    small = found.apply(verbose)
+    _warn_if_nothing_can_go(found)
+    return small
 
 
 # So that help(prune) and editors list the options.
@@ -262,6 +268,23 @@ prune.__signature__ = inspect.Signature(
         inspect.signature(prune).parameters["verbose"],
     ]
 )
+
+
+def _warn_if_nothing_can_go(found):
+    spaces = [decision.space for decision in found.decisions]
+    if not all(space.frozen for space in spaces):
+        return
+    # That of the outputs is so in all models.
+    hidden = [space for space in spaces if space.frozen != MODEL_OUTPUT]
+    first = next(iter(hidden or spaces), None)
+    because = "no layer of it has units"
+    if first is not None:
+        because = f"the units of {first.name} stay, since {first.frozen}"
+    warnings.warn(
+        f"Nothing can go from {found.graph.model.name!r}: {because}. "
+        "keras_redundancy.plan(model, tau=0.9).explain() lists all reasons.",
+        stacklevel=3,
+    )
 
 
 def graph_to_cut(model, data, allow_inexact: bool, optimizer: bool):

@@ -300,6 +300,7 @@ def _assign(old, new, values, bias=None):
     Returns:
         [(variable of old, its counterpart), ...].
     """
+    _build_parts(old, new)
     sources, targets = _own_variables(old), _own_variables(new)
     if isinstance(old, Factorized) and not _same_rare(old, new):
         sources, targets = (_without_state(x) for x in (old, new))
@@ -345,6 +346,13 @@ def _parts(layer):
     if internals.is_model(layer) or internals.wraps_one_layer(layer):
         return [layer]
     return internals.flat_layers(layer)
+
+
+def _build_parts(old, new):
+    """An activation layer is built where it is first run on numbers."""
+    for part, its_copy in zip(_parts(old), _parts(new), strict=False):
+        if part.built and not its_copy.built:
+            its_copy.build_from_config(part.get_build_config())
 
 
 def _own_variables(layer):

@@ -37,6 +37,10 @@ class Selection:
         """Whether each unit goes as one that is constant, shape (n,)."""
         return np.isin(np.arange(len(self.stands_for)), self.idle)
 
+    def __repr__(self):
+        count = len(self.stands_for)
+        return f"<Selection: {len(self.removed)} of {count} units go>"
+
     @property
     def removed(self) -> np.ndarray:
         """The units that go, shape (n_r,), ascending."""

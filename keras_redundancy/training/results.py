@@ -52,6 +52,13 @@ class Pruned(Rendered):
     history: keras.callbacks.History
     reason: str
 
+    def __repr__(self):
+        return (
+            f"<Pruned {self.model.name!r}: {len(self.cuts)} cuts, "
+            f"{self.model.count_params():,} parameters after epoch "
+            f"{self.epoch}, {self.monitor} {self.value:g}>"
+        )
+
     def __str__(self):
         title = f"Cuts of {self.model.name!r} while it was trained"
         header = (

@@ -2,10 +2,11 @@
 
 import string
 
-from keras import activations, layers
+from keras import layers
 
+from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.rules.pointwise import activated
+from keras_redundancy.channels.rules.pointwise import activated, behaviour
 from keras_redundancy.channels.rules.registry import (
     channel_axis,
     for_classes,
@@ -34,12 +35,17 @@ def _written(layer, call, kernel, axis, setting, out_axis, taps="all"):
         kernel,
         axis,
         units,
-        linear=layer.activation is activations.linear,
+        linear=_is_linear(layer, call, out_axis),
         setting=("use_bias", True),
         taps=taps,
     )
-    units = activated(call, units, layer.activation)
+    units = activated(call, units, layer.activation, out_axis)
     return Channels(units, out_axis)
+
+
+def _is_linear(layer, call, axis):
+    """Whether the layer returns as it is what its kernel and bias make."""
+    return behaviour(call, layer.activation, axis).kind is Kind.LINEAR
 
 
 @rule.register(layers.Embedding)
@@ -94,7 +100,7 @@ def _one_group_per_channel(layer, call, ids, axis):
     call.counted_in("groups", ids=ids)
     call.counted_in("filters", ids=filters)
     call.carried_by(layer.bias, 0, filters, acts="adds")
-    return Channels(activated(call, filters, layer.activation), axis)
+    return Channels(activated(call, filters, layer.activation, axis), axis)
 
 
 @for_classes(
@@ -127,7 +133,7 @@ def _depthwise_convolution(layer, call):
         layer.kernel, -2, call.labels_on(axis), layer.depth_multiplier
     )
     call.carried_by(layer.bias, 0, ids, acts="adds")
-    return Channels(activated(call, ids, layer.activation), axis)
+    return Channels(activated(call, ids, layer.activation, axis), axis)
 
 
 @for_classes(layers.SeparableConv1D, layers.SeparableConv2D)
@@ -186,7 +192,7 @@ def _einsum_dense(layer, call):
             layer.kernel,
             kernel.index(letter),
             ids,
-            linear=layer.activation is activations.linear,
+            linear=_is_linear(layer, call, axis),
             setting=("bias_axes", bias_axes),
             taps="all" if set(bias_axes) == set(written) else "some",
             spans=[kernel.index(i) for i in bias_axes],
@@ -195,7 +201,7 @@ def _einsum_dense(layer, call):
         call.carried_by(layer.bias, axis - len(out), ids, acts="adds")
     elif layer.bias is not None:
         call.keeps(layer.bias)
-    return Channels(activated(call, ids, layer.activation), axis)
+    return Channels(activated(call, ids, layer.activation, axis), axis)
 
 
 def _letters(equation, rank):

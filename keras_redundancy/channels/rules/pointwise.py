@@ -2,7 +2,7 @@
 
 import keras
 import numpy as np
-from keras import activations, layers
+from keras import layers
 
 from keras_redundancy._keras_internals import (
     core_operations as core,
@@ -10,49 +10,14 @@ from keras_redundancy._keras_internals import (
     nn_operations as nn,
     numpy_operations as ops,
 )
+from keras_redundancy.channels.activations import name_of
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.rules.registry import for_classes, rule
 
-ELEMENTWISE = {
-    activations.celu,
-    activations.elu,
-    activations.exponential,
-    activations.gelu,
-    activations.hard_shrink,
-    activations.hard_sigmoid,
-    activations.hard_silu,
-    activations.hard_tanh,
-    activations.leaky_relu,
-    activations.linear,
-    activations.log_sigmoid,
-    activations.mish,
-    activations.relu,
-    activations.relu6,
-    activations.selu,
-    activations.sigmoid,
-    activations.silu,
-    activations.soft_shrink,
-    activations.softplus,
-    activations.softsign,
-    activations.sparse_plus,
-    activations.sparse_sigmoid,
-    activations.squareplus,
-    activations.tanh,
-    activations.tanh_shrink,
-    activations.threshold,
-}
-HOMOGENEOUS = {activations.linear, activations.relu, activations.leaky_relu}
-NORMALIZING = {
-    activations.softmax,
-    activations.log_softmax,
-    activations.sparsemax,
-}
-
-MIXES = "{name} ({kind}) mixes the channels ({what})"
 NORMALIZES = "{name} ({kind}) normalises over the channels ({what})"
-UNKNOWN_ACTIVATION = (
+NOT_ALONE = (
     "the activation {what} of {name} ({kind}) is not known to act on every "
-    "channel alone"
+    "channel alone: {found}"
 )
 NOISE_SHAPE = "{name} ({kind}) has a fixed noise_shape"
 CLIPS = (
@@ -61,16 +26,22 @@ CLIPS = (
 )
 
 
-def activated(call, ids, activation):
+def behaviour(call, activation, axis):
+    """The `Behaviour` of an activation function on what a call returns."""
+    shape = call.outputs[0].shape
+    return call.recorder.behaviours.of(activation, shape, axis)
+
+
+def activated(call, ids, activation, axis):
     """Labels behind an activation function; frozen where it mixes them."""
-    if activation is None or activation in HOMOGENEOUS:
+    found = behaviour(call, activation, axis)
+    if found.kind.is_homogeneous:
         return ids
-    what = getattr(activation, "__name__", repr(activation))
-    if activation in NORMALIZING:
+    what = name_of(activation)
+    if found.kind.is_normalizing:
         call.inexact(NORMALIZES, ids, what=what)
-    elif activation not in ELEMENTWISE:
-        mixes = activation is activations.glu
-        call.freeze(MIXES if mixes else UNKNOWN_ACTIVATION, ids, what=what)
+    elif not found.kind.is_channelwise:
+        call.freeze(NOT_ALONE, ids, what=what, found=found.reason)
         return ids
     return call.tied(ids)
 
@@ -78,13 +49,11 @@ def activated(call, ids, activation):
 @rule.register(layers.Activation)
 def _activation(layer, call):
     x, activation = call.inputs[0], layer.activation
-    if activation in NORMALIZING and x.axis != len(x.shape) - 1:
-        return Channels(call.tied(x.ids), x.axis)
-    if activation in ELEMENTWISE | NORMALIZING:
-        return Channels(activated(call, x.ids, activation), x.axis)
-    what = getattr(activation, "__name__", repr(activation))
-    mixes = activation is activations.glu
-    return call.opaque(MIXES if mixes else UNKNOWN_ACTIVATION, what=what)
+    found = behaviour(call, activation, x.axis)
+    if found.kind.is_channelwise or found.kind.is_normalizing:
+        return Channels(activated(call, x.ids, activation, x.axis), x.axis)
+    what = name_of(activation)
+    return call.opaque(NOT_ALONE, what=what, found=found.reason)
 
 
 @rule.register(nn.Glu)

@@ -5,11 +5,9 @@ import numpy as np
 from keras import layers
 
 from keras_redundancy._keras_internals import ConvLSTMCell
+from keras_redundancy.channels.activations import name_of
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.rules.pointwise import (
-    ELEMENTWISE,
-    UNKNOWN_ACTIVATION,
-)
+from keras_redundancy.channels.rules.pointwise import NOT_ALONE
 from keras_redundancy.channels.rules.registry import (
     for_classes,
     positions,
@@ -56,11 +54,11 @@ def _followed(layer, call, setting, axis):
         axis: the channel axis of a state. What goes in, and a sequence that
             comes out, have the axis of time before it.
     """
-    reason, what = _obstacle(layer)
-    if reason:
-        return call.opaque(reason, what=what)
     read = call.index_of(call.argument("sequences"))
     axis %= len(call.tensors[read].shape) - 1
+    reason, words = _obstacle(layer, call, axis)
+    if reason:
+        return call.opaque(reason, **words)
     states = initial_states(call, layer.cell.recurrent_kernel.shape[-2], axis)
     if states is None:
         return call.opaque(UNKNOWN_STATE)
@@ -74,18 +72,27 @@ def _followed(layer, call, setting, axis):
     return [out, *kept]
 
 
-def _obstacle(layer):
-    """A reason not to follow the layer, and what it is about."""
+def _obstacle(layer, call, axis):
+    """A reason not to follow the layer, and the words in it."""
     cell = layer.cell
     if type(cell) not in CELLS:
-        return UNKNOWN_CELL, type(cell).__name__
+        return UNKNOWN_CELL, {"what": type(cell).__name__}
     if layer.stateful:
-        return STATEFUL, None
+        return STATEFUL, {}
+    shape = _shape_of_state(layer, call)
     for setting in ("activation", "recurrent_activation"):
         function = getattr(cell, setting, None)
-        if function is not None and function not in ELEMENTWISE:
-            return UNKNOWN_ACTIVATION, getattr(function, "__name__", function)
-    return None, None
+        found = call.recorder.behaviours.of(function, shape, axis)
+        if not found.kind.is_elementwise:
+            words = {"what": name_of(function), "found": found.reason}
+            return NOT_ALONE, words
+    return None, {}
+
+
+def _shape_of_state(layer, call):
+    """That of what comes out, which may have an axis of time."""
+    first, *others = call.outputs[0].shape
+    return first, *others[1 if layer.return_sequences else 0 :]
 
 
 def initial_states(call, units: int, axis: int) -> list | None:
@@ -123,7 +130,7 @@ def _units(cell, call):
 
 def _count_products(layer, call, read, axis):
     """Both kernels work at all positions of the state, at every step."""
-    shape = list(call.outputs[0].shape[1 + layer.return_sequences :])
+    shape = list(_shape_of_state(layer, call)[1:])
     del shape[axis - 1]
     steps = call.tensors[read].shape[1]
     for kernel in (layer.cell.kernel, layer.cell.recurrent_kernel):
