@@ -240,9 +240,12 @@ def lambda_output_shape(layer):
     return layer._output_shape
 
 
-def flat_layers(model) -> list:
-    """`model` and all its layers at any depth, the outer before the inner."""
-    return model._flatten_layers()
+def flat_layers(model, recursive: bool = True) -> list:
+    """`model` and all its layers at any depth, the outer before the inner.
+
+    Those right inside of it alone where `recursive` is False.
+    """
+    return model._flatten_layers(recursive=recursive)
 
 
 def rebuildable_class(model) -> type:

@@ -6,6 +6,7 @@ import warnings
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.constraints import inverse_norm
@@ -18,13 +19,15 @@ from keras_redundancy.layers.factorized import (
 from keras_redundancy.pruning.configs import (
     REBUILD_ERRORS,
     by_name,
+    cause_of,
     changed,
-    first_line,
+    from_config,
     get_config,
     is_function,
     made_anew,
     same_lambda,
 )
+from keras_redundancy.variables import set_value
 
 
 def require_rebuildable(model) -> None:
@@ -44,7 +47,7 @@ def require_rebuildable(model) -> None:
         except REBUILD_ERRORS as error:
             raise ValueError(
                 f"The layer {layer.name!r} ({type(layer).__name__}) cannot be "
-                f"rebuilt, its get_config() fails: {first_line(error)} Add a "
+                f"rebuilt, its get_config() fails: {cause_of(error)} Add a "
                 "get_config() that returns the constructor's arguments "
                 "together with super().get_config()."
             ) from error
@@ -171,7 +174,9 @@ class _Builder:
         if not settings:
             return internals.copy_operation(old)
         config = changed(old.get_config(), settings)
-        return type(old).from_config(config)
+        new = type(old).from_config(config)
+        new.name = old.name
+        return new
 
     def model(self, old):
         """A new model for `old`, built on new inputs."""
@@ -272,14 +277,14 @@ def _assign_other(old, new):
     """Give `new` what makes it compute what `old` does."""
     if isinstance(old, FrobeniusNormalization):
         # What is inside has been assigned before.
-        new.kernel.assign(new.kernel * old.factor())
+        set_value(new.kernel, new.kernel * old.factor())
         return
     _restore_objects(old, new, same_shapes=True)
     is_factorized = isinstance(old, Factorized)
     kernel = old.effective_kernel() if is_factorized else old.kernel
-    new.kernel.assign(kernel)
+    set_value(new.kernel, kernel)
     if old.bias is not None:
-        new.bias.assign(old.bias)
+        set_value(new.bias, old.bias)
     for source, target in zip(
         (old.kernel, old.bias), (new.kernel, new.bias), strict=True
     ):
@@ -290,7 +295,7 @@ def _assign_other(old, new):
 def _keep_factor(old, new):
     """P W Q can have another norm than W, and so can what is cut."""
     norms = [1 / inverse_norm(x.layer.kernel.value) for x in (old, new)]
-    new.size.assign(old.size * (norms[1] / norms[0]))
+    set_value(new.size, old.size * (norms[1] / norms[0]))
 
 
 def _assign(old, new, values, bias=None):
@@ -301,7 +306,7 @@ def _assign(old, new, values, bias=None):
     """
     sources, targets = _own_variables(old), _own_variables(new)
     if bias is not None:
-        new.bias.assign(bias)
+        set_value(new.bias, bias)
         targets = [v for v in targets if v is not new.bias]
     if len(sources) != len(targets):
         raise ValueError(
@@ -316,9 +321,7 @@ def _assign(old, new, values, bias=None):
         _restore_objects(part, its_copy, same_shapes)
     for source, target in pairs:
         value = values.get(id(source))
-        # A copy of the tensor, which takes TensorFlow no time and no memory
-        # until one of the two variables is trained.
-        value = keras.ops.copy(source) if value is None else value
+        value = source if value is None else value
         if tuple(target.shape) != tuple(value.shape):
             raise ValueError(
                 f"The variable {source.path!r} should have the shape "
@@ -327,7 +330,7 @@ def _assign(old, new, values, bias=None):
                 f"{tuple(target.shape)}: its width is fixed in a way that its "
                 "rule does not know. Leave the layer out with skip=."
             )
-        target.assign(value)
+        set_value(target, value)
         target.trainable = source.trainable
     if hasattr(old, "adapt"):
         _copy_adapted(old, new)
@@ -375,7 +378,12 @@ def _copy_adapted(old, new):
     """Preprocessing layers keep tables and bounds beside their variables."""
     store = {}
     old.save_own_variables(store)
-    new.load_own_variables(store)
+    new.load_own_variables(
+        {
+            key: ops.copy(x) if isinstance(x, keras.Variable) else x
+            for key, x in store.items()
+        }
+    )
     if hasattr(old, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:
             old.save_assets(folder)
@@ -424,5 +432,6 @@ def _fresh(value):
     """A copy of an optimizer or metric without its state; all else as is."""
     if not isinstance(value, keras.Optimizer | keras.Metric):
         return value
+    cls = type(value)
     with keras.saving.custom_object_scope(by_name(vars(value).values())):
-        return type(value).from_config(value.get_config())
+        return from_config(cls, value.get_config(), cls.from_config)
