@@ -6,6 +6,7 @@ when a Keras release changes one of these attributes, that test says which.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import keras
@@ -257,8 +258,54 @@ def rebuildable_class(model) -> type:
     cls = type(model)
     if isinstance(model, keras.Sequential):
         alike = cls.__init__ is keras.Sequential.__init__
-        return cls if alike else keras.Sequential
-    return cls if functional_like_constructor(cls) else keras.Model
+    else:
+        alike = functional_like_constructor(cls)
+    return cls if alike else plain_class(model)
+
+
+def plain_class(model) -> type:
+    """The class of Keras that the class of `model` extends."""
+    is_sequential = isinstance(model, keras.Sequential)
+    return keras.Sequential if is_sequential else keras.Model
+
+
+def is_stock_class(cls) -> bool:
+    """Whether it comes with Keras or with this package."""
+    return cls.__module__.split(".")[0] in ("keras", "keras_redundancy")
+
+
+def has_own_config(cls) -> bool:
+    """Whether a class of models has a `get_config` of the user's own."""
+    own = (keras.Model.get_config, Functional.get_config)
+    return cls.get_config not in (*own, keras.Sequential.get_config)
+
+
+# What Keras sets on a model later than in its constructor.
+SET_LATER = {
+    "_compile_config",
+    "_compiled_trainable_state",
+    "_eval_epoch_iterator",
+    "_functional",
+    "_jax_state",
+    "_jax_state_synced",
+    "history",
+    "optimizer",
+    "stop_evaluating",
+    "stop_predicting",
+    "stop_training",
+}
+
+
+def own_attributes(model) -> dict:
+    """{name: value} of the attributes of a model that Keras did not set."""
+    known = _attributes_of_all_models() | SET_LATER
+    return {key: x for key, x in vars(model).items() if key not in known}
+
+
+@functools.cache
+def _attributes_of_all_models():
+    x = keras.Input((1,), name="plain_input")
+    return set(vars(keras.Model(x, x, name="plain")))
 
 
 def compile_arguments(model) -> dict | None:

@@ -18,14 +18,17 @@ from keras_redundancy.layers.factorized import (
 )
 from keras_redundancy.pruning.configs import (
     REBUILD_ERRORS,
-    by_name,
     cause_of,
     changed,
-    from_config,
     get_config,
     is_function,
     made_anew,
     same_lambda,
+)
+from keras_redundancy.pruning.model_classes import (
+    class_and_arguments,
+    copy_attributes,
+    fresh,
 )
 from keras_redundancy.variables import set_value
 
@@ -114,6 +117,10 @@ def rebuild_and_match(
             matches += _assign(old, new, values, bias)
             if isinstance(old, FrobeniusNormalization):
                 _keep_factor(old, new)
+    twins = builder.twins | {id(old): new for old, new in matches}
+    for old, new in builder.made.values():
+        if internals.is_model(old) and type(old) is type(new):
+            copy_attributes(old, new, twins)
     compile_like(model, result)
     return result, matches
 
@@ -140,6 +147,11 @@ class _Builder:
         if self.is_stock:
             return STOCK_CLASSES.get(type(old), type(old))
         return self.classes.get(id(old), type(old))
+
+    @property
+    def twins(self) -> dict:
+        """{id(old operation): new operation}."""
+        return {id(old): new for old, new in self.made.values()}
 
     def operation(self, old):
         """The new operation for `old`."""
@@ -185,17 +197,17 @@ class _Builder:
             id(x): self.operation(internals.origin(x)).output
             for x in graph.inputs
         }
-        cls = internals.rebuildable_class(old)
         if isinstance(old, keras.Sequential):
             layers = [
                 self.operation(layer)
                 for layer in old.layers
                 if not self._is_left_out(layer)
             ]
-            new = cls([*tensors.values(), *layers], name=old.name)
+            parts = ([*tensors.values(), *layers],)
         else:
-            new = cls(*self._run(graph, tensors), name=old.name)
-        _warn_of_lost_methods(old, new)
+            parts = self._run(graph, tensors)
+        cls, arguments = class_and_arguments(old, self.twins)
+        new = cls(*parts, name=old.name, **arguments)
         self.made[id(old)] = old, new
         return new
 
@@ -398,17 +410,6 @@ def _copy_trainable(made):
                 its_copy.trainable = part.trainable
 
 
-def _warn_of_lost_methods(old, new):
-    if type(new) is type(old):
-        return
-    warnings.warn(
-        f"{type(old).__name__} has a constructor of its own, so the new model "
-        f"is a plain {type(new).__name__}, without other methods that "
-        f"{type(old).__name__} redefines, such as train_step().",
-        stacklevel=2,
-    )
-
-
 def compile_like(model, result) -> None:
     """Compile a model with the arguments of another one, if that is."""
     arguments = internals.compile_arguments(model)
@@ -417,7 +418,7 @@ def compile_like(model, result) -> None:
     reason = f"{type(model).__name__} has a compile() of its own"
     if not internals.compile_is_overridden(model):
         try:
-            result.compile(**keras.tree.map_structure(_fresh, arguments))
+            result.compile(**keras.tree.map_structure(fresh, arguments))
             return
         except REBUILD_ERRORS as error:
             reason = f"an object it was compiled with cannot be copied: {error}"
@@ -426,12 +427,3 @@ def compile_like(model, result) -> None:
         "it before fit().",
         stacklevel=4,
     )
-
-
-def _fresh(value):
-    """A copy of an optimizer or metric without its state; all else as is."""
-    if not isinstance(value, keras.Optimizer | keras.Metric):
-        return value
-    cls = type(value)
-    with keras.saving.custom_object_scope(by_name(vars(value).values())):
-        return from_config(cls, value.get_config(), cls.from_config)
