@@ -5,11 +5,13 @@ needs for it is here, and `tests/test_keras_internals.py` is its contract:
 when a Keras release changes one of these attributes, that test says which.
 """
 
+import contextlib
 import dataclasses
 import functools
 from typing import Any
 
 import keras
+from keras.src import backend
 from keras.src.applications.convnext import LayerScale as LayerScale
 from keras.src.applications.inception_resnet_v2 import (
     CustomScaleLayer as CustomScaleLayer,
@@ -144,6 +146,84 @@ def calls(graph) -> list[Call]:
         for node in by_depth[depth]
         if not node.is_input
     ]
+
+
+def calls_at_any_depth(model) -> list[Call]:
+    """The calls in the graph of `model`, with those of nested models."""
+    found = []
+    for call in calls(graph_of(model)):
+        if is_model(call.operation):
+            found += calls_at_any_depth(call.operation)
+        else:
+            found.append(call)
+    return found
+
+
+def leaves(model) -> list:
+    """The layers of the graph, at any depth, that are no models with one."""
+    found = {}
+    for operation in graph_of(model).operations:
+        if is_model(operation):
+            found |= {id(x): x for x in leaves(operation)}
+        elif isinstance(operation, keras.Layer):
+            found[id(operation)] = operation
+    return list(found.values())
+
+
+def variables_in(arguments) -> list:
+    """The variables in a nested structure of arguments."""
+    flat = keras.tree.flatten(arguments)
+    return [x for x in flat if isinstance(x, keras.Variable)]
+
+
+class _Reads(keras.StatelessScope):
+    """Notes the variables whose values are asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.variables = {}
+
+    def get_current_value(self, variable):
+        self.variables[id(variable)] = variable
+        return super().get_current_value(variable)
+
+
+def variables_read(layer, args, kwargs) -> list:
+    """The variables that `layer.call(*args, **kwargs)` reads.
+
+    Args:
+        layer: a built layer.
+        args, kwargs: what it is called with; `KerasTensor`s for tensors.
+    """
+    reads = _Reads()
+
+    def call(*args, **kwargs):
+        with reads:
+            return layer.call(*args, **kwargs)
+
+    # A call that can only run on numbers is known as far as it came.
+    with contextlib.suppress(Exception):
+        backend.compute_output_spec(call, *args, **kwargs)
+    return list(reads.variables.values())
+
+
+def is_random_state(variable) -> bool:
+    """Whether it is the state of a `keras.random.SeedGenerator`."""
+    return variable.name == "seed_generator_state"
+
+
+def node_of(tensor):
+    """The node that records the call which made a `KerasTensor`."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]
+
+
+def replace_arguments(node, function) -> None:
+    """Put function(x) in the place of each x among a call's arguments."""
+    arguments = node.arguments
+    arguments.args, arguments.kwargs = keras.tree.map_structure(
+        function, (arguments.args, arguments.kwargs)
+    )
 
 
 def run_for_inference(operation, args, kwargs):

@@ -33,6 +33,7 @@ class ChannelGraph(Rendered):
         products: the `Product` of every call that reads a kernel.
         opaque: (operation, reason) of every operation that was not followed.
         group: group of every label, shape (labels,).
+        tied: ids of the variables that are read by more than their layer.
     """
 
     model: object
@@ -43,6 +44,7 @@ class ChannelGraph(Rendered):
     products: tuple
     opaque: tuple
     group: np.ndarray
+    tied: frozenset = frozenset()
 
     @property
     def prunable(self) -> list[Space]:
@@ -135,14 +137,21 @@ def build_graph(model, recorder, allow_inexact: bool) -> ChannelGraph:
         products=tuple(recorder.products),
         opaque=tuple(recorder.opaque.values()),
         group=group,
+        tied=frozenset(recorder.tied),
     )
 
 
 def _freeze_opaque(recorder):
-    """What a layer that was not followed holds in its other calls stays."""
+    """What a layer that was not followed holds in its other calls stays.
+
+    So does what is read elsewhere in a way that was not followed.
+    """
     variables = {
         id(variable): reason
-        for operation, reason in recorder.opaque.values()
+        for operation, reason in (
+            *recorder.lent.values(),
+            *recorder.opaque.values(),
+        )
         for variable in getattr(operation, "weights", ())
     }
     for access in recorder.accesses:

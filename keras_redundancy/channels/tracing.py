@@ -11,6 +11,7 @@ from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
 from keras_redundancy.channels.recorder import Recorder, frozen_channels
 from keras_redundancy.channels.rules import apply_rule
+from keras_redundancy.channels.tied import borrowed, owners_of
 
 MODEL_INPUT = "it is an input of the model"
 MODEL_OUTPUT = "it is an output of the model"
@@ -23,6 +24,7 @@ UNKNOWN_WEIGHTS = (
     "{name} ({kind}) has the weights {weights}, which the rule for "
     "its class does not know"
 )
+LENT = "its weights are read by {name} ({kind}) too"
 
 
 def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
@@ -47,7 +49,7 @@ def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
     graph = internals.graph_of(model)
     for layer in internals.flat_layers(model):
         _refuse_rewritten_weights(layer)
-    recorder = Recorder(LabelStore(), follow)
+    recorder = Recorder(LabelStore(), follow, owners=owners_of(model))
     inputs = [_input_channels(x, recorder.store) for x in graph.inputs]
     outputs, _ = _run(graph, inputs, graph.inputs, recorder)
     recorder.store.frozen[:0] = [(x.ids, MODEL_OUTPUT) for x in outputs]
@@ -152,7 +154,9 @@ def _run_nested(seen):
 def _run_operation(seen):
     accesses = seen.recorder.accesses
     before = len(accesses)
+    read = borrowed(seen) if seen.inside is None else []
     outputs = apply_rule(seen.operation, seen)
+    _note_borrowed(read, seen, accesses[before:])
     if isinstance(outputs, Channels):
         outputs = [outputs]
     _require_as_many(outputs, seen)
@@ -166,6 +170,17 @@ def _run_operation(seen):
             weights = ", ".join(unknown)
             seen.freeze(UNKNOWN_WEIGHTS, *everything, weights=weights)
     return outputs
+
+
+def _note_borrowed(variables, seen, accesses):
+    """What a call reads of other layers stays, unless the rule followed it."""
+    followed = {id(access.variable) for access in accesses}
+    recorder = seen.recorder
+    for key in map(id, variables):
+        recorder.tied.add(key)
+        if key in recorder.owners and key not in followed:
+            owner = recorder.owners[key]
+            recorder.lent[id(owner)] = owner, seen.say(LENT)
 
 
 def _require_as_many(outputs, seen):

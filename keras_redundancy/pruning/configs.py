@@ -188,15 +188,17 @@ def by_name(objects):
 
 def same_lambda(old):
     """A Lambda keeps its function: config would have to unpickle it."""
-    return keras.layers.Lambda(
+    new = keras.layers.Lambda(
         old.function,
         output_shape=internals.lambda_output_shape(old),
         mask=old.mask,
-        arguments=old.arguments,
         name=old.name,
         dtype=old.dtype_policy,
         trainable=old.trainable,
     )
+    # Past Keras's tracking: variables among them are weights of other layers.
+    vars(new)["arguments"] = dict(old.arguments)
+    return new
 
 
 def cause_of(error) -> str:

@@ -2,7 +2,6 @@
 
 import functools
 import tempfile
-import warnings
 
 import keras
 import numpy as np
@@ -27,8 +26,15 @@ from keras_redundancy.pruning.configs import (
 )
 from keras_redundancy.pruning.model_classes import (
     class_and_arguments,
+    compile_like,
     copy_attributes,
-    fresh,
+)
+from keras_redundancy.pruning.rebinding import Rebinder
+from keras_redundancy.pruning.ties import (
+    Ties,
+    require_own_variables,
+    require_tied,
+    tie_functions,
 )
 from keras_redundancy.variables import set_value
 
@@ -37,14 +43,18 @@ def require_rebuildable(model) -> None:
     """Raise unless every layer of `model` can be made anew.
 
     Raises:
-        ValueError: a layer has no `get_config`, or one that fails, or two
-            operations of the graph hold the same variable.
+        ValueError: a layer has no `get_config`, or one that fails; two
+            layers of the graph hold the same variable; or a variable is read
+            in a way that a copy cannot follow.
     """
-    leaves = _leaves(model)
-    _require_own_variables(leaves)
+    leaves = [
+        layer
+        for layer in internals.leaves(model)
+        if type(layer) is not keras.layers.Lambda
+    ]
+    require_own_variables(leaves)
+    require_tied(model)
     for layer in leaves:
-        if type(layer) is keras.layers.Lambda:
-            continue
         try:
             get_config(layer)
         except REBUILD_ERRORS as error:
@@ -54,21 +64,6 @@ def require_rebuildable(model) -> None:
                 "get_config() that returns the constructor's arguments "
                 "together with super().get_config()."
             ) from error
-
-
-def _require_own_variables(layers):
-    owners = {}
-    for layer in layers:
-        for variable in layer.weights:
-            other = owners.setdefault(id(variable), layer)
-            if other is not layer:
-                raise ValueError(
-                    f"The layers {other.name!r} and {layer.name!r} share the "
-                    f"variable {variable.path!r}, one of them inside a wrapper "
-                    "or a custom layer. Rebuilt from their configs they would "
-                    "share it no more. Call the inner layer itself in the "
-                    "graph, or give both a layer of their own."
-                )
 
 
 def rebuild(model, settings: dict, values: dict, biases=None, classes=None):
@@ -106,7 +101,7 @@ def rebuild_and_match(
         The new model, and [(variable, its counterpart in there), ...] of what
         has one.
     """
-    builder = _Builder(settings, classes)
+    builder = _Builder(settings, classes, values)
     result, matches = builder.model(model), []
     _copy_trainable(list(builder.made.values()))
     for old, new in builder.made.values():
@@ -118,10 +113,11 @@ def rebuild_and_match(
             if isinstance(old, FrobeniusNormalization):
                 _keep_factor(old, new)
     twins = builder.twins | {id(old): new for old, new in matches}
+    twins = builder.tie(twins)
     for old, new in builder.made.values():
         if internals.is_model(old) and type(old) is type(new):
             copy_attributes(old, new, twins)
-    compile_like(model, result)
+    compile_like(model, result, Rebinder(twins))
     return result, matches
 
 
@@ -134,9 +130,9 @@ class _Builder:
         made: {id(old operation): (old, new)}, inner before outer layers.
     """
 
-    def __init__(self, settings, classes):
+    def __init__(self, settings, classes, values):
         self.settings, self.classes = settings, classes
-        self.made = {}
+        self.made, self._ties = {}, Ties(values)
 
     @property
     def is_stock(self) -> bool:
@@ -213,8 +209,37 @@ class _Builder:
 
     def has_variables_of(self, old) -> bool:
         """Whether what took its place has counterparts of its variables."""
-        is_layer = isinstance(old, keras.Layer) and not internals.is_model(old)
-        return is_layer and not self._is_left_out(old)
+        return (
+            isinstance(old, keras.Layer)
+            and type(old) is not keras.layers.Lambda
+            and not internals.is_model(old)
+            and not self._is_left_out(old)
+        )
+
+    def tie(self, twins) -> dict:
+        """Have the new model read its own variables wherever it reads one.
+
+        Args:
+            twins: {id(operation or variable): its counterpart}.
+
+        Returns:
+            `twins`, with layers inside of layers, and without those in the
+            place of which there is a layer of another class.
+        """
+        twins, changed, pairs = dict(twins), {}, []
+        for old, new in self.made.values():
+            if isinstance(old, keras.Layer) and not internals.is_model(old):
+                pairs += zip(_parts(old), _parts(new), strict=False)
+            if _is_other(old, new):
+                inside = internals.flat_layers(old)
+                changed |= {id(layer): layer.name for layer in inside}
+                changed |= {id(x): x.path for x in old.variables}
+        twins |= {id(old): new for old, new in pairs if type(old) is type(new)}
+        for key in changed:
+            twins.pop(key, None)
+        self._ties.tie(twins)
+        tie_functions(pairs, twins, changed)
+        return twins
 
     def _is_left_out(self, old):
         return self.is_stock and isinstance(old, NoiseOutputs)
@@ -230,6 +255,7 @@ class _Builder:
                 {"args": args, "kwargs": kwargs},
                 self.settings.get(id(call.node), {}),
             )
+            arguments, lent = self._ties.with_stand_ins(arguments)
             new = self.operation(call.operation)
             try:
                 results = keras.tree.flatten(
@@ -243,6 +269,7 @@ class _Builder:
                     "attributes that its constructor does not set, make them "
                     "arguments of the constructor and of get_config()."
                 ) from error
+            self._ties.note(results, lent)
             tensors |= zip(map(id, call.outputs), results, strict=True)
         for x in graph.outputs:
             if id(x) not in tensors:
@@ -266,17 +293,6 @@ def _layer_of(cls, config):
     if not issubclass(cls, Factorized):
         config = {k: v for k, v in config.items() if k not in OWN_ARGUMENTS}
     return cls.from_config(config)
-
-
-def _leaves(model):
-    """The layers of the graph, at any depth, that are no models with one."""
-    found = {}
-    for operation in internals.graph_of(model).operations:
-        if internals.is_model(operation):
-            found |= {id(x): x for x in _leaves(operation)}
-        elif isinstance(operation, keras.Layer):
-            found[id(operation)] = operation
-    return list(found.values())
 
 
 def _is_other(old, new):
@@ -408,22 +424,3 @@ def _copy_trainable(made):
         if isinstance(old, keras.Layer):
             for part, its_copy in zip(_parts(old), _parts(new), strict=False):
                 its_copy.trainable = part.trainable
-
-
-def compile_like(model, result) -> None:
-    """Compile a model with the arguments of another one, if that is."""
-    arguments = internals.compile_arguments(model)
-    if arguments is None:
-        return
-    reason = f"{type(model).__name__} has a compile() of its own"
-    if not internals.compile_is_overridden(model):
-        try:
-            result.compile(**keras.tree.map_structure(fresh, arguments))
-            return
-        except REBUILD_ERRORS as error:
-            reason = f"an object it was compiled with cannot be copied: {error}"
-    warnings.warn(
-        f"The new model is not compiled, because {reason}. Call compile() on "
-        "it before fit().",
-        stacklevel=4,
-    )
