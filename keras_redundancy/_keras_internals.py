@@ -8,6 +8,7 @@ when a Keras release changes one of these attributes, that test says which.
 import contextlib
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import keras
@@ -196,14 +197,23 @@ def variables_read(layer, args, kwargs) -> list:
         args, kwargs: what it is called with; `KerasTensor`s for tensors.
     """
     reads = _Reads()
+    flat = keras.tree.flatten((args, kwargs))
+    symbolic = [isinstance(x, keras.KerasTensor) for x in flat]
 
-    def call(*args, **kwargs):
+    def call(*tensors):
+        # All else is held here: JAX takes no variables as arguments.
+        rest = iter(tensors)
+        given = [
+            next(rest) if is_symbolic else x
+            for x, is_symbolic in zip(flat, symbolic, strict=True)
+        ]
+        args_and_kwargs = keras.tree.pack_sequence_as((args, kwargs), given)
         with reads:
-            return layer.call(*args, **kwargs)
+            return layer.call(*args_and_kwargs[0], **args_and_kwargs[1])
 
     # A call that can only run on numbers is known as far as it came.
     with contextlib.suppress(Exception):
-        backend.compute_output_spec(call, *args, **kwargs)
+        backend.compute_output_spec(call, *itertools.compress(flat, symbolic))
     return list(reads.variables.values())
 
 
