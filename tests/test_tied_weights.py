@@ -249,6 +249,24 @@ def test_a_loss_that_refers_to_a_layer():
     assert model.loss is loss
 
 
+def test_a_regularizer_that_refers_to_a_layer():
+    inputs = keras.Input((6,))
+    first = layers.Dense(6, name="first")
+    x = layers.Dense(
+        6,
+        name="second",
+        kernel_regularizer=lambda w: ops.sum(ops.square(w - first.kernel)),
+    )(first(inputs))
+    x = layers.Dense(9, activation="relu", name="hidden")(x)
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    small = kr.prune(model, ratio=0.3, layers="hidden")
+    kernel = small.get_layer("second").kernel
+    kernel.assign(small.get_layer("first").kernel)
+    first.kernel.assign(np.ones((6, 6)))
+    assert float(small.losses[0]) == 0
+    assert float(model.losses[0]) > 0
+
+
 # --- what cannot be followed ------------------------------------------------
 
 

@@ -31,8 +31,9 @@ def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
     """Find out which channels of a model can only be removed together.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is read, not
-            run and not changed.
+        model: a built functional or Sequential `keras.Model`. It is read and
+            not changed. Python code of the user's own, such as a `Lambda`, is
+            run on symbols, to see which variables it reads.
         allow_inexact: leave spaces prunable that pass through something that
             is computed over all channels, such as a LayerNormalization. Even
             an exact copy of a unit cannot go from them without a change of

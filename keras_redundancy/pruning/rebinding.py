@@ -85,7 +85,10 @@ class Rebinder:
         return type(value)(map(again, value))
 
     def _function(self, old, made):
-        """The same code with other globals, closure and defaults."""
+        """The same code with other globals, closure and defaults.
+
+        Globals that refer to no twin are what they are at this time.
+        """
         named = {
             name: value
             for name, value in _globals_of(old).items()

@@ -190,6 +190,9 @@ def tie_functions(pairs, twins, changed) -> None:
                 vars(new)[name] = rebound
             elif rebound is not value:
                 setattr(new, name, rebound)
+        for variable in new.variables:
+            variable.regularizer = rebinder.rebound(variable.regularizer)
+            variable.constraint = rebinder.rebound(variable.constraint)
 
 
 def _other_kind(operation, name):
