@@ -5,10 +5,14 @@ needs for it is here, and `tests/test_keras_internals.py` is its contract:
 when a Keras release changes one of these attributes, that test says which.
 """
 
+import contextlib
 import dataclasses
+import functools
+import itertools
 from typing import Any
 
 import keras
+from keras.src import backend
 from keras.src.applications.convnext import LayerScale as LayerScale
 from keras.src.applications.inception_resnet_v2 import (
     CustomScaleLayer as CustomScaleLayer,
@@ -145,6 +149,93 @@ def calls(graph) -> list[Call]:
     ]
 
 
+def calls_at_any_depth(model) -> list[Call]:
+    """The calls in the graph of `model`, with those of nested models."""
+    found = []
+    for call in calls(graph_of(model)):
+        if is_model(call.operation):
+            found += calls_at_any_depth(call.operation)
+        else:
+            found.append(call)
+    return found
+
+
+def leaves(model) -> list:
+    """The layers of the graph, at any depth, that are no models with one."""
+    found = {}
+    for operation in graph_of(model).operations:
+        if is_model(operation):
+            found |= {id(x): x for x in leaves(operation)}
+        elif isinstance(operation, keras.Layer):
+            found[id(operation)] = operation
+    return list(found.values())
+
+
+def variables_in(arguments) -> list:
+    """The variables in a nested structure of arguments."""
+    flat = keras.tree.flatten(arguments)
+    return [x for x in flat if isinstance(x, keras.Variable)]
+
+
+class _Reads(keras.StatelessScope):
+    """Notes the variables whose values are asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.variables = {}
+
+    def get_current_value(self, variable):
+        self.variables[id(variable)] = variable
+        return super().get_current_value(variable)
+
+
+def variables_read(layer, args, kwargs) -> list:
+    """The variables that `layer.call(*args, **kwargs)` reads.
+
+    Args:
+        layer: a built layer.
+        args, kwargs: what it is called with; `KerasTensor`s for tensors.
+    """
+    reads = _Reads()
+    flat = keras.tree.flatten((args, kwargs))
+    symbolic = [isinstance(x, keras.KerasTensor) for x in flat]
+
+    def call(*tensors):
+        # All else is held here: JAX takes no variables as arguments.
+        rest = iter(tensors)
+        given = [
+            next(rest) if is_symbolic else x
+            for x, is_symbolic in zip(flat, symbolic, strict=True)
+        ]
+        args_and_kwargs = keras.tree.pack_sequence_as((args, kwargs), given)
+        with reads:
+            return layer.call(*args_and_kwargs[0], **args_and_kwargs[1])
+
+    # A call that can only run on numbers is known as far as it came.
+    with contextlib.suppress(Exception):
+        backend.compute_output_spec(call, *itertools.compress(flat, symbolic))
+    return list(reads.variables.values())
+
+
+def is_random_state(variable) -> bool:
+    """Whether it is the state of a `keras.random.SeedGenerator`."""
+    return variable.name == "seed_generator_state"
+
+
+def node_of(tensor):
+    """The node that records the call which made a `KerasTensor`."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]
+
+
+def replace_arguments(node, function) -> None:
+    """Put function(x) in the place of each x among a call's arguments."""
+    arguments = node.arguments
+    arguments.args, arguments.kwargs = keras.tree.map_structure(
+        function, (arguments.args, arguments.kwargs)
+    )
+
+
 def run_for_inference(operation, args, kwargs):
     """What an operation of a graph returns when the model predicts."""
     if "training" in getattr(operation, "_call_context_args", ()):
@@ -240,9 +331,12 @@ def lambda_output_shape(layer):
     return layer._output_shape
 
 
-def flat_layers(model) -> list:
-    """`model` and all its layers at any depth, the outer before the inner."""
-    return model._flatten_layers()
+def flat_layers(model, recursive: bool = True) -> list:
+    """`model` and all its layers at any depth, the outer before the inner.
+
+    Those right inside of it alone where `recursive` is False.
+    """
+    return model._flatten_layers(recursive=recursive)
 
 
 def rebuildable_class(model) -> type:
@@ -254,8 +348,54 @@ def rebuildable_class(model) -> type:
     cls = type(model)
     if isinstance(model, keras.Sequential):
         alike = cls.__init__ is keras.Sequential.__init__
-        return cls if alike else keras.Sequential
-    return cls if functional_like_constructor(cls) else keras.Model
+    else:
+        alike = functional_like_constructor(cls)
+    return cls if alike else plain_class(model)
+
+
+def plain_class(model) -> type:
+    """The class of Keras that the class of `model` extends."""
+    is_sequential = isinstance(model, keras.Sequential)
+    return keras.Sequential if is_sequential else keras.Model
+
+
+def is_stock_class(cls) -> bool:
+    """Whether it comes with Keras or with this package."""
+    return cls.__module__.split(".")[0] in ("keras", "keras_redundancy")
+
+
+def has_own_config(cls) -> bool:
+    """Whether a class of models has a `get_config` of the user's own."""
+    own = (keras.Model.get_config, Functional.get_config)
+    return cls.get_config not in (*own, keras.Sequential.get_config)
+
+
+# What Keras sets on a model later than in its constructor.
+SET_LATER = {
+    "_compile_config",
+    "_compiled_trainable_state",
+    "_eval_epoch_iterator",
+    "_functional",
+    "_jax_state",
+    "_jax_state_synced",
+    "history",
+    "optimizer",
+    "stop_evaluating",
+    "stop_predicting",
+    "stop_training",
+}
+
+
+def own_attributes(model) -> dict:
+    """{name: value} of the attributes of a model that Keras did not set."""
+    known = _attributes_of_all_models() | SET_LATER
+    return {key: x for key, x in vars(model).items() if key not in known}
+
+
+@functools.cache
+def _attributes_of_all_models():
+    x = keras.Input((1,), name="plain_input")
+    return set(vars(keras.Model(x, x, name="plain")))
 
 
 def compile_arguments(model) -> dict | None:

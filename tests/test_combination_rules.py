@@ -629,6 +629,17 @@ def test_a_constant_matrix_is_read_like_a_kernel(tmp_path):
 
 # --- what stays -------------------------------------------------------------
 
+
+def scaled_by_gamma(x, layer, y):
+    y = layer(y)
+    return x * layer.gamma + y
+
+
+def times_table(x, layer, y):
+    y = layer(ops.argmax(y, axis=-1))
+    return x @ layer.embeddings + y
+
+
 STAYS = {
     "channels on other axes": (
         lambda x, y: (
@@ -645,8 +656,12 @@ STAYS = {
         "joins channels with a constant array",
     ),
     "a variable": (
-        lambda x, y: x * keras.Variable(array(12)),
-        "make it one in a layer of your own, with add_weight()",
+        lambda x, y: scaled_by_gamma(x, layers.BatchNormalization(), y),
+        "gamma, a weight of another layer",
+    ),
+    "the kernel of a layer that is no Dense": (
+        lambda x, y: times_table(x, layers.Embedding(12, 5), y),
+        "embeddings, a weight of another layer",
     ),
     "all axes": (lambda x, y: x - ops.mean(x), "over the batch axis too"),
     "the batch": (lambda x, y: x - ops.mean(x, 0), "over the batch axis too"),

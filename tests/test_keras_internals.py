@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
+import keras_redundancy as kr
 from keras_redundancy import _keras_internals as internals
 from tests import models
 
@@ -245,6 +246,112 @@ def test_the_class_to_rebuild_with():
     own = Functional(x, layers.Dense(2)(x))
     assert internals.rebuildable_class(own) is Functional
     assert internals.rebuildable_class(Other(3)) is keras.Model
+
+
+def test_what_keras_sets_on_a_model_is_known():
+    x = np.ones((8, 4), "float32")
+    inputs = keras.Input((4,))
+    functional = keras.Model(inputs, layers.Dense(2)(inputs))
+    sequential = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    for model in (functional, sequential):
+        model.compile("sgd", "mse", metrics=["mae"], jit_compile=False)
+        model.fit(x, x[:, :2], validation_data=(x, x[:, :2]), verbose=0)
+        model.evaluate(x, x[:, :2], verbose=0)
+        model.predict(x, verbose=0)
+        model.get_config()
+        assert internals.own_attributes(model) == {}
+        model.own = 3
+        assert internals.own_attributes(model) == {"own": 3}
+
+
+def test_classes_and_configs_of_models():
+    class Own(keras.Model):
+        pass
+
+    class Told(keras.Model):
+        def get_config(self):
+            return {}
+
+    inputs = keras.Input((4,))
+    functional = type(keras.Model(inputs, layers.Dense(2)(inputs)))
+    for cls in (functional, keras.Sequential, kr.FactorizedDense):
+        assert internals.is_stock_class(cls)
+    assert not internals.is_stock_class(Own)
+    own, told = (
+        cls(inputs, layers.Dense(2)(inputs), name="own") for cls in (Own, Told)
+    )
+    assert not internals.has_own_config(type(own))
+    assert internals.has_own_config(type(told))
+    assert internals.plain_class(own) is keras.Model
+    assert internals.plain_class(keras.Sequential()) is keras.Sequential
+
+
+def test_the_variables_that_a_layer_reads():
+    other, flag, also = (keras.Variable(np.ones(3, "float32")) for _ in "abc")
+    random = keras.random.SeedGenerator(1)
+
+    class Reads(layers.Layer):
+        def build(self, shape):
+            self.own = self.add_weight(shape=(3,), name="own")
+
+        def call(self, x, also=None):
+            flag.assign(flag + other)
+            noise = keras.random.normal((3,), seed=random)
+            return x * self.own * other + noise + also
+
+    layer = Reads()
+    x = keras.Input((3,))
+    layer(x, also=also)
+    read = internals.variables_read(layer, (x,), {"also": also})
+    expected = [other, flag, layer.own, also, random.state]
+    assert {id(v) for v in read} == {id(v) for v in expected}
+    assert [v for v in read if internals.is_random_state(v)] == [random.state]
+    np.testing.assert_array_equal(models.numpy(flag), np.ones(3))
+
+
+def test_what_a_layer_read_before_it_failed():
+    other = keras.Variable(np.ones(3, "float32"))
+
+    class Fails(layers.Layer):
+        def call(self, x):
+            raise RuntimeError(str(models.numpy(other)))
+
+    read = internals.variables_read(Fails(), (keras.Input((3,)),), {})
+    assert read == [other]
+
+
+def test_arguments_of_a_call_are_replaced():
+    inputs = keras.Input((4,))
+    first, second = (keras.Variable(x * np.ones(4)) for x in (1, 2))
+    model = keras.Model(inputs, ops.multiply(inputs, [first][0]))
+    (call,) = internals.calls(internals.graph_of(model))
+    assert internals.node_of(model.outputs[0]) is call.node
+    assert internals.variables_in(call.arguments) == [first]
+    internals.replace_arguments(
+        call.node, lambda x: second if x is first else x
+    )
+    assert internals.variables_in(call.arguments) == [second]
+    np.testing.assert_array_equal(model(np.ones((1, 4))), 2 * np.ones((1, 4)))
+
+
+def test_leaves_and_calls_at_any_depth():
+    model = models.nested()
+    names = [layer.name for layer in internals.leaves(model)]
+    assert "stem" in names
+    assert not {"inner", "innermost", "block"} & set(names)
+    calls = internals.calls_at_any_depth(model)
+    kinds = [type(call.operation) for call in calls]
+    # The block is called twice, and so is what is inside of it.
+    assert kinds.count(layers.BatchNormalization) == 2
+    assert not any(internals.is_model(call.operation) for call in calls)
+
+
+def test_layers_right_inside_of_a_layer():
+    model = models.nested()
+    right = internals.flat_layers(model, recursive=False)
+    assert right[0] is model
+    assert "inner" in [layer.name for layer in right]
+    assert "innermost" not in [layer.name for layer in right]
 
 
 def test_operations_run_as_when_the_model_predicts():

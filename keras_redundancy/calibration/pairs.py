@@ -21,12 +21,6 @@ def paired_calls(old, new, paths=((), ())):
     """
     graphs = internals.graph_of(old), internals.graph_of(new)
     for calls in zip(*map(internals.calls, graphs), strict=True):
-        names = {call.operation.name for call in calls}
-        if len(names) > 1 and not _are_unnamed(calls):
-            raise RuntimeError(
-                f"The layers {' and '.join(sorted(names))} stand in the same "
-                "place of a model and of its smaller copy."
-            )
         if internals.is_model(calls[0].operation):
             inner = tuple(
                 (*path, id(call.node))
@@ -36,12 +30,6 @@ def paired_calls(old, new, paths=((), ())):
             yield from paired_calls(*models, inner)
         else:
             yield *calls, paths
-
-
-def _are_unnamed(calls):
-    """Operations that are made anew get names of their own."""
-    kinds = {type(call.operation) for call in calls}
-    return len(kinds) == 1 and not hasattr(calls[0].operation, "weights")
 
 
 def normalizes(operation) -> bool:

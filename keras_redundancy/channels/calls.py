@@ -490,8 +490,11 @@ class CallTrace:
             )
         if self.part and isinstance(variable, labels.Constant):
             self.freeze(CONSTANT_INSIDE, ids)
+        owner = self.owner
+        if not isinstance(owner, keras.Layer):  # An operation has none.
+            owner = self.recorder.owners.get(id(variable), owner)
         self.recorder.accesses.append(
-            labels.Access(self.owner, variable, axis, ids, role, read)
+            labels.Access(owner, variable, axis, ids, role, read)
         )
 
 

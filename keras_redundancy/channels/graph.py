@@ -35,6 +35,7 @@ class ChannelGraph(Rendered):
         group: group of every label, shape (labels,).
         color: color of every label, shape (labels,): labels of two groups
             correspond where they agree.
+        tied: ids of the variables that are read by more than their layer.
     """
 
     model: object
@@ -46,6 +47,7 @@ class ChannelGraph(Rendered):
     opaque: tuple
     group: np.ndarray
     color: np.ndarray
+    tied: frozenset = frozenset()
 
     @property
     def prunable(self) -> list[Space]:
@@ -145,14 +147,21 @@ def build_graph(model, recorder, allow_inexact: bool) -> ChannelGraph:
         opaque=tuple(recorder.opaque.values()),
         group=group,
         color=color,
+        tied=frozenset(recorder.tied),
     )
 
 
 def _freeze_opaque(recorder):
-    """What a layer that was not followed holds in its other calls stays."""
+    """What a layer that was not followed holds in its other calls stays.
+
+    So does what is read elsewhere in a way that was not followed.
+    """
     variables = {
         id(variable): reason
-        for operation, reason in recorder.opaque.values()
+        for operation, reason in (
+            *recorder.lent.values(),
+            *recorder.opaque.values(),
+        )
         for variable in getattr(operation, "weights", ())
     }
     for access in recorder.accesses:

@@ -17,6 +17,10 @@ class Recorder:
     operations and reasons by id(operation), `constants` the arrays in
     arguments and configs by id(owner) and path, `kept` the ids of variables
     without channels.
+
+    `owners` are the layers of the graph by the id of a variable, `lent` layers
+    and reasons by id(layer) of those whose variables are read by others too,
+    `tied` the ids of these variables.
     """
 
     store: labels.LabelStore
@@ -29,6 +33,9 @@ class Recorder:
     opaque: dict = dataclasses.field(default_factory=dict)
     constants: dict = dataclasses.field(default_factory=dict)
     kept: set = dataclasses.field(default_factory=set)
+    owners: dict = dataclasses.field(default_factory=dict)
+    lent: dict = dataclasses.field(default_factory=dict)
+    tied: set = dataclasses.field(default_factory=set)
 
 
 def frozen_channels(tensor, reason, store) -> Channels:

@@ -11,6 +11,7 @@ from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
 from keras_redundancy.channels.recorder import Recorder, frozen_channels
 from keras_redundancy.channels.rules import apply_rule
+from keras_redundancy.channels.tied import borrowed, owners_of
 
 MODEL_INPUT = "it is an input of the model"
 MODEL_OUTPUT = "it is an output of the model"
@@ -23,15 +24,17 @@ UNKNOWN_WEIGHTS = (
     "{name} ({kind}) has the weights {weights}, which the rule for "
     "its class does not know"
 )
+LENT = "its weights are read by {name} ({kind}) too"
 
 
 def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
     """Find out which channels of a model can only be removed together.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is read, not
-            run and not changed. Only activation functions that are not
-            Keras's own are run, on some numbers, to see what they do.
+        model: a built functional or Sequential `keras.Model`. It is read and
+            not changed. Of the user's own Python code, activation functions
+            are run on some numbers, and a `Lambda` on symbols, to see what
+            they do and which variables they read.
         allow_inexact: leave spaces prunable that pass through something that
             is computed over all channels, such as a LayerNormalization. Even
             an exact copy of a unit cannot go from them without a change of
@@ -48,7 +51,7 @@ def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
     graph = internals.graph_of(model)
     for layer in internals.flat_layers(model):
         _refuse_rewritten_weights(layer)
-    recorder = Recorder(LabelStore(), follow)
+    recorder = Recorder(LabelStore(), follow, owners=owners_of(model))
     inputs = [_input_channels(x, recorder.store) for x in graph.inputs]
     outputs, _ = _run(graph, inputs, graph.inputs, recorder)
     recorder.store.frozen[:0] = [(x.ids, MODEL_OUTPUT) for x in outputs]
@@ -153,7 +156,9 @@ def _run_nested(seen):
 def _run_operation(seen):
     accesses = seen.recorder.accesses
     before = len(accesses)
+    read = borrowed(seen) if seen.inside is None else []
     outputs = apply_rule(seen.operation, seen)
+    _note_borrowed(read, seen, accesses[before:])
     if isinstance(outputs, Channels):
         outputs = [outputs]
     _require_as_many(outputs, seen)
@@ -167,6 +172,17 @@ def _run_operation(seen):
             weights = ", ".join(unknown)
             seen.freeze(UNKNOWN_WEIGHTS, *everything, weights=weights)
     return outputs
+
+
+def _note_borrowed(variables, seen, accesses):
+    """What a call reads of other layers stays, unless the rule followed it."""
+    followed = {id(access.variable) for access in accesses}
+    recorder = seen.recorder
+    for key in map(id, variables):
+        recorder.tied.add(key)
+        if key in recorder.owners and key not in followed:
+            owner = recorder.owners[key]
+            recorder.lent[id(owner)] = owner, seen.say(LENT)
 
 
 def _require_as_many(outputs, seen):

@@ -1,6 +1,7 @@
 """Make single layers and operations anew, from their configs."""
 
 import copy
+import inspect
 import types
 import warnings
 
@@ -11,6 +12,8 @@ from keras_redundancy import _keras_internals as internals
 from keras_redundancy.regularizers import RaReRegularizer
 
 RARE = keras.saving.get_registered_name(RaReRegularizer)
+# What the configs of all layers and metrics have from their base class.
+OF_EVERY_OBJECT = {"name", "trainable", "dtype"}
 REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
 # Settings that are activation functions.
 ACTIVATIONS = ("activation", "recurrent_activation")
@@ -42,12 +45,48 @@ def made_anew(old, settings, make, is_stock=True):
             internals.trusting_own_objects(),
             keras.saving.custom_object_scope(objects_of(old)),
         ):
-            return make(config)
+            new = from_config(type(old), config, make)
     except REBUILD_ERRORS as error:
         raise ValueError(
             f"The layer {old.name!r} ({type(old).__name__}) cannot be rebuilt "
-            f"from its get_config(): {first_line(error)}"
+            f"from its get_config(): {cause_of(error)} Its constructor has to "
+            "take what get_config() returns, and **kwargs (name, dtype, "
+            "trainable) that it passes on to super().__init__()."
         ) from error
+    _name_like(old, new)
+    return new
+
+
+def from_config(cls, config, make):
+    """What `make` makes of a config of the class `cls`.
+
+    A constructor without **kwargs cannot take what the config of every layer
+    and metric has: it goes without.
+    """
+    taken = inspect.signature(cls.__init__).parameters
+    takes_all = any(x.kind is x.VAR_KEYWORD for x in taken.values())
+    refused = set() if takes_all else OF_EVERY_OBJECT - set(taken)
+    if not refused & set(config):
+        return make(config)
+    own = {key: x for key, x in config.items() if key not in refused}
+    try:
+        return make(copy.deepcopy(config))
+    except TypeError:
+        return make(own)
+
+
+def _name_like(old, new):
+    """Names and dtype policies, which not every config carries.
+
+    Of inner layers too, of those that the constructor has made by now.
+    """
+    new.name = old.name
+    if new.dtype_policy != old.dtype_policy:
+        new.dtype_policy = old.dtype_policy
+    parts = (internals.flat_layers(x, recursive=False) for x in (old, new))
+    for part, its_copy in list(zip(*parts, strict=False))[1:]:
+        if type(part) is type(its_copy):
+            _name_like(part, its_copy)
 
 
 def _is_initializer(layer, key):
@@ -191,17 +230,23 @@ def by_name(objects):
 
 def same_lambda(old):
     """A Lambda keeps its function: config would have to unpickle it."""
-    return keras.layers.Lambda(
+    new = keras.layers.Lambda(
         old.function,
         output_shape=internals.lambda_output_shape(old),
         mask=old.mask,
-        arguments=old.arguments,
         name=old.name,
         dtype=old.dtype_policy,
         trainable=old.trainable,
     )
+    # Past Keras's tracking: variables among them are weights of other layers.
+    vars(new)["arguments"] = dict(old.arguments)
+    return new
 
 
-def first_line(error) -> str:
-    """The first paragraph of a message, on one line."""
-    return " ".join(str(error).strip().split("\n\n")[0].split())
+def cause_of(error) -> str:
+    """The message of an error, on one line, without the config before it.
+
+    Keras puts the whole config first, and the exception behind it.
+    """
+    text = str(error).split("Exception encountered:")[-1]
+    return " ".join(text.strip().split("\n\n")[0].split())

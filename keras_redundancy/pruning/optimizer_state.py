@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-from keras import ops
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.pruning.absorb import (
@@ -17,6 +16,7 @@ from keras_redundancy.pruning.filters import (
     norms_along,
     read,
 )
+from keras_redundancy.variables import set_value
 
 # Filters that differ by less, relative to their norm, are copies.
 SAME = 1e-3
@@ -51,7 +51,7 @@ class SlotCut:
                 self._copies.update(_copies(decision))
 
     def value(self, slot, kind: str, source, target):
-        """What a slot becomes, an array, or None if that cannot be told.
+        """What a slot becomes, to be copied, or None if that cannot be told.
 
         Args:
             slot: of the variable `source`.
@@ -61,7 +61,7 @@ class SlotCut:
         """
         changes = self._changes.get(id(source), ())
         if not changes:
-            return ops.copy(slot)  # Lest JAX give its memory away twice.
+            return slot
         value = read(slot)
         if value.shape != tuple(source.shape):
             return None
@@ -127,7 +127,7 @@ def carry_over(old, new, matches, cut: SlotCut, trained) -> None:
     for source, target in zip(
         internals.counters(old), internals.counters(new), strict=True
     ):
-        target.assign(ops.copy(source))
+        set_value(target, source)
     afresh = []
     for source, target in matches:
         slots = internals.slots(new, target)
@@ -143,7 +143,7 @@ def carry_over(old, new, matches, cut: SlotCut, trained) -> None:
             afresh.append(target.path)
             continue
         for (slot, _), value in zip(slots, values, strict=True):
-            slot.assign(value)
+            set_value(slot, value)
     if afresh:
         names = ", ".join(afresh[:3]) + (", ..." if len(afresh) > 3 else "")
         warnings.warn(

@@ -3,10 +3,10 @@
 import functools
 import operator
 import tempfile
-import warnings
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.constraints import inverse_norm
@@ -18,52 +18,53 @@ from keras_redundancy.layers.factorized import (
 )
 from keras_redundancy.pruning.configs import (
     REBUILD_ERRORS,
-    by_name,
+    cause_of,
     changed,
-    first_line,
     get_config,
     is_function,
     made_anew,
     same_lambda,
 )
+from keras_redundancy.pruning.model_classes import (
+    class_and_arguments,
+    compile_like,
+    copy_attributes,
+)
+from keras_redundancy.pruning.rebinding import Rebinder
+from keras_redundancy.pruning.ties import (
+    Ties,
+    require_own_variables,
+    require_tied,
+    tie_functions,
+)
+from keras_redundancy.variables import set_value
 
 
 def require_rebuildable(model) -> None:
     """Raise unless every layer of `model` can be made anew.
 
     Raises:
-        ValueError: a layer has no `get_config`, or one that fails, or two
-            operations of the graph hold the same variable.
+        ValueError: a layer has no `get_config`, or one that fails; two
+            layers of the graph hold the same variable; or a variable is read
+            in a way that a copy cannot follow.
     """
-    leaves = _leaves(model)
-    _require_own_variables(leaves)
+    leaves = [
+        layer
+        for layer in internals.leaves(model)
+        if type(layer) is not keras.layers.Lambda
+    ]
+    require_own_variables(leaves)
+    require_tied(model)
     for layer in leaves:
-        if type(layer) is keras.layers.Lambda:
-            continue
         try:
             get_config(layer)
         except REBUILD_ERRORS as error:
             raise ValueError(
                 f"The layer {layer.name!r} ({type(layer).__name__}) cannot be "
-                f"rebuilt, its get_config() fails: {first_line(error)} Add a "
+                f"rebuilt, its get_config() fails: {cause_of(error)} Add a "
                 "get_config() that returns the constructor's arguments "
                 "together with super().get_config()."
             ) from error
-
-
-def _require_own_variables(layers):
-    owners = {}
-    for layer in layers:
-        for variable in layer.weights:
-            other = owners.setdefault(id(variable), layer)
-            if other is not layer:
-                raise ValueError(
-                    f"The layers {other.name!r} and {layer.name!r} share the "
-                    f"variable {variable.path!r}, one of them inside a wrapper "
-                    "or a custom layer. Rebuilt from their configs they would "
-                    "share it no more. Call the inner layer itself in the "
-                    "graph, or give both a layer of their own."
-                )
 
 
 def rebuild(model, settings: dict, values: dict, biases=None, classes=None):
@@ -101,7 +102,7 @@ def rebuild_and_match(
         The new model, and [(variable, its counterpart in there), ...] of what
         has one.
     """
-    builder = _Builder(settings, classes)
+    builder = _Builder(settings, classes, values)
     result, matches = builder.model(model), []
     _copy_trainable(list(builder.made.values()))
     for old, new in builder.made.values():
@@ -112,7 +113,12 @@ def rebuild_and_match(
             matches += _assign(old, new, values, bias)
             if isinstance(old, FrobeniusNormalization):
                 _keep_factor(old, new)
-    compile_like(model, result)
+    twins = builder.twins | {id(old): new for old, new in matches}
+    twins = builder.tie(twins)
+    for old, new in builder.made.values():
+        if internals.is_model(old) and type(old) is type(new):
+            copy_attributes(old, new, twins)
+    compile_like(model, result, Rebinder(twins))
     return result, matches
 
 
@@ -125,9 +131,9 @@ class _Builder:
         made: {id(old operation): (old, new)}, inner before outer layers.
     """
 
-    def __init__(self, settings, classes):
+    def __init__(self, settings, classes, values):
         self.settings, self.classes = settings, classes
-        self.made = {}
+        self.made, self._ties = {}, Ties(values)
 
     @property
     def is_stock(self) -> bool:
@@ -138,6 +144,11 @@ class _Builder:
         if self.is_stock:
             return STOCK_CLASSES.get(type(old), type(old))
         return self.classes.get(id(old), type(old))
+
+    @property
+    def twins(self) -> dict:
+        """{id(old operation): new operation}."""
+        return {id(old): new for old, new in self.made.values()}
 
     def operation(self, old):
         """The new operation for `old`."""
@@ -172,7 +183,9 @@ class _Builder:
         if not settings:
             return internals.copy_operation(old)
         config = changed(old.get_config(), settings)
-        return type(old).from_config(config)
+        new = type(old).from_config(config)
+        new.name = old.name
+        return new
 
     def model(self, old):
         """A new model for `old`, built on new inputs."""
@@ -181,24 +194,53 @@ class _Builder:
             id(x): self.operation(internals.origin(x)).output
             for x in graph.inputs
         }
-        cls = internals.rebuildable_class(old)
         if isinstance(old, keras.Sequential):
             layers = [
                 self.operation(layer)
                 for layer in old.layers
                 if not self._is_left_out(layer)
             ]
-            new = cls([*tensors.values(), *layers], name=old.name)
+            parts = ([*tensors.values(), *layers],)
         else:
-            new = cls(*self._run(graph, tensors), name=old.name)
-        _warn_of_lost_methods(old, new)
+            parts = self._run(graph, tensors)
+        cls, arguments = class_and_arguments(old, self.twins)
+        new = cls(*parts, name=old.name, **arguments)
         self.made[id(old)] = old, new
         return new
 
     def has_variables_of(self, old) -> bool:
         """Whether what took its place has counterparts of its variables."""
-        is_layer = isinstance(old, keras.Layer) and not internals.is_model(old)
-        return is_layer and not self._is_left_out(old)
+        return (
+            isinstance(old, keras.Layer)
+            and type(old) is not keras.layers.Lambda
+            and not internals.is_model(old)
+            and not self._is_left_out(old)
+        )
+
+    def tie(self, twins) -> dict:
+        """Have the new model read its own variables wherever it reads one.
+
+        Args:
+            twins: {id(operation or variable): its counterpart}.
+
+        Returns:
+            `twins`, with layers inside of layers, and without those in the
+            place of which there is a layer of another class.
+        """
+        twins, changed, pairs = dict(twins), {}, []
+        for old, new in self.made.values():
+            if isinstance(old, keras.Layer) and not internals.is_model(old):
+                pairs += zip(_parts(old), _parts(new), strict=False)
+            if _is_other(old, new):
+                inside = internals.flat_layers(old)
+                changed |= {id(layer): layer.name for layer in inside}
+                changed |= {id(x): x.path for x in old.variables}
+        twins |= {id(old): new for old, new in pairs if type(old) is type(new)}
+        for key in changed:
+            twins.pop(key, None)
+        self._ties.tie(twins)
+        tie_functions(pairs, twins, changed)
+        return twins
 
     def _is_left_out(self, old):
         return self.is_stock and isinstance(old, NoiseOutputs)
@@ -214,6 +256,7 @@ class _Builder:
                 {"args": args, "kwargs": kwargs},
                 self.settings.get(id(call.node), {}),
             )
+            arguments, lent = self._ties.with_stand_ins(arguments)
             new = self.operation(call.operation)
             try:
                 results = keras.tree.flatten(
@@ -227,6 +270,7 @@ class _Builder:
                     "attributes that its constructor does not set, make them "
                     "arguments of the constructor and of get_config()."
                 ) from error
+            self._ties.note(results, lent)
             tensors |= zip(map(id, call.outputs), results, strict=True)
         for x in graph.outputs:
             if id(x) not in tensors:
@@ -252,17 +296,6 @@ def _layer_of(cls, config):
     return cls.from_config(config)
 
 
-def _leaves(model):
-    """The layers of the graph, at any depth, that are no models with one."""
-    found = {}
-    for operation in internals.graph_of(model).operations:
-        if internals.is_model(operation):
-            found |= {id(x): x for x in _leaves(operation)}
-        elif isinstance(operation, keras.Layer):
-            found[id(operation)] = operation
-    return list(found.values())
-
-
 def _is_other(old, new):
     """Whether a layer for training takes the place of a stock one, or back."""
     kinds = FrobeniusNormalization, *STOCK_CLASSES, *STOCK_CLASSES.values()
@@ -273,14 +306,14 @@ def _assign_other(old, new):
     """Give `new` what makes it compute what `old` does."""
     if isinstance(old, FrobeniusNormalization):
         # What is inside has been assigned before.
-        new.kernel.assign(new.kernel * old.factor())
+        set_value(new.kernel, new.kernel * old.factor())
         return
     _restore_objects(old, new, same_shapes=True)
     is_factorized = isinstance(old, Factorized)
     kernel = old.effective_kernel() if is_factorized else old.kernel
-    new.kernel.assign(kernel)
+    set_value(new.kernel, kernel)
     if old.bias is not None:
-        new.bias.assign(old.bias)
+        set_value(new.bias, old.bias)
     for source, target in zip(
         (old.kernel, old.bias), (new.kernel, new.bias), strict=True
     ):
@@ -291,7 +324,7 @@ def _assign_other(old, new):
 def _keep_factor(old, new):
     """P W Q can have another norm than W, and so can what is cut."""
     norms = [1 / inverse_norm(x.layer.kernel.value) for x in (old, new)]
-    new.size.assign(old.size * (norms[1] / norms[0]))
+    set_value(new.size, old.size * (norms[1] / norms[0]))
 
 
 def _assign(old, new, values, bias=None):
@@ -305,7 +338,7 @@ def _assign(old, new, values, bias=None):
     if isinstance(old, Factorized) and not _same_rare(old, new):
         sources, targets = (_without_state(x) for x in (old, new))
     if bias is not None:
-        new.bias.assign(bias)
+        set_value(new.bias, bias)
         targets = [v for v in targets if v is not new.bias]
     if len(sources) != len(targets):
         raise ValueError(
@@ -320,9 +353,7 @@ def _assign(old, new, values, bias=None):
         _restore_objects(part, its_copy, same_shapes)
     for source, target in pairs:
         value = values.get(id(source))
-        # A copy of the tensor, which takes TensorFlow no time and no memory
-        # until one of the two variables is trained.
-        value = keras.ops.copy(source) if value is None else value
+        value = source if value is None else value
         if tuple(target.shape) != tuple(value.shape):
             raise ValueError(
                 f"The variable {source.path!r} should have the shape "
@@ -331,7 +362,7 @@ def _assign(old, new, values, bias=None):
                 f"{tuple(target.shape)}: its width is fixed in a way that its "
                 "rule does not know. Leave the layer out with skip=."
             )
-        target.assign(value)
+        set_value(target, value)
         target.trainable = source.trainable
     if hasattr(old, "adapt"):
         _copy_adapted(old, new)
@@ -398,7 +429,12 @@ def _copy_adapted(old, new):
     """Preprocessing layers keep tables and bounds beside their variables."""
     store = {}
     old.save_own_variables(store)
-    new.load_own_variables(store)
+    new.load_own_variables(
+        {
+            key: ops.copy(x) if isinstance(x, keras.Variable) else x
+            for key, x in store.items()
+        }
+    )
     if hasattr(old, "save_assets"):
         with tempfile.TemporaryDirectory() as folder:
             old.save_assets(folder)
@@ -411,41 +447,3 @@ def _copy_trainable(made):
         if isinstance(old, keras.Layer):
             for part, its_copy in zip(_parts(old), _parts(new), strict=False):
                 its_copy.trainable = part.trainable
-
-
-def _warn_of_lost_methods(old, new):
-    if type(new) is type(old):
-        return
-    warnings.warn(
-        f"{type(old).__name__} has a constructor of its own, so the new model "
-        f"is a plain {type(new).__name__}, without other methods that "
-        f"{type(old).__name__} redefines, such as train_step().",
-        stacklevel=2,
-    )
-
-
-def compile_like(model, result) -> None:
-    """Compile a model with the arguments of another one, if that is."""
-    arguments = internals.compile_arguments(model)
-    if arguments is None:
-        return
-    reason = f"{type(model).__name__} has a compile() of its own"
-    if not internals.compile_is_overridden(model):
-        try:
-            result.compile(**keras.tree.map_structure(_fresh, arguments))
-            return
-        except REBUILD_ERRORS as error:
-            reason = f"an object it was compiled with cannot be copied: {error}"
-    warnings.warn(
-        f"The new model is not compiled, because {reason}. Call compile() on "
-        "it before fit().",
-        stacklevel=4,
-    )
-
-
-def _fresh(value):
-    """A copy of an optimizer or metric without its state; all else as is."""
-    if not isinstance(value, keras.Optimizer | keras.Metric):
-        return value
-    with keras.saving.custom_object_scope(by_name(vars(value).values())):
-        return type(value).from_config(value.get_config())

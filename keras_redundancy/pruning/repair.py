@@ -43,7 +43,8 @@ class Repair:
         kept_units = {
             id(step.layer): np.flatnonzero(~removed[graph.group[step.ids]])
             for step in graph.steps
-            if isinstance(step, Shifted)
+            # A kernel that is read elsewhere too is not fitted to one layer.
+            if isinstance(step, Shifted) and id(step.kernel) not in graph.tied
         }
         centered = {
             id(home.step.layer)

@@ -18,10 +18,6 @@ CONSTANT = (
     "{name} ({kind}) has an array operand with more entries than the channels"
 )
 JOINS_CONSTANT = "{name} ({kind}) joins channels with a constant array"
-VARIABLE = (
-    "{name} ({kind}) reads a variable that is no weight of a layer: make it "
-    "one in a layer of your own, with add_weight()"
-)
 INDICES = "{name} ({kind}) finds indices: it has a condition alone"
 
 
@@ -108,8 +104,6 @@ def _operands(operation, call):
             return call.opaque(INDICES)
         if isinstance(operand, keras.KerasTensor):
             continue
-        if isinstance(operand, keras.Variable):
-            return call.opaque(VARIABLE)
         if np.ndim(operand):
             arrays.append((path, np.asarray(operand)))
         else:

@@ -9,10 +9,15 @@ from keras import layers
 
 from keras_redundancy._keras_internals import (
     numpy_operations as ops,
+    variables_in,
 )
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.recorder import frozen_channels
-from keras_redundancy.channels.rules.registry import rule
+from keras_redundancy.channels.rules.registry import (
+    positions,
+    rule,
+    variables_stay,
+)
 
 CONTRACTS = "{name} ({kind}) multiplies channels of two tensors and sums them"
 POSITIONS = "{name} ({kind}) sums them with the positions of another tensor"
@@ -26,7 +31,10 @@ IMPLICIT = (
     'with "->"'
 )
 
-MODEL_VALUES = (keras.KerasTensor, keras.Variable)
+TIED = (
+    "{name} ({kind}) reads it with the kernel of {owner}, which reads other "
+    "channels with it"
+)
 
 
 @rule.register(ops.Matmul)
@@ -47,12 +55,33 @@ def _times_matrix(call):
     x, (args, kwargs) = call.inputs[0], call.arguments
     path = ("kwargs", "x2") if "x2" in kwargs else ("args", len(args) - 1)
     matrix = kwargs.get("x2", args[-1])
-    if isinstance(matrix, MODEL_VALUES) or np.ndim(matrix) != 2:
+    if isinstance(matrix, keras.Variable):
+        return _times_kernel(call, matrix)
+    if variables := variables_in(call.arguments):
+        return variables_stay(call, variables)
+    if isinstance(matrix, keras.KerasTensor) or np.ndim(matrix) != 2:
         return call.opaque(CONSTANT)
     ids = call.labels_on(-1)
     call.read_by(call.constant(matrix, *path), 0, ids)
     size = call.outputs[0].shape[-1]
     return Channels(call.new_frozen(size, CONSTANT), len(x.shape) - 1)
+
+
+def _times_kernel(call, kernel):
+    """The kernel of a Dense layer writes the units that it writes there.
+
+    What it reads stays: what a unit that goes leaves behind is added to the
+    layer's bias, which this product has not.
+    """
+    layer = call.recorder.owners.get(id(kernel))
+    if type(layer) is not layers.Dense or layer.kernel is not kernel:
+        return variables_stay(call, [kernel])
+    shape = call.outputs[0].shape
+    ids = call.labels_on(-1)
+    call.freeze(TIED, ids, owner=layer.name)
+    call.read_by(kernel, 0, ids)
+    call.multiplies(kernel, positions(shape[1:-1]))
+    return Channels(call.written_by(kernel, 1), len(shape) - 1)
 
 
 @rule.register(ops.Einsum)

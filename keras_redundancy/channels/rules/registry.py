@@ -12,6 +12,8 @@ import re
 
 from keras import layers, tree
 
+from keras_redundancy._keras_internals import numpy_operations, variables_in
+
 # What a subclass may redefine and still compute the same.
 HARMLESS = {
     "build",
@@ -39,9 +41,17 @@ OVERRIDES = (
     "{name} ({kind}) overrides {what} of {known}, for which the rule was "
     "written; keras_redundancy.register_rule can teach it"
 )
+NO_WEIGHT = (
+    "{name} ({kind}) reads a variable that is no weight of a layer: make it "
+    "one in a layer of your own, with add_weight()"
+)
+WEIGHT_OF_OTHERS = (
+    "{name} ({kind}) reads the variable {variable}, a weight of another layer"
+)
 OPEN_CHANNELS = "{name} ({kind}) reads a tensor with an open channel size"
 NO_CHANNEL_AXIS = "{name} ({kind}) reads a tensor without a channel axis"
 MASK = "it is a mask of {name} ({kind})"
+FOLLOWS_KERNELS = (numpy_operations.Matmul,)
 READS_NO_CHANNELS = (layers.Embedding,)
 MASK_NAME = re.compile("(^|_)mask$")
 
@@ -63,6 +73,9 @@ def apply_rule(operation, call):
     what = _overridden(kind, known)
     if what and known is not object:
         return call.opaque(OVERRIDES, what=what, known=known.__name__)
+    variables = variables_in(call.arguments)
+    if variables and not isinstance(operation, FOLLOWS_KERNELS):
+        return variables_stay(call, variables)
     masks = _masks(operation, call)
     for number, x in enumerate(call.inputs):
         if number in masks:
@@ -74,6 +87,14 @@ def apply_rule(operation, call):
         elif x.shape[x.axis] is None:
             return call.opaque(OPEN_CHANNELS)
     return rule.dispatch(kind)(operation, call)
+
+
+def variables_stay(call, variables):
+    """Freeze what goes in and out, where variables are read besides."""
+    owned = [id(x) in call.recorder.owners for x in variables]
+    if not all(owned):
+        return call.opaque(NO_WEIGHT)
+    return call.opaque(WEIGHT_OF_OTHERS, variable=variables[0].path)
 
 
 def _masks(operation, call):

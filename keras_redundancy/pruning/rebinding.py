@@ -1,0 +1,136 @@
+"""Python functions of a model, made to read what its copy has."""
+
+import functools
+import types
+
+from keras_redundancy.channels.tied import is_own_function
+
+EMPTY = object()  # Stands for a variable of a function that has no value yet.
+
+
+def held_by(value) -> list:
+    """What a function or container holds and can be made anew with.
+
+    Of a function that is what its closure, its defaults and the globals that
+    it names refer to.
+    """
+    if isinstance(value, types.FunctionType):
+        if not is_own_function(value):
+            return []
+        return [
+            *map(_content, value.__closure__ or ()),
+            *(value.__defaults__ or ()),
+            *(value.__kwdefaults__ or {}).values(),
+            *_globals_of(value).values(),
+        ]
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, types.MethodType):
+        return [value.__self__]
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list) or type(value) is tuple:
+        return list(value)
+    return []
+
+
+def reached_by(value) -> list:
+    """`value`, what it holds, what that holds, and so on, each once."""
+    found, left = {}, [value]
+    while left:
+        value = left.pop()
+        if id(value) not in found:
+            found[id(value)] = value
+            left += held_by(value)
+    return list(found.values())
+
+
+class Rebinder:
+    """Makes functions anew that refer to objects which have a twin."""
+
+    def __init__(self, twins: dict):
+        """`twins` are the objects to refer to, by the id of those before."""
+        self._twins = twins
+
+    def rebound(self, value):
+        """`value`, or a copy that refers to the twins in its place."""
+        return self._rebound(value, {})
+
+    def _reaches(self, value):
+        return any(id(x) in self._twins for x in reached_by(value))
+
+    def _rebound(self, value, made):
+        """`made` are the functions made so far: they can refer to themselves.
+
+        That is {id(function): function}.
+        """
+        if id(value) in self._twins:
+            return self._twins[id(value)]
+        if id(value) in made:
+            return made[id(value)]
+        if not self._reaches(value):
+            return value
+        if isinstance(value, types.FunctionType):
+            return self._function(value, made)
+        again = functools.partial(self._rebound, made=made)
+        if isinstance(value, functools.partial):
+            keywords = {key: again(x) for key, x in value.keywords.items()}
+            return functools.partial(
+                again(value.func), *map(again, value.args), **keywords
+            )
+        if isinstance(value, types.MethodType):
+            return types.MethodType(value.__func__, again(value.__self__))
+        if isinstance(value, dict):
+            return {key: again(x) for key, x in value.items()}
+        return type(value)(map(again, value))
+
+    def _function(self, old, made):
+        """The same code with other globals, closure and defaults.
+
+        Globals that refer to no twin are what they are at this time.
+        """
+        named = {
+            name: value
+            for name, value in _globals_of(old).items()
+            if self._reaches(value)
+        }
+        own = {**old.__globals__} if named else old.__globals__
+        cells = tuple(types.CellType() for _ in old.__closure__ or ())
+        new = types.FunctionType(
+            old.__code__, own, old.__name__, closure=cells or None
+        )
+        made[id(old)] = new
+        again = functools.partial(self._rebound, made=made)
+        vars(new).update(vars(old))
+        new.__qualname__, new.__module__ = old.__qualname__, old.__module__
+        new.__doc__, new.__annotations__ = old.__doc__, old.__annotations__
+        own.update({name: again(value) for name, value in named.items()})
+        for cell, before in zip(cells, old.__closure__ or (), strict=True):
+            if (content := _content(before)) is not EMPTY:
+                cell.cell_contents = again(content)
+        if old.__defaults__ is not None:
+            new.__defaults__ = tuple(map(again, old.__defaults__))
+        if old.__kwdefaults__ is not None:
+            new.__kwdefaults__ = {
+                key: again(value) for key, value in old.__kwdefaults__.items()
+            }
+        return new
+
+
+def _content(cell):
+    try:
+        return cell.cell_contents
+    except ValueError:  # Nothing was assigned to it so far.
+        return EMPTY
+
+
+def _globals_of(function):
+    """{name: value} of the globals that a function's code names."""
+    known = function.__globals__
+    names = _names(function.__code__)
+    return {name: known[name] for name in names if name in known}
+
+
+def _names(code):
+    inner = [x for x in code.co_consts if isinstance(x, types.CodeType)]
+    return set(code.co_names).union(*map(_names, inner))
