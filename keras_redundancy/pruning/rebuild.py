@@ -15,9 +15,9 @@ from keras_redundancy.layers.factorized import (
     STOCK_CLASSES,
     Factorized,
 )
+from keras_redundancy.pruning.compiling import compile_like
 from keras_redundancy.pruning.configs import (
     REBUILD_ERRORS,
-    by_name,
     changed,
     first_line,
     get_config,
@@ -100,6 +100,11 @@ def rebuild_and_match(
         The new model, and [(variable, its counterpart in there), ...] of what
         has one.
     """
+    with internals.scope_of(model):
+        return _rebuilt(model, settings, values, biases, classes)
+
+
+def _rebuilt(model, settings, values, biases, classes):
     builder = _Builder(settings, classes)
     result, matches = builder.model(model), []
     _copy_trainable(list(builder.made.values()))
@@ -399,30 +404,3 @@ def _warn_of_lost_methods(old, new):
         f"{type(old).__name__} redefines, such as train_step().",
         stacklevel=2,
     )
-
-
-def compile_like(model, result) -> None:
-    """Compile a model with the arguments of another one, if that is."""
-    arguments = internals.compile_arguments(model)
-    if arguments is None:
-        return
-    reason = f"{type(model).__name__} has a compile() of its own"
-    if not internals.compile_is_overridden(model):
-        try:
-            result.compile(**keras.tree.map_structure(_fresh, arguments))
-            return
-        except REBUILD_ERRORS as error:
-            reason = f"an object it was compiled with cannot be copied: {error}"
-    warnings.warn(
-        f"The new model is not compiled, because {reason}. Call compile() on "
-        "it before fit().",
-        stacklevel=4,
-    )
-
-
-def _fresh(value):
-    """A copy of an optimizer or metric without its state; all else as is."""
-    if not isinstance(value, keras.Optimizer | keras.Metric):
-        return value
-    with keras.saving.custom_object_scope(by_name(vars(value).values())):
-        return type(value).from_config(value.get_config())

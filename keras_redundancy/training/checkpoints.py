@@ -9,8 +9,8 @@ import numpy as np
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.folders import writable_folder
+from keras_redundancy.pruning.compiling import compile_like
 from keras_redundancy.pruning.configs import objects_of
-from keras_redundancy.pruning.rebuild import compile_like
 
 STATE = "state.json"
 OURS = re.compile(r"(epoch|best)-\d+\.(keras|npz)|state\.json(\.new)?")
