@@ -1,6 +1,7 @@
 """One run of `fit_and_prune`: epochs, cuts and what is kept of them."""
 
 import dataclasses
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from keras_redundancy.layers import NoiseOutputs
 from keras_redundancy.pruning.budgets import OutOfReachError
 from keras_redundancy.pruning.copying import copy_for_training
 from keras_redundancy.pruning.stripping import stock
+from keras_redundancy.training.batches import Batches
 from keras_redundancy.training.one_fit import (
     Judge,
     OneFit,
@@ -100,6 +102,7 @@ class Run:
         self.progress = _Progress(initial_epoch, settings.floor, settings.seed)
         self.history = WholeHistory()
         self._due, self._goes_on, self._value = False, False, None
+        self._validation_freq = 1
 
     def keep_in(self, checkpoint) -> None:
         """Go on where a checkpoint is, and keep there what is done."""
@@ -123,18 +126,27 @@ class Run:
             self.best = _Best(best, weights, **state["best"])
 
     def through(self, x, y, callbacks, verbose, options) -> Pruned:
-        """Train to the end."""
+        """Train to the end.
+
+        Args:
+            x: what `Model.fit` takes, or `Batches`.
+            y, callbacks, verbose: as for `Model.fit`.
+            options: its others.
+        """
         settings, progress = self.settings, self.progress
         if verbose == "auto":
             verbose = 1
+        self._validation_freq = options.get("validation_freq", 1)
+        batches = x if isinstance(x, Batches) else None
         self.watch, self.judge = Watch(), Judge(self._decide)
         callbacks = keras.tree.flatten(callbacks)
         self.one_fit = OneFit(
             [self.watch, *callbacks, self.history, self.judge],
             self.model,
+            batches,
             verbose=verbose,
             epochs=settings.epochs,
-            steps=internals.number_of_batches(x, y, options),
+            steps=self._steps(x, y, options),
         )
         if self._goes_on and callbacks and progress.reason is None:
             self._say_what_was_lost(callbacks)
@@ -144,12 +156,15 @@ class Run:
             if progress.epoch >= settings.epochs:
                 progress.reason = f"{ALL_EPOCHS} {settings.epochs} epochs"
                 break
+            if batches is not None and batches.is_empty():
+                progress.reason = "the generator had no more batches"
+                break
             if progress.seed is not None:
                 keras.utils.set_random_seed(progress.seed + progress.epoch)
             self.watch.restart()
             self.watch.sizes = {"parameters": size_of(self.model)}
             self.model.fit(
-                x,
+                x if batches is None else batches.rest(),
                 y,
                 callbacks=self.one_fit,
                 epochs=settings.epochs,
@@ -159,6 +174,11 @@ class Run:
             self._after_fit()
         self.one_fit.finish()
         return self._result()
+
+    def _steps(self, x, y, options):
+        if isinstance(x, Batches):
+            return options.get("steps_per_epoch")
+        return internals.number_of_batches(x, y, options)
 
     def _say_what_was_lost(self, callbacks):
         names = sorted({type(callback).__name__ for callback in callbacks})
@@ -171,20 +191,32 @@ class Run:
 
     def _decide(self, epoch, logs, model):
         """After an epoch: note how it went; whether `fit` is to end."""
-        settings, progress = self.settings, self.progress
-        value = self._value_in(logs)
+        progress = self.progress
         progress.epoch = epoch + 1
         if progress.cuts and progress.cuts[-1].retrace is None:
             progress.cuts[-1].retrace = self.watch.first_step
-        if progress.top is None or self._holds(value, progress.top):
+        self._due, self._value = False, self._value_in(logs)
+        if self._value is not None:
+            self._weigh(self._value, model)
+        if self.judge.was_stopped:
+            progress.reason = "a callback ended the training"
+        ends = self._due or progress.reason is not None
+        return ends or self.checkpoint is not None
+
+    def _weigh(self, value, model):
+        """Note what is monitored, and whether a cut or the end is due."""
+        settings, progress = self.settings, self.progress
+        is_finite = math.isfinite(value)
+        if is_finite and (
+            progress.top is None or self._holds(value, progress.top)
+        ):
             progress.top = value
         ready = progress.epoch >= settings.first
-        if ready and progress.floor is None:
-            drop = settings.max_drop
+        if ready and progress.floor is None and progress.top is not None:
             sign = 1 if settings.less_is_better else -1
-            progress.floor = progress.top + sign * drop
-        held = progress.floor is not None and self._holds(value, progress.floor)
-        self._value = value
+            progress.floor = progress.top + sign * settings.max_drop
+        held = is_finite and progress.floor is not None
+        held = held and self._holds(value, progress.floor)
         if held:
             self._remember(model, value)
         progress.missed = 0 if held or not ready else progress.missed + 1
@@ -195,25 +227,46 @@ class Run:
         left = settings.epochs - progress.epoch
         self._due = held and ready and rested and left > 0
         if progress.missed > settings.patience:
-            bound = "above" if settings.less_is_better else "below"
-            progress.reason = (
-                f"{settings.monitor} stayed {bound} {progress.floor:g} for "
-                f"{progress.missed} epochs"
-            )
-        if self.judge.was_stopped:
-            progress.reason = "a callback ended the training"
-        ends = self._due or progress.reason is not None
-        return ends or self.checkpoint is not None
+            progress.reason = self._why_missed()
+
+    def _why_missed(self):
+        floor, count = self.progress.floor, self.progress.missed
+        how = "was not finite"
+        if floor is not None:
+            side = "above" if self.settings.less_is_better else "below"
+            how = f"stayed {side} {floor:g}"
+        return f"{self.settings.monitor} {how} for {count} epochs"
 
     def _value_in(self, logs):
+        """What is monitored, or None if it was not measured in this epoch."""
         monitor = self.settings.monitor
         if monitor not in logs:
+            if self._is_not_due(monitor):
+                return None
             known = ", ".join(sorted(set(logs) - {"parameters"}))
             raise ValueError(
                 f"monitor={monitor!r} is not in the logs, which have {known}. "
                 "Pass one of these, or compile the model with that metric."
             )
-        return float(logs[monitor])
+        value = np.asarray(logs[monitor])
+        if value.size != 1:
+            raise ValueError(
+                f"monitor={monitor!r} is an array of shape {value.shape} in "
+                "the logs, but has to be one number. Monitor another entry, "
+                "or have a callback add one number that is made of it."
+            )
+        return float(value.reshape(()))
+
+    def _is_not_due(self, monitor):
+        """Whether what is monitored need not be in the logs of this epoch."""
+        epoch, frequency = self.progress.epoch, self._validation_freq
+        is_validated = (
+            epoch % frequency == 0
+            if isinstance(frequency, int)
+            else epoch in frequency
+        )
+        was_seen = monitor in self.history.history
+        return was_seen or (monitor.startswith("val_") and not is_validated)
 
     def _holds(self, value, floor):
         less = self.settings.less_is_better
@@ -285,7 +338,7 @@ class Run:
             "best": described,
             "history": {
                 "values": {
-                    name: [float(x) for x in values]
+                    name: [_for_json(x) for x in values]
                     for name, values in self.history.history.items()
                 },
                 "epochs": self.history.epoch,
@@ -306,9 +359,7 @@ class Run:
             assign(model.variables, self.best.weights)
         else:
             warnings.warn(
-                f"{settings.monitor} never held the floor of "
-                f"{progress.floor}: at best it was {value:g} in "
-                f"{progress.epoch} epochs. Nothing was cut, and the model is "
+                f"{self._why_never_held()} Nothing was cut, and the model is "
                 "that of the last epoch. Train longer, or lower floor=.",
                 stacklevel=4,
             )
@@ -323,6 +374,23 @@ class Run:
             progress.reason,
         )
 
+    def _why_never_held(self):
+        monitor, progress = self.settings.monitor, self.progress
+        if progress.top is None:
+            return (
+                f"{monitor} was not measured, or not finite, in all "
+                f"{progress.epoch} epochs."
+            )
+        if progress.floor is None:
+            return (
+                f"Training ended after {progress.epoch} epochs, before the "
+                f"floor of {monitor} was known."
+            )
+        return (
+            f"{monitor} never held the floor of {progress.floor}: at best it "
+            f"was {progress.top:g} in {progress.epoch} epochs."
+        )
+
 
 def size_of(model) -> int:
     """How many parameters a model has, but for its `NoiseOutputs`."""
@@ -332,6 +400,14 @@ def size_of(model) -> int:
         if isinstance(layer, NoiseOutputs)
     )
     return model.count_params() - own
+
+
+def _for_json(entry):
+    """An entry of the logs: a number as a float, an array as lists of them."""
+    try:
+        return np.asarray(entry, float).tolist()
+    except (TypeError, ValueError):
+        return str(entry)
 
 
 def _require_trainable(smaller):
