@@ -45,7 +45,7 @@ def words_of(value):
         return _words_of_array(np.asarray(value))
     if isinstance(value, functools.partial):
         return words_of([value.func, value.args, value.keywords])
-    if hasattr(value, "__qualname__"):
+    if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}{_code_of(value)}"
     return _words_of_object(value)
 

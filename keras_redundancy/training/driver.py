@@ -15,7 +15,8 @@ from keras_redundancy.pruning.planning import prune as pruned_by
 from keras_redundancy.training.batches import build_on, shared
 from keras_redundancy.training.checkpoints import Checkpoint
 from keras_redundancy.training.results import Pruned
-from keras_redundancy.training.run import Run, Settings
+from keras_redundancy.training.run import Run
+from keras_redundancy.training.state import Settings
 
 MODES = ("auto", "min", "max")
 

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -24,72 +23,9 @@ from keras_redundancy.training.one_fit import (
     copies,
 )
 from keras_redundancy.training.results import Cut, Pruned
+from keras_redundancy.training.state import Best, Progress
 
 ALL_EPOCHS = "there were no more than"
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How training and cutting go on: what `fit_and_prune` was asked for.
-
-    Attributes:
-        cutter: a function of a model and the number of the cut that returns a
-            smaller model, or None if no more is to be cut.
-        first: after which epoch the first cut may come.
-        speaks: whether cuts are printed.
-
-    All others are as for `fit_and_prune`.
-    """
-
-    cutter: Callable
-    epochs: int
-    floor: float | None
-    max_drop: float
-    monitor: str
-    less_is_better: bool
-    first: int
-    every: int
-    patience: int
-    seed: int | None
-    speaks: bool
-
-
-@dataclasses.dataclass
-class _Best:
-    """A model that held the floor, and its weights then."""
-
-    model: keras.Model
-    weights: list
-    value: float
-    epoch: int
-    parameters: int
-
-
-@dataclasses.dataclass
-class _Progress:
-    """What a run knows beside its models, all of it for JSON.
-
-    Attributes:
-        epoch: how many epochs are done.
-        floor: what is to be held; None if that is not known yet.
-        top: the best value so far.
-        missed: how many epochs in a row missed the floor.
-        last_cut: after how many epochs the last cut was.
-        number: how many cuts were tried.
-        seed: None if there is none.
-        cuts: every `Cut`.
-        reason: why training ended; None if it did not.
-    """
-
-    epoch: int
-    floor: float | None
-    seed: int | None
-    top: float | None = None
-    missed: int = 0
-    last_cut: int | None = None
-    number: int = 0
-    cuts: list = dataclasses.field(default_factory=list)
-    reason: str | None = None
 
 
 class Run:
@@ -99,7 +35,7 @@ class Run:
         self.settings = settings
         self.model = copy_for_training(model)
         self.best, self.checkpoint, self._best_is_new = None, None, False
-        self.progress = _Progress(initial_epoch, settings.floor, settings.seed)
+        self.progress = Progress(initial_epoch, settings.floor, settings.seed)
         self.history = WholeHistory()
         self._due, self._goes_on, self._value = False, False, None
         self._validation_freq = 1
@@ -116,14 +52,14 @@ class Run:
         state, self.model, best = found
         self.history, self._goes_on = WholeHistory(**state["history"]), True
         cuts = [Cut(**cut) for cut in state["progress"].pop("cuts")]
-        self.progress = _Progress(**state["progress"], cuts=cuts)
+        self.progress = Progress(**state["progress"], cuts=cuts)
         if self.progress.epoch < self.settings.epochs and (
             self.progress.reason or ""
         ).startswith(ALL_EPOCHS):
             self.progress.reason = None
         if best is not None:
             weights = copies(best.variables)
-            self.best = _Best(best, weights, **state["best"])
+            self.best = Best(best, weights, **state["best"])
 
     def through(self, x, y, callbacks, verbose, options) -> Pruned:
         """Train to the end.
@@ -138,6 +74,8 @@ class Run:
             verbose = 1
         self._validation_freq = options.get("validation_freq", 1)
         batches = x if isinstance(x, Batches) else None
+        if batches is not None:
+            options = {"shuffle": False, **options}
         self.watch, self.judge = Watch(), Judge(self._decide)
         callbacks = keras.tree.flatten(callbacks)
         self.one_fit = OneFit(
@@ -281,7 +219,7 @@ class Run:
         if is_better:
             weights = copies(model.variables)
             epoch = self.progress.epoch
-            self.best = _Best(model, weights, value, epoch, parameters)
+            self.best = Best(model, weights, value, epoch, parameters)
             self._best_is_new = True
 
     def _after_fit(self):
