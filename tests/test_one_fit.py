@@ -104,8 +104,12 @@ def counter(size):
         ]
     )
     optimizer = keras.optimizers.SGD(1.0)
-    model.compile(optimizer, lambda y, prediction: -prediction)
+    model.compile(optimizer, negative)
     return model
+
+
+def negative(y, prediction):
+    return -prediction
 
 
 def counted(batches, size, checkpoint=None, **options):
@@ -130,6 +134,11 @@ def one_by_one(size):
         yield row[None], np.zeros((1, 1), "float32")
 
 
+# What Keras says where it was not told how many batches there are.
+ENDED = pytest.mark.filterwarnings("ignore:Your input ran out of data")
+
+
+@ENDED
 def test_each_batch_of_a_generator_is_used_once():
     counts, _ = counted(one_by_one(10), 10, epochs=1)
     assert counts == [1] * 10
@@ -146,6 +155,7 @@ def test_a_generator_goes_on_after_cuts(keeps, tmp_path):
     assert found.reason == "the generator had no more batches"
 
 
+@ENDED
 def test_batches_that_do_not_exist_are_not_begun():
     begun = []
     noting = keras.callbacks.LambdaCallback(
