@@ -152,7 +152,7 @@ def test_a_generator_goes_on_after_cuts(keeps, tmp_path):
     counts, found = counted(one_by_one(12), 12, **options)
     assert counts == [1] * 12
     assert found.history.epoch == [0, 1, 2, 3]
-    assert found.reason == "the generator had no more batches"
+    assert found.reason == "the data had no more batches"
 
 
 @ENDED
@@ -187,9 +187,18 @@ def test_what_was_read_but_not_used_is_given_again():
     assert next(second) == 3
     assert list(first) == [5, 6]
     assert list(second) == [4, 5, 6]
-    assert not batches.is_empty()
+    assert not batches.have_ended()
     assert [batches.use(2) for _ in range(3)] == [True, True, False]
-    assert batches.is_empty()
+    assert batches.have_ended()
+
+
+def test_a_generator_without_batches_is_an_error_of_keras():
+    with pytest.raises(ValueError, match="must yield at least one batch"):
+        counted(iter_of_none(), 4, epochs=1)
+
+
+def iter_of_none():
+    yield from ()
 
 
 @pytest.mark.parametrize("kind", ["array", "sequence", "generator"])

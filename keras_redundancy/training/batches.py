@@ -50,9 +50,9 @@ class Batches:
                 return
             yield batch
 
-    def is_empty(self) -> bool:
-        """Whether no batch is left to be used."""
-        return next(self.rest(), None) is None
+    def have_ended(self) -> bool:
+        """Whether there were some, and all of them have been used."""
+        return self._used > 0 and next(self.rest(), None) is None
 
     def _at(self, number):
         place = number - self._first

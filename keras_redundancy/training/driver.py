@@ -157,10 +157,18 @@ def fit_and_prune(
     run = Run(settings, model, initial_epoch)
     if checkpoint is not None:
         compared = {
-            **{"x": x, "y": y, "prune": prune, "floor": floor},
-            **{"max_drop": max_drop, "monitor": monitor, "mode": mode},
-            **{"start": start, "every": every, "patience": patience},
-            **{"seed": seed, "initial_epoch": initial_epoch},
+            "x": x,
+            "y": y,
+            "prune": prune,
+            "floor": floor,
+            "max_drop": max_drop,
+            "monitor": monitor,
+            "mode": mode,
+            "start": start,
+            "every": every,
+            "patience": patience,
+            "seed": seed,
+            "initial_epoch": initial_epoch,
             **options,
         }
         run.keep_in(Checkpoint(checkpoint, model, compared))

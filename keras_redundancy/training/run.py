@@ -69,54 +69,58 @@ class Run:
             y, callbacks, verbose: as for `Model.fit`.
             options: its others.
         """
-        settings, progress = self.settings, self.progress
         if verbose == "auto":
             verbose = 1
-        self._validation_freq = options.get("validation_freq", 1)
-        batches = x if isinstance(x, Batches) else None
-        if batches is not None:
-            options = {"shuffle": False, **options}
-        self.watch, self.judge = Watch(), Judge(self._decide)
         callbacks = keras.tree.flatten(callbacks)
+        self._validation_freq = options.get("validation_freq", 1)
+        if isinstance(x, Batches):  # Keras warns that it cannot shuffle them.
+            options = {"shuffle": False, **options}
+            batches, steps = x, options.get("steps_per_epoch")
+        else:
+            batches, steps = None, internals.number_of_batches(x, y, options)
+        self.watch, self.judge = Watch(), Judge(self._decide)
         self.one_fit = OneFit(
             [self.watch, *callbacks, self.history, self.judge],
             self.model,
             batches,
             verbose=verbose,
-            epochs=settings.epochs,
-            steps=self._steps(x, y, options),
+            epochs=self.settings.epochs,
+            steps=steps,
         )
-        if self._goes_on and callbacks and progress.reason is None:
+        if self._goes_on and callbacks and self.progress.reason is None:
             self._say_what_was_lost(callbacks)
         if self.checkpoint is not None and not self._goes_on:
             self._save()
-        while progress.reason is None:
-            if progress.epoch >= settings.epochs:
-                progress.reason = f"{ALL_EPOCHS} {settings.epochs} epochs"
-                break
-            if batches is not None and batches.is_empty():
-                progress.reason = "the generator had no more batches"
-                break
-            if progress.seed is not None:
-                keras.utils.set_random_seed(progress.seed + progress.epoch)
-            self.watch.restart()
-            self.watch.sizes = {"parameters": size_of(self.model)}
-            self.model.fit(
-                x if batches is None else batches.rest(),
-                y,
-                callbacks=self.one_fit,
-                epochs=settings.epochs,
-                initial_epoch=progress.epoch,
-                **options,
-            )
+        while not self._is_over(batches):
+            self._fit(x if batches is None else batches.rest(), y, options)
             self._after_fit()
         self.one_fit.finish()
         return self._result()
 
-    def _steps(self, x, y, options):
-        if isinstance(x, Batches):
-            return options.get("steps_per_epoch")
-        return internals.number_of_batches(x, y, options)
+    def _is_over(self, batches):
+        """Whether training ends here, for a reason that is noted."""
+        progress, epochs = self.progress, self.settings.epochs
+        if progress.reason is None and progress.epoch >= epochs:
+            progress.reason = f"{ALL_EPOCHS} {epochs} epochs"
+        elif progress.reason is None and batches and batches.have_ended():
+            progress.reason = "the data had no more batches"
+        return progress.reason is not None
+
+    def _fit(self, x, y, options):
+        """Go on until a cut is due, or something is to be kept."""
+        progress = self.progress
+        if progress.seed is not None:
+            keras.utils.set_random_seed(progress.seed + progress.epoch)
+        self.watch.restart()
+        self.watch.sizes = {"parameters": size_of(self.model)}
+        self.model.fit(
+            x,
+            y,
+            callbacks=self.one_fit,
+            epochs=self.settings.epochs,
+            initial_epoch=progress.epoch,
+            **options,
+        )
 
     def _say_what_was_lost(self, callbacks):
         names = sorted({type(callback).__name__ for callback in callbacks})
