@@ -8,6 +8,7 @@ when a Keras release changes one of these attributes, that test says which.
 import contextlib
 import dataclasses
 import functools
+import inspect
 import itertools
 from typing import Any
 
@@ -500,8 +501,8 @@ def number_of_batches(x, y, options: dict) -> int | None:
         options: its other arguments.
     """
     steps = options.get("steps_per_epoch")
-    if steps is not None:
-        return steps
+    if steps is not None or inspect.isgenerator(x):
+        return steps  # Keras would read the first batches of a generator.
     split = options.get("validation_split") or 0
     try:
         adapter = get_data_adapter(x, y, batch_size=options.get("batch_size"))
@@ -578,7 +579,40 @@ def forget_functions(model) -> None:
     model.make_train_function(force=True)
 
 
+def flush(callbacks) -> None:
+    """Wait for what a `CallbackList` does while training goes on."""
+    if callbacks._async_train:
+        callbacks._flush_futures()
+
+
 def replicas(model) -> int:
     """On how many devices at once a model is trained by `tf.distribute`."""
     strategy = getattr(model, "distribute_strategy", None)
     return getattr(strategy, "num_replicas_in_sync", 1)
+
+
+def scope_of(owner):
+    """A context in which variables are made on the devices of an owner's.
+
+    That is the scope of the `tf.distribute` strategy that `owner`, a model or
+    an optimizer, was made under. `keras.distribution` needs no scope.
+    """
+    strategy = getattr(owner, "_distribute_strategy", None)
+    strategy = strategy or getattr(owner, "_distribution_strategy", None)
+    return contextlib.nullcontext() if strategy is None else strategy.scope()
+
+
+def predict_on_one_replica(model, x):
+    """`model.predict_on_batch(x)` for what is to see a batch as a whole.
+
+    Under a `tf.distribute` strategy of several replicas, `predict_on_batch`
+    runs `model` on each of them and joins what they return.
+    """
+    if replicas(model) == 1:
+        return model.predict_on_batch(x)
+    if model.predict_function is None:
+        import tensorflow as tf
+
+        model.predict_function = tf.function(model.predict_step)
+    found = model.predict_function((x,))
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, found)

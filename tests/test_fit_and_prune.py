@@ -153,6 +153,97 @@ def test_data_in_batches(capsys):
     assert "Cut after epoch 1: " in printed
 
 
+# --- epochs without a number ------------------------------------------------
+
+
+@pytest.mark.parametrize("frequency", [2, [2, 4]])
+def test_cuts_wait_for_validation(frequency):
+    found = run(network(), epochs=5, start=1, validation_freq=frequency)
+    assert [cut.epoch for cut in found.cuts] == [2, 4]
+    values = found.history.history["val_accuracy"]
+    assert [cut.value for cut in found.cuts] == values
+    assert found.epoch in (2, 4)
+    assert len(found.history.history["loss"]) == 5
+
+
+def test_epochs_without_validation_do_not_miss_the_floor():
+    with pytest.warns(UserWarning, match="never held the floor of 1.1"):
+        found = run(
+            network(), epochs=6, floor=1.1, patience=1, validation_freq=2
+        )
+    assert found.reason == "val_accuracy stayed below 1.1 for 2 epochs"
+    assert len(found.history.epoch) == 4
+
+
+def test_a_monitor_that_never_comes_is_said_at_the_first_validation():
+    seen = Sizes()
+    with pytest.raises(ValueError, match="'val_f1' is not in the logs"):
+        run(network(), monitor="val_f1", validation_freq=2, callbacks=[seen])
+    assert len(seen.found) == 2
+
+
+class Sizes(keras.callbacks.Callback):
+    """Notes the size of the model after each epoch; changes the logs."""
+
+    def __init__(self, change=lambda epoch, logs: None):
+        super().__init__()
+        self.found, self._change = [], change
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.found.append(self.model.count_params())
+        self._change(epoch, logs)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf])
+def test_the_floor_is_of_epochs_with_a_number(value):
+    def change(epoch, logs):
+        if epoch in (0, 3):
+            logs["val_accuracy"] = value
+
+    found = run(
+        network(),
+        epochs=6,
+        start=1,
+        floor=None,
+        max_drop=0.9,
+        callbacks=[Sizes(change)],
+    )
+    second = found.history.history["val_accuracy"][1]
+    assert found.floor == pytest.approx(second - 0.9)
+    assert [cut.epoch for cut in found.cuts] == [2, 3, 5]
+
+
+def test_what_is_never_a_number():
+    def change(epoch, logs):
+        logs["val_accuracy"] = np.nan
+
+    with pytest.warns(UserWarning, match=r"or not finite, in all 3 epochs\."):
+        found = run(
+            network(),
+            epochs=9,
+            start=1,
+            floor=None,
+            patience=2,
+            callbacks=[Sizes(change)],
+        )
+    assert found.reason == "val_accuracy was not finite for 3 epochs"
+    assert (found.value, found.floor, found.cuts) == (None, None, ())
+    assert "val_accuracy unknown" in str(found)
+
+
+def test_logs_may_hold_arrays():
+    def change(epoch, logs):
+        logs["per_class"] = np.arange(3.0)
+
+    found = run(network(), epochs=2, start=1, callbacks=[Sizes(change)])
+    assert len(found.cuts) == 1
+    np.testing.assert_array_equal(
+        found.history.history["per_class"], [[0, 1, 2]] * 2
+    )
+    with pytest.raises(ValueError, match=r"array of shape \(3,\) in the logs"):
+        run(network(), monitor="per_class", callbacks=[Sizes(change)])
+
+
 # --- bad input --------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ one place to adapt.
 """
 
 import itertools
+import time
 
 import keras
 import numpy as np
@@ -508,3 +509,39 @@ def test_number_of_batches(options, expected):
     options = {"shuffle": False, "verbose": 0} | options
     model.fit(*data, callbacks=[tell], **options)
     assert len(told) == expected
+
+
+def test_the_batches_of_a_generator_are_not_read_to_count_them():
+    batches = ((np.zeros((2, 3)), np.zeros(2)) for _ in range(4))
+    assert internals.number_of_batches(batches, None, {}) is None
+    assert len(list(batches)) == 4
+
+
+def test_what_callbacks_do_meanwhile_is_waited_for():
+    done = []
+
+    class Slow(keras.callbacks.Callback):
+        async_safe = True
+
+        def on_train_batch_end(self, batch, logs=None):
+            time.sleep(0.2)
+            done.append(batch)
+
+    callbacks = keras.callbacks.CallbackList([Slow()])
+    callbacks.on_train_begin()
+    callbacks.on_train_batch_end(3)
+    internals.flush(callbacks)
+    assert done == [3]
+    callbacks.on_train_end()
+
+
+def test_what_has_no_strategy_has_no_scope():
+    """`tests/test_distribution.py` has models with one."""
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    with internals.scope_of(model), internals.scope_of(model.optimizer):
+        assert internals.replicas(keras.Model(model.inputs, model.outputs)) == 1
+    x = np.ones((4, 3), "float32")
+    np.testing.assert_allclose(
+        internals.predict_on_one_replica(model, x), model.predict_on_batch(x)
+    )

@@ -1,7 +1,10 @@
 """`RedundancyMonitor`: what TensorBoard reads is what `analyze` says."""
 
 import io
+import os
 import sys
+import threading
+from pathlib import Path
 
 import keras
 import matplotlib.image
@@ -150,6 +153,102 @@ def test_histograms_and_pictures(tmp_path):
     (event,) = events.Tensors("similarities/two")
     buckets = np.frombuffer(event.tensor_proto.tensor_content, "float64")
     assert buckets.reshape(-1, 3)[:, 2].sum() == 16 * 15 / 2
+
+
+def units(built, **compiled):
+    """A Sequential model, built or to be built by `fit`."""
+    parts = [layers.Dense(6, activation="relu", name="one"), layers.Dense(3)]
+    start = [keras.Input((8,))] if built else []
+    model = keras.Sequential(start + parts)
+    model.compile("sgd", "mse", **compiled)
+    return model
+
+
+def steps_of(monitor):
+    return [step for step, _ in monitor.history["model/parameters"]]
+
+
+@pytest.mark.parametrize("every", [3, "epoch"])
+def test_a_model_that_fit_builds(every, tmp_path):
+    """On TensorFlow it is built by its first batch, on JAX before."""
+    x, y = data()
+    monitor = kr.callbacks.RedundancyMonitor(tmp_path, every=every, data=x)
+    options = {"batch_size": 16, "epochs": 2, "verbose": 0}
+    units(built=False).fit(x, y, callbacks=[monitor], **options)
+    first = 0 if keras.backend.backend() == "jax" else 1
+    assert steps_of(monitor) == ([0, 1] if every == "epoch" else [first, 3, 6])
+    assert {value for _, value in monitor.history["model/parameters_left"]} == {
+        1
+    }
+    assert "zeros/one" in monitor.history
+
+
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable")
+def test_a_model_without_units_that_fit_builds(tmp_path):
+    model = keras.Sequential([layers.ReLU()])
+    model.compile("sgd", "mse")
+    monitor = kr.callbacks.RedundancyMonitor(tmp_path)
+    with pytest.raises(ValueError, match="has no layer with a kernel"):
+        model.fit(data()[0], data()[0], verbose=0, callbacks=[monitor])
+
+
+@pytest.mark.parametrize(
+    ("at_once", "every", "expected"),
+    [
+        (3, 3, [0, 3, 6, 11, 14]),
+        (8, 3, [0, 8]),
+        (2, 5, [0, 6, 10]),
+    ],
+)
+def test_batches_that_are_taken_at_once(at_once, every, expected, tmp_path):
+    """Two epochs of eight; it looks where Keras stops next."""
+    monitor = kr.callbacks.RedundancyMonitor(tmp_path, every=every)
+    model = units(built=True, steps_per_execution=at_once)
+    options = {"batch_size": 8, "epochs": 2, "verbose": 0}
+    model.fit(*data(), callbacks=[monitor], **options)
+    assert steps_of(monitor) == expected
+
+
+def lengths(model):
+    """Of all lists that layers hold, such as those of their calls."""
+    return [
+        {k: len(x) for k, x in vars(part).items() if isinstance(x, list)}
+        for part in [model, *model.layers]
+    ]
+
+
+def test_it_leaves_the_layers_as_they_were(tmp_path):
+    model = network()
+    model.fit(*data(), verbose=0)
+    before = lengths(model)
+    monitor = kr.callbacks.RedundancyMonitor(tmp_path, data=data()[0])
+    model.fit(*data(), epochs=2, verbose=0, callbacks=[monitor])
+    assert lengths(model) == before
+    assert len(monitor.history["zeros/one"]) == 2
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_nothing_is_left_open_by_an_interrupted_fit(tmp_path):
+    """What was logged before is in the file, which the next `fit` goes on."""
+    model, threads = network(), threading.active_count()
+    monitor = kr.callbacks.RedundancyMonitor(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*data(), verbose=0, callbacks=[monitor, Stop()])
+    assert threading.active_count() == threads
+    (file,) = (tmp_path / "redundancy").iterdir()
+    if os.path.isdir("/proc/self/fd"):
+        held = [os.path.realpath(x) for x in Path("/proc/self/fd").iterdir()]
+        assert str(file) not in held
+    tag = "n_r_at_0.5/one"
+    assert set(scalars_in(file.parent)[tag]) == {0}
+    options = {"epochs": 3, "initial_epoch": 1, "verbose": 0}
+    model.fit(*data(), callbacks=[monitor], **options)
+    assert list(file.parent.iterdir()) == [file]
+    assert set(scalars_in(file.parent)[tag]) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("every", [3, "epoch"])

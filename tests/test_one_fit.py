@@ -3,7 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
+import keras_redundancy as kr
+from keras_redundancy.training.batches import Batches
 from tests.fit_and_prune_run import data, network, run
 
 
@@ -87,3 +90,150 @@ def test_without_cuts_it_is_fit(how):
     np.testing.assert_allclose(
         found.history.history["loss"], history["loss"], rtol=1e-4
     )
+
+
+# --- data that is read once -------------------------------------------------
+
+
+def counter(size):
+    """A model whose kernel says how often each feature was trained on."""
+    model = keras.Sequential(
+        [
+            keras.Input((size,)),
+            layers.Dense(1, use_bias=False, kernel_initializer="zeros"),
+        ]
+    )
+    optimizer = keras.optimizers.SGD(1.0)
+    model.compile(optimizer, negative)
+    return model
+
+
+def negative(y, prediction):
+    return -prediction
+
+
+def counted(batches, size, checkpoint=None, **options):
+    """(How often each feature was trained on, what `fit_and_prune` found)."""
+    found = kr.fit_and_prune(
+        counter(size),
+        batches,
+        prune=lambda model: model,
+        monitor="loss",
+        floor=9.0,
+        verbose=0,
+        checkpoint=checkpoint,
+        **options,
+    )
+    (kernel,) = found.model.get_weights()
+    return kernel[:, 0].tolist(), found
+
+
+def one_by_one(size):
+    """As many batches as features, each of one of them."""
+    for row in np.eye(size, dtype="float32"):
+        yield row[None], np.zeros((1, 1), "float32")
+
+
+# What Keras says where it was not told how many batches there are.
+ENDED = pytest.mark.filterwarnings("ignore:Your input ran out of data")
+
+
+@ENDED
+def test_each_batch_of_a_generator_is_used_once():
+    counts, _ = counted(one_by_one(10), 10, epochs=1)
+    assert counts == [1] * 10
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_generator_goes_on_after_cuts(keeps, tmp_path):
+    options = {"epochs": 9, "steps_per_epoch": 3}
+    if keeps:
+        options["checkpoint"] = tmp_path
+    counts, found = counted(one_by_one(12), 12, **options)
+    assert counts == [1] * 12
+    assert found.history.epoch == [0, 1, 2, 3]
+    assert found.reason == "the data had no more batches"
+
+
+@ENDED
+def test_batches_that_do_not_exist_are_not_begun():
+    begun = []
+    noting = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: begun.append(batch)
+    )
+    counted(one_by_one(5), 5, epochs=1, callbacks=[noting])
+    assert begun == list(range(5))
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="needs TensorFlow"
+)
+def test_a_dataset_goes_on_after_cuts():
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.from_tensor_slices(np.eye(4, dtype="float32"))
+    dataset = dataset.batch(1).map(lambda x: (x, tf.zeros((1, 1))))
+    counts, found = counted(dataset, 4, epochs=4, steps_per_epoch=3)
+    assert counts == [3] * 4
+    assert found.history.epoch == [0, 1, 2, 3]
+
+
+def test_what_was_read_but_not_used_is_given_again():
+    batches = Batches(iter(range(7)))
+    first = batches.rest()
+    assert [next(first) for _ in range(5)] == [0, 1, 2, 3, 4]
+    assert [batches.use(1) for _ in range(3)] == [True] * 3
+    second = batches.rest()
+    assert next(second) == 3
+    assert list(first) == [5, 6]
+    assert list(second) == [4, 5, 6]
+    assert not batches.have_ended()
+    assert [batches.use(2) for _ in range(3)] == [True, True, False]
+    assert batches.have_ended()
+
+
+def test_a_generator_without_batches_is_an_error_of_keras():
+    with pytest.raises(ValueError, match="must yield at least one batch"):
+        counted(iter_of_none(), 4, epochs=1)
+
+
+def iter_of_none():
+    yield from ()
+
+
+@pytest.mark.parametrize("kind", ["array", "sequence", "generator"])
+def test_a_model_that_fit_would_build(kind):
+    model = keras.Sequential(
+        [
+            layers.Dense(12, activation="relu"),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    x, y = data(32)
+    given = {
+        "array": (x, y),
+        "sequence": (InBatches(), None),
+        "generator": (((x, y) for _ in range(2)), None),
+    }[kind]
+    found = kr.fit_and_prune(
+        model,
+        *given,
+        prune={"ratio": 0.5},
+        epochs=2,
+        monitor="loss",
+        floor=99.0,
+        verbose=0,
+        steps_per_epoch=1,
+    )
+    assert found.model.input_shape == (None, 8)
+    assert found.model.layers[0].units == 6
+    assert model.layers[0].units == 12
+
+
+class InBatches(keras.utils.PyDataset):
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, number):
+        return data(32)

@@ -100,7 +100,7 @@ def answers(observer, data, batch_size: int):
         for number, batch in enumerate(found):
             size = len(batch[0])
             inputs = [*batch, _start_of(number, size)]
-            yield size, observer.predict_on_batch(inputs)
+            yield size, internals.predict_on_one_replica(observer, inputs)
 
 
 @contextlib.contextmanager

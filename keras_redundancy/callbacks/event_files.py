@@ -3,6 +3,9 @@
 TensorFlow is not needed for that, and `tf.summary` takes several times as long.
 """
 
+import itertools
+import os
+import socket
 import time
 from pathlib import Path
 
@@ -15,16 +18,23 @@ from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.image.metadata import create_summary_metadata
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from keras_redundancy.heatmaps import png
 
+# So that files that are made in the same second have names of their own.
+_NUMBERS = itertools.count()
+
 
 class EventFile:
-    """A file of scalars, histograms and pictures."""
+    """A file of scalars, histograms and pictures.
+
+    It is open only while something is written: however training ends, nothing
+    is left open, and nothing is lost.
+    """
 
     def __init__(self, folder: Path):
-        self._writer = EventFileWriter(str(folder))
+        self._folder, self._path = folder, None
 
     def write(
         self,
@@ -41,10 +51,22 @@ class EventFile:
         found += [histogram_pb(tag, x) for tag, x in histograms.items()]
         found += [_picture(tag, matrix) for tag, matrix in cosines.items()]
         whole = Summary(value=[value for x in found for value in x.value])
-        self._writer.add_event(
-            Event(step=step, wall_time=time.time(), summary=whole)
-        )
-        self._writer.flush()
+        event = Event(step=step, wall_time=time.time(), summary=whole)
+        if self._path is None:
+            self._path = self._folder / _fresh_name()
+            first = Event(wall_time=time.time(), file_version="brain.Event:2")
+            self._append(first)
+        self._append(event)
+
+    def _append(self, event):
+        with self._path.open("ab") as file:
+            RecordWriter(file).write(event.SerializeToString())
+
+
+def _fresh_name():
+    """What TensorBoard calls such a file."""
+    parts = (f"{int(time.time()):010d}", socket.gethostname(), os.getpid())
+    return ".".join(map(str, ("events.out.tfevents", *parts, next(_NUMBERS))))
 
 
 def _picture(tag, matrix):

@@ -1,5 +1,6 @@
 """Watch redundancy, rank and compression in TensorBoard."""
 
+import math
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras_internals as internals
+from keras_redundancy.calibration.observer import Run, Watch, answers
 from keras_redundancy.clustering import LINKAGES
 from keras_redundancy.folders import writable_folder
 from keras_redundancy.heatmaps import pairwise, similarities
@@ -18,6 +20,8 @@ from keras_redundancy.report import check_taus, reports
 
 # The folder beside those of `keras.callbacks.TensorBoard`.
 RUN = "redundancy"
+# Of samples to count zeros in.
+BATCH_SIZE = 128
 
 # Of a layer and its filters; the model has the mean of its layers.
 MEASURES = {
@@ -44,12 +48,15 @@ class RedundancyMonitor(keras.callbacks.Callback):
     `keras.callbacks.TensorBoard`, at the same steps: epochs, or batches. A
     measure is the group of a tag, and a layer its name:
     "n_r_at_0.5/conv2d"; what is of the whole model is in the group "model".
+    A Sequential model that `fit` builds is looked at from its second batch on.
 
     Args:
         log_dir: a folder, that of `tensorboard --logdir`.
         tau: the thresholds to count redundant units at, in (0, 1]. Pictures
             are ordered by the clusters at the one in the middle.
-        every: "epoch", or so many batches.
+        every: "epoch", or so many batches. With `steps_per_execution`, Keras
+            can be asked between two calls of the training function alone: it
+            is looked at then.
         data: inputs of the model, some hundred samples: the share of zeros in
             what activations make of them is logged too.
         images: whether to make pictures.
@@ -89,31 +96,53 @@ class RedundancyMonitor(keras.callbacks.Callback):
         if every != "epoch":
             check_count("every", every)
         self.every, self.images, self.linkage = every, images, linkage
-        self._event_file = _event_file()
-        self._folder = writable_folder("log_dir", Path(log_dir) / RUN)
+        event_file = _event_file()
+        folder = writable_folder("log_dir", Path(log_dir) / RUN)
+        self._writer = event_file(folder)
         self._zeros = None if data is None else _Zeros(data)
-        self._writer = self._at_first = None
+        self._at_first = None
         self.history = {}
 
     def on_train_begin(self, logs=None):
+        model = self.model
+        self._batches = self._next = 0
+        self._at_once = model.steps_per_execution
+        self._is_known = False
+        self._look_at_model()
+
+    def _look_at_model(self):
+        """In each `fit`, as soon as the model is built: is there what to log?
+
+        That may be after the first batch: `fit` can build a Sequential model.
+        """
+        if self._is_known:
+            return
+        model = self.model
+        if isinstance(model, keras.Sequential) and not model.built:
+            return
         first = self._reports()[0]
         if not first.layers:
             raise ValueError(
-                f"The model {self.model.name!r} has no layer with a kernel, "
-                "so there are no units to watch. Leave RedundancyMonitor out."
+                f"The model {model.name!r} has no layer with a kernel, so "
+                "there are no units to watch. Leave RedundancyMonitor out."
             )
-        self._batches = 0
-        if self._writer is None:
+        self._is_known = True
+        if self._at_first is None:
             self._at_first = self._costs(first)
-            self._writer = self._event_file(self._folder)
 
     def on_train_batch_begin(self, batch, logs=None):
         # With something to do at the end of a batch, Keras waits for each.
-        if self.every != "epoch" and self._batches % self.every == 0:
+        self._look_at_model()
+        is_due = self.every != "epoch" and self._batches >= self._next
+        if is_due and self._is_known:
             self.log(self._batches)
-        self._batches += 1
+            past = self._batches % self.every
+            self._next = self._batches - past + self.every
+        steps = (self.params or {}).get("steps") or math.inf
+        self._batches += max(1, min(self._at_once, steps - batch))
 
     def on_epoch_end(self, epoch, logs=None):
+        self._look_at_model()
         if self.every == "epoch":
             self.log(epoch)
 
@@ -202,31 +231,50 @@ class _Zeros:
     """The share of zeros in what each activation makes of some samples."""
 
     def __init__(self, data):
-        self._data, self._model, self._of = data, None, None
+        self._data, self._model, self._observer = data, None, None
 
     def shares(self, model) -> dict[str, float]:
         """{tag: share}, of the layers of the graph itself."""
         if model is not self._model:
-            self._model, self._of = model, _counting(model)
-        if self._of is None:
+            self._model, self._observer = model, _Counting(model)
+        names = self._observer.names
+        if not names:
             return {}
-        names, counting = self._of
-        found = counting.predict(self._data, verbose=0)
-        return {f"zeros/{name}": float(np.mean(found[name])) for name in names}
+        sums, count = np.zeros(len(names)), 0
+        for size, found in answers(self._observer, self._data, BATCH_SIZE):
+            sums += [np.sum(shares, dtype=float) for shares in found]
+            count += size
+        return {
+            f"zeros/{name}": float(share)
+            for name, share in zip(names, sums / count, strict=True)
+        }
 
 
-def _counting(model):
-    """(Names, a model of the share of zeros in each sample), or None."""
-    graph = internals.graph_of(model)
-    outputs = {}
-    for call in internals.calls(graph):
-        if _activates(call.operation):
-            is_zero = ops.cast(ops.equal(call.outputs[0], 0), "float32")
-            axes = tuple(range(1, len(is_zero.shape)))
-            outputs[call.operation.name] = ops.mean(is_zero, axis=axes)
-    if not outputs:
-        return None
-    return list(outputs), keras.Model(graph.inputs, outputs)
+class _Counting(Watch):
+    """Returns the share of zeros in each sample for each activation.
+
+    Operations on the outputs of the user's layers would stay in their graph.
+    """
+
+    def __init__(self, model):
+        super().__init__(model)
+        keys = {
+            call.operation.name: (id(call.outputs[0]),)
+            for call in internals.calls(internals.graph_of(model))
+            if _activates(call.operation)
+        }
+        self.names, self.keys = tuple(keys), tuple(keys.values())
+
+    def call(self, inputs):
+        *tensors, _ = inputs
+        run = Run(frozenset(self.keys))
+        run.through(internals.graph_of(self.model), tensors)
+        return [_share_of_zeros(run.seen[key]) for key in self.keys]
+
+
+def _share_of_zeros(x):
+    is_zero = ops.cast(ops.equal(x, 0), "float32")
+    return ops.mean(is_zero, axis=tuple(range(1, len(x.shape))))
 
 
 def _activates(operation):

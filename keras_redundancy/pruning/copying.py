@@ -1,6 +1,7 @@
 """A copy of a model that goes on training where it is."""
 
 from keras_redundancy.pruning.absorb import Drop
+from keras_redundancy.pruning.compiling import fresh_arguments
 from keras_redundancy.pruning.optimizer_state import SlotCut, carry_over
 from keras_redundancy.pruning.rebuild import (
     rebuild_and_match,
@@ -14,17 +15,27 @@ def copy_for_training(model):
 
     Raises:
         TypeError: the model has no graph to follow.
-        ValueError: it is not compiled, or cannot be rebuilt.
+        ValueError: it is not compiled, what it was compiled with cannot be
+            made anew, or it cannot be rebuilt.
     """
     require_trained(model)
     require_rebuildable(model)
+    _require_copies(model)
     its_copy, matches = rebuild_and_match(model, {}, {}, classes={})
-    if its_copy.compiled:
-        carry_over(
-            model.optimizer,
-            its_copy.optimizer,
-            matches,
-            SlotCut([], "medoid", Drop()),
-            its_copy.trainable_variables,
-        )
+    carry_over(
+        model.optimizer,
+        its_copy.optimizer,
+        matches,
+        SlotCut([], "medoid", Drop()),
+        its_copy.trainable_variables,
+    )
     return its_copy
+
+
+def _require_copies(model):
+    try:
+        fresh_arguments(model)
+    except ValueError as error:
+        raise ValueError(
+            f"No copy of {model.name!r} can be compiled as it is: {error}"
+        ) from error

@@ -10,12 +10,8 @@ import numpy as np
 
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.channels.tied import is_own_function
-from keras_redundancy.pruning.configs import (
-    REBUILD_ERRORS,
-    by_name,
-    from_config,
-    get_config,
-)
+from keras_redundancy.pruning.compiling import fresh
+from keras_redundancy.pruning.configs import REBUILD_ERRORS, get_config
 from keras_redundancy.pruning.rebinding import Rebinder
 
 LOST = object()  # Stands for a value that cannot be copied.
@@ -148,48 +144,6 @@ def copied(value, twins: dict):
             return LOST
         return tuple(made) if isinstance(value, tuple) else made
     return LOST
-
-
-def fresh(value):
-    """A copy of an optimizer or metric without its state; all else as is."""
-    if not isinstance(value, keras.Optimizer | keras.Metric):
-        return value
-    cls = type(value)
-    with keras.saving.custom_object_scope(by_name(vars(value).values())):
-        new = from_config(cls, value.get_config(), cls.from_config)
-    new.name = value.name
-    return new
-
-
-def compile_like(model, result, rebinder=None) -> None:
-    """Compile a model with the arguments of another one, if that is.
-
-    Args:
-        model: the other one.
-        result: the model to compile.
-        rebinder: a `Rebinder` for functions, such as losses, that refer to
-            layers of `model`.
-    """
-    arguments = internals.compile_arguments(model)
-    if arguments is None:
-        return
-
-    def again(value):
-        value = fresh(value)
-        return value if rebinder is None else rebinder.rebound(value)
-
-    reason = f"{type(model).__name__} has a compile() of its own"
-    if not internals.compile_is_overridden(model):
-        try:
-            result.compile(**keras.tree.map_structure(again, arguments))
-            return
-        except REBUILD_ERRORS as error:
-            reason = f"an object it was compiled with cannot be copied: {error}"
-    warnings.warn(
-        f"The new model is not compiled, because {reason}. Call compile() on "
-        "it before fit().",
-        stacklevel=4,
-    )
 
 
 def _own_config(cls, model):

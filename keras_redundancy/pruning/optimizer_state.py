@@ -123,7 +123,8 @@ def carry_over(old, new, matches, cut: SlotCut, trained) -> None:
     if not old.built:
         return
     internals.copy_weight_decay(old, new, matches)
-    new.build(trained)
+    with internals.scope_of(new):
+        new.build(trained)
     for source, target in zip(
         internals.counters(old), internals.counters(new), strict=True
     ):

@@ -16,6 +16,7 @@ from keras_redundancy.layers.factorized import (
     STOCK_CLASSES,
     Factorized,
 )
+from keras_redundancy.pruning.compiling import compile_like
 from keras_redundancy.pruning.configs import (
     REBUILD_ERRORS,
     cause_of,
@@ -27,7 +28,6 @@ from keras_redundancy.pruning.configs import (
 )
 from keras_redundancy.pruning.model_classes import (
     class_and_arguments,
-    compile_like,
     copy_attributes,
 )
 from keras_redundancy.pruning.rebinding import Rebinder
@@ -102,6 +102,11 @@ def rebuild_and_match(
         The new model, and [(variable, its counterpart in there), ...] of what
         has one.
     """
+    with internals.scope_of(model):
+        return _rebuilt(model, settings, values, biases, classes)
+
+
+def _rebuilt(model, settings, values, biases, classes):
     builder = _Builder(settings, classes, values)
     result, matches = builder.model(model), []
     _copy_trainable(list(builder.made.values()))

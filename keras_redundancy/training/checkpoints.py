@@ -1,5 +1,6 @@
 """Keep a training on disk, so that it goes on after it was killed."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,47 +9,54 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras_internals as internals
+from keras_redundancy.fingerprints import (
+    differences,
+    words_of,
+    words_of_model,
+)
 from keras_redundancy.folders import writable_folder
+from keras_redundancy.pruning.compiling import compile_like
 from keras_redundancy.pruning.configs import objects_of
-from keras_redundancy.pruning.rebuild import compile_like
 
 STATE = "state.json"
-OURS = re.compile(r"(epoch|best)-\d+\.(keras|npz)|state\.json(\.new)?")
+SUFFIXES = (".keras", ".npz")
+# So many differences between two trainings are named.
+SHOWN = 5
 
 
 class Checkpoint:
     """A folder that holds one training.
 
     What it says is in `state.json`, which is replaced as a whole after all
-    files that it names are written. Files of other names are left alone.
+    files that it names are written. All other files of the training have its
+    `number` in their names; those without are left alone.
     """
 
-    def __init__(self, folder, model):
+    def __init__(self, folder, model, options: dict):
         """Args:
         folder: where to keep it. It is made where there is none.
-        model: the one that training began with.
+        model: the one that training begins with.
+        options: all else that a training which goes on has to have in common
+            with the one before, by name.
 
         Raises:
-            ValueError: the folder cannot be written to, or holds something
-                else.
+            ValueError: the folder cannot be written to.
         """
         self._folder = writable_folder("checkpoint", folder)
         self._model = model
         self._best = None  # The name of its files.
-        others = [x.name for x in self._folder.iterdir()]
-        others = [name for name in others if not OURS.fullmatch(name)]
-        if others and not (self._folder / STATE).exists():
-            raise ValueError(
-                f"The folder {str(folder)!r} holds other files, such as "
-                f"{others[0]!r}. Pass an empty folder as checkpoint=."
-            )
+        self._stale = set()  # Names of files of an older version.
+        words = {"model": words_of_model(model), **words_of(options)}
+        # As they are read back.
+        self._words = json.loads(json.dumps(words))
+        content = json.dumps(words, sort_keys=True).encode()
+        self.number = hashlib.sha256(content).hexdigest()[:8]
 
     def load(self):
         """What was saved last: (state, model, best model), or None.
 
         Raises:
-            ValueError: it is of the training of another model, or of
-                something else.
+            ValueError: it is of another training, or of something else.
         """
         path = self._folder / STATE
         if not path.exists():
@@ -59,20 +67,32 @@ class Checkpoint:
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{str(path)!r} is no state of a training by fit_and_prune. "
-                "Pass an empty folder as checkpoint=."
+                "Pass another folder as checkpoint=."
             ) from error
-        if began_with != self._fingerprint():
-            raise ValueError(
-                f"The folder {str(self._folder)!r} holds the training of "
-                f"another model than {self._model.name!r}. Pass an empty "
-                "folder as checkpoint=, or the model that it began with."
-            )
+        self._require_same(began_with)
         name, self._best = state["files"]["model"], state["files"]["best"]
-        model = self._load(name, with_optimizer=True)
-        if self._best is None:
-            return state, model, None
-        same = self._best == name
-        return state, model, model if same else self._load(self._best)
+        self._stale = {name, self._best}
+        with internals.scope_of(self._model):
+            model = self._load(name, with_optimizer=True)
+            if self._best in (None, name):
+                return state, model, self._best and model
+            return state, model, self._load(self._best)
+
+    def _require_same(self, began_with):
+        if isinstance(began_with, list):  # Older versions knew shapes alone.
+            now = [list(variable.shape) for variable in self._model.variables]
+            found = differences(began_with, now, "the shapes of the variables")
+        else:
+            found = differences(began_with, self._words)
+        if found:
+            more = f"; and {len(found) - SHOWN} more" * (len(found) > SHOWN)
+            raise ValueError(
+                f"The folder {str(self._folder)!r} holds another training: "
+                f"{'; '.join(found[:SHOWN])}{more}. Pass another folder as "
+                "checkpoint=, or delete this one to begin anew. To go on with "
+                "a model that is made anew, give it the same weights, e.g. by "
+                "keras.utils.set_random_seed() before it is made."
+            )
 
     def save(self, state: dict, model, best) -> None:
         """Put what is there now in the place of what was saved before.
@@ -83,22 +103,27 @@ class Checkpoint:
             best: the best one, which may be `model`, if it is a new one; None
                 if it is still the one that was saved before.
         """
-        name = f"epoch-{state['epoch']:05d}"
+        name = f"epoch-{state['epoch']:05d}-{self.number}"
         self._save(name, model, with_optimizer=True)
         files = {"model": name, "best": self._best}
         if best is model:
             files["best"] = name
         elif best is not None:
-            files["best"] = f"best-{state['epoch']:05d}"
+            files["best"] = f"best-{state['epoch']:05d}-{self.number}"
             self._save(files["best"], best)
-        state = {**state, "files": files, "began_with": self._fingerprint()}
-        fresh = self._folder / f"{STATE}.new"
+        state = {**state, "files": files, "began_with": self._words}
+        fresh = self._folder / f"state-{self.number}.json"
         fresh.write_text(json.dumps(state, indent=1))
         os.replace(fresh, self._folder / STATE)
         self._best = files["best"]
+        self._delete_all_but(files.values())
+
+    def _delete_all_but(self, names):
+        ours = re.compile(rf"(epoch|best)-\d+-{self.number}")
         for path in self._folder.iterdir():
-            known = path.name == STATE or path.stem in files.values()
-            if OURS.fullmatch(path.name) and not known:
+            is_ours = ours.fullmatch(path.stem) or path.stem in self._stale
+            is_kept = path.stem in names or path.suffix not in SUFFIXES
+            if is_ours and not is_kept:
                 path.unlink()
 
     def _save(self, name, model, with_optimizer=False):
@@ -135,12 +160,9 @@ class Checkpoint:
                 variable.assign(arrays[f"arr_{number}"])
         return model
 
-    def _fingerprint(self):
-        """What model a training began with."""
-        return [list(variable.shape) for variable in self._model.variables]
-
 
 def _plain(variable):
     """An array that NumPy can save, which bfloat16 is not."""
     array = keras.ops.convert_to_numpy(variable)
-    return array if array.dtype.isbuiltin else array.astype("float32")
+    is_of_numpy = array.dtype.isbuiltin == 1  # 2 for what others added to it.
+    return array if is_of_numpy else array.astype("float32")

@@ -12,9 +12,11 @@ from keras_redundancy.options import (
     check_seed,
 )
 from keras_redundancy.pruning.planning import prune as pruned_by
+from keras_redundancy.training.batches import build_on, shared
 from keras_redundancy.training.checkpoints import Checkpoint
 from keras_redundancy.training.results import Pruned
-from keras_redundancy.training.run import Run, Settings
+from keras_redundancy.training.run import Run
+from keras_redundancy.training.state import Settings
 
 MODES = ("auto", "min", "max")
 
@@ -49,8 +51,10 @@ def fit_and_prune(
 
     Args:
         model: a compiled functional or Sequential `keras.Model`, trained or
-            not. It is never changed: a copy is trained.
-        x, y: what `Model.fit` takes.
+            not. It is never changed: a copy is trained. A Sequential model
+            without `keras.Input` is built on the shape of x, as by `fit`.
+        x, y: what `Model.fit` takes. Each batch of a generator is used once;
+            when it has no more, training ends.
         prune: how to make it smaller: options of `kr.prune`, such as
             {"ratio": 0.1}, for each cut; or a list of them, one for each cut,
             such as a schedule of tau; or a function that takes the model and
@@ -63,8 +67,10 @@ def fit_and_prune(
         floor: what `monitor` has to hold for a cut, and for a model to count.
             By default what it is at best in the first `start` epochs, less
         max_drop: by how much it may fall below that.
-        monitor: an entry of the logs, of validation data for one that starts
-            with "val_".
+        monitor: an entry of the logs, a number, of validation data for one
+            that starts with "val_". After epochs without it, as by
+            `validation_freq`, nothing is decided: that waits for the next one
+            with it. What is NaN or infinite does not hold the floor.
         mode: "max" if more is better, "min" if less is, as of a loss, which
             makes of the floor a ceiling; "auto" tells by the name.
         start: after so many epochs the first cut may come.
@@ -73,7 +79,11 @@ def fit_and_prune(
             ends.
         checkpoint: a folder in which all is kept after each epoch: call it
             again with the same arguments after it was killed, and it goes on
-            there. Its files are this function's own.
+            there. `epochs`, `callbacks` and `verbose` may be others; all else
+            is compared, the weights and data too, so that a model with random
+            weights has to be made after `keras.utils.set_random_seed`. Of
+            large arrays some rows are compared; of data in batches, what kind
+            they are. Files of others in that folder are left alone.
         seed: given, or chosen for `checkpoint`, each epoch or, without
             checkpoint, each cut begins with `keras.utils.set_random_seed` of
             it and the epoch, so that what was killed ends as if it was not.
@@ -91,8 +101,9 @@ def fit_and_prune(
         TypeError: an argument is of a wrong type, or the model has no graph.
         ValueError: the model is not compiled, `monitor` is not in the logs or
             needs validation data that are not there, a callback wants to
-            restore weights, an argument is out of range, or `prune` returns
-            something else than a smaller model.
+            restore weights, an argument is out of range, `checkpoint` holds
+            another training, or `prune` returns something else than a smaller
+            model.
 
     Warns:
         UserWarning: the floor was never held, so nothing was cut; or of what
@@ -141,10 +152,27 @@ def fit_and_prune(
         seed=seed,
         speaks=verbose != 0,
     )
+    batches = shared(x, options.get("steps_per_epoch"))
+    build_on(model, batches)
     run = Run(settings, model, initial_epoch)
     if checkpoint is not None:
-        run.keep_in(Checkpoint(checkpoint, model))
-    return run.through(x, y, callbacks or [], verbose, options)
+        compared = {
+            "x": x,
+            "y": y,
+            "prune": prune,
+            "floor": floor,
+            "max_drop": max_drop,
+            "monitor": monitor,
+            "mode": mode,
+            "start": start,
+            "every": every,
+            "patience": patience,
+            "seed": seed,
+            "initial_epoch": initial_epoch,
+            **options,
+        }
+        run.keep_in(Checkpoint(checkpoint, model, compared))
+    return run.through(batches, y, callbacks or [], verbose, options)
 
 
 def _require_validation_data(monitor, options):

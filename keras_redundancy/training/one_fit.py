@@ -25,10 +25,11 @@ class WholeHistory(keras.callbacks.History):
 class OneFit(keras.callbacks.CallbackList):
     """Tells callbacks of the first beginning and the last end alone."""
 
-    def __init__(self, callbacks, model, *, verbose, **params):
+    def __init__(self, callbacks, model, batches=None, *, verbose, **params):
         """Args:
         callbacks: in their order, before the progress bar.
         model: the first one that is trained.
+        batches: the `Batches` that are trained on, or None.
         verbose, **params: those that `fit` gives to callbacks.
         """
         super().__init__(
@@ -38,7 +39,17 @@ class OneFit(keras.callbacks.CallbackList):
             verbose=verbose,
             **params,
         )
-        self._begun, self._logs = False, None
+        self._begun, self._logs, self._batches = False, None, batches
+
+    def set_model(self, model):
+        # To be asked for at each batch: on JAX `self.model` copies the state.
+        self._per_step = model.steps_per_execution
+        super().set_model(model)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Keras begins one more than there are, if it was not told."""
+        if self._batches is None or self._batches.use(self._per_step):
+            super().on_train_batch_begin(batch, logs)
 
     def on_train_begin(self, logs=None):
         if not self._begun:
@@ -47,8 +58,7 @@ class OneFit(keras.callbacks.CallbackList):
 
     def on_train_end(self, logs=None):
         """Not yet: see `finish`."""
-        if self._async_train:
-            self._flush_futures()
+        internals.flush(self)
         self._logs = logs
 
     def finish(self) -> None:

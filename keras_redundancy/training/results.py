@@ -34,7 +34,8 @@ class Pruned(Rendered):
 
     Attributes:
         model: the smallest model that held the floor.
-        value: what was monitored, of that model.
+        value: what was monitored, of that model; None if it was never a
+            number.
         epoch: after how many epochs it was so.
         monitor, floor: what was monitored, and what it was to hold; None if
             training ended before that was known.
@@ -44,7 +45,7 @@ class Pruned(Rendered):
     """
 
     model: keras.Model
-    value: float
+    value: float | None
     epoch: int
     monitor: str
     floor: float | None
@@ -71,8 +72,9 @@ class Pruned(Rendered):
         )
         table = render_table(title, header, map(dataclasses.astuple, self.cuts))
         floor = "" if self.floor is None else f" (floor {self.floor:g})"
+        value = "unknown" if self.value is None else f"{self.value:g}"
         return (
             f"{table}{self.model.count_params():,} parameters after epoch "
-            f"{self.epoch}, {self.monitor} {self.value:g}{floor}\n"
+            f"{self.epoch}, {self.monitor} {value}{floor}\n"
             f"ended because {self.reason}"
         )

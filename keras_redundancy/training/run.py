@@ -1,9 +1,9 @@
 """One run of `fit_and_prune`: epochs, cuts and what is kept of them."""
 
 import dataclasses
+import math
 import time
 import warnings
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ from keras_redundancy.layers import NoiseOutputs
 from keras_redundancy.pruning.budgets import OutOfReachError
 from keras_redundancy.pruning.copying import copy_for_training
 from keras_redundancy.pruning.stripping import stock
+from keras_redundancy.training.batches import Batches
 from keras_redundancy.training.one_fit import (
     Judge,
     OneFit,
@@ -22,72 +23,9 @@ from keras_redundancy.training.one_fit import (
     copies,
 )
 from keras_redundancy.training.results import Cut, Pruned
+from keras_redundancy.training.state import Best, Progress
 
 ALL_EPOCHS = "there were no more than"
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """How training and cutting go on: what `fit_and_prune` was asked for.
-
-    Attributes:
-        cutter: a function of a model and the number of the cut that returns a
-            smaller model, or None if no more is to be cut.
-        first: after which epoch the first cut may come.
-        speaks: whether cuts are printed.
-
-    All others are as for `fit_and_prune`.
-    """
-
-    cutter: Callable
-    epochs: int
-    floor: float | None
-    max_drop: float
-    monitor: str
-    less_is_better: bool
-    first: int
-    every: int
-    patience: int
-    seed: int | None
-    speaks: bool
-
-
-@dataclasses.dataclass
-class _Best:
-    """A model that held the floor, and its weights then."""
-
-    model: keras.Model
-    weights: list
-    value: float
-    epoch: int
-    parameters: int
-
-
-@dataclasses.dataclass
-class _Progress:
-    """What a run knows beside its models, all of it for JSON.
-
-    Attributes:
-        epoch: how many epochs are done.
-        floor: what is to be held; None if that is not known yet.
-        top: the best value so far.
-        missed: how many epochs in a row missed the floor.
-        last_cut: after how many epochs the last cut was.
-        number: how many cuts were tried.
-        seed: None if there is none.
-        cuts: every `Cut`.
-        reason: why training ended; None if it did not.
-    """
-
-    epoch: int
-    floor: float | None
-    seed: int | None
-    top: float | None = None
-    missed: int = 0
-    last_cut: int | None = None
-    number: int = 0
-    cuts: list = dataclasses.field(default_factory=list)
-    reason: str | None = None
 
 
 class Run:
@@ -97,9 +35,10 @@ class Run:
         self.settings = settings
         self.model = copy_for_training(model)
         self.best, self.checkpoint, self._best_is_new = None, None, False
-        self.progress = _Progress(initial_epoch, settings.floor, settings.seed)
+        self.progress = Progress(initial_epoch, settings.floor, settings.seed)
         self.history = WholeHistory()
         self._due, self._goes_on, self._value = False, False, None
+        self._validation_freq = 1
 
     def keep_in(self, checkpoint) -> None:
         """Go on where a checkpoint is, and keep there what is done."""
@@ -113,52 +52,75 @@ class Run:
         state, self.model, best = found
         self.history, self._goes_on = WholeHistory(**state["history"]), True
         cuts = [Cut(**cut) for cut in state["progress"].pop("cuts")]
-        self.progress = _Progress(**state["progress"], cuts=cuts)
+        self.progress = Progress(**state["progress"], cuts=cuts)
         if self.progress.epoch < self.settings.epochs and (
             self.progress.reason or ""
         ).startswith(ALL_EPOCHS):
             self.progress.reason = None
         if best is not None:
             weights = copies(best.variables)
-            self.best = _Best(best, weights, **state["best"])
+            self.best = Best(best, weights, **state["best"])
 
     def through(self, x, y, callbacks, verbose, options) -> Pruned:
-        """Train to the end."""
-        settings, progress = self.settings, self.progress
+        """Train to the end.
+
+        Args:
+            x: what `Model.fit` takes, or `Batches`.
+            y, callbacks, verbose: as for `Model.fit`.
+            options: its others.
+        """
         if verbose == "auto":
             verbose = 1
-        self.watch, self.judge = Watch(), Judge(self._decide)
         callbacks = keras.tree.flatten(callbacks)
+        self._validation_freq = options.get("validation_freq", 1)
+        if isinstance(x, Batches):  # Keras warns that it cannot shuffle them.
+            options = {"shuffle": False, **options}
+            batches, steps = x, options.get("steps_per_epoch")
+        else:
+            batches, steps = None, internals.number_of_batches(x, y, options)
+        self.watch, self.judge = Watch(), Judge(self._decide)
         self.one_fit = OneFit(
             [self.watch, *callbacks, self.history, self.judge],
             self.model,
+            batches,
             verbose=verbose,
-            epochs=settings.epochs,
-            steps=internals.number_of_batches(x, y, options),
+            epochs=self.settings.epochs,
+            steps=steps,
         )
-        if self._goes_on and callbacks and progress.reason is None:
+        if self._goes_on and callbacks and self.progress.reason is None:
             self._say_what_was_lost(callbacks)
         if self.checkpoint is not None and not self._goes_on:
             self._save()
-        while progress.reason is None:
-            if progress.epoch >= settings.epochs:
-                progress.reason = f"{ALL_EPOCHS} {settings.epochs} epochs"
-                break
-            if progress.seed is not None:
-                keras.utils.set_random_seed(progress.seed + progress.epoch)
-            self.watch.restart()
-            self.watch.sizes = {"parameters": size_of(self.model)}
-            self.model.fit(
-                x,
-                y,
-                callbacks=self.one_fit,
-                epochs=settings.epochs,
-                initial_epoch=progress.epoch,
-                **options,
-            )
+        while not self._is_over(batches):
+            self._fit(x if batches is None else batches.rest(), y, options)
             self._after_fit()
         self.one_fit.finish()
         return self._result()
+
+    def _is_over(self, batches):
+        """Whether training ends here, for a reason that is noted."""
+        progress, epochs = self.progress, self.settings.epochs
+        if progress.reason is None and progress.epoch >= epochs:
+            progress.reason = f"{ALL_EPOCHS} {epochs} epochs"
+        elif progress.reason is None and batches and batches.have_ended():
+            progress.reason = "the data had no more batches"
+        return progress.reason is not None
+
+    def _fit(self, x, y, options):
+        """Go on until a cut is due, or something is to be kept."""
+        progress = self.progress
+        if progress.seed is not None:
+            keras.utils.set_random_seed(progress.seed + progress.epoch)
+        self.watch.restart()
+        self.watch.sizes = {"parameters": size_of(self.model)}
+        self.model.fit(
+            x,
+            y,
+            callbacks=self.one_fit,
+            epochs=self.settings.epochs,
+            initial_epoch=progress.epoch,
+            **options,
+        )
 
     def _say_what_was_lost(self, callbacks):
         names = sorted({type(callback).__name__ for callback in callbacks})
@@ -171,20 +133,32 @@ class Run:
 
     def _decide(self, epoch, logs, model):
         """After an epoch: note how it went; whether `fit` is to end."""
-        settings, progress = self.settings, self.progress
-        value = self._value_in(logs)
+        progress = self.progress
         progress.epoch = epoch + 1
         if progress.cuts and progress.cuts[-1].retrace is None:
             progress.cuts[-1].retrace = self.watch.first_step
-        if progress.top is None or self._holds(value, progress.top):
+        self._due, self._value = False, self._value_in(logs)
+        if self._value is not None:
+            self._weigh(self._value, model)
+        if self.judge.was_stopped:
+            progress.reason = "a callback ended the training"
+        ends = self._due or progress.reason is not None
+        return ends or self.checkpoint is not None
+
+    def _weigh(self, value, model):
+        """Note what is monitored, and whether a cut or the end is due."""
+        settings, progress = self.settings, self.progress
+        is_finite = math.isfinite(value)
+        if is_finite and (
+            progress.top is None or self._holds(value, progress.top)
+        ):
             progress.top = value
         ready = progress.epoch >= settings.first
-        if ready and progress.floor is None:
-            drop = settings.max_drop
+        if ready and progress.floor is None and progress.top is not None:
             sign = 1 if settings.less_is_better else -1
-            progress.floor = progress.top + sign * drop
-        held = progress.floor is not None and self._holds(value, progress.floor)
-        self._value = value
+            progress.floor = progress.top + sign * settings.max_drop
+        held = is_finite and progress.floor is not None
+        held = held and self._holds(value, progress.floor)
         if held:
             self._remember(model, value)
         progress.missed = 0 if held or not ready else progress.missed + 1
@@ -195,25 +169,46 @@ class Run:
         left = settings.epochs - progress.epoch
         self._due = held and ready and rested and left > 0
         if progress.missed > settings.patience:
-            bound = "above" if settings.less_is_better else "below"
-            progress.reason = (
-                f"{settings.monitor} stayed {bound} {progress.floor:g} for "
-                f"{progress.missed} epochs"
-            )
-        if self.judge.was_stopped:
-            progress.reason = "a callback ended the training"
-        ends = self._due or progress.reason is not None
-        return ends or self.checkpoint is not None
+            progress.reason = self._why_missed()
+
+    def _why_missed(self):
+        floor, count = self.progress.floor, self.progress.missed
+        how = "was not finite"
+        if floor is not None:
+            side = "above" if self.settings.less_is_better else "below"
+            how = f"stayed {side} {floor:g}"
+        return f"{self.settings.monitor} {how} for {count} epochs"
 
     def _value_in(self, logs):
+        """What is monitored, or None if it was not measured in this epoch."""
         monitor = self.settings.monitor
         if monitor not in logs:
+            if self._is_not_due(monitor):
+                return None
             known = ", ".join(sorted(set(logs) - {"parameters"}))
             raise ValueError(
                 f"monitor={monitor!r} is not in the logs, which have {known}. "
                 "Pass one of these, or compile the model with that metric."
             )
-        return float(logs[monitor])
+        value = np.asarray(logs[monitor])
+        if value.size != 1:
+            raise ValueError(
+                f"monitor={monitor!r} is an array of shape {value.shape} in "
+                "the logs, but has to be one number. Monitor another entry, "
+                "or have a callback add one number that is made of it."
+            )
+        return float(value.reshape(()))
+
+    def _is_not_due(self, monitor):
+        """Whether what is monitored need not be in the logs of this epoch."""
+        epoch, frequency = self.progress.epoch, self._validation_freq
+        is_validated = (
+            epoch % frequency == 0
+            if isinstance(frequency, int)
+            else epoch in frequency
+        )
+        was_seen = monitor in self.history.history
+        return was_seen or (monitor.startswith("val_") and not is_validated)
 
     def _holds(self, value, floor):
         less = self.settings.less_is_better
@@ -228,7 +223,7 @@ class Run:
         if is_better:
             weights = copies(model.variables)
             epoch = self.progress.epoch
-            self.best = _Best(model, weights, value, epoch, parameters)
+            self.best = Best(model, weights, value, epoch, parameters)
             self._best_is_new = True
 
     def _after_fit(self):
@@ -285,7 +280,7 @@ class Run:
             "best": described,
             "history": {
                 "values": {
-                    name: [float(x) for x in values]
+                    name: [_for_json(x) for x in values]
                     for name, values in self.history.history.items()
                 },
                 "epochs": self.history.epoch,
@@ -306,9 +301,7 @@ class Run:
             assign(model.variables, self.best.weights)
         else:
             warnings.warn(
-                f"{settings.monitor} never held the floor of "
-                f"{progress.floor}: at best it was {value:g} in "
-                f"{progress.epoch} epochs. Nothing was cut, and the model is "
+                f"{self._why_never_held()} Nothing was cut, and the model is "
                 "that of the last epoch. Train longer, or lower floor=.",
                 stacklevel=4,
             )
@@ -323,6 +316,23 @@ class Run:
             progress.reason,
         )
 
+    def _why_never_held(self):
+        monitor, progress = self.settings.monitor, self.progress
+        if progress.top is None:
+            return (
+                f"{monitor} was not measured, or not finite, in all "
+                f"{progress.epoch} epochs."
+            )
+        if progress.floor is None:
+            return (
+                f"Training ended after {progress.epoch} epochs, before the "
+                f"floor of {monitor} was known."
+            )
+        return (
+            f"{monitor} never held the floor of {progress.floor}: at best it "
+            f"was {progress.top:g} in {progress.epoch} epochs."
+        )
+
 
 def size_of(model) -> int:
     """How many parameters a model has, but for its `NoiseOutputs`."""
@@ -332,6 +342,14 @@ def size_of(model) -> int:
         if isinstance(layer, NoiseOutputs)
     )
     return model.count_params() - own
+
+
+def _for_json(entry):
+    """An entry of the logs: a number as a float, an array as lists of them."""
+    try:
+        return np.asarray(entry, float).tolist()
+    except (TypeError, ValueError):
+        return str(entry)
 
 
 def _require_trainable(smaller):

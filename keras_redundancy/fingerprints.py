@@ -1,0 +1,148 @@
+"""What a computation began with, in words that can be compared later.
+
+They are the same in every process: no addresses, and no names that Keras
+counts up, such as "dense_3".
+"""
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sized
+
+import keras
+import numpy as np
+
+from keras_redundancy import _keras_internals as internals
+from keras_redundancy.pruning.configs import get_config
+
+# Of arrays with more bytes, evenly spaced rows are looked at.
+MOST_BYTES = 2**26
+# Entries of configs that say nothing of what is computed.
+LEFT_OUT = ("name", "seed")
+COMPILED_WITH = ("optimizer", "loss", "loss_weights", "metrics")
+COMPILED_WITH += ("weighted_metrics",)
+LONGEST = 60
+
+
+def words_of(value):
+    """A value in words, for JSON.
+
+    Numbers and strings are what they are, and mappings and lists are followed;
+    arrays are told by their dtype, shape and a hash; functions by name and
+    code; objects of Keras by their configs; all others by their class.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): words_of(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [words_of(x) for x in value]
+    if keras.ops.is_tensor(value) or isinstance(value, keras.Variable):
+        return _words_of_array(keras.ops.convert_to_numpy(value))
+    if hasattr(value, "tocsr"):  # A sparse array of SciPy.
+        kept = value.tocsr()
+        return [words_of(x) for x in (kept.indptr, kept.indices, kept.data)]
+    if hasattr(value, "__array__"):
+        return _words_of_array(np.asarray(value))
+    if isinstance(value, functools.partial):
+        return words_of([value.func, value.args, value.keywords])
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}.{value.__qualname__}{_code_of(value)}"
+    return _words_of_object(value)
+
+
+def words_of_model(model) -> dict:
+    """A model in words: its layers, weights, and how it was compiled."""
+    layers = [
+        _words_of_layer(layer)
+        for layer in internals.flat_layers(model)
+        if not internals.is_model(layer)
+    ]
+    known = hashlib.sha256()
+    for variable in model.weights:
+        known.update(words_of(variable).encode())
+    arguments = internals.compile_arguments(model) or {}
+    return {
+        "layers": f"{len(layers)} [{_short(repr(layers).encode())}]",
+        "weights": f"{model.count_params():,} [{known.hexdigest()[:12]}]",
+    } | {name: words_of(arguments.get(name)) for name in COMPILED_WITH}
+
+
+def differences(before, now, name: str = "") -> list[str]:
+    """How two values in words differ: "name was A, is B", for each part."""
+    if before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            words
+            for key in before | now
+            for words in differences(
+                before.get(key, "not given"),
+                now.get(key, "not given"),
+                f"{name}[{key!r}]" if name else key,
+            )
+        ]
+    return [f"{name} was {_shown(before)}, is {_shown(now)}"]
+
+
+def _words_of_array(array):
+    rows = array
+    if array.nbytes > MOST_BYTES and len(array) > 1:
+        count = max(1, MOST_BYTES * len(array) // array.nbytes)
+        rows = array[np.linspace(0, len(array) - 1, count).astype(int)]
+    if array.dtype.hasobject:
+        content = repr(rows.tolist()).encode()
+    else:
+        content = rows.tobytes()
+    return f"{array.dtype} {array.shape} [{_short(content)}]"
+
+
+def _words_of_object(value):
+    kind = type(value).__qualname__
+    if hasattr(value, "get_config"):
+        return {"class": kind, **_without_names(words_of(get_config(value)))}
+    if hasattr(value, "element_spec"):  # A tf.data.Dataset.
+        return f"{kind} of {value.element_spec}"
+    if isinstance(value, Sized):
+        return f"{kind} of length {len(value)}"
+    return kind
+
+
+def _words_of_layer(layer):
+    if isinstance(layer, keras.layers.Lambda):  # Its config has line numbers.
+        return words_of(["Lambda", layer.function, layer.arguments])
+    return _words_of_object(layer)
+
+
+def _without_names(words):
+    if isinstance(words, list):
+        return [_without_names(x) for x in words]
+    if not isinstance(words, dict):
+        return words
+    return {k: _without_names(v) for k, v in words.items() if k not in LEFT_OUT}
+
+
+def _code_of(function):
+    """A hash of what a Python function does, but for what it closes over."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    return f" [{_short(repr(_parts_of(code)).encode())}]"
+
+
+def _parts_of(code):
+    parts = [code.co_code, code.co_names]
+    for constant in code.co_consts:
+        if hasattr(constant, "co_code"):
+            parts.append(_parts_of(constant))
+        elif not isinstance(constant, frozenset):  # It has no order.
+            parts.append(constant)
+    return parts
+
+
+def _short(content: bytes):
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _shown(words):
+    text = words if isinstance(words, str) else repr(words)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

@@ -1,0 +1,119 @@
+"""Data for several calls of `fit` that are to be one."""
+
+import collections
+import inspect
+import itertools
+import threading
+
+import keras
+import numpy as np
+
+from keras_redundancy import _keras_internals as internals
+
+
+class Batches:
+    """The batches of a generator, each of which is trained on once.
+
+    `fit` reads ahead, and what it has read but not used would be lost at its
+    end: the next call is given that again.
+    """
+
+    def __init__(self, generator):
+        self._generator = generator
+        self._lock = threading.Lock()  # TensorFlow reads in a thread.
+        self._ahead = collections.deque()  # What was read, but for the used.
+        self._first = 0  # The number of the first batch in there.
+        self._used = 0
+
+    def use(self, count: int) -> bool:
+        """Training goes on with so many batches; whether there is one."""
+        with self._lock:
+            self._forget_used()
+            try:
+                self._at(self._used)
+            except StopIteration:
+                return False
+            self._used += count
+            return True
+
+    def rest(self):
+        """A generator of all batches that were not used yet, for one `fit`."""
+        with self._lock:
+            self._used = min(self._used, self._first + len(self._ahead))
+            self._forget_used()
+            start = self._first
+        for number in itertools.count(start):
+            try:
+                with self._lock:
+                    batch = self._at(number)
+            except StopIteration:
+                return
+            yield batch
+
+    def have_ended(self) -> bool:
+        """Whether there were some, and all of them have been used."""
+        return self._used > 0 and next(self.rest(), None) is None
+
+    def _at(self, number):
+        place = number - self._first
+        if place < 0:  # Asked by a call of `fit` that has ended meanwhile.
+            raise StopIteration
+        while place >= len(self._ahead):
+            self._ahead.append(next(self._generator))
+        return self._ahead[place]
+
+    def _forget_used(self):
+        while self._ahead and self._first < self._used:
+            self._ahead.popleft()
+            self._first += 1
+
+
+def shared(x, steps_per_epoch=None):
+    """What several calls of `fit` are to share, `Batches`, or `x` itself.
+
+    Args:
+        x: what `Model.fit` takes.
+        steps_per_epoch: as for `Model.fit`. If it is given, `fit` goes on in a
+            `tf.data.Dataset` from epoch to epoch.
+    """
+    if inspect.isgenerator(x):
+        return Batches(x)
+    if steps_per_epoch is not None and _has_dense_tensors(x):
+        return Batches(_over_and_over(x))
+    return x
+
+
+def _has_dense_tensors(x):
+    """Whether it is a `tf.data.Dataset` of tensors that are not sparse."""
+    leaves = keras.tree.flatten(getattr(x, "element_spec", None))
+    return all(type(leaf).__name__ == "TensorSpec" for leaf in leaves)
+
+
+def _over_and_over(dataset):
+    while True:
+        batch = None
+        for batch in dataset:
+            yield batch if isinstance(batch, tuple) else (batch,)
+        if batch is None:
+            return
+
+
+def build_on(model, x) -> None:
+    """Build a Sequential model without `keras.Input` as `fit` would.
+
+    Args:
+        model: any model. One that is built, or cannot be, stays as it is.
+        x: what `Model.fit` takes, or `Batches`.
+    """
+    if not isinstance(model, keras.Sequential) or model.built:
+        return
+    if isinstance(x, Batches):
+        batch = next(x.rest(), None)
+    else:
+        batch = next(iter(internals.numpy_batches(x, 1)), None)
+    if batch is None:
+        return  # `fit` says that there is no data.
+    inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    if not keras.tree.is_nested(inputs):
+        with internals.scope_of(model):
+            model.build((None, *np.shape(inputs)[1:]))

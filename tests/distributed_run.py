@@ -1,0 +1,132 @@
+"""Models on two devices, for a process of its own: it makes two of one CPU.
+
+python -m tests.distributed_run FOLDER
+
+With TensorFlow under a `MirroredStrategy`, with JAX under a
+`keras.distribution`. It prints what `tests/test_distribution.py` looks at.
+"""
+
+import contextlib
+import json
+import os
+import sys
+
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+
+import keras
+import numpy as np
+from keras import layers
+
+import keras_redundancy as kr
+from keras_redundancy.pruning.copying import copy_for_training
+
+TENSORFLOW = keras.backend.backend() == "tensorflow"
+
+
+def strategy_scope():
+    """A function that makes the scope in which models are on two devices."""
+    if not TENSORFLOW:
+        devices = keras.distribution.list_devices()
+        both = keras.distribution.DataParallel(
+            devices=devices, auto_shard_dataset=False
+        )
+        keras.distribution.set_distribution(both)
+        return contextlib.nullcontext
+    import tensorflow as tf
+
+    (cpu, *_) = tf.config.list_physical_devices("CPU")
+    tf.config.set_logical_device_configuration(
+        cpu, [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope
+
+
+def devices_of(model):
+    """On how many devices a model's kernels are, and its optimizer's slots."""
+    kept = [*model.trainable_variables, *model.optimizer.variables[2:]]
+    if TENSORFLOW:
+        count = {len(getattr(x.value, "values", "1")) for x in kept}
+    else:
+        count = {len(x.value.sharding.device_set) for x in kept}
+    return sorted(count)
+
+
+def data():
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype("float32")
+    return x, x[:, :3].copy()
+
+
+def network():
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Dense(8, activation="relu"),
+            layers.Dense(3),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(0.01), "mse")
+    kernel = np.array(model.layers[0].kernel)
+    kernel[:, 1] = kernel[:, 0]
+    model.layers[0].kernel.assign(kernel)
+    return model
+
+
+def checks(model, folder):
+    """{name: a function that returns a model}."""
+    x, y = data()
+    options = {"prune": {"ratio": 0.25}, "monitor": "val_loss", "floor": 99.0}
+    options |= {"validation_data": (x, y), "verbose": 0, "checkpoint": folder}
+
+    def resumed():
+        kr.fit_and_prune(model, x, y, epochs=2, **options)
+        return kr.fit_and_prune(model, x, y, epochs=3, **options).model
+
+    return {
+        "prune": lambda: kr.prune(model, ratio=0.25, optimizer=True),
+        "data": lambda: kr.prune(model, ratio=0.25, data=x[:63]),
+        "calibrate": lambda: kr.prune(
+            model, ratio=0.25, data=kr.calibrate(model, x), optimizer=True
+        ),
+        "fit_and_prune": resumed,
+    }
+
+
+def main(folder):
+    scope = strategy_scope()
+    with scope():
+        model = network()
+    x, y = data()
+    model.fit(x, y, batch_size=16, verbose=0)
+    before = model.get_weights()
+    said, values = {"devices": devices_of(model), "found": {}}, []
+    for place in ("inside", "outside"):
+        around = scope if place == "inside" else contextlib.nullcontext
+        for name, make in checks(model, f"{folder}/{place}").items():
+            with around():
+                small = make()
+            if name == "data":
+                values.append(small.get_weights())
+            small.fit(x, y, batch_size=16, verbose=0)
+            found = [devices_of(small), small.layers[0].units]
+            said["found"][f"{name} {place}"] = found
+    said["unchanged"] = all(map(np.array_equal, before, model.get_weights()))
+    said["apart"] = max(
+        float(np.abs(one - other).max())
+        for one, other in zip(*values, strict=True)
+    )
+    same = kr.strip(model)
+    errors = np.abs(same.predict(x, verbose=0) - model.predict(x, verbose=0))
+    said["error"] = float(errors.max())
+    its_copy = copy_for_training(model).optimizer.variables
+    said["slots"] = [
+        float(np.abs(np.array(one) - np.array(other)).max())
+        for one, other in zip(its_copy, model.optimizer.variables, strict=True)
+    ]
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
