@@ -166,14 +166,27 @@ def standardized_inputs(graph, x) -> list:
     return graph._standardize_inputs(x)
 
 
-def numpy_batches(data, batch_size: int):
-    """An iterable of x, (x,), (x, y) or (x, y, weights), as in `predict`.
+def numpy_batches(data, batch_size: int) -> tuple:
+    """The batches of what `predict` takes, and how many there are.
+
+    Returns:
+        (an iterator of x, (x,), (x, y) or (x, y, weights); their number, or
+        None where it is not known).
 
     Raises:
         TypeError, ValueError: `data` is of no kind that Keras takes.
     """
     adapter = get_data_adapter(data, batch_size=batch_size)
-    return adapter.get_numpy_iterator()
+    return _one_pass(adapter), adapter.num_batches
+
+
+def _one_pass(adapter):
+    """A pass that ends the threads that made its batches when it ends."""
+    adapter.on_epoch_begin()
+    try:
+        yield from adapter.get_numpy_iterator()
+    finally:
+        adapter.on_epoch_end()
 
 
 def output_tensors(call, tensors: dict) -> list:

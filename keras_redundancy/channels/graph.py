@@ -33,6 +33,8 @@ class ChannelGraph(Rendered):
         products: the `Product` of every call that reads a kernel.
         opaque: (operation, reason) of every operation that was not followed.
         group: group of every label, shape (labels,).
+        input_shapes: those of a sample of each input, which `products` are
+            counted on; None where they are those that the model was made with.
     """
 
     model: object
@@ -43,6 +45,7 @@ class ChannelGraph(Rendered):
     products: tuple
     opaque: tuple
     group: np.ndarray
+    input_shapes: tuple | None = None
 
     @property
     def prunable(self) -> list[Space]:
