@@ -118,7 +118,7 @@ def batches(model, data, batch_size: int):
     """
     samples = data if isinstance(data, Samples) else Samples(data)
     graph = internals.graph_of(model)
-    found, is_bounded = _batches_of(samples, batch_size)
+    found, is_bounded = _batches_of(samples, batch_size, graph)
     seen = steps = 0
     for x in found:
         if not is_bounded and seen >= MOST_SAMPLES:
@@ -163,7 +163,7 @@ def _warn_of_the_rest(data, seen):
     )
 
 
-def _batches_of(samples, batch_size):
+def _batches_of(samples, batch_size, graph):
     """(what a batch holds for the model, over and over; has it an end)."""
     data = samples.data
     is_bounded = samples.steps is not None or isinstance(data, _Remembered)
@@ -177,7 +177,9 @@ def _batches_of(samples, batch_size):
             data = itertools.chain(first, data)
             del first
             data = (x if isinstance(x, tuple) else (x,) for x in data)
-        found, count = internals.numpy_batches(_with_text(data), batch_size)
+        if isinstance(data, np.ndarray | list | tuple | dict):
+            data = _sliceable(graph, data)
+        found, count = internals.numpy_batches(data, batch_size)
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"data is {type(data).__name__}, which Keras cannot make batches "
@@ -189,33 +191,36 @@ def _batches_of(samples, batch_size):
     return inputs, is_bounded or count is not None
 
 
-def _with_text(data):
-    """Arrays of text are made tensors: Keras slices no others of them."""
+def _sliceable(graph, data):
+    """Arrays that Keras makes batches of: it takes text as tensors alone."""
 
     def convert(x):
         if isinstance(x, np.ndarray) and x.dtype.kind in STRINGS:
             return keras.ops.convert_to_tensor(x, dtype="string")
         return x
 
-    if isinstance(data, np.ndarray | list | tuple | dict):
-        return keras.tree.map_structure(convert, data)
-    return data
+    if all(x is None for x in keras.tree.flatten(data)):
+        raise _misfit(graph, data)
+    try:
+        data = _as_read_by(internals.input_structure(graph), data)
+    except (KeyError, ValueError) as error:
+        raise _misfit(graph, data) from error
+    return keras.tree.map_structure(convert, data)
 
 
 def _checked(graph, x):
     """`x` as a list of arrays in the order of the model's inputs."""
-    shapes = keras.tree.map_structure(_shape, x)
     try:
         tensors = _standardized(graph, x)
     except (TypeError, ValueError, KeyError) as error:
-        raise _misfit(graph, shapes) from error
-    arrays = [None if x is None else np.asarray(x) for x in tensors]
+        raise _misfit(graph, x) from error
+    arrays = [None if y is None else np.asarray(y) for y in tensors]
     fits = [
-        array is None or _fits(array.shape, x.shape)
-        for array, x in zip(arrays, graph.inputs, strict=True)
+        array is None or _fits(array.shape, y.shape)
+        for array, y in zip(arrays, graph.inputs, strict=True)
     ]
     if not all(fits) or all(array is None for array in arrays):
-        raise _misfit(graph, shapes)
+        raise _misfit(graph, x)
     if not all(array is None or _is_finite(array) for array in arrays):
         raise ValueError(
             "data holds NaN or infinity. Leave such samples out, or fill in "
@@ -265,10 +270,6 @@ def _dense(x):
     return keras.ops.convert_to_numpy(x)
 
 
-def _shape(x):
-    return None if x is None else np.shape(x)
-
-
 def _is_finite(array):
     return array.dtype.kind in STRINGS or np.isfinite(array).all()
 
@@ -280,7 +281,11 @@ def _fits(given, wanted):
     )
 
 
-def _misfit(graph, shapes):
+def _misfit(graph, x):
+    def shape_of(x):
+        return None if x is None else np.shape(x)
+
+    shapes = keras.tree.map_structure(shape_of, x)
     wanted = ", ".join(str(tuple(x.shape)) for x in graph.inputs)
     return ValueError(
         f"data has batches of shape {shapes}, but the model takes {wanted}. "
