@@ -201,8 +201,12 @@ def _require_model(path):
         )
     if path.stat().st_size == 0:
         raise ValueError(f"{str(path)!r} cannot be loaded: it is empty.")
-    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
-        raise _broken(path, "it is no zip file, as Keras 3 writes them")
+    if path.suffix == ".keras":
+        if not zipfile.is_zipfile(path):
+            raise _broken(path, "it is no zip file, as Keras 3 writes them")
+        with zipfile.ZipFile(path) as file:
+            if "config.json" not in file.namelist():
+                raise _broken(path, "it has no config.json, as of Keras 3")
     if path.suffix in LEGACY and not h5py.is_hdf5(path):
         raise _broken(path, "it is no HDF5 file")
 
@@ -225,17 +229,18 @@ def _read(path, model):
         ValueError: it is broken, or has no arrays of the inputs' names.
         OSError: there is no file.
     """
-    with _reading(path):
-        arrays = np.load(path)
-    if isinstance(arrays, np.ndarray):
-        arrays = {"x": arrays}
-    inputs, labels = _names_in(path, list(arrays), model)
-    with _reading(path):
-        found = {
-            name: None if key is None else _text_as_objects(arrays[key])
-            for name, key in inputs.items()
-        }
-        labels = None if labels is None else arrays[labels]
+    with path.open("rb") as file:
+        with _reading(path):
+            arrays = np.load(file)
+        if isinstance(arrays, np.ndarray):
+            arrays = {"x": arrays}
+        inputs, labels = _names_in(path, list(arrays), model)
+        with _reading(path):
+            found = {
+                name: None if key is None else _text_as_tensor(arrays[key])
+                for name, key in inputs.items()
+            }
+            labels = None if labels is None else arrays[labels]
     return found if len(found) > 1 else next(iter(found.values())), labels
 
 
@@ -244,8 +249,6 @@ def _reading(path):
     """NumPy, zipfile and pickle each have exceptions of their own."""
     try:
         yield
-    except (FileNotFoundError, IsADirectoryError, PermissionError):
-        raise
     except Exception as error:
         raise _broken(path, error) from error
 
@@ -276,9 +279,11 @@ def _names_in(path, names, model):
     )
 
 
-def _text_as_objects(array):
+def _text_as_tensor(array):
     """Text as `Model.predict` takes it."""
-    return array.astype(object) if array.dtype.kind == "U" else array
+    if array.dtype.kind in "US":
+        return keras.ops.convert_to_tensor(array, dtype="string")
+    return array
 
 
 def _require_place(path, *inputs):

@@ -101,7 +101,7 @@ class Calibration:
         seen = "no statistics"
         if self.statistics is not None:
             samples, axes = self.statistics.samples, len(self.statistics.views)
-            seen = f"{samples:,} samples, seen by {axes} kernels"
+            seen = f"what {axes} kernels read of {samples:,} samples"
         return f"<Calibration of {self.model.name!r}: {seen}>"
 
 
