@@ -258,14 +258,27 @@ def standardized_inputs(graph, x) -> list:
     return graph._standardize_inputs(x)
 
 
-def numpy_batches(data, batch_size: int):
-    """An iterable of x, (x,), (x, y) or (x, y, weights), as in `predict`.
+def numpy_batches(data, batch_size: int) -> tuple:
+    """The batches of what `predict` takes, and how many there are.
+
+    Returns:
+        (an iterator of x, (x,), (x, y) or (x, y, weights); their number, or
+        None where it is not known).
 
     Raises:
         TypeError, ValueError: `data` is of no kind that Keras takes.
     """
     adapter = get_data_adapter(data, batch_size=batch_size)
-    return adapter.get_numpy_iterator()
+    return _one_pass(adapter), adapter.num_batches
+
+
+def _one_pass(adapter):
+    """A pass that ends the threads that made its batches when it ends."""
+    adapter.on_epoch_begin()
+    try:
+        yield from adapter.get_numpy_iterator()
+    finally:
+        adapter.on_epoch_end()
 
 
 def output_tensors(call, tensors: dict) -> list:
@@ -279,11 +292,29 @@ def output_tensors(call, tensors: dict) -> list:
         The recorded outputs where the inputs have the recorded shapes, else
         new ones, wired to no graph.
     """
-    if all(tensors[id(x)].shape == x.shape for x in call.inputs):
+    given = [tensors[id(x)] for x in call.inputs]
+    # It answers with the sizes that it was made with, open ones as well.
+    forgets = (
+        isinstance(call.operation, keras.layers.EinsumDense)
+        and _has_open_size(call.outputs)
+        and not _has_open_size(given)
+    )
+    alike = all(
+        x.shape == y.shape for x, y in zip(given, call.inputs, strict=True)
+    )
+    if alike and not forgets:
         return call.outputs
     args, kwargs = call.fill_in(tensors)
-    spec = call.operation.compute_output_spec(*args, **kwargs)
-    return keras.tree.flatten(spec)
+    spec_of = call.operation.compute_output_spec
+    if forgets:
+        spec_of = functools.partial(
+            backend.compute_output_spec, call.operation.call
+        )
+    return keras.tree.flatten(spec_of(*args, **kwargs))
+
+
+def _has_open_size(tensors):
+    return any(None in x.shape[1:] for x in tensors)
 
 
 def input_structure(graph):

@@ -1,52 +1,62 @@
-"""The command `keras-redundancy`."""
+"""What the command `keras-redundancy` does with its arguments."""
 
-import argparse
+import contextlib
 import importlib
 import json
 import os
 import sys
-from pathlib import Path
+import zipfile
+import zlib
 
+import h5py
 import keras
 import numpy as np
 
 import keras_redundancy as kr
+from keras_redundancy import _keras_internals as internals
 from keras_redundancy.folders import replaced
+from keras_redundancy_command import parser
 
-EXAMPLES = """\
-examples:
-  keras-redundancy report model.keras --tau 0.5
-  keras-redundancy report model.keras --html report.html
-  keras-redundancy prune model.keras --tau 0.9 -o small.keras
-  keras-redundancy prune model.keras --target-flops 0.5 --data images.npz \\
-      -o small.keras
-  keras-redundancy sensitivity model.keras --data held_out.npz
-  keras-redundancy diff model.keras small.keras
-
---data takes FILE.npz with arrays x and, where labels are needed, y; or
-FILE.npy with x alone.
-"""
+LEGACY = (".h5", ".hdf5")  # The suffixes of what Keras 2 has saved.
+BROKEN = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
+    *(json.JSONDecodeError, UnicodeDecodeError),
+)
 
 
 def main(arguments=None) -> int:
-    """Run the command; returns its exit code: 2 if it cannot be done."""
-    args = _parser().parse_args(arguments)
+    """The command, for `python -m keras_redundancy.cli`."""
+    return run(parser().parse_args(arguments))
+
+
+def run(args) -> int:
+    """Do what the arguments ask for; returns the exit code.
+
+    Args:
+        args: what `keras_redundancy_command.parser()` made of them.
+
+    Returns:
+        0, or 2 if it cannot be done, which is said on stderr.
+    """
     try:
         if args.modules:
             sys.path.insert(0, os.getcwd())
         for module in args.modules:
             importlib.import_module(module)
-        args.run(args)
+        COMMANDS[args.command](args)
     except (ImportError, OSError, TypeError, ValueError) as error:
-        print(f"keras-redundancy: error: {error}", file=sys.stderr)
+        _say(f"error: {error}")
         return 2
     return 0
 
 
-def report(args):
-    """What is redundant in each layer."""
+def _say(words):
+    print(f"keras-redundancy: {words}", file=sys.stderr)
+
+
+def _report(args):
     for path in (args.html, args.csv):
-        _require_place(path)
+        _require_place(path, args.model)
     model = _load(args.model, args)
     found = kr.redundancy(model, args.tau)
     first = found.reports[0]
@@ -57,15 +67,16 @@ def report(args):
     _show(found if found.taus[1:] else first, args)
 
 
-def prune(args):
-    """Write a smaller model."""
-    _require_place(args.out)
+def _prune(args):
+    _require_place(args.out, args.model, args.data)
     if args.out.suffix != ".keras":
         raise ValueError(
             f"{str(args.out)!r} has to end in .keras, the format of Keras 3."
         )
     model = _load(args.model, args, compile=not args.no_compile)
-    options = {"data": None if args.data is None else _read(args.data)["x"]}
+    options = {}
+    if args.data is not None:
+        options["data"], _ = _read(args.data, model)
     target = {
         kind: getattr(args, f"target_{kind}")
         for kind in ("flops", "params", "units")
@@ -94,16 +105,15 @@ def prune(args):
         print(f"saved {args.out}")
 
 
-def sensitivity(args):
-    """What each layer costs when it alone is cut."""
+def _sensitivity(args):
     model = _load(args.model, args, compile=False)
-    arrays = _read(args.data)
-    if "y" not in arrays:
+    x, labels = _read(args.data, model)
+    if labels is None:
         raise ValueError(
             f"{str(args.data)!r} has no array y. To tell how good a model is, "
-            "put the labels of x there, integers."
+            "put the labels of its inputs there, integers."
         )
-    x, labels = arrays["x"], arrays["y"].reshape(-1)
+    labels = labels.reshape(-1)
 
     def accuracy(model):
         answers = model.predict(x, verbose=0)
@@ -122,10 +132,17 @@ def sensitivity(args):
     _show(kr.sensitivity(model, accuracy, **levels, verbose=verbose), args)
 
 
-def diff(args):
-    """The widths of two models, side by side."""
+def _diff(args):
     models = [_load(path, args) for path in (args.model, args.other)]
     _show(kr.difference(*models), args)
+
+
+COMMANDS = {
+    "report": _report,
+    "prune": _prune,
+    "sensitivity": _sensitivity,
+    "diff": _diff,
+}
 
 
 def _show(found, args):
@@ -139,17 +156,17 @@ def _load(path, args, compile=False):
     """The model in a file.
 
     Raises:
-        ValueError: there is none, or it has objects that are not known.
+        ValueError: there is none, it is broken, or it has objects that are
+            not known.
     """
-    if not path.is_file():
-        raise ValueError(
-            f"There is no file {str(path)!r}. Pass one that model.save() has "
-            "written, such as model.keras."
-        )
+    _require_model(path)
+    options = {"safe_mode": not args.unsafe}
     try:
-        return keras.models.load_model(
-            path, compile=compile, safe_mode=not args.unsafe
-        )
+        if compile and path.suffix in LEGACY:
+            return _load_legacy(path, options)
+        return keras.models.load_model(path, compile=compile, **options)
+    except BROKEN as error:
+        raise _broken(path, error) from error
     # What a file of another kind makes of it is of any kind.
     except Exception as error:
         raise ValueError(
@@ -160,120 +177,135 @@ def _load(path, args, compile=False):
         ) from error
 
 
-def _read(path):
-    """{"x": array, "y": array} of a file, or what there is of them."""
-    loaded = np.load(path)
-    if isinstance(loaded, np.ndarray):
-        return {"x": loaded}
-    with loaded:
-        arrays = {name: loaded[name] for name in ("x", "y") if name in loaded}
-        if "x" not in arrays:
-            raise ValueError(
-                f"{str(path)!r} has the arrays {', '.join(loaded)}, but has "
-                "to have one named x, the inputs of the model."
-            )
-    return arrays
+def _load_legacy(path, options):
+    """A model of Keras 2, compiled if Keras 3 knows what it was compiled with.
+
+    It seldom does: optimizers had other arguments.
+    """
+    try:
+        return keras.models.load_model(path, **options)
+    except Exception as error:
+        model = keras.models.load_model(path, compile=False, **options)
+        _say(
+            f"{str(path)!r} is loaded without its optimizer, loss and "
+            f"metrics, which Keras 3 cannot read ({_first_line(error)})"
+        )
+        return model
 
 
-def _require_place(path):
+def _require_model(path):
+    if not path.is_file():
+        raise ValueError(
+            f"There is no file {str(path)!r}. Pass one that model.save() has "
+            "written, such as model.keras."
+        )
+    if path.stat().st_size == 0:
+        raise ValueError(f"{str(path)!r} cannot be loaded: it is empty.")
+    if path.suffix == ".keras":
+        if not zipfile.is_zipfile(path):
+            raise _broken(path, "it is no zip file, as Keras 3 writes them")
+        with zipfile.ZipFile(path) as file:
+            if "config.json" not in file.namelist():
+                raise _broken(path, "it has no config.json, as of Keras 3")
+    if path.suffix in LEGACY and not h5py.is_hdf5(path):
+        raise _broken(path, "it is no HDF5 file")
+
+
+def _broken(path, reason):
+    return ValueError(
+        f"{str(path)!r} cannot be loaded, and may be cut short or of another "
+        f"kind: {_first_line(reason)}."
+    )
+
+
+def _first_line(reason):
+    return str(reason).strip().partition("\n")[0].rstrip(".")
+
+
+def _read(path, model):
+    """What is in a file of arrays for a model: (inputs, labels or None).
+
+    Raises:
+        ValueError: it is broken, or has no arrays of the inputs' names.
+        OSError: there is no file.
+    """
+    with path.open("rb") as file:
+        with _reading(path):
+            arrays = np.load(file)
+        if isinstance(arrays, np.ndarray):
+            arrays = {"x": arrays}
+        inputs, labels = _names_in(path, list(arrays), model)
+        with _reading(path):
+            found = {
+                name: None if key is None else _text_as_tensor(arrays[key])
+                for name, key in inputs.items()
+            }
+            labels = None if labels is None else arrays[labels]
+    return found if len(found) > 1 else next(iter(found.values())), labels
+
+
+@contextlib.contextmanager
+def _reading(path):
+    """NumPy, zipfile and pickle each have exceptions of their own."""
+    try:
+        yield
+    except Exception as error:
+        raise _broken(path, error) from error
+
+
+def _names_in(path, names, model):
+    """({input: its array's name, or None}, the labels' name, or None)."""
+    inputs = {x.name: x for x in internals.graph_of(model).inputs}
+    labels = "y" if "y" in names and "y" not in inputs else None
+    needed = [
+        name for name, x in inputs.items() if not internals.origin(x).optional
+    ]
+    if set(needed) <= set(names) and set(inputs) & set(names):
+        given = {name: name if name in names else None for name in inputs}
+        return given, labels
+    if len(inputs) == 1:
+        (name,) = inputs
+        if "x" in names:
+            return {name: "x"}, labels
+        if set(names) - {"y"} == {"arr_0"}:
+            return {name: "arr_0"}, labels
+    wanted = "has to have one named x, the inputs of the model"
+    if len(inputs) > 1:
+        listed = ", ".join(inputs)
+        wanted = f"the inputs of the model are named {listed}"
+    raise ValueError(
+        f"{str(path)!r} has the arrays {', '.join(names) or 'none'}, but "
+        f"{wanted}. Write it by numpy.savez(path, name=array, ...)."
+    )
+
+
+def _text_as_tensor(array):
+    """Text as `Model.predict` takes it."""
+    if array.dtype.kind in "US":
+        return keras.ops.convert_to_tensor(array, dtype="string")
+    return array
+
+
+def _require_place(path, *inputs):
     """Raise unless a file can be written there.
 
     Raises:
-        ValueError: its folder is not there.
+        ValueError: its folder is not there, or it is a file that is read.
     """
-    if path is not None and not path.absolute().parent.is_dir():
+    if path is None:
+        return
+    if not path.absolute().parent.is_dir():
         raise ValueError(
             f"There is no folder {str(path.absolute().parent)!r} to write "
             f"{path.name!r} to. Make it, or choose another path."
         )
-
-
-def _parser():
-    parser = argparse.ArgumentParser(
-        prog="keras-redundancy",
-        description="Measure and remove the redundancy of Keras models.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=kr.__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    command = _add(commands, report)
-    command.add_argument(
-        "--tau",
-        type=float,
-        nargs="+",
-        default=[0.5],
-        help="similarities in (0, 1] above which units are redundant; with "
-        "several, a table of how many there are at each; files are written "
-        "for the lowest",
-    )
-    command.add_argument(
-        "--html", type=Path, help="write a page with pictures there"
-    )
-    command.add_argument(
-        "--csv", type=Path, help="write a line for each layer there"
-    )
-
-    command = _add(commands, prune)
-    command.add_argument("-o", "--out", type=Path, required=True)
-    how = command.add_mutually_exclusive_group(required=True)
-    how.add_argument("--tau", type=float, help="units this similar go")
-    how.add_argument("--ratio", type=float, help="the share of units to go")
-    for kind in ("flops", "params", "units"):
-        how.add_argument(
-            f"--target-{kind}", type=float, help="the share to be left"
-        )
-    command.add_argument(
-        "--data", type=Path, help="inputs to calibrate on, .npz or .npy"
-    )
-    command.add_argument(
-        "--skip", nargs="+", help="layers that stay, by name or expression"
-    )
-    command.add_argument(
-        "--no-compile",
-        action="store_true",
-        help="leave out the optimizer, the loss and the metrics",
-    )
-
-    command = _add(commands, sensitivity)
-    command.add_argument(
-        "--data", type=Path, required=True, help=".npz with x and labels y"
-    )
-    how = command.add_mutually_exclusive_group()
-    how.add_argument("--tau", type=float, nargs="+", help="to try")
-    how.add_argument(
-        "--ratio", type=float, nargs="+", help="shares of units to try"
-    )
-
-    command = _add(commands, diff)
-    command.add_argument("other", type=Path, metavar="OTHER.keras")
-    return parser
-
-
-def _add(commands, run):
-    command = commands.add_parser(
-        run.__name__, help=run.__doc__, description=run.__doc__
-    )
-    command.set_defaults(run=run)
-    command.add_argument("model", type=Path, metavar="MODEL.keras")
-    command.add_argument(
-        "--json", action="store_true", help="print JSON, for programs"
-    )
-    command.add_argument(
-        "--import",
-        dest="modules",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="import it first: it registers layers of your own",
-    )
-    command.add_argument(
-        "--unsafe",
-        action="store_true",
-        help="load Lambda layers too, which can run any code",
-    )
-    return command
+    for given in inputs:
+        exist = given is not None and path.exists() and given.exists()
+        if exist and path.samefile(given):
+            raise ValueError(
+                f"{str(path)!r} is a file that is read, and would be "
+                "overwritten. Choose another path to write to."
+            )
 
 
 if __name__ == "__main__":

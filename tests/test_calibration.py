@@ -1,6 +1,7 @@
 """What calibration data says of the units that consumers read."""
 
 import gc
+import tracemalloc
 import weakref
 
 import keras
@@ -371,6 +372,94 @@ def test_a_calibration_of_something_else_is_refused():
         kr.plan(other, ratio=0.5, data=known)
     with pytest.raises(ValueError, match="allow_inexact"):
         kr.plan(model, ratio=0.5, data=known, allow_inexact=True)
+
+
+def trained(model):
+    model.compile("sgd", "mse")
+    inputs = models.random_inputs(model, batch=8)
+    model.fit(inputs, np.ones((8, 3)), verbose=0)
+
+
+def assigned(model):
+    """One number of a layer without units of its own."""
+    norm = model.get_layer("norm")
+    variance = models.numpy(norm.moving_variance)
+    variance[1] += 1e-6
+    norm.moving_variance.assign(variance)
+
+
+@pytest.mark.parametrize("change", [trained, assigned])
+def test_a_calibration_of_other_weights_is_refused(change):
+    inputs = keras.Input((12,))
+    x = layers.Dense(6, activation="relu")(inputs)
+    x = layers.Dropout(0.5)(layers.BatchNormalization(name="norm")(x))
+    model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
+    x = models.random_inputs(model, batch=32)
+    known = kr.calibrate(model, x)
+    kr.plan(model, ratio=0.5, data=known)
+    model(x, training=False)
+    kr.prune(model, ratio=0.5, data=known)
+    change(model)
+    for call in (
+        lambda: kr.plan(model, ratio=0.5, data=known),
+        lambda: kr.merge_correlated(model, known, count=1),
+        lambda: kr.compare(model, lambda m: 0.0, data=known, verbose=False),
+    ):
+        with pytest.raises(ValueError, match=r"other weights.*calibrate\("):
+            call()
+    kr.plan(model, ratio=0.5, data=kr.calibrate(model, x))
+
+
+def test_a_calibration_of_what_was_stripped_is_refused_after_training():
+    model = kr.factorize(models.randomized(models.mlp()))
+    known = kr.calibrate(model, models.random_inputs(model, batch=32))
+    kr.plan(model, ratio=0.5, data=known)
+    trained(model)
+    with pytest.raises(ValueError, match="other weights"):
+        kr.plan(model, ratio=0.5, data=known)
+
+
+def test_states_and_random_generators_are_no_weights():
+    inputs = keras.Input(batch_shape=(8, 5, 3))
+    x = layers.LSTM(4, stateful=True)(inputs)
+    x = layers.Dense(6, activation="relu")(layers.Dropout(0.5)(x))
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    x = models.random_inputs(model, batch=8)
+    known = kr.calibrate(model, x, batch_size=8)
+    model.predict(x, batch_size=8, verbose=0)
+    model(x, training=True)
+    kr.plan(model, ratio=0.5, data=known)
+
+
+def test_a_calibration_is_shown_in_one_line():
+    model = models.randomized(models.vgg())
+    known = kr.calibrate(model, models.random_inputs(model, batch=64))
+    assert repr(known) == (
+        f"<Calibration of {model.name!r}: what 3 kernels read of 64 samples>"
+    )
+
+
+def test_pink_noise_takes_little_more_memory_than_what_it_returns():
+    tracemalloc.start()
+    noise = kr.pink_noise((32, 32, 3), samples=128)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * noise.nbytes
+
+
+def test_pink_noise_is_one_filter_of_white_noise():
+    """Made in parts, it is what all samples at once would be."""
+    sizes, channels = (6, 9), 2
+    frequency = np.hypot(*np.meshgrid(*map(np.fft.fftfreq, sizes[::-1])))
+    frequency[0, 0] = 1 / max(sizes)
+    white = np.random.default_rng(3).normal(size=(80, *sizes, channels))
+    spectrum = np.fft.fft2(white, axes=(1, 2)) / frequency[..., None]
+    expected = np.fft.ifft2(spectrum, axes=(1, 2)).real
+    expected = expected / expected.std() * [2, 3] + [1, -1]
+    noise = kr.pink_noise(
+        (*sizes, channels), 80, mean=[1, -1], stddev=[2, 3], seed=3
+    )
+    np.testing.assert_allclose(noise, expected, atol=1e-5)
 
 
 def test_pink_noise_falls_with_the_frequency():

@@ -101,3 +101,95 @@ def test_layers_for_training_alone_count_as_what_they_compute():
     expected = 12 * 16 + 16 * 10 + 10 * 3
     for each in (model, kr.factorize(model), normalized):
         assert kr.flops(each) == expected
+
+
+# --- open input sizes -------------------------------------------------------
+
+
+def images(size):
+    """With kernels that are read for each channel, and a nested model."""
+    inputs = keras.Input((size, size, 3))
+    x = layers.Conv2D(8, 3, strides=2, activation="relu")(inputs)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2)(x)
+    x = layers.SeparableConv2D(6, 3, padding="same")(x)
+    inner = keras.Sequential(
+        [keras.Input((None, None, 6)), layers.Conv2D(7, 3, dilation_rate=2)]
+    )
+    x = layers.Conv2DTranspose(4, 3, strides=2)(inner(x))
+    x = layers.UpSampling2D(2)(x)
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(6, 1)(x))
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+def steps(size):
+    inputs = keras.Input((size, 5))
+    x = layers.LSTM(6, return_sequences=True)(inputs)
+    x = layers.Bidirectional(layers.GRU(4, return_sequences=True))(x)
+    x = layers.MultiHeadAttention(2, 3)(x, x)
+    x = layers.TimeDistributed(layers.Dense(4))(x)
+    x = layers.EinsumDense("abc,cd->abd", output_shape=(None, 7))(x)
+    return keras.Model(inputs, layers.Conv1D(3, 2, strides=2)(x))
+
+
+def test_an_einsum_with_an_open_size_in_its_config():
+    """It does not tell how long a sequence it returns."""
+    inputs = keras.Input((12, 5))
+    x = layers.EinsumDense("abc,cd->abd", output_shape=(None, 7))(inputs)
+    model = keras.Model(inputs, layers.Dense(4)(x))
+    assert kr.flops(model) == 12 * (5 * 7 + 7 * 4)
+
+
+def words(size):
+    inputs = keras.Input((size,), dtype="int32")
+    x = layers.Dense(6)(layers.Embedding(9, 5)(inputs))
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [(images, (24, 24, 3)), (steps, (12, 5)), (words, (7,))],
+)
+def test_open_sizes_count_like_fixed_ones(net, shape):
+    fixed, opened = net(shape[0]), net(None)
+    assert kr.flops(opened, input_shape=shape) == kr.flops(fixed)
+    assert kr.flops(opened, input_shape=(None, *shape)) == kr.flops(fixed)
+    assert kr.flops(opened, 2, input_shape=shape) == 2 * kr.flops(fixed)
+    plans = [
+        kr.plan(fixed, ratio=0.5, select="l1"),
+        kr.plan(opened, ratio=0.5, select="l1", input_shape=shape),
+    ]
+    assert plans[0].flops == plans[1].flops
+    assert plans[0].flops[1] < plans[0].flops[0]
+    assert str(plans[0]).splitlines()[-1] == str(plans[1]).splitlines()[-1]
+    small = plans[1].apply()
+    assert kr.flops(small, input_shape=shape) == plans[1].flops[1]
+
+
+def test_shapes_of_several_inputs():
+    a, b = keras.Input((None, 3), name="a"), keras.Input((4, 3), name="b")
+    outputs = [layers.Dense(2)(a), layers.Dense(5)(b)]
+    model = keras.Model({"a": a, "b": b}, outputs)
+    expected = 7 * 3 * 2 + 4 * 3 * 5
+    for given in ([(7, 3), (4, 3)], {"b": (4, 3), "a": (7, 3)}):
+        assert kr.flops(model, input_shape=given) == expected
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *((24, 24), (24, 24, 4), (24, 24, 3, 1), (24, None, 3), (24, 0, 3)),
+        *((None, None, None, 3), [(24, 24, 3)] * 2, {"x": (24, 24, 3)}, ()),
+    ],
+)
+def test_shapes_that_do_not_fit(shape):
+    for call in (
+        lambda: kr.flops(images(None), input_shape=shape),
+        lambda: kr.plan(images(None), 0.9, input_shape=shape),
+    ):
+        with pytest.raises(ValueError, match=r"input_shape=.*all sizes but"):
+            call()
+
+
+def test_a_shape_that_the_model_cannot_be_called_on():
+    with pytest.raises(ValueError, match=r"cannot be called.*\(3, 3, 3\)"):
+        kr.flops(images(None), input_shape=(3, 3, 3))

@@ -376,13 +376,16 @@ def test_inputs_are_put_in_the_order_of_the_model():
 @pytest.mark.parametrize("targets", [(), (np.zeros(7),)])
 def test_data_comes_in_batches_of_arrays(targets):
     x = np.arange(21.0).reshape(7, 3)
-    (whole,) = internals.numpy_batches(x, 10)
+    (whole,), count = internals.numpy_batches(x, 10)
     np.testing.assert_array_equal(whole, x)
-    sizes = [len(batch) for batch in internals.numpy_batches(x, 3)]
-    assert sizes == [3, 3, 1]
+    assert count == 1
+    batches, count = internals.numpy_batches(x, 3)
+    assert [len(batch) for batch in batches] == [3, 3, 1]
+    assert count == 3
     generator = ((x, *targets) for _ in range(2))
-    batches = list(internals.numpy_batches(generator, None))
+    batches, count = internals.numpy_batches(generator, None)
     assert [len(batch) for batch in batches] == [1 + len(targets)] * 2
+    assert count is None
     with pytest.raises((TypeError, ValueError)):
         internals.numpy_batches("no data", 3)
 

@@ -1,61 +1,75 @@
 """Calibration data: what `Model.predict` takes, batch after batch."""
 
+import dataclasses
 import itertools
 import warnings
 from collections.abc import Iterator
 
 import keras
 import numpy as np
+import scipy.sparse
 
 from keras_redundancy import _keras_internals as internals
+from keras_redundancy.options import check_count
 
 # Batches of an iterator that are kept to repair BatchNormalization with.
 REMEMBERED = 32
+# Samples that are used of data which may have no end, unless steps= is given.
+MOST_SAMPLES = 10_000
+# What tf.data answers for a dataset without end; -2 is for an unknown length.
+INFINITE = -1
+
+STRINGS = "OSU"  # The kinds of NumPy's dtypes that hold text.
 
 
-def batches(model, data, batch_size: int):
-    """The model's inputs, a list of arrays per batch.
+@dataclasses.dataclass(eq=False)
+class Samples:
+    """What to calibrate on, to go over it several times.
 
-    Args:
-        model: a functional or Sequential model.
-        data: arrays, a `tf.data.Dataset`, a `PyDataset` or a generator, as
-            `Model.predict` takes them; targets and weights are left out.
-        batch_size: for arrays; the others make batches of their own.
+    Attributes:
+        data: what `Model.predict` takes.
+        steps: how many of its batches to use at most; None for all, or the
+            first `MOST_SAMPLES` samples where their number is not known.
+        shapes: that of one sample of each of the model's inputs, as in the
+            first batch; None before a batch was seen.
 
     Raises:
-        TypeError: `data` is of a kind that Keras does not take.
-        ValueError: it is empty, or does not fit the model's inputs.
+        ValueError: `data` is known to have no end, and `steps` is None; or
+            `steps` is no count.
     """
-    graph = internals.graph_of(model)
-    is_empty = True
-    for x in _batches_of(data, batch_size):
-        is_empty = False
-        yield _checked(graph, x)
-    if is_empty:
-        raise ValueError(
-            "data is empty: there is no batch to calibrate on. Pass some "
-            "hundred samples like those that the model was trained on; a "
-            "generator that has run out has to be made anew."
-        )
 
+    data: object
+    steps: int | None = None
+    shapes: tuple[tuple[int, ...], ...] | None = None
 
-def reusable(data):
-    """`data`, and what to use in its place after it has been used.
+    def __post_init__(self):
+        if self.steps is not None:
+            check_count("steps", self.steps)
+        if self.steps is None and _is_endless(self.data):
+            raise ValueError(
+                f"data is {type(self.data).__name__} without an end. Say with "
+                "steps= how many of its batches to use, so that they hold "
+                "some hundred or thousand samples."
+            )
 
-    An iterator can be used once: of it the first `REMEMBERED` batches are
-    remembered, all others are not.
-    """
-    if not isinstance(data, Iterator):
-        return data, data
-    kept = _Remembered()
-    return _remembering(data, kept), kept
+    def after_a_pass(self) -> tuple["Samples", "Samples"]:
+        """What to use now, and what to use in its place after that.
 
+        An iterator can be used once: of it the first `REMEMBERED` batches are
+        remembered, all others are not.
+        """
+        if not isinstance(self.data, Iterator):
+            return self, self
+        kept = _Remembered()
+        now = dataclasses.replace(self, data=_remembering(self.data, kept))
+        return now, Samples(kept)
 
-def remembered(data):
-    """What to use of `data` several times: of an iterator its first batches."""
-    if not isinstance(data, Iterator):
-        return data
-    return _Remembered(itertools.islice(data, REMEMBERED))
+    def remembered(self) -> "Samples":
+        """What to use several times: of an iterator its first batches."""
+        if not isinstance(self.data, Iterator):
+            return self
+        count = min(REMEMBERED, self.steps or REMEMBERED)
+        return Samples(_Remembered(itertools.islice(self.data, count)))
 
 
 class _Remembered(list):
@@ -69,51 +83,195 @@ def _remembering(data, kept):
         yield batch
 
 
-def _batches_of(data, batch_size):
-    if hasattr(data, "__len__") and not len(data):
-        return
+def _is_endless(data):
+    if isinstance(data, keras.utils.PyDataset):
+        return data.num_batches is None
+    if type(data).__module__.startswith("tensorflow."):
+        count = getattr(data, "cardinality", None)
+        count = count() if callable(count) else count
+        return count is not None and int(count) == INFINITE
+    return isinstance(data, itertools.cycle | itertools.count)
+
+
+def batches(model, data, batch_size: int):
+    """The model's inputs, a list of arrays per batch.
+
+    Args:
+        model: a functional or Sequential model.
+        data: arrays, a `tf.data.Dataset`, a `PyDataset` or a generator, as
+            `Model.predict` takes them, or `Samples` of that; targets and
+            weights are left out, and so is what a dictionary has beside the
+            model's inputs.
+        batch_size: for arrays; the others make batches of their own.
+
+    Yields:
+        An array for each input, in their order; None for an optional one that
+        is left out.
+
+    Raises:
+        TypeError: `data` is of a kind that Keras does not take.
+        ValueError: it is empty, has no end, or does not fit the model's
+            inputs.
+
+    Warns:
+        UserWarning: of data of unknown length not everything is used.
+    """
+    samples = data if isinstance(data, Samples) else Samples(data)
+    graph = internals.graph_of(model)
+    found, is_bounded = _batches_of(samples, batch_size, graph)
+    seen = steps = 0
+    for x in found:
+        if not is_bounded and seen >= MOST_SAMPLES:
+            _warn_of_the_rest(samples.data, seen)
+            samples.steps = steps  # Of later passes as well.
+            break
+        arrays = _checked(graph, x)
+        if samples.shapes is None:
+            samples.shapes = tuple(map(_sample_shape, arrays))
+        seen, steps = seen + samples_in(arrays), steps + 1
+        yield arrays
+    if not steps:
+        raise ValueError(
+            "data is empty: there is no batch to calibrate on. Pass some "
+            "hundred samples like those that the model was trained on; a "
+            "generator that has run out has to be made anew."
+        )
+
+
+def samples_in(batch) -> int:
+    """How many samples the arrays of a batch hold."""
+    return next(len(x) for x in batch if x is not None)
+
+
+def first_shapes(model, samples: Samples, batch_size: int) -> tuple:
+    """The shapes of a sample of each input, if need be by a look at one."""
+    if samples.shapes is None:
+        next(batches(model, samples, batch_size))
+    return samples.shapes
+
+
+def _sample_shape(array):
+    return None if array is None else array.shape[1:]
+
+
+def _warn_of_the_rest(data, seen):
+    warnings.warn(
+        f"data is {type(data).__name__} of unknown length: its first {seen:,} "
+        "samples are used, and it has more. Say with steps= how many of its "
+        "batches to use.",
+        stacklevel=2,
+    )
+
+
+def _batches_of(samples, batch_size, graph):
+    """(what a batch holds for the model, over and over; has it an end)."""
+    data = samples.data
+    is_bounded = samples.steps is not None or isinstance(data, _Remembered)
     try:
         if isinstance(data, Iterator | _Remembered):
             # Keras looks at the first batch before it is asked for one.
             data = iter(data)
             first = list(itertools.islice(data, 1))
             if not first:
-                return
+                return (), True
             data = itertools.chain(first, data)
             del first
             data = (x if isinstance(x, tuple) else (x,) for x in data)
-        found = internals.numpy_batches(data, batch_size)
+        if isinstance(data, np.ndarray | list | tuple | dict):
+            data = _sliceable(graph, data)
+        found, count = internals.numpy_batches(data, batch_size)
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"data is {type(data).__name__}, which Keras cannot make batches "
             f"of: {str(error)[:200]}\nPass what Model.predict takes: arrays, a "
             "tf.data.Dataset, a keras.utils.PyDataset or a generator."
         ) from error
-    for batch in found:
-        yield keras.utils.unpack_x_y_sample_weight(batch)[0]
+    inputs = (keras.utils.unpack_x_y_sample_weight(x)[0] for x in found)
+    inputs = itertools.islice(inputs, samples.steps)
+    return inputs, is_bounded or count is not None
+
+
+def _sliceable(graph, data):
+    """Arrays that Keras makes batches of: it takes text as tensors alone."""
+
+    def convert(x):
+        if isinstance(x, np.ndarray) and x.dtype.kind in STRINGS:
+            return keras.ops.convert_to_tensor(x, dtype="string")
+        return x
+
+    if all(x is None for x in keras.tree.flatten(data)):
+        raise _misfit(graph, data)
+    try:
+        data = _as_read_by(internals.input_structure(graph), data)
+    except (KeyError, ValueError) as error:
+        raise _misfit(graph, data) from error
+    return keras.tree.map_structure(convert, data)
 
 
 def _checked(graph, x):
     """`x` as a list of arrays in the order of the model's inputs."""
-    shapes = keras.tree.map_structure(np.shape, x)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="The structure of")
-            tensors = internals.standardized_inputs(graph, x)
-    except (TypeError, ValueError, KeyError, UserWarning) as error:
-        raise _misfit(graph, shapes) from error
-    if len(tensors) != len(graph.inputs) or not all(
-        _fits(np.shape(tensor), x.shape)
-        for tensor, x in zip(tensors, graph.inputs, strict=True)
-    ):
-        raise _misfit(graph, shapes)
-    arrays = [np.asarray(tensor) for tensor in tensors]
-    if not all(np.isfinite(array).all() for array in arrays):
+        tensors = _standardized(graph, x)
+    except (TypeError, ValueError, KeyError) as error:
+        raise _misfit(graph, x) from error
+    arrays = [None if y is None else np.asarray(y) for y in tensors]
+    fits = [
+        array is None or _fits(array.shape, y.shape)
+        for array, y in zip(arrays, graph.inputs, strict=True)
+    ]
+    if not all(fits) or all(array is None for array in arrays):
+        raise _misfit(graph, x)
+    if not all(array is None or _is_finite(array) for array in arrays):
         raise ValueError(
             "data holds NaN or infinity. Leave such samples out, or fill in "
             "what is missing as it was for training."
         )
     return arrays
+
+
+def _standardized(graph, x):
+    """A list of tensors in the order of the model's inputs.
+
+    Raises:
+        TypeError, ValueError, KeyError: `x` does not fit them.
+    """
+    structure = internals.input_structure(graph)
+    flat = keras.tree.flatten(x)
+    if len(flat) == len(graph.inputs) == 1 and not isinstance(x, dict):
+        x = keras.tree.pack_sequence_as(structure, flat)
+    x = keras.tree.map_structure(_dense, _as_read_by(structure, x))
+    if len(keras.tree.flatten(x)) != len(graph.inputs):
+        raise ValueError("There are more or fewer arrays than inputs.")
+    with warnings.catch_warnings():
+        # Of tuples in place of dictionaries, as `predict` takes them.
+        warnings.filterwarnings("ignore", message="The structure of")
+        return internals.standardized_inputs(graph, x)
+
+
+def _as_read_by(structure, x):
+    """`x` without the entries of dictionaries that are no inputs."""
+    if isinstance(x, dict):
+        if isinstance(structure, dict):
+            return {k: _as_read_by(v, x[k]) for k, v in structure.items()}
+        if isinstance(structure, list | tuple):
+            return [x[part.name] for part in structure]
+        return x[structure.name]
+    if isinstance(x, list | tuple) and isinstance(structure, list | tuple):
+        return [_as_read_by(*each) for each in zip(structure, x, strict=True)]
+    return x
+
+
+def _dense(x):
+    """An array of what may be sparse."""
+    if scipy.sparse.issparse(x):
+        return x.toarray()
+    if x is None or isinstance(x, np.ndarray) or hasattr(x, "__array__"):
+        return x
+    return keras.ops.convert_to_numpy(x)
+
+
+def _is_finite(array):
+    return array.dtype.kind in STRINGS or np.isfinite(array).all()
 
 
 def _fits(given, wanted):
@@ -123,7 +281,11 @@ def _fits(given, wanted):
     )
 
 
-def _misfit(graph, shapes):
+def _misfit(graph, x):
+    def shape_of(x):
+        return None if x is None else np.shape(x)
+
+    shapes = keras.tree.map_structure(shape_of, x)
     wanted = ", ".join(str(tuple(x.shape)) for x in graph.inputs)
     return ValueError(
         f"data has batches of shape {shapes}, but the model takes {wanted}. "

@@ -4,6 +4,9 @@ import numpy as np
 
 from keras_redundancy.options import check_count, check_seed
 
+# So many numbers are made at a time, at most.
+PART = 2**17
+
 
 def pink_noise(
     shape, samples: int = 2048, *, mean=0.0, stddev=1.0, seed: int = 0
@@ -39,17 +42,41 @@ def pink_noise(
             "sizes known, with a channel axis and at least one before it, "
             "such as (32, 32, 3)."
         )
-    sizes = shape[:-1]
-    frequency = np.sqrt(
-        sum(
-            f**2
-            for f in np.meshgrid(*map(np.fft.fftfreq, sizes), indexing="ij")
-        )
-    )
+    noise = np.empty((samples, *shape), np.float32)
+    parts = _parts(noise)
+    rng, falloff = np.random.default_rng(seed), _falloff(shape[:-1])
+    total = squares = 0.0
+    for part in parts:
+        pink = _filtered(rng.normal(size=part.shape), falloff)
+        total += pink.sum()
+        squares += np.square(pink).sum()
+        part[...] = pink
+    variance = squares / noise.size - (total / noise.size) ** 2
+    scale = np.asarray(stddev) / np.sqrt(variance)
+    for part in parts:
+        part[...] = part * scale + mean
+    return noise
+
+
+def _parts(noise):
+    """Samples that are made at a time: what that takes is small beside all."""
+    samples = len(noise)
+    most = max(1, min(PART * samples // noise.size, samples // 32))
+    return [noise[i : i + most] for i in range(0, samples, most)]
+
+
+def _falloff(sizes):
+    """1 / f of the frequencies that `rfftn` gives of these axes."""
+    along = [*map(np.fft.fftfreq, sizes[:-1]), np.fft.rfftfreq(sizes[-1])]
+    grid = np.meshgrid(*along, indexing="ij", sparse=True)
+    frequency = np.sqrt(sum(f**2 for f in grid))
     frequency.flat[0] = 1 / max(sizes)
-    axes = tuple(range(1, len(shape)))
-    noise = np.random.default_rng(seed).normal(size=(samples, *shape))
-    spectrum = np.fft.fftn(noise, axes=axes) / frequency[..., None]
-    noise = np.fft.ifftn(spectrum, axes=axes).real
-    noise /= noise.std()
-    return (noise * stddev + mean).astype(np.float32)
+    return 1 / frequency
+
+
+def _filtered(noise, falloff):
+    """Noise, shape (samples, *sizes, channels), times this in its spectrum."""
+    axes = tuple(range(1, noise.ndim - 1))
+    spectrum = np.fft.rfftn(noise, axes=axes)
+    spectrum *= falloff[..., None]
+    return np.fft.irfftn(spectrum, noise.shape[1:-1], axes=axes)

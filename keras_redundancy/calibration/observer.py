@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras_internals as internals
-from keras_redundancy.calibration.data import batches
+from keras_redundancy.calibration.data import batches, samples_in
 from keras_redundancy.calibration.moments import Moments
 
 # Positions of a sample that are looked at: more say little that is new.
@@ -98,7 +98,7 @@ def answers(observer, data, batch_size: int):
     del first  # Else these batches would be held to the end.
     with unchanged(observer):
         for number, batch in enumerate(found):
-            size = len(batch[0])
+            size = samples_in(batch)
             inputs = [*batch, _start_of(number, size)]
             yield size, internals.predict_on_one_replica(observer, inputs)
 

@@ -2,12 +2,15 @@
 
 import dataclasses
 
-from keras_redundancy.calibration.data import remembered, reusable
+from keras_redundancy.calibration.data import Samples, first_shapes
 from keras_redundancy.calibration.views import Statistics, statistics_of
 from keras_redundancy.channels import ChannelGraph
+from keras_redundancy.channels.sizes import has_open_sizes
+from keras_redundancy.fingerprint import fingerprint
+from keras_redundancy.options import check_count
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
     """What calibration data says of a model, to be passed on as `data=`.
 
@@ -18,35 +21,57 @@ class Calibration:
         graph: that, traced, or what it is stripped to.
         statistics: what the consumers of its spaces read; None where nobody
             asked for it.
-        data: the samples, to go over them again.
+        data: the `Samples`, to go over them again.
         batch_size: for arrays in `data`.
         allow_inexact: how the model was traced.
+        weights: fingerprints of the weights of the model and of the graph's;
+            None where it is used at once.
     """
 
     model: object
     graph: ChannelGraph
     statistics: Statistics | None
-    data: object
+    data: Samples
     batch_size: int
     allow_inexact: bool
+    weights: tuple[str, str] | None = None
 
     @classmethod
     def of(
-        cls, model, graph, spaces, data, batch_size: int, allow_inexact: bool
+        cls,
+        model,
+        graph,
+        spaces,
+        samples: Samples,
+        batch_size: int,
+        allow_inexact: bool,
     ) -> "Calibration":
         """Of the spaces of a traced model; not a pass where there are none."""
         if spaces:
-            data, again = reusable(data)
-            statistics = statistics_of(graph, spaces, data, batch_size)
+            samples, again = samples.after_a_pass()
+            statistics = statistics_of(graph, spaces, samples, batch_size)
+            again.shapes = samples.shapes
         else:
-            statistics, again = None, remembered(data)
+            statistics, again = None, samples.remembered()
+        if has_open_sizes(graph.model):
+            first_shapes(graph.model, again, batch_size)
         return cls(model, graph, statistics, again, batch_size, allow_inexact)
 
+    @property
+    def input_shape(self) -> tuple | None:
+        """Those of a sample of each input, where the model leaves some open."""
+        return self.data.shapes if has_open_sizes(self.graph.model) else None
+
+    def to_be_kept(self) -> "Calibration":
+        """With fingerprints, so that it is noticed when the weights change."""
+        return dataclasses.replace(self, weights=self._weights_now())
+
     def check(self, model, allow_inexact: bool) -> None:
-        """Raise unless it is of this model, traced like this.
+        """Raise unless it is of this model as it is now, traced like this.
 
         Raises:
-            ValueError: it is another model's, or was traced otherwise.
+            ValueError: it is another model's, was traced otherwise, or the
+                weights have changed.
         """
         if model is not self.model and model is not self.graph.model:
             raise ValueError(
@@ -60,3 +85,38 @@ class Calibration:
                 f", but the plan is made with {allow_inexact}. Give both the "
                 "same."
             )
+        if self.weights not in (None, self._weights_now()):
+            raise ValueError(
+                f"data is a calibration of {model.name!r} with other weights "
+                "than it has now: it was trained, or weights were assigned, "
+                "since then. Calibrate it anew: kr.calibrate(model, data)."
+            )
+
+    def _weights_now(self):
+        own, traced = self.model, self.graph.model
+        first = fingerprint(own)
+        return first, first if traced is own else fingerprint(traced)
+
+    def __repr__(self):
+        seen = "no statistics"
+        if self.statistics is not None:
+            samples, axes = self.statistics.samples, len(self.statistics.views)
+            seen = f"what {axes} kernels read of {samples:,} samples"
+        return f"<Calibration of {self.model.name!r}: {seen}>"
+
+
+def check_steps(steps, data) -> None:
+    """Raise unless there are batches that `steps` can count.
+
+    Raises:
+        ValueError: it is no count, or `data` is None or a `Calibration`.
+    """
+    if steps is None:
+        return
+    check_count("steps", steps)
+    if data is None or isinstance(data, Calibration):
+        given = "None" if data is None else "a calibration, made before"
+        raise ValueError(
+            f"steps={steps} says how many batches of data= are used, but data "
+            f"is {given}. Leave steps= out, or pass the samples themselves."
+        )

@@ -36,6 +36,8 @@ class ChannelGraph(Rendered):
         color: color of every label, shape (labels,): labels of two groups
             correspond where they agree.
         tied: ids of the variables that are read by more than their layer.
+        input_shapes: those of a sample of each input, which `products` are
+            counted on; None where they are those that the model was made with.
     """
 
     model: object
@@ -48,6 +50,7 @@ class ChannelGraph(Rendered):
     group: np.ndarray
     color: np.ndarray
     tied: frozenset = frozenset()
+    input_shapes: tuple | None = None
 
     @property
     def prunable(self) -> list[Space]:

@@ -51,11 +51,24 @@ def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
     graph = internals.graph_of(model)
     for layer in internals.flat_layers(model):
         _refuse_rewritten_weights(layer)
+    recorder = record(model, graph.inputs)
+    return build_graph(model, recorder, allow_inexact)
+
+
+def record(model, tensors) -> Recorder:
+    """What the rules say of a model that is called on these tensors.
+
+    Args:
+        model: the model.
+        tensors: a `KerasTensor` for each of its inputs, of the shape that is
+            asked for.
+    """
+    graph = internals.graph_of(model)
     recorder = Recorder(LabelStore(), follow, owners=owners_of(model))
     inputs = [_input_channels(x, recorder.store) for x in graph.inputs]
-    outputs, _ = _run(graph, inputs, graph.inputs, recorder)
+    outputs, _ = _run(graph, inputs, tensors, recorder)
     recorder.store.frozen[:0] = [(x.ids, MODEL_OUTPUT) for x in outputs]
-    return build_graph(model, recorder, allow_inexact)
+    return recorder
 
 
 def _input_channels(x, store):

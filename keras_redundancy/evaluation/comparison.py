@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
+from keras_redundancy.calibration import Calibration
 from keras_redundancy.evaluation.trials import (
     Trial,
     checked_score,
@@ -124,9 +125,12 @@ def compare(
         TypeError, ValueError: as `plan`; or `evaluate` returns no finite
             number.
     """
-    model, data = planned_on(model, data, options)
+    model, data, options = planned_on(model, data, options)
     if methods is None:
         methods = WITHOUT_DATA | (WITH_DATA if data is not None else {})
+    shape = options.get("input_shape")
+    if shape is None and isinstance(data, Calibration):
+        shape = data.input_shape
     shares = tuple(shares)
     trials = {name: [] for name in methods}
     with progress(verbose, 1 + len(methods) * len(shares), "model") as step:
@@ -135,7 +139,8 @@ def compare(
         for name, method in methods.items():
             for share in shares:
                 small = _smaller(model, method, share, data, options)
-                trials[name].append(_trial(model, small, evaluate))
+                trial = _trial(model, small, evaluate, shape)
+                trials[name].append(trial)
                 step()
     return Comparison(model.name, shares, base, trials)
 
@@ -147,10 +152,11 @@ def _smaller(model, method, share, data, options):
     return plan(model, **(dict(method) | options))
 
 
-def _trial(model, small, evaluate):
+def _trial(model, small, evaluate, shape):
     if isinstance(small, Plan):
         score = checked_score(evaluate(small.apply()))
         return Trial(score, *shares_left(small))
     score = checked_score(evaluate(small))
     parameters = small.count_params() / model.count_params()
-    return Trial(score, flops(small) / flops(model), parameters)
+    counts = [flops(each, input_shape=shape) for each in (small, model)]
+    return Trial(score, counts[0] / counts[1], parameters)

@@ -85,8 +85,8 @@ def search(
     Raises:
         TypeError, ValueError: as `sensitivity`; or `max_drop` is negative.
 
-    Where multiply-adds cannot be counted, as with open input sizes,
-    parameters are saved.
+    Where multiply-adds cannot be counted, as with open input sizes and
+    neither `data` nor `input_shape=`, parameters are saved.
     """
     if isinstance(max_drop, bool) or not isinstance(max_drop, Real):
         raise TypeError(

@@ -1,7 +1,6 @@
 """Cuts of one model, each evaluated once, and a log of them."""
 
 import dataclasses
-import hashlib
 import json
 import os
 from numbers import Real
@@ -11,9 +10,9 @@ import numpy as np
 
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.clustering import check_tau
+from keras_redundancy.fingerprint import fingerprint
 from keras_redundancy.options import check_ratio
 from keras_redundancy.pruning import Plan, calibrate, plan
-from keras_redundancy.pruning.filters import read
 from keras_redundancy.pruning.stripping import stock
 from keras_redundancy.tables import on_one_line
 
@@ -78,8 +77,7 @@ class Trials:
         """
         self.evaluate = evaluate
         self.how, self.levels = _levels(taus, ratios)
-        self.options = dict(options)
-        self.model, self._data = planned_on(model, data, options)
+        self.model, self._data, self.options = planned_on(model, data, options)
         everything = self._plan(self.levels[0])
         self.parts = _parts(everything)
         self._counted = "params" if everything.flops[0] is None else "flops"
@@ -153,7 +151,7 @@ class Trials:
         options = {**self.options, "how": self.how}
         options |= {"data": self._data is not None}
         return {
-            "model": _fingerprint(self.model),
+            "model": fingerprint(self.model),
             "options": {name: _word(value) for name, value in options.items()},
         }
 
@@ -222,7 +220,8 @@ def planned_on(model, data, options: dict):
 
     Returns:
         (the model, stripped of layers for training alone unless training is
-        to go on with them; a `Calibration` of it in place of samples).
+        to go on with them; a `Calibration` of it in place of samples; the
+        options of plans on these).
 
     Raises:
         TypeError, ValueError: as `calibrate`; or a calibration is of another
@@ -232,14 +231,16 @@ def planned_on(model, data, options: dict):
     goes_on = options.get("optimizer", False)
     if isinstance(data, Calibration):
         data.check(model, inexact)
-        return model if goes_on else data.graph.model, data
+        return model if goes_on else data.graph.model, data, options
     stripped = stock(model)
     if goes_on and stripped is not model:
-        return model, data
+        return model, data, options
     if data is not None:
-        size = {k: v for k, v in options.items() if k == "batch_size"}
+        own = ("batch_size", "steps")
+        size = {k: v for k, v in options.items() if k in own}
         data = calibrate(stripped, data, allow_inexact=inexact, **size)
-    return stripped, data
+        options = {k: v for k, v in options.items() if k != "steps"}
+    return stripped, data, options
 
 
 def checked_score(score) -> float:
@@ -312,11 +313,3 @@ def _word(value):
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     return repr(value)
-
-
-def _fingerprint(model):
-    known = hashlib.sha256(repr(model.input_shape).encode())
-    for variable in model.variables:
-        known.update(variable.path.encode())
-        known.update(read(variable).tobytes())
-    return known.hexdigest()

@@ -1,13 +1,19 @@
 """Calibrate once, plan often."""
 
 from keras_redundancy.calibration import Calibration
+from keras_redundancy.calibration.data import Samples
 from keras_redundancy.channels import trace
 from keras_redundancy.options import check_count
 from keras_redundancy.pruning.stripping import stock
 
 
 def calibrate(
-    model, data, *, batch_size: int = 128, allow_inexact: bool = False
+    model,
+    data,
+    *,
+    batch_size: int = 128,
+    steps: int | None = None,
+    allow_inexact: bool = False,
 ) -> Calibration:
     """Run a model over `data` once, to plan on it as often as you like.
 
@@ -17,17 +23,21 @@ def calibrate(
         data: some hundred or thousand samples: what `Model.predict` takes;
             targets are ignored.
         batch_size: for arrays in `data`.
+        steps: how many batches of `data` to use at most, as for `plan`.
         allow_inexact: as for `plan`.
 
     Returns:
         A `Calibration` to pass on as `data=` in place of the samples. It
-        holds for the weights that the model has now: calibrate anew after
-        training.
+        holds for the weights that the model has now: it is refused after
+        training, so calibrate anew then.
 
     Raises:
         TypeError: the model has no graph to follow.
-        ValueError: the model is not built, or `data` is empty or does not
-            fit the model's inputs.
+        ValueError: the model is not built, or `data` is empty, has no end, or
+            does not fit the model's inputs.
+
+    Warns:
+        UserWarning: of data of unknown length not everything is used.
 
     Example:
 
@@ -38,7 +48,8 @@ def calibrate(
             )
     """
     check_count("batch_size", batch_size)
+    samples = Samples(data, steps)
     graph = trace(stock(model), allow_inexact=allow_inexact)
     return Calibration.of(
-        model, graph, graph.prunable, data, batch_size, allow_inexact
-    )
+        model, graph, graph.prunable, samples, batch_size, allow_inexact
+    ).to_be_kept()

@@ -290,7 +290,9 @@ class Chooser:
         (what, share), budget = target, _Budget(self, spaces, reasons)
         if what != "latency":
             return budget.decisions(what, share), None
-        stopwatch = Stopwatch(self.graph.model, batch_size)
+        stopwatch = Stopwatch(
+            self.graph.model, batch_size, self.graph.input_shapes
+        )
 
         def share_of(decisions):
             cut = Plan(self.graph, tuple(decisions), "medoid", Drop())
@@ -377,8 +379,8 @@ class _Budget:
         if whole is None:
             raise ValueError(
                 "target={'flops': ...} needs to count them, but the model's "
-                "input has an open size. Build it on a keras.Input with fixed "
-                "sizes, or give a target of params."
+                "input has an open size. Pass input_shape=, the shape of one "
+                "sample, or data=, or give a target of params."
             )
         unit_costs = costs.of_units(cost, sizes) / whole
 

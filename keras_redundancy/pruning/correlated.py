@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 
 from keras_redundancy.calibration import Calibration
+from keras_redundancy.calibration.data import Samples
+from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.options import (
     Layers,
     check_count,
@@ -34,6 +36,7 @@ def merge_correlated(
     skip: Layers = None,
     min_units: int = 1,
     batch_size: int = 128,
+    steps: int | None = None,
     optimizer: bool = False,
 ):
     """Remove units whose activations are linear in those of others.
@@ -59,6 +62,7 @@ def merge_correlated(
         skip: layers to leave alone, given in the same ways.
         min_units: how many units of each layer stay at least.
         batch_size: for arrays in `data`.
+        steps: how many batches of `data` to use at most, as for `plan`.
         optimizer: whether training goes on with the state of the model's
             optimizer, and with its `NoiseOutputs`, as for `plan`.
 
@@ -90,13 +94,15 @@ def merge_correlated(
     check_option("absorb", absorb, FITS)
     check_count("min_units", min_units)
     check_count("batch_size", batch_size)
+    check_steps(steps, data)
     graph = graph_to_cut(model, data, False, optimizer)
     require_rebuildable(graph.model)
     spaces = [space for space in graph.spaces if space.producers]
     _, reasons = levels_of(spaces, "tau", 1.0, layers, skip)
     if not isinstance(data, Calibration):
         free = [s for s, why in zip(spaces, reasons, strict=True) if not why]
-        data = Calibration.of(model, graph, free, data, batch_size, False)
+        samples = Samples(data, steps)
+        data = Calibration.of(model, graph, free, samples, batch_size, False)
     if data.statistics is None:
         return Plan(graph, (), "medoid", Drop(), optimizer=optimizer).apply()
     statistics, decisions = data.statistics, []

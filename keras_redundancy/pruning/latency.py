@@ -21,16 +21,17 @@ STEPS = 7
 class Stopwatch:
     """Times smaller models against the one that they were made from."""
 
-    def __init__(self, model, batch_size: int):
+    def __init__(self, model, batch_size: int, shapes=None):
         """Args:
         model: the original. It predicts, and its variables are what they
             were after that.
         batch_size: of the samples that are predicted at once.
+        shapes: of a sample of each input, where its sizes are open.
 
         Raises:
-            ValueError: an input has an open size.
+            ValueError: an input has an open size, and no shape is given.
         """
-        self._batch = _some_batch(model, batch_size)
+        self._batch = _some_batch(model, batch_size, shapes)
         self._model = _Predictor(model, self._batch)
 
     def share(self, small) -> float:
@@ -107,22 +108,26 @@ class _Predictor:
             return time.perf_counter() - start
 
 
-def _some_batch(model, batch_size):
+def _some_batch(model, batch_size, shapes):
     inputs = internals.graph_of(model).inputs
+    shapes = shapes or [x.shape[1:] for x in inputs]
     rng = np.random.default_rng(0)
     batch = []
-    for x in inputs:
-        if None in x.shape[1:]:
+    for x, shape in zip(inputs, shapes, strict=True):
+        if None in shape:
             raise ValueError(
                 f"target={{'latency': ...}} needs to run {model.name!r}, but "
-                f"its input has an open size ({tuple(x.shape)}). Build it on "
-                "a keras.Input with fixed sizes."
+                f"its input has an open size ({tuple(x.shape)}). Pass "
+                "input_shape=, the shape of one sample, or data=."
             )
-        kind = keras.backend.standardize_dtype(x.dtype)
-        shape = (batch_size, *x.shape[1:])
-        values = np.zeros(shape)
-        if keras.backend.is_float_dtype(kind):
-            values = rng.normal(size=shape)
-            kind = "float32"
-        batch.append(values.astype(kind))
+        batch.append(_some_values(rng, (batch_size, *shape), x.dtype))
     return batch
+
+
+def _some_values(rng, shape, dtype):
+    kind = keras.backend.standardize_dtype(dtype)
+    if kind == "string":
+        return np.full(shape, "", object)
+    if keras.backend.is_float_dtype(kind):
+        return rng.normal(size=shape).astype("float32")
+    return np.zeros(shape, kind)

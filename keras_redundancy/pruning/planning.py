@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from numbers import Real
 
 from keras_redundancy.calibration import Calibration
+from keras_redundancy.calibration.data import Samples
+from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.channels import trace
+from keras_redundancy.channels.sizes import at_shapes, checked_shapes
 from keras_redundancy.channels.tracing import MODEL_OUTPUT
 from keras_redundancy.clustering import check_tau
 from keras_redundancy.options import (
@@ -47,6 +50,8 @@ def plan(
     correlation: Level | None = None,
     data=None,
     batch_size: int = 128,
+    steps: int | None = None,
+    input_shape=None,
     criterion: str | None = None,
     select: str | None = None,
     linkage: str | None = None,
@@ -100,6 +105,14 @@ def plan(
             them does not grow with their number. Or what `calibrate`
             returned, to plan several times on one pass over them.
         batch_size: for arrays in `data`, and for measuring latency.
+        steps: how many batches of `data` to use at most. Data without an end
+            need it; of data of unknown length, such as a generator, the first
+            10,000 samples are used without it, with a warning if there are
+            more.
+        input_shape: for a model with open input sizes, that of one sample to
+            count multiply-adds and measure latency on, such as (224, 224, 3);
+            for several inputs a list of shapes, or a mapping from their
+            names. Default: that of the samples in the first batch of `data`.
         criterion: what "clusters", "random", "l1" and "fpgm" compare:
             "filters" (the default); "folded": filters as a BatchNormalization
             behind makes them, and units of a cluster are alike in all else
@@ -157,9 +170,13 @@ def plan(
             `target`, `layers` or `skip` is of a wrong type.
         ValueError: the model is not built, has quantized or LoRA-enabled
             layers, weights that are NaN, or a layer that cannot be rebuilt;
-            `data` is empty or does not fit; the target cannot be reached;
-            there is no optimizer to go on with; or an option is out of range,
-            unknown or does not fit another.
+            `data` is empty, has no end, does not fit, or is a calibration of
+            other weights; the target cannot be reached; there is no optimizer
+            to go on with; or an option is out of range, unknown or does not
+            fit another.
+
+    Warns:
+        UserWarning: of data of unknown length not everything is used.
 
     Source: similarity, clusters and selection: Ayinde, Inanc and Zurada,
     Redundant Feature Pruning for Accelerated Inference in Deep Neural
@@ -183,6 +200,7 @@ def plan(
         rounds,
     ).resolved(how, has_data=data is not None)
     check_count("batch_size", batch_size)
+    check_steps(steps, data)
     graph = graph_to_cut(model, data, allow_inexact, optimizer)
     spaces = [space for space in graph.spaces if space.producers]
     if how == "target":
@@ -193,8 +211,9 @@ def plan(
     require_finite_carriers(cut)
     if data is not None and not isinstance(data, Calibration):
         seen = cut if options.from_data else []
+        samples = Samples(data, steps)
         data = Calibration.of(
-            model, graph, seen, data, batch_size, allow_inexact
+            model, graph, seen, samples, batch_size, allow_inexact
         )
     statistics = data and data.statistics
     exact = how == "tau" and any(x and x > ALMOST_ONE for x in levels)
@@ -202,6 +221,7 @@ def plan(
         graph, cut, options.criterion, options.select, statistics, exact
     )
     idle = options.idle_units(graph, cut, statistics, how)
+    graph = _counted(graph, input_shape, data)
     chooser = Chooser(graph, statistics, options, compared, idle)
     if how == "target":
         decisions, latency = chooser.for_target(
@@ -308,6 +328,15 @@ def graph_to_cut(model, data, allow_inexact: bool, optimizer: bool):
     if not optimizer:
         model = stock(model)
     return trace(model, allow_inexact=allow_inexact)
+
+
+def _counted(graph, input_shape, data):
+    """The graph, its FLOPs counted on what is given where sizes are open."""
+    if input_shape is not None:
+        return at_shapes(graph, checked_shapes(graph.model, input_shape))
+    if data is not None and data.input_shape is not None:
+        return at_shapes(graph, data.input_shape)
+    return graph
 
 
 def _one_of(**levels):
