@@ -17,6 +17,9 @@ RIDGES = 10.0 ** np.arange(-6, 1.5, 0.5)
 # A number whose variance is this small beside the largest is constant, and
 # one of which so little is left unexplained is explained.
 CONSTANT = 1e-12
+# What of the mean variance is added to that of a number to say how large a
+# change of its coefficient is: one that hardly varies gets none for a chance.
+TYPICAL = 1e-2
 # How much more than one each parameter counts, so that noise is not fitted.
 INFLATION = 1.4
 # The share of samples that has to be more than the parameters take.
@@ -110,7 +113,8 @@ def ridge_regression(
     if not len(alive) or not len(outputs):
         return result
     among = inputs[alive]
-    scale = 1 / np.sqrt(variance[among])
+    typical = TYPICAL * variance[among].mean()
+    scale = 1 / np.sqrt(variance[among] + typical)
     between = covariance[np.ix_(among, outputs)]
     known = covariance[np.ix_(among, among)]
     prior = start[alive]
