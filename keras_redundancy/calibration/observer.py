@@ -6,17 +6,23 @@ import dataclasses
 import itertools
 import logging
 import math
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras_internals as internals
-from keras_redundancy.calibration.data import batches
-from keras_redundancy.calibration.moments import Moments
+from keras_redundancy.calibration.data import _Remembered, batches
+from keras_redundancy.calibration.moments import Divided
 
-# Positions of a sample that are looked at: more say little that is new.
+# Positions of a sample that are looked at, where samples abound: more say
+# little that is new. Where they are few, as many as make so many rows for
+# each number of a row, so that the numbers can be fitted to one another.
 POSITIONS = 64
+ROWS_PER_NUMBER = 20
+# Every fifth sample is held out of the fits.
+HELD_OUT = 5
 # Where to look moves by this part of all positions from batch to batch.
 GOLDEN = 0.6180339887
 
@@ -53,7 +59,7 @@ def observe(model, windows: dict, data, batch_size: int) -> dict:
         batch_size: for arrays.
 
     Returns:
-        {name: `Moments`}. Memory does not grow with the number of samples.
+        {name: `Divided`}. Memory does not grow with the number of samples.
 
     Raises:
         ValueError: `data` is empty or does not fit the model's inputs.
@@ -63,19 +69,20 @@ def observe(model, windows: dict, data, batch_size: int) -> dict:
     return dict(zip(names, collect(observer, data, batch_size), strict=True))
 
 
-def collect(observer, data, batch_size: int) -> list[Moments]:
+def collect(observer, data, batch_size: int) -> list[Divided]:
     """All that an observer's batches return, taken together.
 
     Args:
         observer: a model with the inputs of `observer.model` and the start of
-            the positions, that returns a list of what `moments_of` returns.
+            the positions, that returns a list of what `divided_moments`
+            returns.
         data, batch_size: as for `observe`.
     """
     moments = []
     for size, found in answers(observer, data, batch_size):
-        moments = moments or [Moments.of_no_rows(len(x[1])) for x in found]
-        for own, (count, mean, scatter) in zip(moments, found, strict=True):
-            own.add(int(count), size, mean, scatter)
+        moments = moments or [Divided.of_no_rows(len(x[0][1])) for x in found]
+        for own, parts in zip(moments, found, strict=True):
+            own.add(size, *parts)
     return moments
 
 
@@ -94,6 +101,7 @@ def answers(observer, data, batch_size: int):
     first = list(itertools.islice(found, 2))
     # For one batch alone, compiling takes longer than it saves.
     observer.run_eagerly = observer.can_run_eagerly and len(first) == 1
+    observer.samples = expected_samples(data, batch_size, first)
     found = itertools.chain(first, found)
     del first  # Else these batches would be held to the end.
     with unchanged(observer):
@@ -101,6 +109,24 @@ def answers(observer, data, batch_size: int):
             size = len(batch[0])
             inputs = [*batch, _start_of(number, size)]
             yield size, observer.predict_on_batch(inputs)
+
+
+def expected_samples(data, batch_size: int, first: list) -> int:
+    """How many samples `data` has, or at least has.
+
+    Args:
+        data, batch_size: as for `observe`.
+        first: its first two batches, or the only one.
+    """
+    sizes = [len(batch[0]) for batch in first]
+    if len(sizes) < 2 or isinstance(data, Iterator):
+        count = 0
+    elif isinstance(data, _Remembered):
+        count = len(data)
+    else:
+        options = {"batch_size": batch_size}
+        count = internals.number_of_batches(data, None, options) or 0
+    return max(count * sizes[0], sum(sizes))
 
 
 @contextlib.contextmanager
@@ -135,6 +161,8 @@ class Watch(keras.Model):
     """Runs the graph of `model`, once over the data.
 
     Attributes:
+        samples: how many samples it will be run on, as far as that is known
+            before the first one.
         can_run_eagerly: whether that takes little time to start; JAX compiles
             each operation by itself.
     """
@@ -142,6 +170,7 @@ class Watch(keras.Model):
     def __init__(self, model):
         super().__init__(dtype=full_precision(model))
         self.model = model  # Its weights are known to the compiled step.
+        self.samples = 1
         self.can_run_eagerly = keras.backend.backend() == "tensorflow"
         if self.can_run_eagerly:
             # XLA takes longer to compile than it saves in one pass.
@@ -153,7 +182,9 @@ class Observer(Watch):
 
     def __init__(self, model, windows):
         super().__init__(model)
-        self.look = lambda run: [_moments(run, each) for each in windows]
+        self.look = lambda run: [
+            _moments(run, each, self.samples) for each in windows
+        ]
         self.keys = frozenset(w.key for each in windows for w in each)
 
     def call(self, inputs):
@@ -226,33 +257,72 @@ class Run:
             self.seen[key] = value
 
 
-def _moments(run, windows):
-    """Count, mean and scatter of the rows of some windows."""
-    return moments_of(
-        [_rows(run.seen[w.key], w.axis, w.columns, run.start) for w in windows]
+def positions_for(numbers: int, samples: int, least: int) -> int:
+    """At how many positions of each sample to look at rows of `numbers`."""
+    return max(least, -(-ROWS_PER_NUMBER * numbers // max(samples, 1)))
+
+
+def _moments(run, windows, samples):
+    """Moments of the rows of some windows, as `divided_moments` has them."""
+    most = positions_for(len(windows[0].columns), samples, POSITIONS)
+    return divided_moments(
+        [
+            _rows(run.seen[w.key], w.axis, w.columns, run.start, most)
+            for w in windows
+        ]
     )
 
 
-def moments_of(rows):
-    """Count, mean and scatter of rows, a list of tensors (any, numbers)."""
+def divided_moments(parts):
+    """(count, mean, scatter) of rows to fit to, and of rows held out.
+
+    Args:
+        parts: tensors of shape (samples, positions, numbers).
+    """
+    sides = zip(*map(_divided, parts), strict=True)
+    return [_moments_of(list(side)) for side in sides]
+
+
+def _divided(x):
+    """Four samples of each five, and the fifth ones.
+
+    Where a batch has fewer, so are their positions.
+    """
+    count = ops.shape(x)[0]
+    if isinstance(count, int) and count < HELD_OUT:
+        x = ops.reshape(x, (-1, 1, x.shape[-1]))
+        count = ops.shape(x)[0]
+    stay = ops.arange(count - count // HELD_OUT)
+    stay = stay + stay // (HELD_OUT - 1)
+    return ops.take(x, stay, axis=0), x[HELD_OUT - 1 :: HELD_OUT]
+
+
+def _moments_of(parts):
+    rows = [as_rows(x) for x in parts]
     rows = ops.concatenate(rows) if len(rows) > 1 else rows[0]
-    mean = ops.mean(rows, axis=0)
+    count = ops.shape(rows)[0] + ops.zeros((), "int32")
+    mean = ops.sum(rows, axis=0) / ops.cast(ops.maximum(count, 1), rows.dtype)
     centered = rows - mean
     scatter = ops.matmul(ops.transpose(centered), centered)
-    return ops.shape(rows)[0] + ops.zeros((), "int32"), mean, scatter
+    return count, mean, scatter
 
 
-def _rows(x, axis, columns, start):
-    """Rows (sample and position, number) of a tensor."""
-    x = sampled(ops.moveaxis(x, axis, -1), start, POSITIONS)
+def as_rows(x):
+    """Shape (any, numbers)."""
+    return ops.reshape(x, (-1, x.shape[-1]))
+
+
+def _rows(x, axis, columns, start, most):
+    """Rows (sample, position, number) of a tensor."""
+    x = sampled(ops.moveaxis(x, axis, -1), start, most)
     n, m = columns.shape
-    if m > POSITIONS:
-        spread = _spread(m, start, POSITIONS)
+    if m > most:
+        spread = _spread(m, start, most)
         columns = ops.take(columns, spread, axis=1)
     whole = m == 1 and np.array_equal(columns[:, 0], np.arange(x.shape[-1]))
     if not whole:
         x = ops.take(x, ops.reshape(ops.transpose(columns), (-1,)), axis=-1)
-    return ops.reshape(x, (-1, n))
+    return ops.reshape(x, (ops.shape(x)[0], -1, n))
 
 
 def sampled(x, start, most: int):

@@ -79,12 +79,14 @@ def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
         windows.setdefault(name, looks)
         sights.append((on, positions, name))
     moments = observe(graph.model, windows, data, batch_size)
-    views = {}
+    views, whole = {}, {}
     for on, positions, name in sights:
-        _require_finite(moments[name], on)
-        view = View(on, positions, moments[name])
+        if name not in whole:
+            whole[name] = moments[name].whole
+            _require_finite(whole[name], on)
+        view = View(on, positions, whole[name])
         views.setdefault(id(on), []).append(view)
-    samples = max((m.samples for m in moments.values()), default=0)
+    samples = max((m.samples for m in whole.values()), default=0)
     return Statistics(views, samples)
 
 
