@@ -15,6 +15,7 @@ from keras import ops
 from keras_redundancy import _keras_internals as internals
 from keras_redundancy.calibration.data import _Remembered, batches
 from keras_redundancy.calibration.moments import Divided
+from keras_redundancy.channels.labels import InnerPlace, Place
 
 # Positions of a sample that are looked at, where samples abound: more say
 # little that is new. Where they are few, as many as make so many rows for
@@ -32,19 +33,17 @@ class Window:
     """Rows of n numbers at all positions of a tensor.
 
     Attributes:
-        key: that of the tensor's `Place`.
-        axis: the tensor's channel axis.
-        columns: entries of that axis, shape (n, m): each of the m columns
-            gives rows of its own.
+        place: the tensor's `Place` or `InnerPlace`.
+        columns: entries of its channel axis, shape (n, m): each of the m
+            columns gives rows of its own.
     """
 
-    key: tuple[int, ...]
-    axis: int
+    place: Place | InnerPlace
     columns: np.ndarray
 
     @property
     def identity(self) -> tuple:
-        return self.key, self.columns.shape, self.columns.tobytes()
+        return self.place.key, self.columns.shape, self.columns.tobytes()
 
 
 def observe(model, windows: dict, data, batch_size: int) -> dict:
@@ -185,13 +184,24 @@ class Observer(Watch):
         self.look = lambda run: [
             _moments(run, each, self.samples) for each in windows
         ]
-        self.keys = frozenset(w.key for each in windows for w in each)
+        places = [w.place for each in windows for w in each]
+        self.keys = frozenset(place.key for place in places)
+        self.inner = _by_call(places)
 
     def call(self, inputs):
         *tensors, start = inputs
-        run = Run(self.keys, start_in(start))
+        run = Run(self.keys, start_in(start), self.inner)
         run.through(internals.graph_of(self.model), tensors)
         return self.look(run)
+
+
+def _by_call(places):
+    """{key of a call: the `InnerPlace`s of what is computed in it}."""
+    inner = {}
+    for place in places:
+        if isinstance(place, InnerPlace):
+            inner.setdefault(place.call_key, {})[place.key] = place
+    return {key: list(places.values()) for key, places in inner.items()}
 
 
 def full_precision(model) -> str:
@@ -212,10 +222,16 @@ class Run:
     """One run of a graph that keeps the tensors with the wanted keys.
 
     Where there are such, it ends when it has them all.
+
+    Attributes:
+        keys: the keys of the tensors.
+        start: where the positions begin that are looked at.
+        inner: {key of a call: `InnerPlace`s} of those inside of layers.
+        seen: the tensors by key.
     """
 
-    def __init__(self, keys=frozenset(), start=0.0):
-        self.keys, self.start = keys, start
+    def __init__(self, keys=frozenset(), start=0.0, inner=None):
+        self.keys, self.start, self.inner = keys, start, inner or {}
         self.seen = {}
 
     def call(self, operation, args, kwargs):
@@ -234,6 +250,8 @@ class Run:
             if self.keys and len(self.seen) == len(self.keys):
                 break  # All that is wanted is known.
             args, kwargs = call.fill_in(values)
+            for place in self.inner.get((*path, id(call.node)), ()):
+                self._keep(place.key, place.compute(args, kwargs))
             if internals.is_model(call.operation):
                 inner = internals.graph_of(call.operation)
                 given = keras.tree.flatten(args[0])
@@ -267,7 +285,13 @@ def _moments(run, windows, samples):
     most = positions_for(len(windows[0].columns), samples, POSITIONS)
     return divided_moments(
         [
-            _rows(run.seen[w.key], w.axis, w.columns, run.start, most)
+            _rows(
+                run.seen[w.place.key],
+                w.place.axis,
+                w.columns,
+                run.start,
+                most,
+            )
             for w in windows
         ]
     )
