@@ -349,6 +349,19 @@ def copy_operation(operation):
     return clone
 
 
+def returning_sequences(layer):
+    """A recurrent layer that runs the cell of `layer`, as it does.
+
+    It returns what the cell returned at every step, and nothing else; where a
+    step is masked, what it returned before.
+    """
+    copy = copy_operation(layer)
+    vars(copy).update(
+        return_sequences=True, return_state=False, zero_output_for_mask=False
+    )
+    return copy
+
+
 def has_config(operation) -> bool:
     """Whether `operation` can be made anew with other settings.
 

@@ -17,6 +17,9 @@ RIDGES = 10.0 ** np.arange(-6, 1.5, 0.5)
 # A number whose variance is this small beside the largest is constant, and
 # one of which so little is left unexplained is explained.
 CONSTANT = 1e-12
+# What of the mean variance is added to that of a number to say how large a
+# change of its coefficient is: one that hardly varies gets none for a chance.
+TYPICAL = 1e-2
 # How much more than one each parameter counts, so that noise is not fitted.
 INFLATION = 1.4
 # The share of samples that has to be more than the parameters take.
@@ -104,43 +107,159 @@ def ridge_regression(
     for Choosing a Good Ridge Parameter (1979); Kim and Gu, Smoothing Spline
     Gaussian Regression (2004), for counting parameters 1.4 times.
     """
-    variance = np.diag(covariance)
-    alive = np.flatnonzero(varies(variance[inputs]))
-    result = start.copy()
-    if not len(alive) or not len(outputs):
+    problem = _Ridge.of(covariance, inputs, outputs, start, rounding)
+    if problem is None:
+        return start.copy()
+    return problem.solution(problem.by_validation(samples))
+
+
+def checked_regression(
+    covariance: NDArray,
+    fitted: NDArray,
+    held_out: NDArray,
+    inputs: NDArray,
+    outputs: NDArray,
+    start: NDArray,
+    rounding: float = ROUNDING,
+) -> NDArray:
+    """As `ridge_regression`, with a ridge that is best for rows held out.
+
+    Args:
+        covariance: of all rows, shape (n, n).
+        fitted: of most of them.
+        held_out: of the others, about the mean of those; all 0 if there are
+            none.
+        inputs, outputs: indices, shapes (k,) and (r,).
+        start: shape (k, r).
+        rounding: as for `ridge_regression`.
+
+    Returns:
+        Shape (k, r); the start where nothing is better on rows held out.
+    """
+    problem = _Ridge.of(fitted, inputs, outputs, start, rounding)
+    ridge = None if problem is None else problem.by_held_out(held_out)
+    if ridge is None:
+        return start.copy()
+    return _Ridge.of(covariance, inputs, outputs, start, rounding).solution(
+        ridge
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Ridge:
+    """Ridge regression of what a start leaves of some numbers.
+
+    Attributes:
+        start: shape (k, r).
+        inputs, outputs: indices, shapes (k,) and (r,).
+        alive: which of the inputs vary.
+        scale: one over the size of each of these.
+        known: their covariance, scaled.
+        rest: what they have in common with what the start leaves of the
+            outputs, scaled, shape (alive, r).
+        left: the variance that the start leaves of all outputs.
+    """
+
+    start: NDArray
+    inputs: NDArray
+    outputs: NDArray
+    alive: NDArray
+    scale: NDArray
+    known: NDArray
+    rest: NDArray
+    left: float
+
+    @classmethod
+    def of(cls, covariance, inputs, outputs, start, rounding):
+        """None where there is nothing to fit, or to fit it to."""
+        variance = np.diag(covariance)
+        alive = np.flatnonzero(varies(variance[inputs]))
+        if not len(alive) or not len(outputs):
+            return None
+        among = inputs[alive]
+        typical = TYPICAL * variance[among].mean()
+        scale = 1 / np.sqrt(variance[among] + typical)
+        known = covariance[np.ix_(among, among)]
+        rest, left = _left_by(start[alive], covariance, among, outputs)
+        # Less than this is rounding, and would be fitted as if it were data.
+        is_told = left <= rounding * variance[outputs]
+        rest[:, is_told] = 0
+        left[is_told] = 0
+        return cls(
+            start,
+            inputs,
+            outputs,
+            alive,
+            scale,
+            known * scale * scale[:, None],
+            rest * scale[:, None],
+            left.sum(),
+        )
+
+    @functools.cached_property
+    def _decomposed(self):
+        values, vectors = linalg.eigh(self.known)
+        return values.clip(0), vectors
+
+    @functools.cached_property
+    def _shared(self):
+        return self._decomposed[1].T @ self.rest
+
+    def solution(self, ridge: float) -> NDArray:
+        """The start and what is fitted more, shape (k, r)."""
+        result = self.start.copy()
+        values, vectors = self._decomposed
+        more = vectors @ (self._shared / (values + ridge)[:, None])
+        result[self.alive] += more * self.scale[:, None]
         return result
-    among = inputs[alive]
-    scale = 1 / np.sqrt(variance[among])
-    between = covariance[np.ix_(among, outputs)]
-    known = covariance[np.ix_(among, among)]
-    prior = start[alive]
-    told = known @ prior
-    # What the start leaves of the outputs.
-    rest = between - told
-    left = variance[outputs] + np.einsum("kr,kr->r", prior, told - 2 * between)
-    # Less than this is rounding, and would be fitted as if it were data.
-    is_told = left <= rounding * variance[outputs]
-    rest[:, is_told] = 0
-    left[is_told] = 0
-    values, vectors = linalg.eigh(known * scale * scale[:, None])
-    values = values.clip(0)
-    shared = vectors.T @ (rest * scale[:, None])
-    ridge = _best_ridge(values, (shared**2).sum(axis=1), left.sum(), samples)
-    more = vectors @ (shared / (values + ridge)[:, None]) * scale[:, None]
-    result[alive] += more
-    return result
+
+    def by_validation(self, samples: float) -> float:
+        """The one of `RIDGES` with the least error for new data, estimated."""
+        values, ridge = self._decomposed[0], RIDGES[:, None]
+        shared = (self._shared**2).sum(axis=1)
+        told = shared * (values + 2 * ridge) / (values + ridge) ** 2
+        error = (self.left - told.sum(axis=1)).clip(0)
+        freedom = 1 + (values / (values + ridge)).sum(axis=1)
+        # As many parameters as samples leave no error, and say nothing of it.
+        share = (1 - INFLATION * freedom / samples).clip(LEAST_SHARE)
+        error = np.where(share > LEAST_SHARE, error, self.left)
+        return RIDGES[(error / share**2).argmin()]
+
+    def by_held_out(self, covariance: NDArray) -> float | None:
+        """The one with the least error for other rows; None: no one has less.
+
+        With h the covariance of these rows, what is fitted more, V w S for
+        the eigenvectors V and the weights w = 1 / (values + ridge) of the
+        shared S, changes their error by w^T M w - 2 w^T q.
+        """
+        among = self.inputs[self.alive]
+        prior = self.start[self.alive]
+        values, vectors = self._decomposed
+        turn = vectors * self.scale[:, None]
+        rest, _ = _left_by(prior, covariance, among, self.outputs)
+        gain = ((turn.T @ rest) * self._shared).sum(axis=1)
+        known = turn.T @ covariance[np.ix_(among, among)] @ turn
+        known *= self._shared @ self._shared.T
+        weights = 1 / (values + RIDGES[:, None])
+        change = np.einsum("nk,nk->n", weights @ known, weights)
+        change -= 2 * weights @ gain
+        best = change.argmin()
+        return RIDGES[best] if change[best] < 0 else None
 
 
-def _best_ridge(values, shared, left, samples):
-    """The one of `RIDGES` with the least error for new data, as estimated."""
-    ridge = RIDGES[:, None]
-    told = shared * (values + 2 * ridge) / (values + ridge) ** 2
-    error = (left - told.sum(axis=1)).clip(0)
-    freedom = 1 + (values / (values + ridge)).sum(axis=1)
-    # As many parameters as samples leave no error, and say nothing of it.
-    share = (1 - INFLATION * freedom / samples).clip(LEAST_SHARE)
-    error = np.where(share > LEAST_SHARE, error, left)
-    return RIDGES[(error / share**2).argmin()]
+def _left_by(prior, covariance, inputs, outputs):
+    """What a prediction leaves of the outputs.
+
+    Returns:
+        What that has in common with the inputs, shape (k, r), and its
+        variance, shape (r,).
+    """
+    between = covariance[np.ix_(inputs, outputs)]
+    told = covariance[np.ix_(inputs, inputs)] @ prior
+    left = np.diag(covariance)[outputs] + np.einsum(
+        "kr,kr->r", prior, told - 2 * between
+    )
+    return between - told, left
 
 
 def varies(variance: NDArray) -> NDArray[np.bool_]:

@@ -143,6 +143,27 @@ def samples_in(batch) -> int:
     return next(len(x) for x in batch if x is not None)
 
 
+def expected_samples(data, batch_size: int, first: list) -> int:
+    """How many samples there are, or at least are.
+
+    Args:
+        data, batch_size: as for `batches`.
+        first: the first two batches, or the only one.
+    """
+    samples = data if isinstance(data, Samples) else Samples(data)
+    sizes, data = [samples_in(batch) for batch in first], samples.data
+    if len(sizes) < 2 or isinstance(data, Iterator):
+        count = 0
+    elif isinstance(data, _Remembered):
+        count = len(data)
+    else:
+        options = {"batch_size": batch_size}
+        count = internals.number_of_batches(data, None, options) or 0
+    if samples.steps is not None:
+        count = min(count, samples.steps)
+    return max(count * sizes[0], sum(sizes))
+
+
 def first_shapes(model, samples: Samples, batch_size: int) -> tuple:
     """The shapes of a sample of each input, if need be by a look at one."""
     if samples.shapes is None:

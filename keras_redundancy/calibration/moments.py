@@ -33,6 +33,8 @@ class Moments:
         Source: Chan, Golub and LeVeque, Updating Formulae and a Pairwise
         Algorithm for Computing Sample Variances (1979).
         """
+        if not count:
+            return
         total = self.count + count
         step = np.asarray(mean, np.float64) - self.mean
         self.scatter += scatter
@@ -43,10 +45,25 @@ class Moments:
         self.count = total
         self.samples += samples
 
+    def __add__(self, other: "Moments") -> "Moments":
+        """Those of the rows of both."""
+        both = Moments(
+            self.count, self.samples, self.mean.copy(), self.scatter.copy()
+        )
+        both.add(other.count, other.samples, other.mean, other.scatter)
+        return both
+
     @property
     def covariance(self) -> NDArray[np.float64]:
         """Shape (n, n): the mean outer product of rows minus their mean."""
         return self.scatter / self.count
+
+    def about(self, center) -> NDArray[np.float64]:
+        """Shape (n, n): the mean outer product of rows minus `center`."""
+        if not self.count:
+            return np.zeros_like(self.scatter)
+        step = self.mean - center
+        return self.covariance + np.outer(step, step)
 
     def part(self, numbers) -> "Moments":
         """The moments of some of the n numbers of each row."""
@@ -56,3 +73,33 @@ class Moments:
             self.mean[numbers],
             self.scatter[np.ix_(numbers, numbers)],
         )
+
+
+@dataclasses.dataclass
+class Divided:
+    """Moments of the rows that a fit is to, and of those that are held out.
+
+    Whether a fit is better than what was there before is seen on rows of
+    other samples than those it was fitted to.
+    """
+
+    fitted: Moments
+    held_out: Moments
+
+    @classmethod
+    def of_no_rows(cls, n: int) -> "Divided":
+        return cls(Moments.of_no_rows(n), Moments.of_no_rows(n))
+
+    def add(self, samples: int, fitted, held_out) -> None:
+        """Take in a batch: count, mean and scatter of both kinds of rows."""
+        for own, (count, *moments) in (
+            (self.fitted, fitted),
+            (self.held_out, held_out),
+        ):
+            own.add(int(count), samples, *moments)
+            samples = 0
+
+    @property
+    def whole(self) -> Moments:
+        """Of all rows."""
+        return self.fitted + self.held_out

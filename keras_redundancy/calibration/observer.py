@@ -6,17 +6,28 @@ import dataclasses
 import itertools
 import logging
 import math
+from collections.abc import Iterator
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras_internals as internals
-from keras_redundancy.calibration.data import batches, samples_in
-from keras_redundancy.calibration.moments import Moments
+from keras_redundancy.calibration.data import (
+    batches,
+    expected_samples,
+    samples_in,
+)
+from keras_redundancy.calibration.moments import Divided
+from keras_redundancy.channels.labels import InnerPlace, Place
 
-# Positions of a sample that are looked at: more say little that is new.
+# Positions of a sample that are looked at, where samples abound: more say
+# little that is new. Where they are few, as many as make so many rows for
+# each number of a row, so that the numbers can be fitted to one another.
 POSITIONS = 64
+ROWS_PER_NUMBER = 20
+# Every fifth sample is held out of the fits.
+HELD_OUT = 5
 # Where to look moves by this part of all positions from batch to batch.
 GOLDEN = 0.6180339887
 
@@ -26,19 +37,17 @@ class Window:
     """Rows of n numbers at all positions of a tensor.
 
     Attributes:
-        key: that of the tensor's `Place`.
-        axis: the tensor's channel axis.
-        columns: entries of that axis, shape (n, m): each of the m columns
-            gives rows of its own.
+        place: the tensor's `Place` or `InnerPlace`.
+        columns: entries of its channel axis, shape (n, m): each of the m
+            columns gives rows of its own.
     """
 
-    key: tuple[int, ...]
-    axis: int
+    place: Place | InnerPlace
     columns: np.ndarray
 
     @property
     def identity(self) -> tuple:
-        return self.key, self.columns.shape, self.columns.tobytes()
+        return self.place.key, self.columns.shape, self.columns.tobytes()
 
 
 def observe(model, windows: dict, data, batch_size: int) -> dict:
@@ -53,7 +62,7 @@ def observe(model, windows: dict, data, batch_size: int) -> dict:
         batch_size: for arrays.
 
     Returns:
-        {name: `Moments`}. Memory does not grow with the number of samples.
+        {name: `Divided`}. Memory does not grow with the number of samples.
 
     Raises:
         ValueError: `data` is empty or does not fit the model's inputs.
@@ -63,19 +72,20 @@ def observe(model, windows: dict, data, batch_size: int) -> dict:
     return dict(zip(names, collect(observer, data, batch_size), strict=True))
 
 
-def collect(observer, data, batch_size: int) -> list[Moments]:
+def collect(observer, data, batch_size: int) -> list[Divided]:
     """All that an observer's batches return, taken together.
 
     Args:
         observer: a model with the inputs of `observer.model` and the start of
-            the positions, that returns a list of what `moments_of` returns.
+            the positions, that returns a list of what `divided_moments`
+            returns.
         data, batch_size: as for `observe`.
     """
     moments = []
     for size, found in answers(observer, data, batch_size):
-        moments = moments or [Moments.of_no_rows(len(x[1])) for x in found]
-        for own, (count, mean, scatter) in zip(moments, found, strict=True):
-            own.add(int(count), size, mean, scatter)
+        moments = moments or [Divided.of_no_rows(len(x[0][1])) for x in found]
+        for own, parts in zip(moments, found, strict=True):
+            own.add(size, *parts)
     return moments
 
 
@@ -94,6 +104,7 @@ def answers(observer, data, batch_size: int):
     first = list(itertools.islice(found, 2))
     # For one batch alone, compiling takes longer than it saves.
     observer.run_eagerly = observer.can_run_eagerly and len(first) == 1
+    observer.samples = expected_samples(data, batch_size, first)
     found = itertools.chain(first, found)
     del first  # Else these batches would be held to the end.
     with unchanged(observer):
@@ -135,6 +146,8 @@ class Watch(keras.Model):
     """Runs the graph of `model`, once over the data.
 
     Attributes:
+        samples: how many samples it will be run on, as far as that is known
+            before the first one.
         can_run_eagerly: whether that takes little time to start; JAX compiles
             each operation by itself.
     """
@@ -142,6 +155,7 @@ class Watch(keras.Model):
     def __init__(self, model):
         super().__init__(dtype=full_precision(model))
         self.model = model  # Its weights are known to the compiled step.
+        self.samples = 1
         self.can_run_eagerly = keras.backend.backend() == "tensorflow"
         if self.can_run_eagerly:
             # XLA takes longer to compile than it saves in one pass.
@@ -153,14 +167,27 @@ class Observer(Watch):
 
     def __init__(self, model, windows):
         super().__init__(model)
-        self.look = lambda run: [_moments(run, each) for each in windows]
-        self.keys = frozenset(w.key for each in windows for w in each)
+        self.look = lambda run: [
+            _moments(run, each, self.samples) for each in windows
+        ]
+        places = [w.place for each in windows for w in each]
+        self.keys = frozenset(place.key for place in places)
+        self.inner = _by_call(places)
 
     def call(self, inputs):
         *tensors, start = inputs
-        run = Run(self.keys, start_in(start))
+        run = Run(self.keys, start_in(start), self.inner)
         run.through(internals.graph_of(self.model), tensors)
         return self.look(run)
+
+
+def _by_call(places):
+    """{key of a call: the `InnerPlace`s of what is computed in it}."""
+    inner = {}
+    for place in places:
+        if isinstance(place, InnerPlace):
+            inner.setdefault(place.call_key, {})[place.key] = place
+    return {key: list(places.values()) for key, places in inner.items()}
 
 
 def full_precision(model) -> str:
@@ -181,10 +208,16 @@ class Run:
     """One run of a graph that keeps the tensors with the wanted keys.
 
     Where there are such, it ends when it has them all.
+
+    Attributes:
+        keys: the keys of the tensors.
+        start: where the positions begin that are looked at.
+        inner: {key of a call: `InnerPlace`s} of those inside of layers.
+        seen: the tensors by key.
     """
 
-    def __init__(self, keys=frozenset(), start=0.0):
-        self.keys, self.start = keys, start
+    def __init__(self, keys=frozenset(), start=0.0, inner=None):
+        self.keys, self.start, self.inner = keys, start, inner or {}
         self.seen = {}
 
     def call(self, operation, args, kwargs):
@@ -203,6 +236,8 @@ class Run:
             if self.keys and len(self.seen) == len(self.keys):
                 break  # All that is wanted is known.
             args, kwargs = call.fill_in(values)
+            for place in self.inner.get((*path, id(call.node)), ()):
+                self._keep(place.key, place.compute(args, kwargs))
             if internals.is_model(call.operation):
                 inner = internals.graph_of(call.operation)
                 given = keras.tree.flatten(args[0])
@@ -226,33 +261,78 @@ class Run:
             self.seen[key] = value
 
 
-def _moments(run, windows):
-    """Count, mean and scatter of the rows of some windows."""
-    return moments_of(
-        [_rows(run.seen[w.key], w.axis, w.columns, run.start) for w in windows]
+def positions_for(numbers: int, samples: int, least: int) -> int:
+    """At how many positions of each sample to look at rows of `numbers`."""
+    return max(least, -(-ROWS_PER_NUMBER * numbers // max(samples, 1)))
+
+
+def _moments(run, windows, samples):
+    """Moments of the rows of some windows, as `divided_moments` has them."""
+    most = positions_for(len(windows[0].columns), samples, POSITIONS)
+    return divided_moments(
+        [
+            _rows(
+                run.seen[w.place.key],
+                w.place.axis,
+                w.columns,
+                run.start,
+                most,
+            )
+            for w in windows
+        ]
     )
 
 
-def moments_of(rows):
-    """Count, mean and scatter of rows, a list of tensors (any, numbers)."""
+def divided_moments(parts):
+    """(count, mean, scatter) of rows to fit to, and of rows held out.
+
+    Args:
+        parts: tensors of shape (samples, positions, numbers).
+    """
+    sides = zip(*map(_divided, parts), strict=True)
+    return [_moments_of(list(side)) for side in sides]
+
+
+def _divided(x):
+    """Four samples of each five, and the fifth ones.
+
+    Where a batch has fewer, so are their positions.
+    """
+    count = ops.shape(x)[0]
+    if isinstance(count, int) and count < HELD_OUT:
+        x = ops.reshape(x, (-1, 1, x.shape[-1]))
+        count = ops.shape(x)[0]
+    stay = ops.arange(count - count // HELD_OUT)
+    stay = stay + stay // (HELD_OUT - 1)
+    return ops.take(x, stay, axis=0), x[HELD_OUT - 1 :: HELD_OUT]
+
+
+def _moments_of(parts):
+    rows = [as_rows(x) for x in parts]
     rows = ops.concatenate(rows) if len(rows) > 1 else rows[0]
-    mean = ops.mean(rows, axis=0)
+    count = ops.shape(rows)[0] + ops.zeros((), "int32")
+    mean = ops.sum(rows, axis=0) / ops.cast(ops.maximum(count, 1), rows.dtype)
     centered = rows - mean
     scatter = ops.matmul(ops.transpose(centered), centered)
-    return ops.shape(rows)[0] + ops.zeros((), "int32"), mean, scatter
+    return count, mean, scatter
 
 
-def _rows(x, axis, columns, start):
-    """Rows (sample and position, number) of a tensor."""
-    x = sampled(ops.moveaxis(x, axis, -1), start, POSITIONS)
+def as_rows(x):
+    """Shape (any, numbers)."""
+    return ops.reshape(x, (-1, x.shape[-1]))
+
+
+def _rows(x, axis, columns, start, most):
+    """Rows (sample, position, number) of a tensor."""
+    x = sampled(ops.moveaxis(x, axis, -1), start, most)
     n, m = columns.shape
-    if m > POSITIONS:
-        spread = _spread(m, start, POSITIONS)
+    if m > most:
+        spread = _spread(m, start, most)
         columns = ops.take(columns, spread, axis=1)
     whole = m == 1 and np.array_equal(columns[:, 0], np.arange(x.shape[-1]))
     if not whole:
         x = ops.take(x, ops.reshape(ops.transpose(columns), (-1,)), axis=-1)
-    return ops.reshape(x, (-1, n))
+    return ops.reshape(x, (ops.shape(x)[0], -1, n))
 
 
 def sampled(x, start, most: int):

@@ -11,6 +11,13 @@ from keras_redundancy.calibration.observer import (
     start_in,
 )
 
+# What of a moving variance is too small a variance to tell a ratio from.
+LEAST = 1e-2
+# By what the scale of a channel is changed at most.
+MOST = 4
+# The share of a variance that is left of it where a channel became constant.
+CONSTANT = 1e-6
+
 
 def paired_calls(old, new, paths=((), ())):
     """The calls of both models' graphs, in the order in which they run.
@@ -131,11 +138,9 @@ class RepairedRun(StatisticsRun):
         own = _statistics(operation, args[0])
         self.moments.append(own)
         layer, kept, *reference = next(self.references)
+        moving = [ops.cast(x, own[0].dtype) for x in _moving(layer)]
         mean, variance = repaired(
-            *(ops.cast(x, own[0].dtype) for x in _moving(layer)),
-            *reference,
-            *own,
-            kept,
+            moving, reference, own, kept, operation.epsilon
         )
         x = ops.cast(args[0], own[0].dtype)
         y = ops.batch_normalization(
@@ -150,23 +155,44 @@ class RepairedRun(StatisticsRun):
         return ops.cast(y, operation.compute_dtype)
 
 
-def repaired(moving_mean, moving_variance, mean, variance, *own_and_kept):
+def repaired(moving, old, new, kept, epsilon):
     """Moving statistics of the channels that stay, after a change.
 
+    A channel that is normalised is (x - mean) / sqrt(variance + epsilon). So
+    that the data comes out with the mean and the spread that it had, the
+    moving mean moves by what the data's mean moved, and variance + epsilon
+    is multiplied by what the data's variance was multiplied by.
+
+    That ratio says nothing where the variances are next to nothing: of a
+    channel that fires for one sample of 400, chance decides whether it fires
+    for two. So epsilon and `LEAST` of the moving variance are added to both
+    variances: a channel that hardly varies, beside what it varied in
+    training, keeps its scale. No scale changes by more than `MOST`: what is
+    left of a channel that nothing kept can tell is error, which a larger
+    scale would pass on. And a channel that became constant keeps its moving
+    variance: its mean is all that the data says of it.
+
     Args:
-        moving_mean, moving_variance: the old ones, shape (channels,).
-        mean, variance: of the data in the old model, shape (channels,).
-        *own_and_kept: of the data in the new model, shape (kept,), and which
-            channels these are.
+        moving: mean and variance of the old layer, two of shape (channels,).
+        old: those of the data in the old model, two of shape (channels,).
+        new: those of the data in the new model, two of shape (kept,).
+        kept: which channels these are.
+        epsilon: that of the layer.
+
+    Returns:
+        Moving mean and variance, two of shape (kept,).
     """
-    own_mean, own_variance, kept = own_and_kept
-    old = ops.stack([moving_mean, moving_variance, mean, variance])
-    moving_mean, moving_variance, mean, variance = ops.unstack(
-        ops.take(old, kept, axis=1), 4
-    )
-    alive = variance > 0
-    ratio = ops.where(alive, own_variance / ops.where(alive, variance, 1), 1)
-    return moving_mean + own_mean - mean, moving_variance * ratio
+    known = ops.take(ops.stack([*moving, *old]), kept, axis=1)
+    moving_mean, moving_variance, mean, variance = ops.unstack(known, 4)
+    new_mean, new_variance = new
+    least = epsilon + LEAST * moving_variance
+    ratio = (new_variance + least) / (variance + least)
+    ratio = ops.clip(ratio, 1 / MOST**2, MOST**2)
+    ratio = ops.where(new_variance > CONSTANT * variance, ratio, 1)
+    scaled = (moving_variance + epsilon) * ratio - epsilon
+    # The same number where nothing changed, and none below zero.
+    scaled = ops.where(ratio == 1, moving_variance, ops.maximum(scaled, 0))
+    return moving_mean + new_mean - mean, scaled
 
 
 def _statistics(layer, x):

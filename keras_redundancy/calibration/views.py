@@ -37,8 +37,8 @@ class Statistics:
     """What calibration data says of the units of some spaces.
 
     Attributes:
-        views: {id(axis): views} of the consumers' axes that read tensors of
-            the model; those that read what is inside a layer have none.
+        views: {id(axis): views} of the consumers' axes; those that read what
+            is inside a layer, and no rule says how to compute it, have none.
         samples: how many samples there were.
     """
 
@@ -72,19 +72,20 @@ def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
     windows, sights = {}, []
     for on, positions in _sights(graph, spaces):
         looks = [
-            Window(read.place.key, read.place.axis, read.columns[positions])
-            for read in on.reads
+            Window(read.place, read.columns[positions]) for read in on.reads
         ]
         name = tuple(look.identity for look in looks)
         windows.setdefault(name, looks)
         sights.append((on, positions, name))
     moments = observe(graph.model, windows, data, batch_size)
-    views = {}
+    views, whole = {}, {}
     for on, positions, name in sights:
-        _require_finite(moments[name], on)
-        view = View(on, positions, moments[name])
+        if name not in whole:
+            whole[name] = moments[name].whole
+            _require_finite(whole[name], on)
+        view = View(on, positions, whole[name])
         views.setdefault(id(on), []).append(view)
-    samples = max((m.samples for m in moments.values()), default=0)
+    samples = max((m.samples for m in whole.values()), default=0)
     return Statistics(views, samples)
 
 

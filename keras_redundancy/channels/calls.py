@@ -1,6 +1,7 @@
 """One call of an operation, as its rule sees it."""
 
 import dataclasses
+import functools
 import inspect
 
 import keras
@@ -235,10 +236,19 @@ class CallTrace:
 
     # --- variables, settings, costs -----------------------------------------
 
-    def read_by(self, kernel, axis: int, ids: np.ndarray) -> None:
-        """Input axis `axis` of `kernel` reads the channels `ids`."""
+    def read_by(self, kernel, axis: int, ids: np.ndarray, compute=None) -> None:
+        """Input axis `axis` of `kernel` reads the channels `ids`.
+
+        Where these are inside of the operation, calibration data shows them
+        only if `compute` says how: a function of the operation and of a
+        call's args and kwargs that returns the tensor, channels last, with a
+        channel for each of `ids`. Its other axes are samples and positions.
+        """
         axis %= len(kernel.shape)
-        self._access(kernel, axis, ids, Role.CONSUMER, self._read(ids))
+        read = self._read(ids)
+        if read is None and compute is not None:
+            read = self._read_inside(kernel, ids, compute)
+        self._access(kernel, axis, ids, Role.CONSUMER, read)
 
     def carried_by(
         self, variable, axis: int, ids: np.ndarray, acts: str = "tells"
@@ -385,7 +395,7 @@ class CallTrace:
 
     # --- layers inside ------------------------------------------------------
 
-    def through(self, layer, *inputs: Channels, sets=None, times=1):
+    def through(self, layer, *inputs: Channels, sets=None, times=1, given=None):
         """Labels of what an inner layer makes of `inputs`.
 
         Args:
@@ -398,6 +408,10 @@ class CallTrace:
                 to stay. For the layer inside a `keras.layers.Wrapper` it is
                 not needed: wrappers are made anew around a new layer.
             times: how often the operation calls it; None if that is open.
+            given: a function of the operation and of a call's args and kwargs
+                that returns the (args, kwargs) which it calls the layer on,
+                for the layer inside a wrapper: what is read inside that layer
+                is computed from them.
 
         Returns:
             `Channels` with a shape, or a list of them where the layer
@@ -414,7 +428,7 @@ class CallTrace:
             for x in inputs
         ]
         call = imagined_call(self.operation, layer, tensors)
-        inside = Inside(self, sets, times)
+        inside = Inside(self, sets, times, given)
         seen = CallTrace(
             call, inputs, tensors, call.outputs, self.recorder, inside
         )
@@ -479,6 +493,23 @@ class CallTrace:
             return labels.Read(x.place, columns)
         return None
 
+    def _read_inside(self, kernel, ids, compute):
+        """`Read` of what a call computes; None where its inputs are unknown.
+
+        The inputs of a layer inside another one are known from layer to
+        layer, up to the one that stands in the model's graph.
+        """
+        call, function = self, functools.partial(compute, self.operation)
+        while call.inside is not None:
+            given = call.inside.given
+            if given is None or call.node is not None:
+                return None
+            call = call.inside.call
+            given = functools.partial(given, call.operation)
+            function = functools.partial(_composed, function, given)
+        place = labels.InnerPlace(call.path, call.node, kernel, function)
+        return labels.Read(place, np.arange(len(ids)))
+
     def _access(self, variable, axis, ids, role, read=None):
         if len(ids) != variable.shape[axis]:
             raise RuntimeError(
@@ -496,6 +527,10 @@ class CallTrace:
         self.recorder.accesses.append(
             labels.Access(owner, variable, axis, ids, role, read)
         )
+
+
+def _composed(function, given, args, kwargs):
+    return function(*given(args, kwargs))
 
 
 def _with_sublayers(operation):

@@ -1,6 +1,7 @@
 """Layers inside other layers: which setting of the outer one is their width."""
 
 import dataclasses
+from collections.abc import Callable
 
 from keras_redundancy import _keras_internals as internals
 
@@ -23,11 +24,14 @@ class Inside:
         sets: {entry of the inner layer's config: argument of the outer one},
             or None where the inner layer itself is made anew.
         times: how often the outer call makes the inner one.
+        given: a function of the outer operation and its (args, kwargs) that
+            returns those of the inner call; None where that is not known.
     """
 
     call: object
     sets: dict | None
     times: int | None
+    given: Callable | None = None
 
     @property
     def part(self) -> bool:

@@ -9,6 +9,7 @@ removed together.
 
 import dataclasses
 import enum
+from collections.abc import Callable
 
 import numpy as np
 from scipy import sparse
@@ -77,11 +78,39 @@ class Channels:
         return f"<Channels: {len(self.ids)} on axis {self.axis}{of}>"
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class InnerPlace:
+    """Where in a run of the model a tensor inside of a layer's call is.
+
+    Attributes:
+        path: that of a `Place`.
+        node: the call, a node of the innermost model's graph.
+        kernel: the variable that reads the tensor.
+        compute: a function of the call's (args, kwargs) that returns it,
+            channels last.
+        axis: its channel axis.
+    """
+
+    path: tuple[int, ...]
+    node: object
+    kernel: object
+    compute: Callable
+    axis: int = -1
+
+    @property
+    def call_key(self) -> tuple[int, ...]:
+        return *self.path, id(self.node)
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        return *self.call_key, id(self.kernel)
+
+
 @dataclasses.dataclass(frozen=True)
 class Read:
     """Entries `columns` of the channel axis of the tensor at `place`."""
 
-    place: Place
+    place: Place | InnerPlace
     columns: np.ndarray
 
 
@@ -90,7 +119,8 @@ class Access:
     """Labels `ids` of shape (size,) sit on `axis` of a layer's `variable`.
 
     For a consumer, `read` tells where in the model the channels are that it
-    reads; None where that is inside a layer.
+    reads; None where that is inside a layer whose rule does not say how to
+    compute it.
     """
 
     layer: object

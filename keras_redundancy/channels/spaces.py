@@ -20,8 +20,8 @@ class VariableAxis:
         group: group of each position, shape (size,).
         key: the color of each position, shape (size,): positions of two
             units correspond where their keys agree.
-        reads: for a consumer the `Read` of each call, None where what it
-            reads is inside a layer.
+        reads: for a consumer the `Read` of each call, None where it is not
+            known how to compute what it reads.
     """
 
     layer: object

@@ -8,10 +8,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_redundancy.calibration.moments import Moments
+from keras_redundancy.calibration.moments import Divided
 from keras_redundancy.calibration.observer import (
+    HELD_OUT,
     answers,
-    moments_of,
+    as_rows,
+    divided_moments,
+    positions_for,
     sampled,
 )
 from keras_redundancy.calibration.pairs import SideBySide, paired_calls
@@ -22,7 +25,7 @@ CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 # be too large, and larger kernels take too long to fit step by step.
 MOST_WEIGHTS = 2400
 LARGEST_KERNEL = 2**22
-# Positions of a sample that are looked at.
+# Positions of a sample that are looked at, where samples abound.
 POSITIONS = 16
 # So many rows are kept at most, of no more numbers in all.
 ROWS = 2**14
@@ -83,7 +86,7 @@ def pairs_of(old, new, kept_units) -> list[Pair]:
     found, before = {}, {}
     for *calls, paths in paired_calls(old, new):
         layer, its_copy = (call.operation for call in calls)
-        if id(layer) not in kept_units or not _can_be_fit(layer, calls[0]):
+        if id(layer) not in kept_units or not _can_be_fit(layer):
             continue
         keys = tuple(
             (*path, id(call.inputs[0]))
@@ -103,13 +106,12 @@ def pairs_of(old, new, kept_units) -> list[Pair]:
     return [p for p in found.values() if p.has_covariance or p.chain]
 
 
-def _can_be_fit(layer, call):
+def _can_be_fit(layer):
     if type(layer) is layers.Dense:
         return True
     if type(layer) not in CONVOLUTIONS or layer.groups > 1:
         return False
-    sizes = *call.inputs[0].shape[1:], *call.outputs[0].shape[1:]
-    return None not in sizes and layer.padding in ("same", "valid")
+    return layer.padding in ("same", "valid")
 
 
 class PairObserver(SideBySide):
@@ -117,7 +119,7 @@ class PairObserver(SideBySide):
 
     "moments": of rows, what the new kernel reads and then what the old one
     wrote. "rows": what the first layer of the chain reads, and what the old
-    kernel wrote.
+    kernel wrote, of shape (samples, positions, numbers).
     """
 
     def __init__(self, old, new, kept_channels, pair):
@@ -130,23 +132,25 @@ class PairObserver(SideBySide):
 
     def look(self, *runs):
         (before, after), pair = runs, self.pair
+        weights = math.prod(pair.new.kernel.shape[:-1])
+        most = positions_for(weights, self.samples, POSITIONS)
         wanted = [
             ops.take(_outputs(pair.old, before.seen[key]), pair.kept, axis=-1)
             for key, _ in pair.reads
         ]
-        wanted = [sampled(y, before.start, POSITIONS) for y in wanted]
+        wanted = [sampled(y, before.start, most) for y in wanted]
         found = {}
         if pair.has_covariance:
-            read = _read_by(pair, after)
+            read = _read_by(pair, after, most)
             rows = [
                 ops.concatenate(both, axis=-1)
                 for both in zip(read, wanted, strict=True)
             ]
-            found["moments"] = moments_of(list(map(_as_rows, rows)))
+            found["moments"] = divided_moments(rows)
         if pair.chain:
-            both = _read_by(pair.chain[0], after), wanted
+            read = _read_by(pair.chain[0], after, most)
             found["rows"] = [
-                ops.concatenate(list(map(_as_rows, part))) for part in both
+                ops.concatenate(part, axis=1) for part in (read, wanted)
             ]
         return found
 
@@ -161,46 +165,75 @@ def look_at(old, new, kept_channels, pair, data, batch_size):
         batch_size: for arrays.
 
     Returns:
-        (moments, rows): `Moments` of what the new kernel reads and then what
-        the old one wrote, before its activation, of the units that are kept,
-        over all of the data; None for a large kernel. And two arrays, some
-        rows of what the first layer of the chain reads and of what the old
-        kernel wrote; None where there is no chain.
+        (moments, rows): the moments, `Divided`, of what the new kernel reads
+        and then what the old one wrote, before its activation, of the units
+        that are kept, over all of the data; None for a large kernel. And
+        three arrays: some rows of what the first layer of the chain reads and
+        of what the old kernel wrote, and whether each is held out; None where
+        there is no chain.
     """
     observer = PairObserver(old, new, kept_channels, pair)
-    moments, parts, enough = None, [], 0
+    moments, rows = None, _Rows()
     for size, found in answers(observer, data, batch_size):
         if "moments" in found:
-            count, mean, scatter = found["moments"]
-            moments = moments or Moments.of_no_rows(len(mean))
-            moments.add(int(count), size, mean, scatter)
-        if "rows" in found and not enough:
-            parts.append(found["rows"])
-            count = sum(len(x) for x, _ in parts)
-            numbers = sum(x.shape[1] for x in found["rows"])
-            enough = count >= min(ROWS, NUMBERS // numbers)
-        if enough and moments is None:
+            moments = moments or Divided.of_no_rows(len(found["moments"][0][1]))
+            moments.add(size, *found["moments"])
+        if "rows" in found and not rows.are_enough:
+            rows.add(*found["rows"])
+        if rows.are_enough and moments is None:
             break
-    rows = [np.concatenate(x) for x in zip(*parts, strict=True)]
-    return moments, rows or None
+    return moments, rows.arrays
 
 
-def _read_by(pair, run):
+class _Rows:
+    """Some rows of what a chain reads and should write, and their samples."""
+
+    def __init__(self):
+        self._parts, self._count, self._samples = [], 0, 0
+
+    @property
+    def are_enough(self) -> bool:
+        if not self._parts:
+            return False
+        numbers = sum(x.shape[-1] for x in self._parts[0][:2])
+        return self._count >= min(ROWS, NUMBERS // numbers)
+
+    def add(self, read, wanted):
+        samples, positions, _ = read.shape
+        number = self._samples + np.arange(samples)
+        parts = (*map(as_rows, (read, wanted)), np.repeat(number, positions))
+        self._parts.append(parts)
+        self._count += samples * positions
+        self._samples += samples
+
+    @property
+    def arrays(self):
+        """Inputs, what is wanted, and whether the row is held out.
+
+        Every fifth sample is; of fewer than five, every fifth position.
+        """
+        if not self._parts:
+            return None
+        inputs, wanted, number = map(
+            np.concatenate, zip(*self._parts, strict=True)
+        )
+        if self._samples < HELD_OUT:
+            number = np.arange(len(number))
+        return inputs, wanted, number % HELD_OUT == HELD_OUT - 1
+
+
+def _read_by(pair, run, most):
     """What the new kernel reads: (samples, positions, weights) of each call."""
     return [
         ops.concatenate(
             [
-                sampled(x, run.start, POSITIONS)
+                sampled(x, run.start, most)
                 for x in _windows(pair.new, run.seen[key])
             ],
             axis=-1,
         )
         for _, key in pair.reads
     ]
-
-
-def _as_rows(x):
-    return ops.reshape(x, (-1, x.shape[-1]))
 
 
 def _outputs(layer, x):
@@ -224,7 +257,8 @@ def _windows(layer, x):
         return [x]
     if layer.data_format == "channels_first":
         x = ops.moveaxis(x, 1, -1)
-    sizes, pads, ends = x.shape[1:-1], [(0, 0)], []
+    # Numbers, or tensors where the model leaves them open.
+    sizes, pads, ends = ops.shape(x)[1:-1], [(0, 0)], []
     steps = layer.strides
     for size, width, step, stretch in zip(
         sizes, layer.kernel_size, steps, layer.dilation_rate, strict=True
@@ -232,7 +266,8 @@ def _windows(layer, x):
         reach, pad = (width - 1) * stretch + 1, 0
         if layer.padding == "same":
             count = -(-size // step)
-            pad = max((count - 1) * step + reach - size, 0)
+            pad = (count - 1) * step + reach - size
+            pad = max(pad, 0) if isinstance(pad, int) else ops.maximum(pad, 0)
         else:
             count = (size - reach) // step + 1
         pads.append((pad // 2, pad - pad // 2))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import optimize, special
 
 STEPS = 100
-# Every eighth row says when to stop.
+# Every eighth row says when to stop, unless others are named.
 HELD_OUT = 8
 
 # A kernel, shape (inputs, units), and its bias or None.
@@ -24,7 +24,11 @@ Layer = tuple[NDArray, NDArray | None]
 
 
 def fit_perceptron(
-    layers: list[Layer], inputs: NDArray, wanted: NDArray, link: str
+    layers: list[Layer],
+    inputs: NDArray,
+    wanted: NDArray,
+    link: str,
+    is_held_out: NDArray[np.bool_] | None = None,
 ) -> list[Layer]:
     """Layers, with ReLU between them, that come nearer to what is wanted.
 
@@ -35,13 +39,16 @@ def fit_perceptron(
         link: what becomes of that: "linear"; "relu": all that is not positive
             is the same; "softmax" or "sigmoid": probabilities, compared by
             their cross-entropy.
+        is_held_out: which rows say when to stop, shape (rows,). Rows that
+            are like one another, such as those of one image, belong together.
 
     Returns:
         As `layers`, in float32: those of the step that is best on rows that
         were held out.
     """
     start, join = _flat(layers)
-    is_held_out = np.arange(len(inputs)) % HELD_OUT == HELD_OUT - 1
+    if is_held_out is None:
+        is_held_out = np.arange(len(inputs)) % HELD_OUT == HELD_OUT - 1
     held_out = [x[is_held_out] for x in (inputs, wanted)]
     fitted_to = [x[~is_held_out] for x in (inputs, wanted)]
     if not is_held_out.any():

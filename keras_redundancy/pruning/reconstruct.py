@@ -9,7 +9,8 @@ the data: fitted all at once, to inputs that change by it, they get worse.
 
 Where ReLUs or probabilities stand behind a kernel, it is then fitted step by
 step, with that in mind; of two `Dense` layers with a ReLU between, which
-nothing else reads, both are fitted at once.
+nothing else reads, both are fitted at once. Samples that are held out say how
+far to go from what there was, and that no fit is kept that is worse on them.
 
 Source: He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural
 Networks (2017), with the inputs of the pruned network.
@@ -57,24 +58,30 @@ def reconstruct(
 
 def _fit(pair, moments, is_centered):
     """New kernel and bias from the moments of (inputs, wanted outputs)."""
-    layer, known = pair.new, moments.covariance
+    layer = pair.new
     kernel = np.asarray(layer.kernel, np.float64)
     start = kernel.reshape(-1, kernel.shape[-1])
-    if layer.bias is None and not is_centered:
-        # Without a shift the mean has to be predicted like the rest.
-        known = known + np.outer(moments.mean, moments.mean)
-    inputs, wanted = np.split(np.arange(len(known)), [len(start)])
+    whole = moments.whole
+    inputs, wanted = np.split(np.arange(len(whole.mean)), [len(start)])
+    # Without a shift the mean has to be predicted like the rest.
+    has_shift = layer.bias is not None or is_centered
+    center = moments.fitted.mean if has_shift else np.zeros_like(whole.mean)
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
-    fitted = regression.ridge_regression(
-        known, inputs, wanted, start, moments.samples, rounding
+    fitted = regression.checked_regression(
+        whole.about(whole.mean if has_shift else center),
+        *(m.about(center) for m in (moments.fitted, moments.held_out)),
+        inputs,
+        wanted,
+        start,
+        rounding,
     )
     layer.kernel.assign(fitted.reshape(kernel.shape))
     if layer.bias is not None:
-        rest = moments.mean[wanted] - moments.mean[inputs] @ fitted
+        rest = whole.mean[wanted] - whole.mean[inputs] @ fitted
         layer.bias.assign(rest)
 
 
-def _fit_chain(pair, inputs, wanted):
+def _fit_chain(pair, inputs, wanted, is_held_out):
     """Go on from there, by rows of inputs and of wanted outputs."""
     start = []
     for each in pair.chain:
@@ -83,7 +90,7 @@ def _fit_chain(pair, inputs, wanted):
         if bias is not None:
             bias = np.asarray(bias, np.float32)
         start.append((kernel.reshape(-1, kernel.shape[-1]), bias))
-    fitted = fit_perceptron(start, inputs, wanted, pair.link)
+    fitted = fit_perceptron(start, inputs, wanted, pair.link, is_held_out)
     for each, (kernel, bias) in zip(pair.chain, fitted, strict=True):
         each.new.kernel.assign(kernel.reshape(each.new.kernel.shape))
         if bias is not None:

@@ -71,8 +71,8 @@ def reestimate(old, new, kept_channels, data, batch_size: int) -> None:
 
     Both models run side by side. What changed from the old to the new
     statistics of what is normalised, the mean by a difference and the variance
-    by a ratio, is what changes in the moving ones: those of channels that are
-    what they were stay what they were.
+    by a ratio (see `repaired`), is what changes in the moving ones: those of
+    channels that are what they were stay what they were.
 
     Args:
         old: the original model.
@@ -98,16 +98,16 @@ def reestimate(old, new, kept_channels, data, batch_size: int) -> None:
     ):
         found.setdefault(layer, (its_copy, kept, []))[2].append(both)
     for layer, (its_copy, kept, calls) in found.items():
-        numbers = (
-            layer.moving_mean,
-            layer.moving_variance,
-            *np.mean([x for x, _ in calls], axis=0),
-            *np.mean([x for _, x in calls], axis=0),
-        )
         dtype = full_precision(old)
-        mean, variance = repaired(
-            *(np.asarray(x).astype(dtype) for x in numbers), kept
-        )
+        moving = [
+            np.asarray(x).astype(dtype)
+            for x in (layer.moving_mean, layer.moving_variance)
+        ]
+        data = [
+            np.mean(part, axis=0).astype(dtype)
+            for part in zip(*calls, strict=True)
+        ]
+        mean, variance = repaired(moving, *data, kept, layer.epsilon)
         its_copy.moving_mean.assign(mean)
         its_copy.moving_variance.assign(variance)
 

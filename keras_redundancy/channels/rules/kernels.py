@@ -2,7 +2,8 @@
 
 import string
 
-from keras import layers
+import keras
+from keras import layers, ops
 
 from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
@@ -148,8 +149,23 @@ def _separable_convolution(layer, call):
         call.labels_on(axis),
         layer.depth_multiplier,
     )
-    call.read_by(layer.pointwise_kernel, -2, ids)
+    call.read_by(layer.pointwise_kernel, -2, ids, _depthwise_part)
     return _written(layer, call, layer.pointwise_kernel, -1, "filters", axis)
+
+
+def _depthwise_part(layer, args, kwargs):
+    """What the pointwise kernel of a separable convolution reads."""
+    (x,) = keras.tree.flatten([args, kwargs])
+    y = ops.depthwise_conv(
+        ops.cast(x, layer.compute_dtype),
+        ops.cast(layer.depthwise_kernel, layer.compute_dtype),
+        strides=layer.strides,
+        padding=layer.padding,
+        data_format=layer.data_format,
+        dilation_rate=layer.dilation_rate,
+    )
+    first = layer.data_format == "channels_first"
+    return ops.moveaxis(y, 1, -1) if first else y
 
 
 # --- einsum -----------------------------------------------------------------

@@ -1,10 +1,13 @@
 """Recurrent layers: a unit is tied over all its gates, and over time."""
 
+import functools
+import inspect
+
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
-from keras_redundancy._keras_internals import ConvLSTMCell
+from keras_redundancy import _keras_internals as internals
 from keras_redundancy.channels.activations import name_of
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.rules.pointwise import NOT_ALONE
@@ -14,7 +17,12 @@ from keras_redundancy.channels.rules.registry import (
     rule,
 )
 
-CELLS = {layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell, ConvLSTMCell}
+CELLS = {
+    layers.LSTMCell,
+    layers.GRUCell,
+    layers.SimpleRNNCell,
+    internals.ConvLSTMCell,
+}
 
 STATEFUL = (
     "{name} ({kind}) is stateful: it keeps the states of its units from batch "
@@ -64,7 +72,7 @@ def _followed(layer, call, setting, axis):
         return call.opaque(UNKNOWN_STATE)
     call.read_by(layer.cell.kernel, -2, call.labels_on(axis + 1, read))
     _count_products(layer, call, read, axis)
-    units = _units(layer.cell, call)
+    units = _units(layer.cell, call, axis)
     call.counted_in(setting, ids=units)
     call.tie(units, *states)
     out = Channels(units, axis + layer.return_sequences)
@@ -113,19 +121,53 @@ def initial_states(call, units: int, axis: int) -> list | None:
     return [x.ids for x in states]
 
 
-def _units(cell, call):
+def _units(cell, call, axis):
     """New labels of the units, which both kernels write and one reads.
 
     Each kernel writes all gates of the units, one gate after the other.
     """
+    compute = functools.partial(_states_before, axis)
+    if not getattr(cell, "reset_after", True):
+        # One gate of such a GRU reads the states times another gate: what
+        # tells a state from others does not tell these products.
+        compute = None
     recurrent = cell.recurrent_kernel
     size = recurrent.shape[-2]
     kernels = [call.written_by(k, -1) for k in (cell.kernel, recurrent)]
     call.carried_by(cell.bias, -1, kernels[0])
     gates = np.concatenate(kernels).reshape(-1, size)
     units = call.tied(*gates)
-    call.read_by(recurrent, -2, units)
+    call.read_by(recurrent, -2, units, compute)
     return units
+
+
+def _states_before(axis, layer, args, kwargs):
+    """The state that each step begins with: what the recurrent kernel reads.
+
+    Args:
+        axis: the channel axis of a state.
+        layer: the recurrent layer.
+        args, kwargs: those of a call of it.
+
+    Returns:
+        Shape (samples, steps, ..., units), in the order in which the steps
+        are taken.
+    """
+    every = internals.run_for_inference(
+        internals.returning_sequences(layer), args, kwargs
+    )
+    given = keras.tree.flatten(arguments(layer, args, kwargs, "initial_state"))
+    first = ops.zeros_like(every[:, :1])
+    if given and given[0] is not None:
+        first = ops.cast(given[0][:, None], every.dtype)
+    before = ops.concatenate([first, every[:, :-1]], axis=1)
+    return ops.moveaxis(before, axis + 1, -1)
+
+
+def arguments(layer, args, kwargs, name: str):
+    """What a call of a layer was given for its argument `name`, or None."""
+    bound = inspect.signature(layer.call).bind_partial(*args, **kwargs)
+    return bound.arguments.get(name)
 
 
 def _count_products(layer, call, read, axis):

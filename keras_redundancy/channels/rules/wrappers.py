@@ -1,11 +1,14 @@
 """Layers around other layers: these do what the layer inside does."""
 
+import functools
+
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.rules.recurrent import (
     UNKNOWN_STATE,
+    arguments,
     initial_states,
 )
 from keras_redundancy.channels.rules.registry import for_classes, rule
@@ -40,10 +43,16 @@ def _time_distributed(layer, call):
         return call.opaque(OVER_TIME)
     shape = (x.shape[0], *x.shape[2:])
     step = Channels(x.ids, x.axis - 1, shape, x.place)
-    out = call.through(layer.layer, step, times=x.shape[1])
+    out = call.through(layer.layer, step, times=x.shape[1], given=_steps)
     if isinstance(out, list) or len(out.shape) < 2:
         return call.opaque(NOT_ONE_TENSOR)
     return Channels(out.ids, out.axis + 1)
+
+
+def _steps(layer, args, kwargs):
+    """The steps of all samples, as samples of the layer inside."""
+    x = arguments(layer, args, kwargs, "inputs")
+    return (ops.reshape(x, (-1, *ops.shape(x)[2:])),), {}
 
 
 @rule.register(layers.Bidirectional)
@@ -80,8 +89,23 @@ def _direction(layer, call, x, name):
         setting: (*BIDIRECTIONAL[name], setting)
         for setting in ("units", "filters")
     }
-    out = call.through(getattr(layer, name), x, sets=sets)
+    given = functools.partial(_given_to, name)
+    out = call.through(getattr(layer, name), x, sets=sets, given=given)
     return out if isinstance(out, list) else [out]
+
+
+def _given_to(name, layer, args, kwargs):
+    """Both directions get the same sequences, and a half of the states."""
+    x, states, mask = (
+        arguments(layer, args, kwargs, each)
+        for each in ("sequences", "initial_state", "mask")
+    )
+    own = {} if mask is None else {"mask": mask}
+    if states is not None:
+        half = len(states) // 2
+        is_forward = name == "forward_layer"
+        own["initial_state"] = states[:half] if is_forward else states[half:]
+    return (x,), own
 
 
 @rule.register(layers.SpectralNormalization)
