@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import logging
 import math
-from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -172,7 +171,7 @@ class Observer(Watch):
         ]
         places = [w.place for each in windows for w in each]
         self.keys = frozenset(place.key for place in places)
-        self.inner = _by_call(places)
+        self.inner = inner_by_call(places)
 
     def call(self, inputs):
         *tensors, start = inputs
@@ -181,7 +180,7 @@ class Observer(Watch):
         return self.look(run)
 
 
-def _by_call(places):
+def inner_by_call(places):
     """{key of a call: the `InnerPlace`s of what is computed in it}."""
     inner = {}
     for place in places:

@@ -17,6 +17,7 @@ from keras_redundancy import _keras_internals as internals
 from keras_redundancy.calibration.observer import (
     Run,
     Watch,
+    inner_by_call,
     start_in,
     unchanged,
 )
@@ -151,11 +152,13 @@ class Extremes(Watch):
 
     def call(self, inputs):
         *tensors, start = inputs
-        run = Run(frozenset(p.key for p in self.places), start_in(start))
+        keys = frozenset(place.key for place in self.places)
+        run = Run(keys, start_in(start), inner_by_call(self.places))
         run.through(internals.graph_of(self.model), tensors)
         return [self._of(run.seen[p.key], p.axis) for p in self.places]
 
     def _of(self, x, axis):
+        axis %= len(x.shape)
         others = [i for i in range(len(x.shape)) if i != axis]
         x = ops.cast(x, self.compute_dtype)
         return ops.min(x, axis=others), ops.max(x, axis=others)
@@ -173,7 +176,8 @@ def _constants(model, axes):
     extremes.run_eagerly = extremes.can_run_eagerly
     with unchanged(extremes):
         start = np.zeros(SAMPLES, "int32")
-        found = extremes.predict_on_batch([*inputs, start])
+        inputs = [*inputs, start]
+        found = internals.predict_on_one_replica(extremes, inputs)
     found = dict(zip(places, found, strict=True))
     for on in seen:
         unknown[id(on)] = _constant_on(on, found)
