@@ -1,11 +1,12 @@
 """The arguments of the command `keras-redundancy`.
 
-They are a module beside the package, which imports Keras and with it a
-backend: that takes seconds, and `--help` needs none of it.
+They are installed as a package of their own, beside `keras_redundancy`, which
+imports Keras and with it a backend: that takes seconds, and `--help` needs
+none of it.
 """
 
 import argparse
-import runpy
+import importlib.metadata
 import sys
 from pathlib import Path
 
@@ -55,9 +56,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _version():
-    """That of the package beside this file, which need not be imported."""
-    file = Path(__file__).with_name("keras_redundancy") / "_version.py"
-    return runpy.run_path(str(file))["__version__"]
+    """That of the installed package, which need not be imported."""
+    return importlib.metadata.version("keras-redundancy")
 
 
 def _add_report(commands):
@@ -139,7 +139,3 @@ def _add(commands, name, what):
         help="load Lambda layers too, which can run any code",
     )
     return command
-
-
-if __name__ == "__main__":
-    sys.exit(main())
