@@ -78,14 +78,19 @@ def from_config(cls, config, make):
 def _name_like(old, new):
     """Names and dtype policies, which not every config carries.
 
-    Of inner layers too, of those that the constructor has made by now.
+    Of layers inside too, where the constructor has made all that there are.
+    A model made inside has its own names, and gets its inputs later.
     """
     new.name = old.name
     if new.dtype_policy != old.dtype_policy:
         new.dtype_policy = old.dtype_policy
-    parts = (internals.flat_layers(x, recursive=False) for x in (old, new))
-    for part, its_copy in list(zip(*parts, strict=False))[1:]:
-        if type(part) is type(its_copy):
+    if isinstance(old, keras.Model):
+        return
+    parts, its_parts = (
+        internals.flat_layers(x, recursive=False)[1:] for x in (old, new)
+    )
+    if list(map(type, parts)) == list(map(type, its_parts)):
+        for part, its_copy in zip(parts, its_parts, strict=True):
             _name_like(part, its_copy)
 
 
