@@ -657,6 +657,8 @@ def predict_on_one_replica(model, x):
     if model.predict_function is None:
         import tensorflow as tf
 
-        model.predict_function = tf.function(model.predict_step)
+        model.predict_function = tf.function(
+            model.predict_step, autograph=False, reduce_retracing=True
+        )
     found = model.predict_function((x,))
     return keras.tree.map_structure(keras.ops.convert_to_numpy, found)

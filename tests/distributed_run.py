@@ -112,6 +112,11 @@ def main(folder):
             small.fit(x, y, batch_size=16, verbose=0)
             found = [devices_of(small), small.layers[0].units]
             said["found"][f"{name} {place}"] = found
+    monitor = kr.callbacks.RedundancyMonitor(f"{folder}/logs", data=x)
+    with scope():
+        its_copy = copy_for_training(model)
+        its_copy.fit(x, y, batch_size=16, verbose=0, callbacks=[monitor])
+    said["zeros"] = [tag for tag in monitor.history if "zeros" in tag]
     said["unchanged"] = all(map(np.array_equal, before, model.get_weights()))
     said["apart"] = max(
         float(np.abs(one - other).max())

@@ -21,7 +21,7 @@ class Total(keras.metrics.Metric):
         self.total.assign_add(self.factor * keras.ops.sum(prediction))
 
     def result(self):
-        return self.total
+        return keras.ops.convert_to_tensor(self.total)
 
 
 class Hidden(Total):

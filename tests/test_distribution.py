@@ -43,3 +43,7 @@ def test_values_are_the_same_ones(said):
     assert said["apart"] < 1e-4
     assert len(said["slots"]) > 2
     assert max(said["slots"]) == 0
+
+
+def test_the_monitor_sees_a_batch_as_a_whole(said):
+    assert len(said["zeros"]) == 2

@@ -236,7 +236,7 @@ class _Zeros:
     def shares(self, model) -> dict[str, float]:
         """{tag: share}, of the layers of the graph itself."""
         if model is not self._model:
-            self._model, self._observer = model, _Counting(model)
+            self._model, self._observer = model, ZeroShares(model)
         names = self._observer.names
         if not names:
             return {}
@@ -250,7 +250,7 @@ class _Zeros:
         }
 
 
-class _Counting(Watch):
+class ZeroShares(Watch):
     """Returns the share of zeros in each sample for each activation.
 
     Operations on the outputs of the user's layers would stay in their graph.
