@@ -40,7 +40,7 @@ def test_few_large_images_are_enough():
         error(model, kr.prune(model, **options, **rounds), new)
         for rounds in ({"rounds": 0}, {})
     )
-    assert fitted < 0.8 * once
+    assert fitted < 0.95 * once
 
 
 @pytest.mark.parametrize("batch_size", [2, 6])
