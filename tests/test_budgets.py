@@ -346,17 +346,22 @@ def test_what_asks_for_nothing_may_be_said(options):
 
 
 def test_what_data_does_not_show_is_left_alone_with_a_reason():
-    inputs = keras.Input((6, 6, 2))
-    x = layers.Conv2D(5, 1, name="stem")(inputs)
-    x = layers.SeparableConv2D(7, 3, name="separable")(x)
-    model = models.randomized(keras.Model(inputs, layers.Conv2D(2, 1)(x)))
+    """What attention's output projection reads of a head is a vector."""
+    inputs = keras.Input((6, 8))
+    x = layers.MultiHeadAttention(4, 2)(inputs, inputs)
+    x = layers.Dense(7, name="wide")(x)
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
     data = models.random_inputs(model, batch=50)
+
+    def heads_of(plan):
+        return next(d for d in plan.decisions if d.space.size == 4)
+
     plan = kr.plan(model, ratio=0.5, data=data)
-    assert models.widths(plan)["stem"] == (5, 0)
-    assert "inside of layers" in plan.decisions[0].reason
-    assert models.widths(plan)["separable"] == (4, 3)
+    assert len(heads_of(plan).selection.kept) == 4
+    assert "inside of layers" in heads_of(plan).reason
+    assert models.widths(plan)["wide"] == (4, 3)
     merged = kr.plan(model, ratio=0.5, data=data, select="l1")
-    assert models.widths(merged)["stem"] == (3, 2)
+    assert len(heads_of(merged).selection.kept) == 2
     merged.apply()
 
 

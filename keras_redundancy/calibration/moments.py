@@ -5,6 +5,9 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+# Every fifth sample is held out of the fits.
+HELD_OUT = 5
+
 
 @dataclasses.dataclass
 class Moments:
@@ -33,6 +36,7 @@ class Moments:
         Source: Chan, Golub and LeVeque, Updating Formulae and a Pairwise
         Algorithm for Computing Sample Variances (1979).
         """
+        self.samples += samples
         if not count:
             return
         total = self.count + count
@@ -43,7 +47,6 @@ class Moments:
         self.scatter += np.outer(step, step * (self.count * count / total))
         self.mean += step * (count / total)
         self.count = total
-        self.samples += samples
 
     def __add__(self, other: "Moments") -> "Moments":
         """Those of the rows of both."""
@@ -81,17 +84,28 @@ class Divided:
 
     Whether a fit is better than what was there before is seen on rows of
     other samples than those it was fitted to.
+
+    Attributes:
+        fitted, held_out: of the rows of either kind.
+        batches: how many batches they are from.
     """
 
     fitted: Moments
     held_out: Moments
+    batches: int = 0
 
     @classmethod
     def of_no_rows(cls, n: int) -> "Divided":
         return cls(Moments.of_no_rows(n), Moments.of_no_rows(n))
 
     def add(self, samples: int, fitted, held_out) -> None:
-        """Take in a batch: count, mean and scatter of both kinds of rows."""
+        """Take in a batch: count, mean and scatter of both kinds of rows.
+
+        Of batches too small to hold rows out, every fifth one is.
+        """
+        self.batches += 1
+        if not int(held_out[0]) and self.batches % HELD_OUT == 0:
+            fitted, held_out = held_out, fitted
         for own, (count, *moments) in (
             (self.fitted, fitted),
             (self.held_out, held_out),

@@ -17,7 +17,7 @@ from keras_redundancy.calibration.data import (
     expected_samples,
     samples_in,
 )
-from keras_redundancy.calibration.moments import Divided
+from keras_redundancy.calibration.moments import HELD_OUT, Divided
 from keras_redundancy.channels.labels import InnerPlace, Place
 
 # Positions of a sample that are looked at, where samples abound: more say
@@ -25,8 +25,6 @@ from keras_redundancy.channels.labels import InnerPlace, Place
 # each number of a row, so that the numbers can be fitted to one another.
 POSITIONS = 64
 ROWS_PER_NUMBER = 20
-# Every fifth sample is held out of the fits.
-HELD_OUT = 5
 # Where to look moves by this part of all positions from batch to batch.
 GOLDEN = 0.6180339887
 

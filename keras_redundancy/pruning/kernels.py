@@ -8,9 +8,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_redundancy.calibration.moments import Divided
+from keras_redundancy.calibration.moments import HELD_OUT, Divided
 from keras_redundancy.calibration.observer import (
-    HELD_OUT,
     answers,
     as_rows,
     divided_moments,

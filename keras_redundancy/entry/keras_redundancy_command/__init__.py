@@ -7,7 +7,6 @@ none of it.
 
 import argparse
 import importlib.metadata
-import sys
 from pathlib import Path
 
 EXAMPLES = """\
