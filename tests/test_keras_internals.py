@@ -364,6 +364,17 @@ def test_operations_run_as_when_the_model_predicts():
     np.testing.assert_array_equal(run(layers.ReLU(), (-x,), {}), 0 * x)
 
 
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+def test_a_recurrent_layer_that_returns_every_step(kind):
+    layer = kind(4, return_state=True)
+    x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
+    last, *_ = layer(x)
+    every = internals.returning_sequences(layer)(x)
+    assert every.shape == (2, 5, 4)
+    np.testing.assert_allclose(models.numpy(every)[:, -1], last, atol=1e-6)
+    assert len(layer(x)) > 1  # The layer itself is what it was.
+
+
 def test_inputs_are_put_in_the_order_of_the_model():
     graph = internals.graph_of(models.shared())
     first, second = (x.name for x in graph.inputs)
