@@ -47,18 +47,19 @@ def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
     graph = internals.graph_of(model)
     for layer in internals.flat_layers(model):
         _refuse_rewritten_weights(layer)
-    recorder = record(graph, graph.inputs)
+    recorder = record(model, graph.inputs)
     return build_graph(model, recorder, allow_inexact)
 
 
-def record(graph, tensors) -> Recorder:
+def record(model, tensors) -> Recorder:
     """What the rules say of a model that is called on these tensors.
 
     Args:
-        graph: the `Functional` object that holds the model's graph.
+        model: a functional or Sequential model.
         tensors: a `KerasTensor` for each of its inputs, of the shape that is
             asked for.
     """
+    graph = internals.graph_of(model)
     recorder = Recorder(LabelStore(), follow)
     inputs = [_input_channels(x, recorder.store) for x in graph.inputs]
     outputs, _ = _run(graph, inputs, tensors, recorder)
