@@ -371,7 +371,7 @@ def test_what_data_does_not_show_is_left_alone_with_a_reason():
 class Clock:
     """A stopwatch that counts multiply-adds: time without noise."""
 
-    def __init__(self, model, batch_size):
+    def __init__(self, model, batch_size, shapes=None):
         self.whole = kr.flops(model)
 
     def share(self, small):

@@ -265,7 +265,7 @@ def test_help_imports_no_backend(arguments, words, tmp_path):
     assert "Error" not in done.stderr
 
 
-def test_the_command_is_in_the_package_index_entry():
+def test_the_entry_point_is_the_module_beside_the_package():
     text = (ROOT / "pyproject.toml").read_text()
     project = tomllib.loads(text)
     entry = project["project"]["scripts"]["keras-redundancy"]
@@ -328,6 +328,29 @@ def test_one_array_without_a_name(folder, tmp_path, command_here):
         assert code == 0, said
     models.assert_same_function(*map(keras.models.load_model, files[:2]))
     models.assert_same_function(*map(keras.models.load_model, files[1:]))
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="others have no text"
+)
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_text_as_data(shape, tmp_path, command_here):
+    vectorize = layers.TextVectorization(
+        output_sequence_length=2, vocabulary=["a", "b", "c"]
+    )
+    inputs = keras.Input(shape, dtype="string")
+    x = layers.Flatten()(layers.Embedding(5, 4)(vectorize(inputs)))
+    x = layers.Dense(8, activation="relu")(x)
+    keras.Model(inputs, layers.Dense(2)(x)).save(tmp_path / "text.keras")
+    x = np.asarray([["a b"], ["c"], ["b a"], ["c c"]] * 5).reshape(20, *shape)
+    np.savez(tmp_path / "text.npz", x=x, y=np.arange(20) % 2)
+    arguments = (tmp_path / "text.keras", "--data", tmp_path / "text.npz")
+    for command in (
+        ("prune", *arguments, "--ratio", 0.5, "-o", tmp_path / "small.keras"),
+        ("sensitivity", *arguments, "--ratio", 0.5),
+    ):
+        code, _, said = command_here(*command)
+        assert code == 0, said
 
 
 # --- files of older versions -------------------------------------------------

@@ -28,14 +28,14 @@ def at_shapes(graph, shapes):
     Raises:
         ValueError: the model cannot be called on such inputs.
     """
-    functional = internals.graph_of(graph.model)
+    inputs = internals.graph_of(graph.model).inputs
     shapes = tuple(
         tuple(x.shape[1:]) if shape is None else tuple(shape)
-        for x, shape in zip(functional.inputs, shapes, strict=True)
+        for x, shape in zip(inputs, shapes, strict=True)
     )
     tensors = [
         keras.KerasTensor((x.shape[0], *shape), x.dtype, sparse=x.sparse)
-        for x, shape in zip(functional.inputs, shapes, strict=True)
+        for x, shape in zip(inputs, shapes, strict=True)
     ]
     try:
         products = record(graph.model, tensors).products
