@@ -59,20 +59,12 @@ def record(model, tensors) -> Recorder:
     """What the rules say of a model that is called on these tensors.
 
     Args:
-<<<<<<< HEAD
         model: the model.
-=======
-        model: a functional or Sequential model.
->>>>>>> data
         tensors: a `KerasTensor` for each of its inputs, of the shape that is
             asked for.
     """
     graph = internals.graph_of(model)
-<<<<<<< HEAD
     recorder = Recorder(LabelStore(), follow, owners=owners_of(model))
-=======
-    recorder = Recorder(LabelStore(), follow)
->>>>>>> data
     inputs = [_input_channels(x, recorder.store) for x in graph.inputs]
     outputs, _ = _run(graph, inputs, tensors, recorder)
     recorder.store.frozen[:0] = [(x.ids, MODEL_OUTPUT) for x in outputs]
