@@ -263,7 +263,7 @@ def test_random_numbers_of_the_caller_are_not_used_up():
 class NoConfigMetric(keras.metrics.Mean):
     def __init__(self, table):
         super().__init__()
-        self.table = table
+        self.size = len(table)
 
 
 class Falling(keras.optimizers.schedules.LearningRateSchedule):

@@ -110,7 +110,9 @@ def build_on(model, x) -> None:
     if isinstance(x, Batches):
         batch = next(x.rest(), None)
     else:
-        batch = next(iter(internals.numpy_batches(x, 1)), None)
+        batches, _ = internals.numpy_batches(x, 1)
+        batch = next(batches, None)
+        batches.close()
     if batch is None:
         return  # `fit` says that there is no data.
     inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
