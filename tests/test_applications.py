@@ -58,7 +58,7 @@ def application(name):
 def make_lively(model):
     """Random weights with which the answer depends on the image.
 
-    The shifts of normalisations are large beside their scales, or rounding
+    The shifts of normalisations are as large as their scales, or rounding
     would grow from layer to layer and drown what is compared.
     """
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def make_lively(model):
         if variable.name == "gamma":
             value = rng.uniform(0.5, 1.5, shape)
         elif len(shape) == 1:
-            value *= 1.5 if variable.name == "beta" else 0.1
+            value *= 1.0 if variable.name == "beta" else 0.1
         else:
             alone = "depthwise" in variable.path
             value /= np.sqrt(np.prod(shape[: -2 if alone else -1]))
