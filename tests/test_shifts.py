@@ -1,0 +1,159 @@
+"""What is constant goes into biases, where that is right for all outputs."""
+
+import threading
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_redundancy as kr
+from tests import models
+
+
+def constant_unit(layer, value, unit=0):
+    kernel, bias = (models.numpy(v) for v in layer.weights)
+    kernel[..., unit], bias[unit] = 0, value
+    layer.kernel.assign(kernel)
+    layer.bias.assign(bias)
+
+
+def read_by_einsum(bias_axes=None):
+    inputs = keras.Input((5,))
+    x = layers.Dense(6, activation="relu", name="first")(inputs)
+    x = layers.Reshape((1, 6))(x)
+    x = layers.EinsumDense(
+        "abc,cde->abde", output_shape=(None, 3, 4), bias_axes=bias_axes
+    )(x)
+    model = models.randomized(keras.Model(inputs, x))
+    constant_unit(model.get_layer("first"), 5.0)
+    return model
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+@pytest.mark.parametrize("bias_axes", [None, "de"])
+def test_outputs_of_several_axes_have_a_bias_of_as_many(bias_axes, with_data):
+    model = read_by_einsum(bias_axes)
+    data = models.random_inputs(model, batch=200)
+    how = {"data": data, "rounds": 0} if with_data else {}
+    plan = kr.plan(model, ratio=1 / 6, **how)
+    assert plan.decisions[0].selection.removed.tolist() == [0]
+    small = plan.apply()
+    assert small.layers[-1].bias.shape == (3, 4)
+    assert small.count_params() == plan.parameters[1]
+    models.assert_same_function(model, small)
+
+
+def test_a_bias_of_other_axes_takes_no_constant():
+    model = read_by_einsum("e")
+    for options in ({}, {"criterion": "folded"}):
+        assert kr.prune(model, tau=0.9999, **options).layers[1].units == 6
+
+
+def upsampled():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, activation="relu", name="first")(inputs)
+    x = layers.Conv2DTranspose(2, 4, strides=2, name="second")(x)
+    model = models.randomized(keras.Model(inputs, x))
+    constant_unit(model.get_layer("first"), 5.0)
+    return model
+
+
+@pytest.mark.parametrize("select", ["greedy", "pivoted"])
+def test_a_constant_that_no_bias_can_take_is_not_lost(select):
+    """Each output of a strided kernel reads another part of it."""
+    model = upsampled()
+    data = models.random_inputs(model, batch=100)
+    (wanted,) = models.outputs(model, data)
+
+    def error(small):
+        (found,) = models.outputs(small, data)
+        return np.abs(found - wanted).mean() / wanted.std()
+
+    plan = kr.plan(model, ratio=1 / 6, data=data, select=select, rounds=0)
+    assert 0 in plan.decisions[0].selection.kept
+    assert error(plan.apply()) < 0.1
+    merged = kr.merge_correlated(model, data, count=1)
+    assert error(merged) < 0.3
+    assert kr.prune(model, tau=0.9999, layers="first").layers[1].filters == 6
+
+
+@pytest.mark.parametrize("shift", [-0.3, 0.5])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tau": 0.999},
+        {"tau": 0.999, "criterion": "folded"},
+        {"tau": 0.999, "keep": "mean"},
+        {"ratio": 3 / 8},
+        {"ratio": 3 / 8, "select": "clusters"},
+        {"ratio": 3 / 8, "select": "fpgm"},
+        {"target": {"units": 5 / 8}},
+    ],
+)
+def test_units_that_weight_decay_shrank_go_first(options, shift):
+    """What is left of their filters is rounding, whatever is behind."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(8, 3, use_bias=False, name="first"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.Conv2D(8, 3),
+            layers.ReLU(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(4),
+        ]
+    )
+    models.randomized(model)
+    dead = np.arange(8) < 3
+    kernel = models.numpy(model.layers[0].kernel)
+    model.layers[0].kernel.assign(np.where(dead, 1e-19, 1) * kernel)
+    norm = model.layers[1]
+    norm.beta.assign(np.where(dead, shift, models.numpy(norm.beta)))
+    norm.moving_mean.assign(np.zeros(8))
+    norm.moving_variance.assign(np.where(dead, 1e-36, 0.2))
+    small = kr.prune(model, layers="first", **options)
+    assert small.layers[0].filters == 5
+    models.assert_same_function(model, small)
+
+
+def test_folded_filters_are_alike_at_any_scale_of_the_inputs():
+    """Pixels up to 255: means dwarf what varies, and tell nothing."""
+    for scale in (1, 255):
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 3)),
+                layers.Conv2D(16, 3, use_bias=False),
+                layers.BatchNormalization(),
+                layers.ReLU(),
+                layers.Flatten(),
+                layers.Dense(5),
+            ]
+        )
+        models.randomized(model)
+        pixels = scale * np.random.default_rng(0).uniform(size=(64, 8, 8, 3))
+        sums = models.numpy(model.layers[0](pixels.astype("float32")))
+        norm = model.layers[1]
+        norm.moving_mean.assign(sums.mean((0, 1, 2)))
+        norm.moving_variance.assign(sums.var((0, 1, 2)))
+        plan = kr.plan(model, tau=0.8, criterion="folded")
+        assert len(plan.decisions[0].selection.kept) == 16
+
+
+def test_a_plan_can_be_applied_from_several_threads():
+    model = models.randomized(models.residual())
+    data = models.random_inputs(model, batch=32)
+    plan = kr.plan(model, ratio=0.5, data=data, rounds=0)
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(plan.apply()))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for small in found[1:]:
+        models.assert_same_function(found[0], small, data)
