@@ -100,11 +100,12 @@ class Options:
             if getattr(self, name) is not None
         }
         options = dataclasses.replace(self, **(defaults | given))
-        options._check(how, has_data)
+        options._check_each()
+        options._check_together(how, has_data)
         options._refuse_what_does_nothing(given, how, has_data)
         return options
 
-    def _check(self, how, has_data):
+    def _check_each(self):
         check_option("criterion", self.criterion, CRITERIA)
         check_option("select", self.select, SELECTORS)
         check_option("linkage", self.linkage, LINKAGES)
@@ -114,6 +115,8 @@ class Options:
         check_count("min_units", self.min_units)
         check_count("rounds", self.rounds, least=0)
         check_seed(self.seed)
+
+    def _check_together(self, how, has_data):
         if not has_data and (self.from_data or how == "correlation"):
             options = self.from_data or ["correlation="]
             raise ValueError(
@@ -137,8 +140,10 @@ class Options:
                 "that of what consumers compute before and after, which "
                 "'greedy' and 'pivoted' know. Use one of these, or tau=."
             )
-        if self.keep != "mean":
-            return
+        if self.keep == "mean":
+            self._check_means()
+
+    def _check_means(self):
         if self.absorb != "merge":
             raise ValueError(
                 f"keep='mean' does not go with absorb={self.absorb!r}: the "
