@@ -86,7 +86,8 @@ def checks(model, folder):
 
     return {
         "prune": lambda: kr.prune(model, ratio=0.25, optimizer=True),
-        "data": lambda: kr.prune(model, ratio=0.25, data=x[:63]),
+        # Without rounds, whose many steps let rounding grow.
+        "data": lambda: kr.prune(model, ratio=0.25, data=x[:63], rounds=0),
         "calibrate": lambda: kr.prune(
             model, ratio=0.25, data=kr.calibrate(model, x), optimizer=True
         ),
@@ -96,6 +97,7 @@ def checks(model, folder):
 
 def main(folder):
     scope = strategy_scope()
+    keras.utils.set_random_seed(0)
     with scope():
         model = network()
     x, y = data()
