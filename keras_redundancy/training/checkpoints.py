@@ -9,14 +9,14 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras_internals as internals
-from keras_redundancy.fingerprints import (
+from keras_redundancy.folders import writable_folder
+from keras_redundancy.pruning.compiling import compile_like
+from keras_redundancy.pruning.configs import objects_of
+from keras_redundancy.training.descriptions import (
     differences,
     words_of,
     words_of_model,
 )
-from keras_redundancy.folders import writable_folder
-from keras_redundancy.pruning.compiling import compile_like
-from keras_redundancy.pruning.configs import objects_of
 
 STATE = "state.json"
 SUFFIXES = (".keras", ".npz")

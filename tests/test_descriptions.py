@@ -9,8 +9,7 @@ import pytest
 import scipy.sparse
 from keras import layers
 
-from keras_redundancy import fingerprints
-from keras_redundancy.fingerprints import (
+from keras_redundancy.training.descriptions import (
     differences,
     words_of,
     words_of_model,
