@@ -69,7 +69,7 @@ def test_words_come_back_from_json():
 
 
 def test_some_rows_of_large_arrays_are_looked_at(monkeypatch):
-    monkeypatch.setattr(fingerprints, "MOST_BYTES", 80)
+    monkeypatch.setattr(descriptions, "MOST_BYTES", 80)
     x = np.zeros((100, 5))
     before = words_of(x)
     assert words_of(np.zeros((101, 5))) != before
