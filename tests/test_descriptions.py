@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 from keras import layers
 
+from keras_redundancy.training import descriptions
 from keras_redundancy.training.descriptions import (
     differences,
     words_of,
