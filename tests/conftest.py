@@ -19,7 +19,7 @@ import keras  # noqa: E402
 import pytest  # noqa: E402
 
 SAMPLED = re.compile(
-    "rules|refit|examples|budgets|calibration|_data|evaluation|links"
+    "rules|refit|reconstruct|examples|budgets|calibration|_data|evaluation|links"
     "|fit_and_prune|merge_correlated|noise_outputs|optimizer_state"
     # Numbers in, numbers out, by NumPy alone.
     "|clustering|similarity|rank|regression|perceptron|subspaces"

@@ -7,10 +7,14 @@ import sys
 import keras
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    keras.backend.backend() not in ("tensorflow", "jax"),
-    reason="Keras distributes models with TensorFlow and JAX",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        keras.backend.backend() not in ("tensorflow", "jax"),
+        reason="Keras distributes models with TensorFlow and JAX",
+    ),
+    # One worker runs the process for all of them.
+    pytest.mark.xdist_group("distribution"),
+]
 
 
 @pytest.fixture(scope="module")

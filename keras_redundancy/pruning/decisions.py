@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import threading
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from keras_redundancy.pruning.rebuild import rebuild_and_match
 from keras_redundancy.pruning.repair import Repair
 from keras_redundancy.pruning.selection import Selection
 from keras_redundancy.tables import Rendered, on_one_line, render_table
+
+# While a model runs on JAX, its arrays are not its own for others to read.
+ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,6 +161,8 @@ class Plan(Rendered):
     def apply(self, verbose: bool = False):
         """Build the smaller model; the one that was planned on is untouched.
 
+        It may be called from any thread; one model is built at a time.
+
         Args:
             verbose: whether to draw a progress bar of the kernels that are
                 fitted to data, which takes long for large models.
@@ -170,6 +176,10 @@ class Plan(Rendered):
         Raises:
             ValueError: a layer cannot be rebuilt from its config.
         """
+        with ONE_AT_A_TIME:
+            return self._built(verbose)
+
+    def _built(self, verbose):
         changes = axis_changes(self.decisions)
         values, absorber = new_values(
             self.graph, changes, self.keep, self.absorber
