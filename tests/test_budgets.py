@@ -342,7 +342,8 @@ def test_options_that_make_no_sense_with_data(options, words):
     ],
 )
 def test_what_asks_for_nothing_may_be_said(options):
-    kr.plan(models.randomized(models.mlp()), **options)
+    model = models.randomized(models.mlp())
+    assert kr.plan(model, **options).parameters[0] == model.count_params()
 
 
 def test_what_data_does_not_show_is_left_alone_with_a_reason():
