@@ -36,7 +36,7 @@ from example_tables import spread
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.tables import render_table
+from keras_redundancy._shared.tables import render_table
 
 HELD_OUT = 5000
 CUTS = (0.3, 0.5, 0.7)

@@ -31,7 +31,7 @@ from example_tables import spread
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.tables import render_table
+from keras_redundancy._shared.tables import render_table
 
 HIDDEN = (500, 500, 500, 500)
 BATCH = 128

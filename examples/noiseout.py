@@ -37,7 +37,7 @@ from example_tables import spread
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.tables import render_table
+from keras_redundancy._shared.tables import render_table
 
 NOISE_OUTPUTS = 512
 NOISES = ("none", "gaussian", "constant", "binomial")

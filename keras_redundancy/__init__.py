@@ -8,8 +8,9 @@ small = kr.prune(model, tau=0.9)         # a smaller, stock Keras model
 small.save("small.keras")
 """
 
-from keras_redundancy import callbacks as callbacks, plots as plots
+from keras_redundancy import callbacks as callbacks
 from keras_redundancy._version import __version__ as __version__
+from keras_redundancy.build.stripping import strip as strip
 from keras_redundancy.calibration import pink_noise as pink_noise
 from keras_redundancy.channels import (
     CallTrace as CallTrace,
@@ -18,36 +19,41 @@ from keras_redundancy.channels import (
     register_rule as register_rule,
     trace as trace,
 )
-from keras_redundancy.clustering import cluster_filters as cluster_filters
 from keras_redundancy.constraints import FrobeniusNorm as FrobeniusNorm
-from keras_redundancy.difference import difference as difference
 from keras_redundancy.evaluation import (
     compare as compare,
     search as search,
     sensitivity as sensitivity,
 )
-from keras_redundancy.flops import flops as flops
 from keras_redundancy.layers import (
     FactorizedConv2D as FactorizedConv2D,
     FactorizedDense as FactorizedDense,
     FrobeniusNormalization as FrobeniusNormalization,
     NoiseOutputs as NoiseOutputs,
 )
-from keras_redundancy.pruning import (
+from keras_redundancy.low_rank import rules as _low_rank_rules  # noqa: F401
+from keras_redundancy.low_rank.models import (
     apply_rare as apply_rare,
-    calibrate as calibrate,
     compact as compact,
     factorize as factorize,
-    merge_correlated as merge_correlated,
-    plan as plan,
-    prune as prune,
-    strip as strip,
     to_dense as to_dense,
 )
+from keras_redundancy.noise_out import rules as _noise_out_rules  # noqa: F401
+from keras_redundancy.noise_out.correlated import (
+    merge_correlated as merge_correlated,
+)
+from keras_redundancy.numbers.clustering import (
+    cluster_filters as cluster_filters,
+)
+from keras_redundancy.numbers.subspaces import svcca as svcca
+from keras_redundancy.planning.calibrating import calibrate as calibrate
+from keras_redundancy.planning.plans import plan as plan, prune as prune
 from keras_redundancy.regularizers import RaReRegularizer as RaReRegularizer
-from keras_redundancy.report import (
+from keras_redundancy.reports import plots as plots
+from keras_redundancy.reports.analysis import (
     analyze as analyze,
     redundancy as redundancy,
 )
-from keras_redundancy.subspaces import svcca as svcca
+from keras_redundancy.reports.difference import difference as difference
+from keras_redundancy.reports.flops import flops as flops
 from keras_redundancy.training import fit_and_prune as fit_and_prune

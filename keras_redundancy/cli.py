@@ -13,8 +13,8 @@ import keras
 import numpy as np
 
 import keras_redundancy as kr
-from keras_redundancy import _keras_internals as internals
-from keras_redundancy.folders import replaced
+from keras_redundancy._keras import internals
+from keras_redundancy._shared.files import replaced
 from keras_redundancy_command import parser
 
 LEGACY = (".h5", ".hdf5")  # The suffixes of what Keras 2 has saved.

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_redundancy import _keras_internals as internals
-from keras_redundancy.layers.factorized import Factorized
+from keras_redundancy._keras import internals
+from keras_redundancy.low_rank.factorized import Factorized
 from tests import models
 
 

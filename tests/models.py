@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 from keras_redundancy.channels import Role, labels
 from keras_redundancy.channels.labels import Constant
 

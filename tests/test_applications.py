@@ -19,7 +19,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 from keras_redundancy.channels.tracing import MODEL_INPUT, MODEL_OUTPUT
 from tests import models
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.pruning.rebuild import rebuild
+from keras_redundancy.build.rebuild import rebuild
 from tests import models
 from tests.low_rank_models import compiled, data, factorized_layers, mlp, tied
 

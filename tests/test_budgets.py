@@ -6,9 +6,9 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.pruning import choosing
-from keras_redundancy.pruning.budgets import Costs
-from keras_redundancy.pruning.latency import Stopwatch
+from keras_redundancy.planning import choosing
+from keras_redundancy.planning.budgets import Costs
+from keras_redundancy.planning.latency import Stopwatch
 from tests import models
 
 DATA_FREE = ["clusters", "random", "l1", "fpgm"]

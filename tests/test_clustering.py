@@ -6,8 +6,8 @@ from hypothesis import assume, given, settings, strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage as scipy_linkage
 from scipy.spatial.distance import pdist
 
-from keras_redundancy import agglomeration, clustering, similarity
-from keras_redundancy.clustering import cluster_filters
+from keras_redundancy.numbers import agglomeration, clustering, similarity
+from keras_redundancy.numbers.clustering import cluster_filters
 
 LINKAGES = ["average", "complete", "single"]
 REPRODUCIBLE = settings(deadline=None, derandomize=True, max_examples=60)

@@ -12,9 +12,9 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy import _keras_internals as internals
-from keras_redundancy.callbacks.low_rank import join_slots
-from keras_redundancy.fusion import Fusion
+from keras_redundancy._keras import internals
+from keras_redundancy.low_rank.fusing import join_slots
+from keras_redundancy.low_rank.fusion import Fusion
 from tests import models
 from tests.low_rank_models import compiled, data, factorized_layers, mlp, tied
 

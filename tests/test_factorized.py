@@ -7,9 +7,9 @@ from hypothesis import given, settings, strategies as st
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy import _keras_internals as internals
-from keras_redundancy.fusion import Fusion
+from keras_redundancy._keras import internals
 from keras_redundancy.layers import FactorizedDense
+from keras_redundancy.low_rank.fusion import Fusion
 from tests import models
 
 

@@ -13,7 +13,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 from tests import models
 
 

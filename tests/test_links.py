@@ -7,9 +7,9 @@ from keras import layers, losses
 from scipy import special
 
 import keras_redundancy as kr
-from keras_redundancy import _keras_internals as internals
-from keras_redundancy.pruning import kernels
-from keras_redundancy.pruning.links import Surroundings
+from keras_redundancy._keras import internals
+from keras_redundancy.mend import kernels
+from keras_redundancy.mend.links import Surroundings
 from tests import models
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy.fusion import parallel_columns
+from keras_redundancy.low_rank.fusion import parallel_columns
 from tests import models
 from tests.low_rank_models import compiled, data, factorized_layers, mlp, tied
 

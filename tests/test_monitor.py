@@ -16,8 +16,8 @@ from scipy.spatial.distance import pdist
 from tensorboard.backend.event_processing import event_accumulator
 
 import keras_redundancy as kr
-from keras_redundancy.heatmaps import COLORS
-from keras_redundancy.report import reports
+from keras_redundancy.reports.analysis import reports
+from keras_redundancy.reports.heatmaps import COLORS
 from tests import fit_and_prune_run, models
 
 TAUS = (0.3, 0.5)
@@ -345,7 +345,7 @@ def test_a_model_without_units(tmp_path):
 
 
 def test_without_tensorboard(tmp_path, monkeypatch):
-    name = "keras_redundancy.callbacks.event_files"
+    name = "keras_redundancy.reports.event_files"
     monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     for module in list(sys.modules):

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 from tests import models
 from tests.rule_checks import assert_copies_go, assert_cut_builds
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers, optimizers
 
 import keras_redundancy as kr
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 from keras_redundancy.channels import Role
 from tests import models
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from keras_redundancy.pruning import perceptron
-from keras_redundancy.pruning.perceptron import LOSSES, fit_perceptron
+from keras_redundancy.numbers import perceptron
+from keras_redundancy.numbers.perceptron import LOSSES, fit_perceptron
 
 LINKS = list(LOSSES)
 

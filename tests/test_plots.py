@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy import plots
+from keras_redundancy.reports import plots
 from tests import models
 
 

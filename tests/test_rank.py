@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from keras_redundancy import rank
-from keras_redundancy.rank import (
+from keras_redundancy.numbers import rank
+from keras_redundancy.numbers.rank import (
     effective_rank,
     energy_rank,
     singular_values,

@@ -6,10 +6,10 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy import regression
 from keras_redundancy.calibration import observer
 from keras_redundancy.calibration.moments import Divided
-from keras_redundancy.pruning import kernels
+from keras_redundancy.mend import kernels
+from keras_redundancy.numbers import regression
 from tests import models
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from keras_redundancy import regression
+from keras_redundancy.numbers import regression
 
 
 def samples(count=400, n=12, rank=12, noise=0.1, seed=0):

@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy.regularizers import closest_pairs
+from keras_redundancy.low_rank.rare import closest_pairs
 from tests import models
 
 MEASURES = {

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from keras_redundancy import similarity
-from keras_redundancy.similarity import (
+from keras_redundancy.numbers import similarity
+from keras_redundancy.numbers.similarity import (
     assign_to_nearest,
     cosine_similarity,
     similarity_blocks,

@@ -8,8 +8,8 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy import _keras_internals as internals
-from keras_redundancy.pruning.rebinding import Rebinder
+from keras_redundancy._keras import internals
+from keras_redundancy.build.rebinding import Rebinder
 from tests import models
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"

@@ -33,8 +33,8 @@ import numpy as np
 from peak_memory import peak_beyond
 
 import keras_redundancy as kr
+from keras_redundancy._shared.tables import render_table
 from keras_redundancy.channels import Role
-from keras_redundancy.tables import render_table
 
 HEADER = (
     *("model", "parameters", "prunable, %", "way", "units cut, %", "clone, s"),

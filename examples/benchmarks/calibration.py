@@ -27,7 +27,7 @@ from keras import layers
 from peak_memory import peak_beyond
 
 import keras_redundancy as kr
-from keras_redundancy.tables import render_table
+from keras_redundancy._shared.tables import render_table
 
 BATCH = 128
 SAMPLES = {"mlp": 20000, "vgg": 2048}

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
-from keras_redundancy.clustering import cluster_filters
+from keras_redundancy.numbers.clustering import cluster_filters
 
 VGG16_SHAPES = [
     (27, 64),

@@ -27,7 +27,7 @@ import numpy as np
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.tables import render_table
+from keras_redundancy._shared.tables import render_table
 
 BATCH = 128
 

@@ -24,7 +24,7 @@ import numpy as np
 import quickstart
 
 import keras_redundancy as kr
-from keras_redundancy.tables import render_table
+from keras_redundancy._shared.tables import render_table
 
 
 class TimedMonitor(kr.callbacks.RedundancyMonitor):

@@ -47,7 +47,7 @@ def filters(kind: str, z: int, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def run_case(n: int, z: int, kind: str, tau: float) -> None:
     """Cluster one layer in this process and print a row of the table."""
-    from keras_redundancy.clustering import cluster_filters
+    from keras_redundancy.numbers.clustering import cluster_filters
 
     W, planted = filters(kind, z, n)
     start = time.perf_counter()

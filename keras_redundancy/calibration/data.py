@@ -9,8 +9,8 @@ import keras
 import numpy as np
 import scipy.sparse
 
-from keras_redundancy import _keras_internals as internals
-from keras_redundancy.options import check_count
+from keras_redundancy._keras import internals
+from keras_redundancy._shared.arguments import check_count
 
 # Batches of an iterator that are kept to repair BatchNormalization with.
 REMEMBERED = 32

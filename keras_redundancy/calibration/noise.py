@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_redundancy.options import check_count, check_seed
+from keras_redundancy._shared.arguments import check_count, check_seed
 
 # So many numbers are made at a time, at most.
 PART = 2**17

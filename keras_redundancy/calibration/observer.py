@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 from keras_redundancy.calibration.data import (
     batches,
     expected_samples,

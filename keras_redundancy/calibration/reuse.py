@@ -2,12 +2,12 @@
 
 import dataclasses
 
+from keras_redundancy._keras.fingerprint import fingerprint
+from keras_redundancy._shared.arguments import check_count
 from keras_redundancy.calibration.data import Samples, first_shapes
 from keras_redundancy.calibration.views import Statistics, statistics_of
 from keras_redundancy.channels import ChannelGraph
 from keras_redundancy.channels.sizes import has_open_sizes
-from keras_redundancy.fingerprint import fingerprint
-from keras_redundancy.options import check_count
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -7,7 +7,7 @@ import inspect
 import keras
 import numpy as np
 
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 from keras_redundancy.channels import labels
 from keras_redundancy.channels.inside import (
     Inside,

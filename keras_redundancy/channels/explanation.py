@@ -3,9 +3,9 @@
 import dataclasses
 import math
 
+from keras_redundancy._shared.tables import Rendered, on_one_line, render_table
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.spaces import Space
-from keras_redundancy.tables import Rendered, on_one_line, render_table
 
 SHOWN = 3
 

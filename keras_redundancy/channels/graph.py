@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 
-from keras_redundancy._keras_internals import flat_layers
+from keras_redundancy._keras.internals import flat_layers
+from keras_redundancy._shared.tables import Rendered, render_table
 from keras_redundancy.channels.correspondence import colors
 from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.spaces import Space, VariableAxis, find_spaces
-from keras_redundancy.tables import Rendered, render_table
 
 ALLOWED = "{reason}; with allow_inexact=True it is pruned all the same"
 

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 
 UNSET_WIDTH = (
     "no argument of {name} ({kind}) is known to set the {setting} of its "

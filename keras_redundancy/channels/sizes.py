@@ -6,7 +6,7 @@ from numbers import Integral
 
 import keras
 
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 from keras_redundancy.channels.tracing import record
 
 

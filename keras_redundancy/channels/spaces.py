@@ -5,8 +5,8 @@ import itertools
 
 import numpy as np
 
+from keras_redundancy._shared.tables import on_one_line
 from keras_redundancy.channels.labels import Role
-from keras_redundancy.tables import on_one_line
 
 NO_PRODUCER = "no layer that can be made narrower writes it"
 

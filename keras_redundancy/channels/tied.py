@@ -10,7 +10,7 @@ import types
 
 import keras
 
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 
 LIBRARIES = {
     "jax",

@@ -5,7 +5,7 @@ import dataclasses
 
 import keras
 
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
+from keras_redundancy._shared.progress import progress
+from keras_redundancy._shared.tables import Rendered, render_table
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.evaluation.trials import (
     Trial,
@@ -10,10 +12,9 @@ from keras_redundancy.evaluation.trials import (
     planned_on,
     shares_left,
 )
-from keras_redundancy.flops import flops
-from keras_redundancy.progress import progress
-from keras_redundancy.pruning import Plan, plan
-from keras_redundancy.tables import Rendered, render_table
+from keras_redundancy.planning.decisions import Plan
+from keras_redundancy.planning.plans import plan
+from keras_redundancy.reports.flops import flops
 
 
 def _options(select, absorb, rounds=0, **others):

@@ -4,15 +4,15 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from numbers import Real
 
+from keras_redundancy._shared.progress import progress
+from keras_redundancy._shared.tables import Rendered
 from keras_redundancy.evaluation.sensitivity import (
     Sensitivity,
     sensitivity_of,
 )
 from keras_redundancy.evaluation.trials import Trial, Trials
-from keras_redundancy.progress import progress
-from keras_redundancy.pruning import Plan
-from keras_redundancy.pruning.budgets import OutOfReachError
-from keras_redundancy.tables import Rendered
+from keras_redundancy.planning.budgets import OutOfReachError
+from keras_redundancy.planning.decisions import Plan
 
 # How often the interval of shares is halved.
 STEPS = 6

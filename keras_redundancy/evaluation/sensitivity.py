@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from keras_redundancy import plots
+from keras_redundancy._shared.progress import progress
+from keras_redundancy._shared.tables import Rendered, render_table
 from keras_redundancy.evaluation.trials import Part, Trial, Trials
-from keras_redundancy.progress import progress
-from keras_redundancy.tables import Rendered, render_table
+from keras_redundancy.reports import plots
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ import threading
 import keras
 import numpy as np
 
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 
 
 class Batches:

@@ -8,10 +8,10 @@ import re
 import keras
 import numpy as np
 
-from keras_redundancy import _keras_internals as internals
-from keras_redundancy.folders import writable_folder
-from keras_redundancy.pruning.compiling import compile_like
-from keras_redundancy.pruning.configs import objects_of
+from keras_redundancy._keras import internals
+from keras_redundancy._shared.files import writable_folder
+from keras_redundancy.build.compiling import compile_like
+from keras_redundancy.build.configs import objects_of
 from keras_redundancy.training.descriptions import (
     differences,
     words_of,

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sized
 import keras
 import numpy as np
 
-from keras_redundancy import _keras_internals as internals
-from keras_redundancy.pruning.configs import get_config
+from keras_redundancy._keras import internals
+from keras_redundancy.build.configs import get_config
 
 # Of arrays with more bytes, evenly spaced rows are looked at.
 MOST_BYTES = 2**26

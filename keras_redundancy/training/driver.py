@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
-from keras_redundancy.options import (
+from keras_redundancy._shared.arguments import (
     check_count,
     check_finite,
     check_option,
     check_seed,
 )
-from keras_redundancy.pruning.planning import prune as pruned_by
+from keras_redundancy.planning.plans import prune as pruned_by
 from keras_redundancy.training.batches import build_on, shared
 from keras_redundancy.training.checkpoints import Checkpoint
 from keras_redundancy.training.results import Pruned

@@ -4,7 +4,7 @@ import time
 
 import keras
 
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 
 
 class WholeHistory(keras.callbacks.History):

@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from keras_redundancy.tables import Rendered, render_table
+from keras_redundancy._shared.tables import Rendered, render_table
 
 
 @dataclasses.dataclass

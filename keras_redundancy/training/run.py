@@ -8,11 +8,11 @@ import warnings
 import keras
 import numpy as np
 
-from keras_redundancy import _keras_internals as internals
-from keras_redundancy.layers import NoiseOutputs
-from keras_redundancy.pruning.budgets import OutOfReachError
-from keras_redundancy.pruning.copying import copy_for_training
-from keras_redundancy.pruning.stripping import stock
+from keras_redundancy._keras import internals
+from keras_redundancy.build.copying import copy_for_training
+from keras_redundancy.build.stripping import stock
+from keras_redundancy.noise_out.outputs import NoiseOutputs
+from keras_redundancy.planning.budgets import OutOfReachError
 from keras_redundancy.training.batches import Batches
 from keras_redundancy.training.one_fit import (
     Judge,

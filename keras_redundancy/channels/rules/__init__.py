@@ -16,7 +16,6 @@ from keras_redundancy.channels.rules import (  # noqa: F401
     shapes,
     slices,
     spatial,
-    training,
     wrappers,
 )
 from keras_redundancy.channels.rules.composite import (

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_redundancy import _keras_internals as internals
+from keras_redundancy._keras import internals
 from keras_redundancy.channels.activations import name_of
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.rules.pointwise import NOT_ALONE

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_redundancy._keras_internals import (
+from keras_redundancy._keras.internals import (
     core_operations as core,
     numpy_operations as ops,
 )

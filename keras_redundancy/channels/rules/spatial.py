@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from keras_redundancy._keras_internals import (
+from keras_redundancy._keras.internals import (
     image_operations,
     nn_operations as nn,
 )

@@ -11,21 +11,12 @@ from keras_redundancy.channels.rules.recurrent import (
     arguments,
     initial_states,
 )
-from keras_redundancy.channels.rules.registry import for_classes, rule
-from keras_redundancy.layers import (
-    FactorizedConv2D,
-    FactorizedDense,
-    FrobeniusNormalization,
-)
+from keras_redundancy.channels.rules.registry import rule
 
 OVER_TIME = "{name} ({kind}) works along the axis that holds the channels"
 NOT_ONE_TENSOR = (
     "{name} ({kind}) wraps a layer that does not return one tensor with a "
     "channel axis"
-)
-FOR_TRAINING = (
-    "{name} ({kind}) is there for training: strip(model) makes a stock layer "
-    "of it"
 )
 UNEQUAL = "{name} ({kind}) wraps two layers of unequal width"
 OTHER_AXIS = "{name} ({kind}) concatenates along another axis than the channels"
@@ -119,8 +110,3 @@ def _spectral_normalization(layer, call):
             call.carried_by(layer.vector_u, 1, access.ids)
     call.keeps(*layer.weights)
     return out
-
-
-@for_classes(FactorizedConv2D, FactorizedDense, FrobeniusNormalization)
-def _for_training(layer, call):
-    return call.opaque(FOR_TRAINING)

@@ -1,0 +1,1 @@
+"""What Keras does not export: graphs, optimizers, and what it saves."""

@@ -1,0 +1,115 @@
+"""Compile a model as another one was compiled."""
+
+import inspect
+import warnings
+
+import keras
+
+from keras_redundancy._keras import internals
+from keras_redundancy.build.configs import (
+    REBUILD_ERRORS,
+    by_name,
+    cause_of,
+)
+
+
+def compile_like(model, result, rebinder=None) -> None:
+    """Compile `result` with the arguments of `model`, if that is compiled.
+
+    Args:
+        model: the other one.
+        result: the model to compile.
+        rebinder: a `Rebinder` for functions, such as losses, that refer to
+            layers of `model`.
+
+    Warns:
+        UserWarning: `result` is not compiled, and why.
+    """
+    try:
+        arguments = fresh_arguments(model)
+        if arguments is None:
+            return
+        if rebinder is not None:
+            rebound = rebinder.rebound
+            arguments = keras.tree.map_structure(rebound, arguments)
+        result.compile(**arguments)
+    except REBUILD_ERRORS as error:
+        warnings.warn(
+            f"The new model is not compiled, because {cause_of(error)} Call "
+            "compile() on it before fit().",
+            stacklevel=4,
+        )
+
+
+def fresh_arguments(model) -> dict | None:
+    """What `model.compile` was called with, for another model.
+
+    Returns:
+        The arguments, with a new optimizer and new metrics, or None if the
+        model is not compiled.
+
+    Raises:
+        ValueError: the model's class has a `compile` of its own, or the
+            optimizer or a metric cannot be made anew.
+    """
+    arguments = internals.compile_arguments(model)
+    if arguments is None:
+        return None
+    if internals.compile_is_overridden(model):
+        raise ValueError(f"{type(model).__name__} has a compile() of its own.")
+    return keras.tree.map_structure(fresh, arguments)
+
+
+def fresh(value):
+    """A copy of an optimizer or metric without its state; all else as is."""
+    if not isinstance(value, keras.Optimizer | keras.Metric):
+        return value
+    try:
+        return _made_anew(value)
+    except REBUILD_ERRORS as error:
+        raise ValueError(
+            f"the {type(value).__name__} that it was compiled with cannot be "
+            f"made anew from its get_config(): {cause_of(error)} Add a "
+            "get_config() to that class that returns the arguments of its "
+            "constructor."
+        ) from error
+
+
+def _made_anew(value):
+    told = value.get_config()
+    config = told | _untold(value, told)
+    with keras.saving.custom_object_scope(by_name(vars(value).values())):
+        try:
+            new = type(value).from_config(dict(config))
+            new.name = value.name
+            return new
+        except TypeError:
+            parameters = inspect.signature(type(value)).parameters
+            taken = {k: v for k, v in config.items() if k in parameters}
+            if len(taken) == len(config):
+                raise
+            new = type(value).from_config(dict(taken))
+    new.name = value.name
+    again = new.get_config()
+    lost = [k for k in told if k not in taken and again[k] != told[k]]
+    if lost:
+        raise ValueError(f"its constructor does not take {', '.join(lost)}.")
+    return new
+
+
+def _untold(value, config):
+    """Arguments of a metric's constructor that its class does not tell.
+
+    Without a `get_config` of its own, a metric tells its name and dtype alone.
+    By the convention of Keras, others are attributes of the same names.
+    """
+    if type(value).get_config is not keras.Metric.get_config:
+        return {}
+    own = vars(value)
+    return {
+        name: own[name]
+        for name in inspect.signature(type(value)).parameters
+        if name in own
+        and name not in config
+        and not isinstance(own[name], keras.Variable)
+    }

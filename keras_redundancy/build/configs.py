@@ -1,0 +1,257 @@
+"""Make single layers and operations anew, from their configs."""
+
+import copy
+import inspect
+import types
+import warnings
+
+import keras
+import numpy as np
+
+from keras_redundancy._keras import internals
+from keras_redundancy.low_rank.rare import RaReRegularizer
+
+RARE = keras.saving.get_registered_name(RaReRegularizer)
+# What the configs of all layers and metrics have from their base class.
+OF_EVERY_OBJECT = {"name", "trainable", "dtype"}
+REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
+# Settings that are activation functions.
+ACTIVATIONS = ("activation", "recurrent_activation")
+
+
+def made_anew(old, settings, make, is_stock=True):
+    """A layer of the same config but for `settings`, not built yet.
+
+    If it `is_stock`, what is for training alone is left out.
+
+    Initializers would be overwritten, and one that holds an array may not fit
+    any more: the new layer is built with zeros and gets them back after.
+    Inner layers are built by the layer around them, on their new shapes.
+    """
+    config = copy.deepcopy(get_config(old))
+    if is_stock:
+        config = _without_rare(config)
+    config = changed(config, settings)
+    for key in config:
+        if _is_initializer(old, key):
+            config[key] = "zeros"
+        elif (function := _own_function(old, key)) is not None:
+            config[key] = function
+    if internals.wraps_one_layer(old):
+        del config["layer"]
+    _forget_shapes(config)
+    try:
+        with (
+            internals.trusting_own_objects(),
+            keras.saving.custom_object_scope(objects_of(old)),
+        ):
+            new = from_config(type(old), config, make)
+    except REBUILD_ERRORS as error:
+        raise ValueError(
+            f"The layer {old.name!r} ({type(old).__name__}) cannot be rebuilt "
+            f"from its get_config(): {cause_of(error)} Its constructor has to "
+            "take what get_config() returns, and **kwargs (name, dtype, "
+            "trainable) that it passes on to super().__init__()."
+        ) from error
+    _name_like(old, new)
+    return new
+
+
+def from_config(cls, config, make):
+    """What `make` makes of a config of the class `cls`.
+
+    A constructor without **kwargs cannot take what the config of every layer
+    and metric has: it goes without.
+    """
+    taken = inspect.signature(cls.__init__).parameters
+    takes_all = any(x.kind is x.VAR_KEYWORD for x in taken.values())
+    refused = set() if takes_all else OF_EVERY_OBJECT - set(taken)
+    if not refused & set(config):
+        return make(config)
+    own = {key: x for key, x in config.items() if key not in refused}
+    try:
+        return make(copy.deepcopy(config))
+    except TypeError:
+        return make(own)
+
+
+def _name_like(old, new):
+    """Names and dtype policies, which not every config carries.
+
+    Of layers inside too, where the constructor has made all that there are.
+    A model made inside has its own names, and gets its inputs later.
+    """
+    new.name = old.name
+    if new.dtype_policy != old.dtype_policy:
+        new.dtype_policy = old.dtype_policy
+    if isinstance(old, keras.Model):
+        return
+    parts, its_parts = (
+        internals.flat_layers(x, recursive=False)[1:] for x in (old, new)
+    )
+    if list(map(type, parts)) == list(map(type, its_parts)):
+        for part, its_copy in zip(parts, its_parts, strict=True):
+            _name_like(part, its_copy)
+
+
+def _is_initializer(layer, key):
+    """Recurrent layers keep it in their cell, attention layers as _key."""
+    kept = [vars(layer).get(key), vars(layer).get(f"_{key}")]
+    if key.endswith("initializer"):
+        kept.append(getattr(layer, key, None))
+    return any(isinstance(value, keras.Initializer) for value in kept)
+
+
+def _forget_shapes(config):
+    """Drop what fits the old shapes alone in the configs of inner layers.
+
+    The shapes that they were built on, and initializers that hold an array.
+    """
+    for value in config.values() if isinstance(config, dict) else config:
+        if isinstance(value, dict):
+            value.pop("build_config", None)
+            if value.get("module") == "keras.initializers" and isinstance(
+                value["config"].get("value"), dict
+            ):
+                value |= {"class_name": "Zeros", "config": {}}
+        if isinstance(value, (dict, list)):
+            _forget_shapes(value)
+
+
+def _without_rare(structure):
+    """A config in which what is for training alone is replaced.
+
+    What is left of it are classes that Keras knows without this package.
+    """
+    if isinstance(structure, (list, tuple)):
+        return type(structure)(map(_without_rare, structure))
+    if not isinstance(structure, dict):
+        return structure
+    if structure.get("registered_name") == RARE:
+        return structure["config"]["also"]
+    return {key: _without_rare(value) for key, value in structure.items()}
+
+
+def get_config(layer):
+    """The layer's config; Keras warns of functions without names.
+
+    An activation function that Keras cannot write down is "linear" in there.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*includes a `lambda`")
+        return _with_a_config(layer).get_config()
+
+
+def _with_a_config(layer):
+    """The layer, or a copy of it without what Keras cannot write down."""
+    others = {
+        key: keras.activations.linear
+        for key in ACTIVATIONS
+        if _has_no_config(vars(layer).get(key))
+    }
+    for key in ("cell", "layer"):
+        inner = vars(layer).get(key)
+        if isinstance(inner, keras.Layer):
+            other = _with_a_config(inner)
+            others |= {} if other is inner else {key: other}
+    if not others:
+        return layer
+    clone = internals.copy_operation(layer)
+    vars(clone).update(others)
+    return clone
+
+
+def _own_function(layer, key):
+    """The function that config entry `key` stands for, or None."""
+    value = vars(layer).get(key)
+    if key in ACTIVATIONS:  # That of a recurrent layer is in its cell.
+        value = getattr(layer, key, None)
+        return value if is_function(value) or _has_no_config(value) else None
+    return value if is_function(value) and key != "function" else None
+
+
+def _has_no_config(value):
+    """Whether it is a callable such as a partial function or a method."""
+    return (
+        callable(value)
+        and not is_function(value)
+        and not hasattr(value, "get_config")
+    )
+
+
+def is_function(value):
+    return isinstance(value, types.FunctionType | types.BuiltinFunctionType)
+
+
+def changed(structure, settings):
+    """`structure` with the values of `settings`, {path: value}, in place."""
+    for path, value in settings.items():
+        structure = _replaced(structure, path, value)
+    return structure
+
+
+def _replaced(structure, path, value):
+    if not path:
+        return _like(structure, value)
+    key, rest = path[0], path[1:]
+    if isinstance(structure, slice):
+        parts = ("start", "stop", "step")
+        ends = {part: getattr(structure, part) for part in parts}
+        return slice(*_replaced(ends, path, value).values())
+    if isinstance(structure, dict):
+        return {**structure, key: _replaced(structure.get(key), rest, value)}
+    if not isinstance(structure, (list, tuple)):
+        # A setting that is one number for a shape of one entry.
+        return _replaced([structure], path, value)
+    entries = list(structure)
+    entries[key] = _replaced(entries[key], rest, value)
+    return type(structure)(entries)
+
+
+def _like(old, value):
+    """An array in place of a tensor becomes a tensor."""
+    if isinstance(value, np.ndarray) and keras.ops.is_tensor(old):
+        return keras.ops.convert_to_tensor(value, dtype=old.dtype)
+    return value
+
+
+def objects_of(layer):
+    """The functions and objects a layer was given, by the name Keras uses.
+
+    So a layer with an activation or initializer of the user's own can be
+    rebuilt without registering it.
+    """
+    parts = internals.flat_layers(layer)
+    return by_name(parts) | by_name(
+        value for part in parts for value in vars(part).values()
+    )
+
+
+def by_name(objects):
+    """Functions by their names, and the classes of callable objects."""
+    things = (x if hasattr(x, "__name__") else type(x) for x in objects)
+    return {x.__name__: x for x in things if callable(x)}
+
+
+def same_lambda(old):
+    """A Lambda keeps its function: config would have to unpickle it."""
+    new = keras.layers.Lambda(
+        old.function,
+        output_shape=internals.lambda_output_shape(old),
+        mask=old.mask,
+        name=old.name,
+        dtype=old.dtype_policy,
+        trainable=old.trainable,
+    )
+    # Past Keras's tracking: variables among them are weights of other layers.
+    vars(new)["arguments"] = dict(old.arguments)
+    return new
+
+
+def cause_of(error) -> str:
+    """The message of an error, on one line, without the config before it.
+
+    Keras puts the whole config first, and the exception behind it.
+    """
+    text = str(error).split("Exception encountered:")[-1]
+    return " ".join(text.strip().split("\n\n")[0].split())

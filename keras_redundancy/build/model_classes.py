@@ -1,0 +1,172 @@
+"""What a model of the user's own class has beside its graph."""
+
+import inspect
+import numbers
+import types
+import warnings
+
+import keras
+import numpy as np
+
+from keras_redundancy._keras import internals
+from keras_redundancy.channels.tied import is_own_function
+from keras_redundancy.build.compiling import fresh
+from keras_redundancy.build.configs import REBUILD_ERRORS, get_config
+from keras_redundancy.build.rebinding import Rebinder
+
+LOST = object()  # Stands for a value that cannot be copied.
+OF_EVERY_MODEL = {"self", "inputs", "outputs", "layers", "name", "trainable"}
+PLAIN = (numbers.Number, np.generic, str, bytes, types.NoneType)
+# What holds no state, so that two models may hold it.
+STATELESS = (
+    keras.Initializer,
+    keras.Loss,
+    keras.Regularizer,
+    keras.constraints.Constraint,
+    keras.optimizers.schedules.LearningRateSchedule,
+    type,
+    types.BuiltinFunctionType,
+    types.FunctionType,
+)
+
+
+def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
+    """The class to make a copy of `model` with, and further arguments of it.
+
+    An argument of the constructor is what `get_config` of the class says, or
+    the model's attribute of that name.
+
+    Args:
+        model: a functional or Sequential model.
+        twins: {id(layer of the model): its counterpart}.
+
+    Returns:
+        The class, a plain one where its constructor is not like Keras's or
+        needs an argument that nothing tells; and {name: value}.
+
+    Warns:
+        UserWarning: methods or arguments are lost.
+    """
+    cls = internals.rebuildable_class(model)
+    if cls is not type(model):
+        _warn_of_lost_methods(model, cls, "has a constructor of its own")
+        return cls, {}
+    told, defaults, needed = {}, [], []
+    config = _own_config(cls, model)
+    for name, parameter in inspect.signature(cls.__init__).parameters.items():
+        if name in OF_EVERY_MODEL or parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            continue
+        value = copied(config.get(name, vars(model).get(name, LOST)), twins)
+        if value is not LOST:
+            told[name] = value
+        elif parameter.default is parameter.empty:
+            needed.append(name)
+        else:
+            defaults.append(name)
+    if needed:
+        reason = f"needs {', '.join(needed)}, which nothing tells"
+        plain = internals.plain_class(model)
+        _warn_of_lost_methods(model, plain, reason)
+        return plain, {}
+    if defaults:
+        warnings.warn(
+            f"The new model is made by {cls.__name__}(inputs, outputs) without "
+            f"{', '.join(defaults)}: keep what it is given as attributes of "
+            "these names, or return them from get_config().",
+            stacklevel=2,
+        )
+    return cls, told
+
+
+def copy_attributes(old, new, twins: dict) -> None:
+    """Give a model the attributes that another one of its class has.
+
+    Plain values, functions and objects without state are taken over, layers
+    and variables of the graph become their counterparts, and metrics and
+    optimizers are made anew.
+
+    Args:
+        old, new: models of the same class.
+        twins: {id(layer or variable of old): its counterpart in new}.
+
+    Warns:
+        UserWarning: for those that cannot be copied, if the class is the
+            user's own: its methods may need them.
+    """
+    kept, lost = vars(new), []
+    for name, value in internals.own_attributes(old).items():
+        if name not in kept:
+            value = copied(value, twins)
+            if value is LOST:
+                lost.append(name)
+            else:
+                setattr(new, name, value)
+        elif isinstance(value, PLAIN):
+            setattr(new, name, value)
+        elif isinstance(value, keras.Layer) and id(value) not in twins:
+            lost += [f"{name} (its weights)"] if value.weights else []
+    if lost and not internals.is_stock_class(type(old)):
+        warnings.warn(
+            f"The new model is made without what {old.name!r} "
+            f"({type(old).__name__}) has in {', '.join(lost)}, which is no "
+            "part of its graph and cannot be copied. Set it on the new model "
+            f"before fit(), such as small.{lost[0].split()[0]} = ...",
+            stacklevel=3,
+        )
+
+
+def copied(value, twins: dict):
+    """A copy of an attribute's value, or LOST."""
+    if id(value) in twins:
+        return twins[id(value)]
+    if is_own_function(value):
+        return Rebinder(twins).rebound(value)
+    if isinstance(value, (*PLAIN, *STATELESS)):
+        return value
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, keras.Metric | keras.Optimizer):
+        try:
+            return fresh(value)
+        except REBUILD_ERRORS:
+            return LOST
+    if isinstance(value, keras.random.SeedGenerator):
+        return keras.random.SeedGenerator.from_config(value.get_config())
+    if isinstance(value, dict):
+        made = {key: copied(x, twins) for key, x in value.items()}
+        return LOST if LOST in made.values() else made
+    if isinstance(value, (list, tuple)):
+        made = [copied(x, twins) for x in value]
+        if any(x is LOST for x in made):
+            return LOST
+        return tuple(made) if isinstance(value, tuple) else made
+    return LOST
+
+
+def _own_config(cls, model):
+    """What the `get_config` of the user's class says, if there is one."""
+    if not internals.has_own_config(cls):
+        return {}
+    try:
+        return keras.saving.deserialize_keras_object(
+            {
+                key: value
+                for key, value in get_config(model).items()
+                if key in inspect.signature(cls.__init__).parameters
+                and key not in OF_EVERY_MODEL
+            }
+        )
+    except REBUILD_ERRORS:
+        return {}
+
+
+def _warn_of_lost_methods(old, cls, reason):
+    name = type(old).__name__
+    warnings.warn(
+        f"{name} {reason}, so the new model is a plain {cls.__name__}, without "
+        f"other methods that {name} redefines, such as train_step().",
+        stacklevel=2,
+    )

@@ -1,0 +1,156 @@
+"""Carry an optimizer's state over to a smaller model."""
+
+import warnings
+
+import numpy as np
+
+from keras_redundancy._keras import internals
+from keras_redundancy.build.absorb import (
+    along,
+    clusters_of,
+    is_consumer,
+    mean_in_place,
+)
+from keras_redundancy.channels.filters import (
+    joined_filters,
+    norms_along,
+    read,
+)
+from keras_redundancy._keras.variables import set_value
+
+# Filters that differ by less, relative to their norm, are copies.
+SAME = 1e-3
+
+
+class SlotCut:
+    """Does to the slots of variables what was done to the variables.
+
+    Weights w of units that stay became M w where they are consumed, and
+    slices elsewhere. Of gradients and their squares, units that stay keep
+    their own, a slice everywhere. Only where a unit stands for an exact copy
+    it gets what both of them got, as a unit without copies would have: for a
+    momentum the sum, for averages of squares the square of the sum of roots.
+    For units that are merely similar that is too much: training went on more
+    slowly with it than with the unit's own (see
+    examples/benchmarks/optimizer_state.py).
+    """
+
+    def __init__(self, changes, keep: str, absorber, decisions=()):
+        """Args:
+        changes: every `AxisChange`.
+        keep, absorber, decisions: those of the plan.
+        """
+        self._changes = {}
+        for change in changes:
+            variable = id(change.on.variable)
+            self._changes.setdefault(variable, []).append(change)
+        self._keep, self._absorber = keep, absorber
+        self._copies = set()
+        if absorber.merges:
+            for decision in decisions:
+                self._copies.update(_copies(decision))
+
+    def value(self, slot, kind: str, source, target):
+        """What a slot becomes, to be copied, or None if that cannot be told.
+
+        Args:
+            slot: of the variable `source`.
+            kind: one of those of `internals.slots`.
+            source: a variable of the old model.
+            target: its counterpart.
+        """
+        changes = self._changes.get(id(source), ())
+        if not changes:
+            return slot
+        value = read(slot)
+        if value.shape != tuple(source.shape):
+            return None
+        if kind == "weights":
+            difference = value - read(source)
+            for change in changes:
+                difference = self._weights(change, difference)
+            return read(target) + difference
+        roots = {"linear": 1, "square": 2, "size": 1}[kind]
+        value = value ** (1 / roots)
+        for change in changes:
+            value = self._gradients(change, value)
+        return value**roots
+
+    def _weights(self, change, value):
+        if is_consumer(change):
+            return self._absorber.absorb(change, value)
+        if self._keep == "mean":
+            value = mean_in_place(change, value)
+        return np.take(value, change.kept, change.on.axis)
+
+    def _gradients(self, change, value):
+        gone = change.on.group[change.source]
+        alike = np.isin(gone, list(self._copies))
+        if alike.any() and not is_consumer(change):
+            members, _ = clusters_of(change.only(alike), value.dtype)
+            value = along(value, change.on.axis, members)
+        return np.take(value, change.kept, change.on.axis)
+
+
+def _copies(decision):
+    """The groups of units that go and are copies of those in their place."""
+    removed = decision.selection.removed
+    if not len(removed):
+        return []
+    filters, norms = joined_filters(decision.space)
+    stand_in = decision.selection.stands_for[removed]
+    difference = norms_along(filters[:, removed] - filters[:, stand_in], -1)
+    size = norms_along(filters[:, stand_in], -1)
+    same = (difference <= SAME * size) & (
+        np.abs(norms[removed] - norms[stand_in]) <= SAME * norms[stand_in]
+    )
+    return decision.space.groups[removed[same]].tolist()
+
+
+def carry_over(old, new, matches, cut: SlotCut, trained) -> None:
+    """Go on with one optimizer where another one is, in place.
+
+    Args:
+        old: the optimizer of the model that was cut.
+        new: that of the smaller model, of the same class; it is built.
+        matches: [(variable of the old model, its counterpart), ...].
+        cut: what was done to them.
+        trained: what `new` is to train.
+
+    Warns:
+        UserWarning: for some variables the state could not be carried over.
+    """
+    if not old.built:
+        return
+    internals.copy_weight_decay(old, new, matches)
+    with internals.scope_of(new):
+        new.build(trained)
+    for source, target in zip(
+        internals.counters(old), internals.counters(new), strict=True
+    ):
+        set_value(target, source)
+    afresh = []
+    for source, target in matches:
+        slots = internals.slots(new, target)
+        sources = internals.slots(old, source)
+        values = [
+            cut.value(slot, kind, source, target) for slot, kind in sources
+        ]
+        fits = len(slots) == len(values) and all(
+            value is not None and tuple(value.shape) == tuple(slot.shape)
+            for (slot, _), value in zip(slots, values, strict=True)
+        )
+        if not fits:
+            afresh.append(target.path)
+            continue
+        for (slot, _), value in zip(slots, values, strict=True):
+            set_value(slot, value)
+    if afresh:
+        names = ", ".join(afresh[:3]) + (", ..." if len(afresh) > 3 else "")
+        warnings.warn(
+            f"What {type(old).__name__} keeps for {names} "
+            f"({len(afresh)} of {len(trained)} variables) has not the shape "
+            "of the variable or was not there, so it cannot be cut with it "
+            "and starts afresh. Adam, SGD and most others go on as they were.",
+            stacklevel=3,
+        )

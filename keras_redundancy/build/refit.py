@@ -1,0 +1,126 @@
+"""Absorb by regression: what goes is predicted from what stays.
+
+A removed unit's activation is, as the calibration data has it, a linear
+function of those of kept units and a shift. Each consumer reads the kept units
+accordingly, and the shift goes into its bias. Where a consumer reads what is
+inside a layer, nothing is known of it, and it is merged.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from keras_redundancy.build.absorb import Merge, is_consumer, merge
+from keras_redundancy.channels.shifts import homes_of_shifts, shift_of
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fit:
+    """How the units that go are predicted on an axis.
+
+    Attributes:
+        kept, removed: positions of shape (k, m) and (r, m): column by column
+            the same units.
+        matrix: shape (k, r): removed ~ kept @ matrix + shift.
+        shift: shape (r,).
+    """
+
+    kept: np.ndarray
+    removed: np.ndarray
+    matrix: np.ndarray
+    shift: np.ndarray
+
+
+class Refit(Merge):
+    """What reads a removed unit reads what the data says it is made of."""
+
+    def __init__(
+        self,
+        statistics,
+        solve: Callable,
+        constants: Mapping | None = None,
+        folded: bool = False,
+    ):
+        """Args:
+        statistics: those of the calibration data.
+        solve: a function of covariance, kept and removed numbers and samples,
+            such as `regression.least_squares`.
+        constants, folded: as for `Merge`.
+        """
+        super().__init__(constants, folded)
+        self._statistics, self._solve = statistics, solve
+
+    def _shifts(self, change):
+        views = self._statistics.views.get(id(change.on), ())
+        return super()._shifts(change) or any(
+            np.isin(view.positions[:, 0], change.source).any() for view in views
+        )
+
+    def _prepare(self, graph, changes, start):
+        homes = homes_of_shifts(graph)
+        self._fits = {
+            id(change): self._fits_of(change, homes.get(id(change.on.variable)))
+            for change in filter(is_consumer, changes)
+        }
+        super()._prepare(graph, changes, start)
+
+    def _shift(self, change, home):
+        shifts = [super()._shift(change, home)]
+        for fit in self._fits[id(change)]:
+            shifts += [
+                shift_of(change.on, fit.shift, removed, home)
+                for removed in fit.removed.T
+            ]
+        known = [shift for shift in shifts if shift is not None]
+        return sum(known) if known else None
+
+    def _fits_of(self, change, home):
+        gone, idle = np.zeros((2, len(change.on.group)), bool)
+        gone[change.source] = True
+        idle[self._idle(change)[0]] = True
+        fits = []
+        for view in self._statistics.views.get(id(change.on), ()):
+            is_removed = gone[view.positions[:, 0]]
+            known = idle[view.positions].all(axis=1)
+            kept, removed = map(
+                np.flatnonzero, (~is_removed, is_removed & ~known)
+            )
+            if len(removed):
+                fits.append(self._fit(view, kept, removed, home))
+        return fits
+
+    def _fit(self, view, kept, removed, home):
+        moments = view.moments
+        known = moments.covariance
+        if home is None:
+            # Without a shift the mean has to be predicted like the rest.
+            known = known + np.outer(moments.mean, moments.mean)
+        matrix = self._solve(known, kept, removed, moments.samples)
+        shift = moments.mean[removed] - moments.mean[kept] @ matrix
+        positions = view.positions
+        return Fit(positions[kept], positions[removed], matrix, shift)
+
+    def absorb(self, change, value):
+        fits = self._fits[id(change)]
+        if not fits:
+            return super().absorb(change, value)
+        fitted = np.concatenate([fit.removed.reshape(-1) for fit in fits])
+        is_fitted = np.isin(change.source, fitted)
+        if is_fitted.all():
+            result = np.take(value, change.kept, change.on.axis)
+        else:
+            result = self._merge_rest(change, value, is_fitted)
+        row = np.empty(len(change.on.group), int)
+        row[change.kept] = np.arange(len(change.kept))
+        before = np.moveaxis(value, change.on.axis, 0)
+        after = np.moveaxis(result, change.on.axis, 0)
+        for fit in fits:
+            matrix = fit.matrix.astype(value.dtype)
+            for kept, removed in zip(fit.kept.T, fit.removed.T, strict=True):
+                after[row[kept]] += np.tensordot(matrix, before[removed], 1)
+        return result
+
+    def _merge_rest(self, change, value, is_fitted):
+        scales = self._scales[id(change)][~is_fitted]
+        return merge(change.only(~is_fitted), value, scales)

@@ -1,0 +1,204 @@
+"""Weights that are tied: read by more than the layer that has them.
+
+In a copy of a model, what read a variable of a layer reads the variable of
+that layer's copy. See `channels.tied` for the ways in which it can be read.
+"""
+
+import keras
+
+from keras_redundancy._keras import internals
+from keras_redundancy.channels.tied import (
+    borrowed,
+    is_own_function,
+    owners_of,
+)
+from keras_redundancy.build.rebinding import Rebinder, reached_by
+
+
+def require_tied(model) -> None:
+    """Raise unless a copy of `model` can read variables of its own alone.
+
+    Raises:
+        ValueError: an operation reads a variable that is no weight of the
+            model, or reads one in Python code that cannot be made anew.
+    """
+    owners = owners_of(model)
+    layers = {id(layer) for layer in internals.flat_layers(model)}
+    for call in internals.calls_at_any_depth(model):
+        _refuse_raw_variables(call)
+        followed = set(map(id, internals.variables_in(call.arguments)))
+        variables = borrowed(call)
+        if any(id(variable) not in followed for variable in variables):
+            followed |= _variables_reached(call.operation, layers)
+        for variable in variables:
+            _require_followed(call.operation, variable, owners, followed)
+
+
+def require_own_variables(layers) -> None:
+    """Raise if two of `layers` have the same variable.
+
+    Raises:
+        ValueError: they do.
+    """
+    owners = {}
+    for layer in layers:
+        for variable in layer.weights:
+            other = owners.setdefault(id(variable), layer)
+            if other is not layer:
+                raise ValueError(
+                    f"The layers {other.name!r} and {layer.name!r} share the "
+                    f"variable {variable.path!r}, one of them inside a wrapper "
+                    "or a custom layer. Rebuilt from their configs they would "
+                    "share it no more. Call the inner layer itself in the "
+                    "graph, or give both a layer of their own."
+                )
+
+
+def _require_followed(operation, variable, owners, followed):
+    what = (
+        f"{operation.name!r} ({type(operation).__name__}) reads the variable "
+        f"{variable.path!r}"
+    )
+    owner = owners.get(id(variable))
+    if owner is None:
+        raise ValueError(
+            f"{what}, which is no weight of a layer of the model: a copy of "
+            "the model would share it with the original, and change with it. "
+            "Make it a weight of a layer of your own, with add_weight(), and "
+            "call layers in the graph itself, not in Python code."
+        )
+    if id(variable) not in followed:
+        raise ValueError(
+            f"{what} of the layer {owner.name!r} somewhere in its Python code, "
+            "so that a copy of the model would go on reading the original's. "
+            "Write what is done with it in the graph, such as keras.ops.matmul"
+            "(x, encoder.kernel), or in a Lambda whose function names the "
+            "layer itself, not an object that holds it."
+        )
+
+
+def _refuse_raw_variables(call):
+    """On TensorFlow, `variable.value` is a variable too, but not Keras's."""
+    for value in keras.tree.flatten(call.arguments):
+        if hasattr(value, "assign") and not isinstance(value, keras.Variable):
+            raise ValueError(
+                f"{call.operation.name!r} ({type(call.operation).__name__}) "
+                f"reads a variable of {keras.backend.backend()}, of the shape "
+                f"{tuple(value.shape)}: which layer it belongs to is not "
+                "known. Pass Keras's own, such as layer.kernel in place of "
+                "layer.kernel.value."
+            )
+
+
+def _variables_reached(operation, layers):
+    """Ids of the variables that functions of a layer refer to.
+
+    By themselves, or by the layers of the model (with the ids `layers`).
+    """
+    found = set()
+    for part in internals.flat_layers(operation):
+        for value in _functions_of(part).values():
+            for x in reached_by(value):
+                if isinstance(x, keras.Variable):
+                    found.add(id(x))
+                elif id(x) in layers:
+                    found.update(map(id, x.variables))
+    return found
+
+
+def _functions_of(layer):
+    """{attribute: value} of what of a layer can refer to other layers."""
+    found = {k: x for k, x in vars(layer).items() if is_own_function(x)}
+    if type(layer) is keras.layers.Lambda:
+        found["arguments"] = layer.arguments
+    return found
+
+
+class Ties:
+    """The variables among the arguments of a graph's calls.
+
+    While a copy of a graph is made, a variable is not there yet if the layer
+    that has it is called later: something of its shape stands in for it.
+    """
+
+    def __init__(self, values):
+        """`values` are the new values of variables that change, by id."""
+        self._values, self._calls = values, []
+
+    def with_stand_ins(self, arguments):
+        """Arguments without variables of the old model.
+
+        Returns:
+            They, and {id(stand-in): variable}.
+        """
+        lent = {}
+
+        def stand_in(x):
+            if not isinstance(x, keras.Variable):
+                return x
+            shape = self._values.get(id(x), x).shape
+            new = keras.Variable(
+                keras.ops.zeros(shape, x.dtype), trainable=False, dtype=x.dtype
+            )
+            lent[id(new)] = x, new
+            return new
+
+        return keras.tree.map_structure(stand_in, arguments), lent
+
+    def note(self, results, lent) -> None:
+        """Remember a call that returned `results` and read stand-ins."""
+        if lent:
+            self._calls.append((internals.node_of(results[0]), lent))
+
+    def tie(self, twins) -> None:
+        """Have all calls read the variables of the new model.
+
+        Args:
+            twins: {id(variable): its counterpart}.
+        """
+        for node, lent in self._calls:
+            for variable, _ in lent.values():
+                if id(variable) not in twins:
+                    raise ValueError(_other_kind(node.operation, variable.path))
+            mine = {key: twins[id(x)] for key, (x, _) in lent.items()}
+            internals.replace_arguments(
+                node, lambda x, mine=mine: mine.get(id(x), x)
+            )
+
+
+def tie_functions(pairs, twins, changed) -> None:
+    """Have the functions of new layers refer to new layers and variables.
+
+    Args:
+        pairs: [(layer, its counterpart), ...], those inside of them included.
+        twins: {id(layer or variable): its counterpart}.
+        changed: {id(layer or variable): name} of those in the place of which
+            there is a layer of another class.
+
+    Raises:
+        ValueError: a function refers to one of these.
+    """
+    rebinder = Rebinder(twins)
+    for old, new in pairs:
+        for name, value in _functions_of(new).items():
+            for x in reached_by(value):
+                if id(x) in changed:
+                    raise ValueError(_other_kind(old, changed[id(x)]))
+            rebound = rebinder.rebound(value)
+            if name == "arguments":
+                # Past Keras's tracking: they are weights of other layers.
+                vars(new)[name] = rebound
+            elif rebound is not value:
+                setattr(new, name, rebound)
+        for variable in new.variables:
+            variable.regularizer = rebinder.rebound(variable.regularizer)
+            variable.constraint = rebinder.rebound(variable.constraint)
+
+
+def _other_kind(operation, name):
+    return (
+        f"{operation.name!r} ({type(operation).__name__}) reads {name!r}, but "
+        "the layer that this is, or belongs to, becomes one of another class "
+        "in the new model, which computes with other numbers. Choose the "
+        "layers that are made for training with layers=, without this one."
+    )

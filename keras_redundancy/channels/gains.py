@@ -1,0 +1,366 @@
+"""How strongly each channel answers, and what else tells units apart.
+
+A channel of a unit is seen as a gain times a function that does not depend on
+the unit's size: ReLU(w x + b) is |w| times ReLU(w/|w| x + b/|w|). All that
+carries the channel on its way changes the gain (a BatchNormalization, a
+depthwise kernel, a constant that multiplies) or the function (a bias, another
+filter of its own, the slope of a PReLU). One walk over the steps of a trace
+finds both, for every label. Two units are the same, one s times the other,
+where all numbers that belong to the functions agree.
+
+Source: the gain is the scale of Kim et al., Neuron Merging (2020); for
+duplicate filters it is that of RoyChowdhury et al. (2017), 1.
+"""
+
+import dataclasses
+
+import numpy as np
+from scipy import linalg
+
+from keras_redundancy.channels.filters import columns_of, norms_along, read
+from keras_redundancy.channels.labels import (
+    Carried,
+    Copied,
+    Filtered,
+    Joined,
+    Mixed,
+    Normalized,
+    Shifted,
+)
+
+# The ridge of the regression that finds the mean of what a kernel reads, in
+# units of the mean square of its filters.
+RIDGE = 1e-2
+TINY = 1e-30
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Size:
+    """How large each entry of a variable's axis is, for its unit.
+
+    Divided by `of`, shape (size,), the entries of units that are multiples of
+    one another are equal. `added` is added to them before: the epsilon of a
+    variance.
+    """
+
+    of: np.ndarray
+    added: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Told:
+    """Numbers that the channels `ids` need to share to be the same.
+
+    `numbers` has the shape (channels, any). They are differences in units of
+    what the channel itself varies by, or relative ones.
+    """
+
+    ids: np.ndarray
+    numbers: np.ndarray
+
+
+class Gains:
+    """The gain of every label, and what is told of it.
+
+    A unit's gain is the norm of its filter, times gamma / sqrt(variance +
+    epsilon) of each BatchNormalization behind it, the norm of each filter of
+    its own and each factor. With filters w and 3 w, and gammas 1 and 2 on
+    equal variances, the second channel is 6 times the first behind
+    BatchNormalization and ReLU. Behind a function that is not positively
+    homogeneous it is 1: what reads it merges unscaled. It is negative where a
+    negative factor turns a channel round.
+
+    Attributes:
+        of_label: the gain of every label, shape (labels,).
+        reach: how large what varies of a channel is at most, beside those of
+            other units, shape (labels,): 0 for a channel that is constant.
+        sizes: {(id(variable), axis): `Size`} of what is sliced.
+        told: list of `Told`, if they were asked for.
+        factors: {(id(kernel), axis): array}: what a BatchNormalization makes
+            of the units of a kernel that is `folded`.
+    """
+
+    def __init__(
+        self, graph, value=read, touched=None, *, folded=False, tell=False
+    ):
+        """Args:
+        graph: a `ChannelGraph`.
+        value: a function that reads a variable.
+        touched: whether each group matters, a bool array. Kernels of others
+            are not read. Default: all do.
+        folded: whether the direction of a filter is that of what a
+            BatchNormalization directly behind makes of it.
+        tell: whether to collect `told`.
+        """
+        count = len(graph.group)
+        self.of_label, self.reach = np.ones(count), np.ones(count)
+        self.sizes, self.told, self.factors = {}, [], {}
+        self._graph, self._value = graph, value
+        self._touched, self._folded, self._tells = touched, folded, tell
+        self._written, self._shifted = {}, {}
+        self._known, self._alone = set(), set()
+        for step in graph.steps:
+            self._look_ahead(step)
+        handlers = {
+            Carried: self._carried,
+            Copied: self._copied,
+            Filtered: self._filtered,
+            Joined: self._joined,
+            Mixed: self._mixed,
+            Normalized: self._normalized,
+            Shifted: self._shift,
+        }
+        for step in graph.steps:
+            if self._matters(step.ids):
+                handlers[type(step)](step)
+
+    def _matters(self, ids):
+        touched = self._touched
+        return touched is None or touched[self._graph.group[ids]].any()
+
+    def _look_ahead(self, step):
+        """Which variables another step knows, and what nothing else reads."""
+        if isinstance(step, Normalized):
+            for variable in (step.gamma, step.beta, step.mean, step.variance):
+                self._known.add((id(variable), step.source.tobytes()))
+            if step.alone:
+                self._alone.add(step.source.tobytes())
+        elif isinstance(step, Shifted):
+            self._shifted[step.ids.tobytes()] = step
+
+    def _tell(self, ids, numbers):
+        if self._tells:
+            numbers = np.asarray(numbers, float).reshape(len(ids), -1)
+            self.told.append(Told(ids, numbers))
+
+    # --- one step -----------------------------------------------------------
+
+    def _filtered(self, step):
+        kernel = self._value(step.kernel)
+        norms = norms_along(kernel, step.axis).astype(float)
+        place = id(step.kernel), step.axis
+        self.sizes.setdefault(place, Size(norms))
+        if step.source is None:
+            self.of_label[step.ids] = self.reach[step.ids] = norms
+            self._written[step.ids.tobytes()] = step
+            return
+        for numbers in (self.of_label, self.reach):
+            numbers[step.ids] = numbers[step.source] * norms
+        if self._tells:
+            columns = columns_of(kernel, step.axis)
+            self._tell(step.ids, (columns / norms.clip(TINY)).T)
+
+    def _shift(self, step):
+        """The bias of a kernel; what its BatchNormalization does is said there.
+
+        What is inside a layer is a function of the sum, and so is all that
+        other layers read.
+        """
+        if step.bias is None:
+            return
+        size = np.abs(self.of_label[step.ids])
+        self._size(step.bias, step.spans.index(step.axis), size)
+        if not (step.linear and step.ids.tobytes() in self._alone):
+            bias = np.moveaxis(
+                self._value(step.bias), step.spans.index(step.axis), 0
+            )
+            self._tell(step.ids, _in_units(bias, size))
+
+    def _normalized(self, step):
+        gain = self.of_label[step.source]
+        spread = np.sqrt(self._value(step.variance) + step.epsilon)
+        factor = 1 / spread.astype(float)
+        if step.gamma is not None:
+            factor = factor * self._value(step.gamma)
+        after = factor * gain
+        written = self._written_behind(step)
+        if self._tells:
+            offset = factor * self._rest(step, written)
+            offset = offset + self._or_zeros(step.beta, len(gain))
+            varies_by = np.abs(after) * _unit(spread, gain)
+            self._tell(step.ids, _in_units(offset, varies_by))
+        if written is not None and self._folds(step, written):
+            after = np.abs(after)
+        else:
+            self._tell(step.ids, np.sign(after))
+        self.of_label[step.ids] = after
+        self.reach[step.ids] = self.reach[step.source] * np.abs(factor)
+        gain, after = np.abs(gain), np.abs(after)
+        self._size(step.mean, 0, gain)
+        self._size(step.variance, 0, gain**2, step.epsilon)
+        self._size(step.gamma, 0, after)
+        self._size(step.beta, 0, after)
+
+    def _copied(self, step):
+        for numbers in (self.of_label, self.reach):
+            numbers[step.ids] = numbers[step.source]
+
+    def _joined(self, step):
+        gains = np.stack([self.of_label[ids] for ids in step.sources])
+        self.reach[step.ids] = sum(self.reach[ids] for ids in step.sources)
+        if step.how == "product":
+            self.of_label[step.ids] = gains.prod(axis=0)
+        elif step.how == "sum":
+            self._sum(step, gains)
+        else:
+            self._tell(step.ids, _relative(gains))
+
+    def _mixed(self, step):
+        self._tell(step.ids, _relative(self.of_label[step.ids][None]))
+
+    def _sum(self, step, gains):
+        """Of the same function where the shares of its terms are the same."""
+        if len(gains) == 1:
+            self.of_label[step.ids] = gains[0]
+            return
+        total = np.linalg.norm(gains, axis=0)
+        self.of_label[step.ids] = total
+        self._tell(step.ids, (gains / total.clip(TINY)).T)
+
+    def _carried(self, step):
+        if (id(step.variable), step.ids.tobytes()) in self._known:
+            return
+        value = np.moveaxis(self._value(step.variable), step.axis, 0)
+        value = value.reshape(len(value), -1).astype(float)
+        if step.acts == "adds":
+            size = np.abs(self.of_label[step.ids])
+            self._size(step.variable, step.axis, size)
+            self._tell(step.ids, _in_units(value, size))
+        elif step.acts in ("multiplies", "divides"):
+            size = np.linalg.norm(value, axis=1)
+            self._size(step.variable, step.axis, size)
+            factor = size if step.acts == "multiplies" else 1 / size.clip(TINY)
+            self.of_label[step.ids] *= factor
+            self.reach[step.ids] *= factor
+            self._tell(step.ids, value / size.clip(TINY)[:, None])
+        else:
+            self._tell(step.ids, _in_units(value, 1))
+
+    def _size(self, variable, axis, size, added=0.0):
+        if variable is not None:
+            place = id(variable), axis % len(variable.shape)
+            self.sizes.setdefault(place, Size(size, added))
+
+    # --- a BatchNormalization directly behind a kernel ----------------------
+
+    def _written_behind(self, step):
+        """The `Filtered` of which it reads the linear sums, or None."""
+        written = self._written.get(step.source.tobytes())
+        shift = self._shifted.get(step.source.tobytes())
+        if written is None or shift is None or not shift.linear:
+            return None
+        is_behind = step.made_by is shift.layer
+        return written if is_behind and len(shift.spans) == 1 else None
+
+    def _folds(self, step, written):
+        """Whether the filters are compared as this makes them.
+
+        Where others read the sums too, they are compared as they are.
+        """
+        if not self._folded or not step.alone:
+            return False
+        place = id(written.kernel), written.axis
+        if place in self.factors:
+            return False  # Another call of a shared layer.
+        factor = 1 / np.sqrt(self._value(step.variance) + step.epsilon)
+        if step.gamma is not None:
+            factor = factor * self._value(step.gamma)
+        self.factors[place] = factor
+        return True
+
+    def _rest(self, step, written):
+        """How far what is normalised is from its mean, shape (units,).
+
+        The mean of what a kernel with filters W reads is the same for all its
+        units, some mu. So the moving means less the biases are W^T mu, up to
+        a rest, which tells units with parallel filters apart. By ridge
+        regression; with K = W^T W, it is r (K + r)^-1 (bias - mean).
+        """
+        n = len(step.source)
+        rest = -self._or_zeros(step.mean, n)
+        if written is None:
+            return rest
+        rest += self._or_zeros(self._shifted[step.source.tobytes()].bias, n)
+        if not rest.any():
+            return rest
+        columns = columns_of(self._value(written.kernel), written.axis)
+        products = (columns.T @ columns).astype(float)
+        ridge = RIDGE * max(np.trace(products) / n, TINY)
+        products[np.diag_indices(n)] += ridge
+        return ridge * linalg.solve(products, rest, assume_a="pos")
+
+    def _or_zeros(self, variable, n):
+        if variable is None:
+            return np.zeros(n)
+        return self._value(variable).astype(float).reshape(n)
+
+
+def _unit(spread, gain):
+    """What the function of a usual unit varies by: spread over gain."""
+    alive = gain != 0
+    if not alive.any():
+        return 1.0
+    return float(np.median(spread[alive] / np.abs(gain[alive]))) or 1.0
+
+
+def _relative(gains):
+    """Gains of several values, (values, channels), beside usual ones."""
+    usual = np.sqrt(np.mean(gains**2, axis=1, keepdims=True))
+    return (gains / usual.clip(TINY)).T
+
+
+def _in_units(value, size):
+    """`value` over `size`, on a scale that is relative for large ones."""
+    value = np.asarray(value, float).reshape(len(value), -1)
+    size = np.broadcast_to(size, len(value)).clip(TINY)
+    return np.arcsinh(value / size[:, None])
+
+
+def numbers_of(gains: Gains, graph, spaces) -> dict[int, np.ndarray]:
+    """All that tells the units of some spaces apart.
+
+    Args:
+        gains: made with `tell`.
+        graph: the graph that they are of.
+        spaces: some of its spaces.
+
+    Returns:
+        {id(space): array of shape (units, numbers)}.
+    """
+    number = np.full(graph.group.max(initial=-1) + 1, -1)
+    row = np.zeros(len(number), int)
+    for index, space in enumerate(spaces):
+        number[space.groups], row[space.groups] = index, np.arange(space.size)
+    parts = {index: [] for index in range(len(spaces))}
+    for told in gains.told:
+        group = graph.group[told.ids]
+        for index in np.unique(number[group]):
+            if index >= 0:
+                here = number[group] == index
+                parts[index].append(
+                    _side_by_side(
+                        row[group[here]],
+                        graph.color[told.ids[here]],
+                        told.numbers[here],
+                        spaces[index].size,
+                    )
+                )
+    return {
+        id(space): np.concatenate(
+            [np.zeros((space.size, 1)), *parts[index]], axis=1
+        )
+        for index, space in enumerate(spaces)
+    }
+
+
+def _side_by_side(row, color, numbers, size):
+    """The numbers of each unit in a row, in the order of the colors.
+
+    A unit that has no channel of some color is told apart by that.
+    """
+    _, column = np.unique(color, return_inverse=True)
+    columns = column.max() + 1
+    table = np.zeros((size, columns, numbers.shape[1] + 1))
+    table[row, column, :-1] = numbers
+    table[row, column, -1] = 1
+    return table.reshape(size, -1)

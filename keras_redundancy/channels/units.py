@@ -1,0 +1,113 @@
+"""The units of every layer: what its kernels write."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+
+from keras_redundancy.channels import Role, Space, SpaceAxis
+from keras_redundancy.channels.filters import (
+    finite_kernel_matrix,
+    joined_filters,
+)
+from keras_redundancy.channels.spaces import kernel_names
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Units:
+    """Units that a layer writes with one kernel, or with several.
+
+    Attributes:
+        layer: the layer.
+        places: a `SpaceAxis` for every kernel; row u of its positions is
+            where unit u sits.
+        part: the kernels' names where the layer writes other units too.
+    """
+
+    layer: object
+    places: tuple[SpaceAxis, ...]
+    part: str | None = None
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The group of every unit, shape (units,)."""
+        place = self.places[0]
+        return place.on.group[place.positions[:, 0]]
+
+    def filters(self) -> np.ndarray:
+        """Shape (z, n), one column per unit; of several kernels joined."""
+        if len(self.places) == 1:
+            return finite_kernel_matrix(self.places[0].on)
+        return joined_filters(Space(self.groups, self.places, None, None))[0]
+
+
+def written_units(graph) -> list[Units]:
+    """What every layer writes, in graph order.
+
+    Kernels of one layer that write one space of units, such as the two of an
+    LSTM, or those for queries, keys and values, belong together: a unit is
+    what they write of it, an LSTM's with all its gates. A kernel that is
+    alone has a unit for every filter.
+    """
+    together = {}
+    for space in graph.spaces:
+        for place in space.axes_of(Role.PRODUCER):
+            whole = place.positions.size == len(place.on.group)
+            key = id(place.on.layer), id(space if whole else place.on)
+            together.setdefault(key, []).append(place)
+    written = {}
+    for places in together.values():
+        if len({id(place.on) for place in places}) < len(places):
+            places = places[:1]
+        if len(places) == 1:
+            everything = np.arange(len(places[0].on.group))[:, None]
+            places = [SpaceAxis(places[0].on, everything)]
+        layer = places[0].on.layer
+        written.setdefault(id(layer), []).append(Units(layer, tuple(places)))
+    names = kernel_names(graph.axes)
+    units = [
+        dataclasses.replace(units, part=_part(units, names))
+        if len(of_one) > 1
+        else units
+        for of_one in written.values()
+        for units in of_one
+    ]
+    return sorted(units, key=lambda u: min(p.on.ids[0, 0] for p in u.places))
+
+
+def _part(units, names):
+    own = names[id(units.layer)]
+    return ", ".join(own[id(place.on)] for place in units.places)
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Names of layers, which those of models in a model can share.
+
+    The second one of a name is "name (2)", and so on.
+    """
+    counts, found = Counter(), []
+    for name in names:
+        counts[name] += 1
+        count = counts[name]
+        found.append(name if count == 1 else f"{name} ({count})")
+    return found
+
+
+def frozen_reasons(graph) -> dict[int, str | None]:
+    """For every group of channels the reason it is frozen, or None."""
+    reasons = {}
+    for space in graph.spaces:
+        reasons.update(dict.fromkeys(space.groups.tolist(), space.frozen))
+    return reasons
+
+
+def state_of(units: Units, reasons: dict[int, str | None]) -> str:
+    """ "prunable", or why the units have to stay; see `frozen_reasons`."""
+    of_units = [reasons[group] for group in units.groups.tolist()]
+    frozen = [reason for reason in of_units if reason]
+    if not frozen:
+        return "prunable"
+    if len(frozen) < len(of_units):
+        return f"{len(frozen)} units frozen: {frozen[0]}"
+    return frozen[0]

@@ -1,0 +1,1 @@
+"""Train for low rank: RaRe, factorized layers, Frobenius norms."""

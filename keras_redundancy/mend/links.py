@@ -1,0 +1,164 @@
+"""What stands before and behind a kernel in a model's graph."""
+
+from keras import layers
+
+from keras_redundancy._keras import internals
+from keras_redundancy.channels.activations import Behaviours, Kind
+
+# The probabilities that losses make of logits.
+LOSSES = {
+    "categorical_crossentropy": "softmax",
+    "sparse_categorical_crossentropy": "softmax",
+    "binary_crossentropy": "sigmoid",
+}
+# What changes nothing at inference.
+IDENTITIES = (
+    internals.core_operations.StopGradient,
+    layers.ActivityRegularization,
+    layers.AlphaDropout,
+    layers.Dropout,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.Identity,
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+)
+
+
+class Surroundings:
+    """Of the calls of a model's graph, and of the graphs of models in it."""
+
+    def __init__(self, model):
+        self._readers, self._maker = {}, {}
+        self._behaviours = Behaviours()
+        self._scan(internals.graph_of(model))
+        self._classifier = self._find_classifier(model)
+
+    def _scan(self, graph):
+        for call in internals.calls(graph):
+            for x in call.inputs:
+                self._readers.setdefault(id(x), []).append(call)
+            for x in call.outputs:
+                self._maker[id(x)] = call
+            if internals.is_model(call.operation):
+                inner = internals.graph_of(call.operation)
+                if id(inner.inputs[0]) not in self._readers:
+                    self._scan(inner)
+        for x in graph.outputs:
+            self._readers.setdefault(id(x), []).append(None)
+
+    def link(self, call) -> str:
+        """What becomes of what a kernel returns: one of four.
+
+        Args:
+            call: of a layer that multiplies with a kernel.
+
+        Returns:
+            "relu"; "softmax" or "sigmoid", in the layer, behind it or in the
+            compiled loss, where it is the model's only output; "linear" for
+            all else.
+        """
+        if self._classifier and call.node is self._classifier[0].node:
+            return self._classifier[1]
+        kind = self._kind(call)
+        if kind is Kind.LINEAR and self._is_read_by_relu(call.outputs[0]):
+            kind = Kind.RELU
+        return "relu" if kind is Kind.RELU else "linear"
+
+    def before(self, call):
+        """The call of a `Dense` of which this one reads the ReLU, or None.
+
+        Nothing else reads it.
+        """
+        x, is_cut = call.inputs[0], False
+        while len(self._readers[id(x)]) == 1 and id(x) in self._maker:
+            maker = self._maker[id(x)]
+            if type(maker.operation) is layers.Dense:
+                kind = self._kind(maker)
+                known = is_cut and kind is Kind.LINEAR
+                return maker if known or kind is Kind.RELU else None
+            if self._is_relu(maker):
+                is_cut = True
+            elif not self._is_identity(maker):
+                return None
+            x = maker.inputs[0]
+        return None
+
+    def _is_read_by_relu(self, x):
+        readers = self._readers.get(id(x), [None])
+        return all(
+            reader is not None
+            and (
+                self._is_relu(reader)
+                or (
+                    self._is_identity(reader)
+                    and self._is_read_by_relu(reader.outputs[0])
+                )
+            )
+            for reader in readers
+        )
+
+    def _find_classifier(self, model):
+        """(call of the last `Dense`, link), or None."""
+        outputs = internals.graph_of(model).outputs
+        last = self._maker.get(id(outputs[0]))
+        if len(outputs) > 1 or last is None:
+            return None
+        link = self._link_of(last)
+        if link and type(last.operation) is not layers.Dense:
+            # It stands behind the layer with the kernel.
+            last = self._maker.get(id(last.inputs[0]))
+        elif link is None:
+            link = _link_of_loss(model)
+        if link is None or last is None or not self._is_score(last, link):
+            return None
+        return last, link
+
+    def _is_score(self, call, link):
+        """Whether a `Dense` returns one score for each class, and no more."""
+        return (
+            type(call.operation) is layers.Dense
+            and self._kind(call).value in ("linear", link)
+            and len(self._readers[id(call.outputs[0])]) == 1
+            and len(call.inputs[0].shape) == 2
+        )
+
+    def _kind(self, call):
+        """The `Kind` of a layer's activation function, or None."""
+        if not hasattr(call.operation, "activation"):
+            return None
+        function, shape = call.operation.activation, call.outputs[0].shape
+        return self._behaviours.of(function, shape).kind
+
+    def _is_relu(self, call):
+        """Whether an operation is nothing but a ReLU."""
+        operation = call.operation
+        if isinstance(operation, layers.ReLU):
+            bends = operation.max_value, operation.negative_slope
+            return not any(bends) and not operation.threshold
+        if isinstance(operation, layers.Activation):
+            return self._kind(call) is Kind.RELU
+        return isinstance(operation, internals.nn_operations.Relu)
+
+    def _is_identity(self, call):
+        if isinstance(call.operation, layers.Activation):
+            return self._kind(call) is Kind.LINEAR
+        return isinstance(call.operation, IDENTITIES)
+
+    def _link_of(self, call):
+        """The probabilities that an operation makes of what it is given."""
+        operation = call.operation
+        if isinstance(operation, layers.Softmax):
+            return "softmax" if operation.axis in (-1, 1) else None
+        if type(operation) not in (layers.Dense, layers.Activation):
+            return None
+        kind = self._kind(call)
+        known = kind in (Kind.SOFTMAX, Kind.SIGMOID)
+        return kind.value if known else None
+
+
+def _link_of_loss(model):
+    arguments = internals.compile_arguments(model) or {}
+    name, takes_logits = internals.loss_function(arguments.get("loss"))
+    return LOSSES.get(name) if takes_logits else None

@@ -1,0 +1,1 @@
+"""Units that predict noise become alike, and can be merged."""

@@ -1,0 +1,192 @@
+"""NoiseOut's step: of two correlated units one goes."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_redundancy._shared.arguments import (
+    Layers,
+    check_count,
+    check_finite,
+    check_option,
+)
+from keras_redundancy.build.absorb import Drop
+from keras_redundancy.build.rebuild import require_rebuildable
+from keras_redundancy.build.refit import Refit
+from keras_redundancy.calibration import Calibration
+from keras_redundancy.calibration.data import Samples
+from keras_redundancy.calibration.reuse import check_steps
+from keras_redundancy.channels.shifts import homes_of_shifts
+from keras_redundancy.numbers.regression import varies
+from keras_redundancy.planning.choosing import FITS
+from keras_redundancy.planning.criteria import reads_of
+from keras_redundancy.planning.decisions import Decision, Plan
+from keras_redundancy.planning.plans import graph_to_cut, levels_of
+from keras_redundancy.planning.selection import Selection
+
+
+def merge_correlated(
+    model,
+    data,
+    count: int | None = None,
+    threshold: float | None = None,
+    *,
+    absorb: str = "affine",
+    layers: Layers = None,
+    skip: Layers = None,
+    min_units: int = 1,
+    batch_size: int = 128,
+    steps: int | None = None,
+    optimizer: bool = False,
+):
+    """Remove units whose activations are linear in those of others.
+
+    Of all pairs of units that are read alike, in all layers, those with the
+    largest correlation of activations, of either sign, lose one unit. What
+    read it reads a multiple of the other, and its bias takes what is constant.
+    A unit that is constant goes first. One that has taken another one's place
+    stays.
+
+    Args:
+        model: a built functional or Sequential `keras.Model`. It is never
+            changed.
+        data: some hundred or thousand samples, what `Model.predict` takes, or
+            what `calibrate` returned.
+        count: how many units go, at most: in the paper 1.
+        threshold: only units with a |correlation| of at least this go, in
+            [0, 1]. Give `count`, `threshold` or both.
+        absorb: "affine": consumers read the one unit that is most correlated;
+            "least_squares": all that stay.
+        layers: those to take units from: a name, a regular expression, a list
+            of them, or a callable that takes a layer and returns a bool.
+        skip: layers to leave alone, given in the same ways.
+        min_units: how many units of each layer stay at least.
+        batch_size: for arrays in `data`.
+        steps: how many batches of `data` to use at most, as for `plan`.
+        optimizer: whether training goes on with the state of the model's
+            optimizer, and with its `NoiseOutputs`, as for `plan`.
+
+    Returns:
+        A new `keras.Model`, compiled with the same arguments if `model` was.
+
+    Raises:
+        TypeError: neither `count` nor `threshold` is given, or an argument is
+            of a wrong type.
+        ValueError: an argument is out of range, `data` is empty or does not
+            fit, or the model cannot be rebuilt.
+
+    Source: Babaeizadeh, Smaragdis and Campbell, A Simple yet Effective Method
+    to Prune Dense Layers of Neural Networks (2016), algorithm 1, there with
+    one pair at a time.
+    """
+    if count is None and threshold is None:
+        raise TypeError(
+            "How much goes is said by count= (units) or threshold= "
+            "(correlation), but received none of them."
+        )
+    if count is not None:
+        check_count("count", count)
+    if threshold is not None and check_finite("threshold", threshold) > 1:
+        raise ValueError(
+            f"threshold={threshold!r} is a correlation, in [0, 1]. Pass e.g. "
+            "0.9."
+        )
+    check_option("absorb", absorb, FITS)
+    check_count("min_units", min_units)
+    check_count("batch_size", batch_size)
+    check_steps(steps, data)
+    graph = graph_to_cut(model, data, False, optimizer)
+    require_rebuildable(graph.model)
+    spaces = [space for space in graph.spaces if space.producers]
+    _, reasons = levels_of(spaces, "tau", 1.0, layers, skip)
+    if not isinstance(data, Calibration):
+        free = [s for s, why in zip(spaces, reasons, strict=True) if not why]
+        samples = Samples(data, steps)
+        data = Calibration.of(model, graph, free, samples, batch_size, False)
+    if data.statistics is None:
+        return Plan(graph, (), "medoid", Drop(), optimizer=optimizer).apply()
+    statistics, decisions = data.statistics, []
+    homes = homes_of_shifts(graph)
+    units = [
+        _Units.of(space, [] if reason else statistics.of_space(space), homes)
+        for space, reason in zip(spaces, reasons, strict=True)
+    ]
+    _join(units, count, threshold or 0.0, min_units)
+    for space, reason, each in zip(spaces, reasons, units, strict=True):
+        selection = Selection(np.unique(each.stands_for), each.stands_for)
+        decisions.append(Decision(space, None, None, selection, reason))
+    absorber = Refit(statistics, FITS[absorb])
+    return Plan(
+        graph, tuple(decisions), "medoid", absorber, optimizer=optimizer
+    ).apply()
+
+
+@dataclasses.dataclass(eq=False)
+class _Units:
+    """The n units of a space.
+
+    Attributes:
+        correlation: |correlation| of each two, the least one of all consumers,
+            shape (n, n); 1 with a unit that is constant. Consumers without a
+            bias that could take what is constant see their cosine. None if
+            nothing is known of it.
+        loudness: how much of what consumers read each is, shape (n,).
+        stands_for: the unit in the place of each, shape (n,).
+    """
+
+    correlation: np.ndarray | None
+    loudness: np.ndarray
+    stands_for: np.ndarray
+
+    @classmethod
+    def of(cls, space, views, homes):
+        stands_for = np.arange(space.size)
+        correlation, loudness = None, np.zeros(space.size)
+        for view, own in views:
+            moments = view.moments.part(own)
+            covariance = moments.covariance
+            if id(view.on.variable) not in homes:
+                covariance = covariance + np.outer(moments.mean, moments.mean)
+            variance = np.diag(covariance)
+            loudness = loudness + variance * np.diag(reads_of(view, own))
+            alive = varies(variance)
+            scale = 1 / np.sqrt(np.where(alive, variance, 1))
+            found = np.abs(covariance * scale * scale[:, None])
+            found[~alive] = found[:, ~alive] = 1
+            if correlation is not None:
+                found = np.minimum(found, correlation)
+            correlation = found
+        return cls(correlation, loudness, stands_for)
+
+    def pairs(self, threshold):
+        """|correlation|, shape (pairs,), and the two units, (2, pairs)."""
+        if self.correlation is None:
+            return np.zeros(0), np.zeros((2, 0), int)
+        above = np.triu(self.correlation >= threshold, 1)
+        pairs = np.stack(np.nonzero(above))
+        return self.correlation[tuple(pairs)], pairs
+
+    def join(self, pair, least):
+        """Remove one of two units, if both are there; whether it was done."""
+        stays = self.stands_for == np.arange(len(self.stands_for))
+        if not stays[pair].all() or stays.sum() <= least:
+            return False
+        needed = [(self.stands_for == unit).sum() > 1 for unit in pair]
+        if all(needed):
+            return False
+        gone = int(np.lexsort((self.loudness[pair], needed))[0])
+        self.stands_for[pair[gone]] = pair[1 - gone]
+        return True
+
+
+def _join(spaces, count, threshold, least):
+    """Take units away, those of the most correlated pairs first."""
+    found = [units.pairs(threshold) for units in spaces]
+    correlation = np.concatenate([values for values, _ in found])
+    owner = np.repeat(np.arange(len(found)), [len(x) for x, _ in found])
+    pairs = np.concatenate([pairs for _, pairs in found], axis=1)
+    left = len(correlation) if count is None else count
+    for number in np.argsort(-correlation, kind="stable"):
+        if not left:
+            break
+        left -= spaces[owner[number]].join(pairs[:, number], least)

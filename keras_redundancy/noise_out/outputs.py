@@ -1,0 +1,161 @@
+"""Auxiliary outputs with random targets, which correlate hidden units."""
+
+import math
+
+import keras
+from keras import ops
+
+from keras_redundancy._shared.arguments import (
+    check_count,
+    check_finite,
+    check_option,
+    check_positive,
+    check_seed,
+)
+from keras_redundancy.low_rank.rare import as_loss
+
+DISTRIBUTIONS = ("gaussian", "binomial", "constant")
+
+
+@keras.saving.register_keras_serializable(package="keras_redundancy")
+class NoiseOutputs(keras.layers.Layer):
+    """Passes its input on, and in training has it predict noise as well.
+
+    The units of the layer before it are read by `units` more outputs, whose
+    targets are random and drawn anew in every step. All that can be learned
+    of these is their mean, and the error is least where the hidden units tell
+    nothing else: their activations become correlated, so that one of two can
+    go (see `merge_correlated` and `fit_and_prune`). At inference, and in what
+    `strip` and `prune` return, nothing of it is left.
+
+    The loss is the sum over the outputs, and the mean over samples, of squared
+    errors, or for "binomial" of binary cross-entropies. So it weighs as much
+    as if the noise outputs were outputs of the model, one beside the other.
+
+    Args:
+        units: how many noise outputs there are.
+        distribution: of the targets: "gaussian"; "binomial", which is 1 with
+            the probability `mean`, else 0; or "constant", always `mean`.
+        mean: of the targets.
+        stddev: the standard deviation of "gaussian" ones.
+        weight: what the loss is multiplied by.
+        return_outputs: whether to return the noise outputs too, shape
+            (batch, ..., units), as outputs of the model are in the paper.
+        seed: for the targets.
+        **kwargs: those of `keras.layers.Layer`, such as `name`.
+
+    Raises:
+        TypeError, ValueError: an argument is of a wrong type or out of range.
+
+    Shapes: the input (batch, ..., channels) is returned as it is.
+
+    Example:
+
+        x = keras.layers.Dense(100, activation="relu")(x)
+        x = kr.NoiseOutputs(512)(x)
+        outputs = keras.layers.Dense(10, activation="softmax")(x)
+
+    Source: Babaeizadeh, Smaragdis and Campbell, A Simple yet Effective Method
+    to Prune Dense Layers of Neural Networks (2016), NoiseOut.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        distribution: str = "gaussian",
+        mean: float = 0.1,
+        stddev: float = 0.4,
+        weight: float = 1.0,
+        return_outputs: bool = False,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_count("units", units)
+        check_option("distribution", distribution, DISTRIBUTIONS)
+        self.units, self.distribution = units, distribution
+        self.mean = check_finite("mean", mean, least=-math.inf)
+        self.stddev = check_finite("stddev", stddev)
+        self.weight = check_positive("weight", weight)
+        if distribution == "binomial" and not 0 <= self.mean <= 1:
+            raise ValueError(
+                "For distribution='binomial' mean is the probability of a 1, "
+                f"in [0, 1], but received {mean!r}."
+            )
+        check_seed(seed)
+        self.return_outputs, self.seed = return_outputs, seed
+        self.generator = keras.random.SeedGenerator(seed)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if channels is None:
+            raise ValueError(
+                f"NoiseOutputs read the last axis of their input, but of the "
+                f"shape {tuple(input_shape)} that is open. Give the model's "
+                "keras.Input a fixed size there."
+            )
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(channels, self.units),
+            initializer="glorot_uniform",
+        )
+        self.bias = self.add_weight(
+            name="bias", shape=(self.units,), initializer="zeros"
+        )
+
+    def call(self, inputs, training=None):
+        if not training and not self.return_outputs:
+            return inputs
+        outputs = ops.matmul(inputs, self.kernel) + self.bias
+        if training:
+            self.add_loss(as_loss(self.weight * self._loss(outputs)))
+        return (inputs, outputs) if self.return_outputs else inputs
+
+    def _loss(self, outputs):
+        dtype = keras.backend.result_type(outputs.dtype, "float32")
+        outputs = ops.cast(outputs, dtype)
+        targets = self._targets(ops.shape(outputs), dtype)
+        if self.distribution == "binomial":
+            of_samples = keras.losses.binary_crossentropy(
+                targets, outputs, from_logits=True
+            )
+        else:
+            of_samples = keras.losses.mean_squared_error(targets, outputs)
+        return self.units * ops.mean(of_samples)
+
+    def _targets(self, shape, dtype):
+        if self.distribution == "constant":
+            return ops.full(shape, self.mean, dtype)
+        if self.distribution == "binomial":
+            drawn = keras.random.uniform(
+                shape, dtype=dtype, seed=self.generator
+            )
+            return ops.cast(drawn < self.mean, dtype)
+        return keras.random.normal(
+            shape, self.mean, self.stddev, dtype=dtype, seed=self.generator
+        )
+
+    def compute_output_shape(self, input_shape):
+        if not self.return_outputs:
+            return input_shape
+        return input_shape, (*input_shape[:-1], self.units)
+
+    def compute_output_spec(self, inputs, training=None):
+        same = keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+        if not self.return_outputs:
+            return same
+        shape = (*inputs.shape[:-1], self.units)
+        return same, keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "distribution": self.distribution,
+            "mean": self.mean,
+            "stddev": self.stddev,
+            "weight": self.weight,
+            "return_outputs": self.return_outputs,
+            "seed": self.seed,
+        }

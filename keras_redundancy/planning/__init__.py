@@ -1,0 +1,1 @@
+"""Which units go: similarities, budgets, and the plan to print."""

@@ -1,0 +1,55 @@
+"""Calibrate once, plan often."""
+
+from keras_redundancy._shared.arguments import check_count
+from keras_redundancy.build.stripping import stock
+from keras_redundancy.calibration import Calibration
+from keras_redundancy.calibration.data import Samples
+from keras_redundancy.channels import trace
+
+
+def calibrate(
+    model,
+    data,
+    *,
+    batch_size: int = 128,
+    steps: int | None = None,
+    allow_inexact: bool = False,
+) -> Calibration:
+    """Run a model over `data` once, to plan on it as often as you like.
+
+    Args:
+        model: a built functional or Sequential `keras.Model`. It is never
+            changed.
+        data: some hundred or thousand samples: what `Model.predict` takes;
+            targets are ignored.
+        batch_size: for arrays in `data`.
+        steps: how many batches of `data` to use at most, as for `plan`.
+        allow_inexact: as for `plan`.
+
+    Returns:
+        A `Calibration` to pass on as `data=` in place of the samples. It
+        holds for the weights that the model has now: it is refused after
+        training, so calibrate anew then.
+
+    Raises:
+        TypeError: the model has no graph to follow.
+        ValueError: the model is not built, or `data` is empty, has no end, or
+            does not fit the model's inputs.
+
+    Warns:
+        UserWarning: of data of unknown length not everything is used.
+
+    Example:
+
+        known = keras_redundancy.calibrate(model, images)
+        for share in (0.7, 0.5, 0.3):
+            small = keras_redundancy.prune(
+                model, target={"flops": share}, data=known
+            )
+    """
+    check_count("batch_size", batch_size)
+    samples = Samples(data, steps)
+    graph = trace(stock(model), allow_inexact=allow_inexact)
+    return Calibration.of(
+        model, graph, graph.prunable, samples, batch_size, allow_inexact
+    ).to_be_kept()

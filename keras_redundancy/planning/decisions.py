@@ -1,0 +1,266 @@
+"""What happens to every space of a model, and the smaller model."""
+
+import dataclasses
+import math
+import threading
+
+import numpy as np
+
+from keras_redundancy._shared.tables import Rendered, on_one_line, render_table
+from keras_redundancy.build.absorb import axis_changes, new_values
+from keras_redundancy.build.optimizer_state import SlotCut, carry_over
+from keras_redundancy.build.rebuild import rebuild_and_match
+from keras_redundancy.channels import ChannelGraph, Space
+from keras_redundancy.channels.explanation import Explanation, explain
+from keras_redundancy.channels.labels import Constant
+from keras_redundancy.channels.products import multiply_adds
+from keras_redundancy.mend.repair import Repair
+from keras_redundancy.planning.selection import Selection
+
+# While a model runs on JAX, its arrays are not its own for others to read.
+ONE_AT_A_TIME = threading.RLock()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decision:
+    """What happens to one space.
+
+    Attributes:
+        space: the space.
+        tau: the threshold that its units were chosen by; None where `reason`
+            says why nothing goes, or a ratio or a target how much does.
+        clusters: how many units `tau` asks for, such as the number of
+            clusters, n_f; None for a ratio or a target.
+        selection: the units that stay, and what they stand for.
+        reason: why nothing can be removed, in words, or None.
+    """
+
+    space: Space
+    tau: float | None
+    clusters: int
+    selection: Selection
+    reason: str | None
+
+    def __repr__(self):
+        gone, size = len(self.selection.removed), self.space.size
+        remark = f" ({self.remark})" if self.remark else ""
+        words = f"{self.space.name}, {gone} of {size} units go{remark}"
+        return f"<Decision: {on_one_line(words)}>"
+
+    @property
+    def remark(self) -> str:
+        """The reason, or what has to be known of a space that is pruned."""
+        if self.reason is None and self.space.inexact:
+            return f"inexact: {self.space.inexact}"
+        return self.reason or ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan(Rendered):
+    """Which units of a model go, and how their consumers make up for it.
+
+    `plan.render()` shows it, `plan.apply()` builds the smaller model.
+
+    Attributes:
+        graph: the traced model.
+        decisions: one for every space that some layer writes.
+        keep: the option of `plan`.
+        absorber: what the axes of consumers become; see `absorb`.
+        repair: the `Repair` of the smaller model, or None.
+        latency: the share of the model's time that the smaller one took when
+            it was measured, or None.
+        optimizer: whether the smaller model goes on with the optimizer's
+            state.
+    """
+
+    graph: ChannelGraph
+    decisions: tuple[Decision, ...]
+    keep: str
+    absorber: object
+    repair: Repair | None = None
+    latency: float | None = None
+    optimizer: bool = False
+
+    def __repr__(self):
+        selections = [decision.selection for decision in self.decisions]
+        units = sum(len(x.stands_for) for x in selections)
+        gone = sum(len(x.removed) for x in selections)
+        before, after = self.parameters
+        return (
+            f"<Plan for {self.graph.model.name!r}: {len(selections)} spaces, "
+            f"{gone:,} of {units:,} units go, {before:,} -> {after:,} "
+            "parameters>"
+        )
+
+    @property
+    def removed(self) -> np.ndarray:
+        """Whether each group of channels goes, a bool array."""
+        gone = np.zeros(self.graph.group.max(initial=-1) + 1, bool)
+        for decision in self.decisions:
+            gone[decision.space.groups[decision.selection.removed]] = True
+        return gone
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """Parameters of the model before and after."""
+        before = self.graph.model.count_params()
+        variables = {
+            id(a.variable): a.variable
+            for a in self.graph.axes
+            if not isinstance(a.variable, Constant)
+        }
+        size_of = self._size_after()
+        saved = sum(math.prod(v.shape) - size_of(v) for v in variables.values())
+        count = self._counter_after()
+        made = sum(
+            math.prod(
+                count(step.ids)
+                if axis == step.axis
+                else step.kernel.shape[axis]
+                for axis in step.spans
+            )
+            for step in self.absorber.biases_for(
+                self.graph, axis_changes(self.decisions)
+            )
+        )
+        return before, before - saved + made
+
+    @property
+    def flops(self) -> tuple[int | None, int | None]:
+        """Multiply-adds before and after, None where sizes are open."""
+        after = multiply_adds(
+            self.graph, self._size_after(), self._counter_after()
+        )
+        return multiply_adds(self.graph), after
+
+    def explain(self) -> Explanation:
+        """What stays and why: frozen, or left out by the options.
+
+        With the layers that hold it and its share of the parameters.
+        """
+        reasons = {space: space.frozen for space in self.graph.spaces}
+        reasons |= {d.space: d.reason for d in self.decisions}
+        return explain(self.graph, reasons)
+
+    def _size_after(self):
+        gone = self.removed
+        kept = {}
+        for axis in self.graph.axes:
+            share = kept.setdefault(id(axis.variable), {})
+            share[axis.axis] = int((~gone[axis.group]).sum())
+
+        def size_of(variable):
+            share = kept.get(id(variable), {})
+            return math.prod(
+                share.get(axis, size)
+                for axis, size in enumerate(variable.shape)
+            )
+
+        return size_of
+
+    def apply(self, verbose: bool = False):
+        """Build the smaller model; the one that was planned on is untouched.
+
+        It may be called from any thread; one model is built at a time.
+
+        Args:
+            verbose: whether to draw a progress bar of the kernels that are
+                fitted to data, which takes long for large models.
+
+        Returns:
+            A new `keras.Model` of stock layers with the weights carried over.
+            If the model was compiled, so is the new one, with the same
+            arguments and a fresh optimizer, or, if that was asked for, with
+            the state of the old one.
+
+        Raises:
+            ValueError: a layer cannot be rebuilt from its config.
+        """
+        with ONE_AT_A_TIME:
+            return self._built(verbose)
+
+    def _built(self, verbose):
+        changes = axis_changes(self.decisions)
+        values, absorber = new_values(
+            self.graph, changes, self.keep, self.absorber
+        )
+        settings, biases = self._settings(), {}
+        for step, bias in absorber.shifts.created.values():
+            entry, value = step.setting
+            settings.setdefault(id(step.layer), {})[entry,] = value
+            kept = ~self.removed[self.graph.group[step.ids]]
+            axis = step.spans.index(step.axis)
+            biases[id(step.layer)] = np.compress(kept, bias, axis)
+        for axis in self.graph.axes:
+            constant = axis.variable
+            if isinstance(constant, Constant) and id(constant) in values:
+                own = settings.setdefault(id(constant.owner), {})
+                own[constant.path] = values[id(constant)]
+        model = self.graph.model
+        small, matches = rebuild_and_match(
+            model, settings, values, biases, {} if self.optimizer else None
+        )
+        if self.repair is not None:
+            self.repair.mend(self.graph, self.removed, small, verbose)
+        if self.optimizer and small.compiled:
+            carry_over(
+                model.optimizer,
+                small.optimizer,
+                matches,
+                SlotCut(changes, self.keep, absorber, self.decisions),
+                small.trainable_variables,
+            )
+        return small
+
+    def _settings(self):
+        """{id(owner): {path: count}} of the widths that change."""
+        count_of = self._counter_after()
+        settings = {}
+        for width in self.graph.widths:
+            counts = tuple(map(count_of, width.parts))
+            changes = counts != tuple(map(len, width.parts))
+            if width.whole is not None:
+                changes |= count_of(width.whole) < len(width.whole)
+            if changes:
+                count = counts if isinstance(width.ids, list) else counts[0]
+                settings.setdefault(id(width.owner), {})[width.path] = count
+        return settings
+
+    def _counter_after(self):
+        """A function that counts which of an array of labels stay."""
+        kept = ~self.removed[self.graph.group]
+        return lambda ids: int(kept[ids].sum())
+
+    def __str__(self):
+        rows = [
+            (
+                decision.space.name,
+                decision.tau,
+                decision.space.size,
+                decision.clusters if decision.tau else None,
+                len(decision.selection.kept),
+                len(decision.selection.removed),
+                decision.remark,
+            )
+            for decision in self.decisions
+        ]
+        rows += [
+            (name, *[None] * 5, reason) for name, reason in self.graph.untouched
+        ]
+        title = f"Plan for {self.graph.model.name!r}"
+        header = ("written by", "tau", "n", "n_f", "kept", "removed", "remark")
+        return render_table(title, header, rows) + self._summary()
+
+    def _summary(self):
+        lines = [_change("parameters", *self.parameters)]
+        if self.flops[0] is not None:
+            lines.append(_change("multiply-adds", *self.flops))
+        if self.latency is not None:
+            saved = 100 * (1 - self.latency)
+            lines.append(f"latency, as measured: {saved:.1f} % less")
+        return "\n".join(lines)
+
+
+def _change(what, before, after):
+    saved = 100 * (1 - after / before) if before else 0.0
+    return f"{what}: {before:,} -> {after:,} ({saved:.1f} % less)"

@@ -1,0 +1,214 @@
+"""Idle units: what they return is constant, so nothing has to stand for them.
+
+Weight decay, a gamma of zero or a ReLU that never fires leaves units whose
+channels do not vary. What a consumer reads of such a unit belongs in its
+bias, and then the unit can go at any threshold. Without data it is known from
+the weights alone that a unit does not vary; its constant is read off a run of
+the model on made-up inputs, whatever lies between it and its consumers.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_redundancy._keras import internals
+from keras_redundancy.calibration.observer import (
+    Run,
+    Watch,
+    inner_by_call,
+    start_in,
+    unchanged,
+)
+from keras_redundancy.channels import Role
+from keras_redundancy.channels.gains import Gains
+from keras_redundancy.channels.labels import Mixed
+from keras_redundancy.channels.shifts import homes_of_shifts
+from keras_redundancy.numbers.regression import CONSTANT
+
+# What varies by less than this, beside other units, does not.
+NOTHING = 1e-7
+# A channel that varies by less than this is constant, up to rounding.
+ROUNDING = 1e-5
+# Positions along an open axis of an input, and samples, of a made-up batch.
+OPEN_SIZE, SAMPLES = 32, 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Idle:
+    """The units of some spaces that do not vary.
+
+    Attributes:
+        units: {id(space): bool array of shape (units,)} of spaces with such.
+        constants: {id(axis): array of shape (size,)}: what is read on each
+            position of a consumer's axis, where that is constant.
+    """
+
+    units: dict = dataclasses.field(default_factory=dict)
+    constants: dict = dataclasses.field(default_factory=dict)
+
+    def of(self, space) -> np.ndarray:
+        """Which units of a space are idle."""
+        return self.units.get(id(space), np.zeros(space.size, bool))
+
+    def __or__(self, other: "Idle") -> "Idle":
+        units = dict(self.units)
+        for key, idle in other.units.items():
+            units[key] = idle | units.get(key, False)
+        return Idle(units, self.constants | other.constants)
+
+
+def idle_by_weights(graph, spaces) -> Idle:
+    """Units that do not vary whatever the model is given.
+
+    Only those whose constants consumers can take exactly: in a bias, where
+    all outputs read the whole of a filter, or not at all, where it is 0.
+    """
+    reach, free = Gains(graph).reach, _free(graph)
+    still = {}
+    for space in spaces:
+        units = _still(space, reach) & free[space.groups]
+        if units.any():
+            still[id(space)] = space, units
+    if not still:
+        return Idle()
+    axes = {
+        id(place.on): place.on
+        for space, _ in still.values()
+        for place in space.axes_of(Role.CONSUMER)
+    }
+    constants = _constants(graph.model, list(axes.values()))
+    homes = homes_of_shifts(graph)
+    found = {}
+    for key, (space, units) in still.items():
+        for place in space.axes_of(Role.CONSUMER):
+            exact = _is_exact(homes.get(id(place.on.variable)))
+            constant = constants[id(place.on)][place.positions]
+            can_go = np.isfinite(constant) if exact else constant == 0
+            units = units & can_go.all(axis=1)
+        if units.any():
+            found[key] = units
+    return Idle(found, constants)
+
+
+def _free(graph):
+    """Whether nothing but kernels reads each group, a bool array."""
+    free = np.ones(graph.group.max(initial=-1) + 1, bool)
+    for step in graph.steps:
+        if isinstance(step, Mixed):
+            free[graph.group[step.ids]] = False
+    return free
+
+
+def _is_exact(home):
+    """Whether a kernel's bias can take what is constant, at all positions."""
+    return home is not None and home.step.taps == "all"
+
+
+def _still(space, reach):
+    """Which units do not vary, on any axis that reads them."""
+    places = space.axes_of(Role.CONSUMER)
+    still = np.full(space.size, bool(places))
+    for place in places:
+        own = reach[place.on.ids]
+        units = own[:, place.positions].max(axis=(0, 2))
+        still &= units <= NOTHING * own.max()
+    return still
+
+
+def idle_by_data(graph, spaces, statistics, whole: bool = False) -> Idle:
+    """Units that did not vary over the calibration data.
+
+    Only where all that reads them was seen, and can take their constants
+    exactly, as for `idle_by_weights`. If `whole`, only where no unit of the
+    space varied.
+    """
+    homes, free = homes_of_shifts(graph), _free(graph)
+    found = {}
+    for space in spaces:
+        views = statistics.of_space(space)
+        places = space.axes_of(Role.CONSUMER)
+        idle = free[space.groups] & bool(places)
+        idle &= {id(p.on) for p in places} == {id(v.on) for v, _ in views}
+        for view, own in views:
+            moments = view.moments
+            variance = np.diag(moments.covariance)
+            still = variance <= CONSTANT * variance.max(initial=0)
+            if not _is_exact(homes.get(id(view.on.variable))):
+                still &= moments.mean == 0
+            idle &= still[own]
+        if idle.all() if whole else idle.any():
+            found[id(space)] = idle
+    return Idle(found)
+
+
+class Extremes(Watch):
+    """The least and the largest number of each channel of some tensors."""
+
+    def __init__(self, model, places):
+        super().__init__(model)
+        self.places = places
+
+    def call(self, inputs):
+        *tensors, start = inputs
+        keys = frozenset(place.key for place in self.places)
+        run = Run(keys, start_in(start), inner_by_call(self.places))
+        run.through(internals.graph_of(self.model), tensors)
+        return [self._of(run.seen[p.key], p.axis) for p in self.places]
+
+    def _of(self, x, axis):
+        axis %= len(x.shape)
+        others = [i for i in range(len(x.shape)) if i != axis]
+        x = ops.cast(x, self.compute_dtype)
+        return ops.min(x, axis=others), ops.max(x, axis=others)
+
+
+def _constants(model, axes):
+    """{id(axis): array}: what is constant of what each axis reads, else NaN."""
+    unknown = {id(on): np.full(len(on.group), np.nan) for on in axes}
+    seen = [on for on in axes if on.reads and None not in on.reads]
+    places = {r.place.key: r.place for on in seen for r in on.reads}
+    inputs = _made_up(internals.graph_of(model))
+    if inputs is None or not places:
+        return unknown
+    extremes = Extremes(model, list(places.values()))
+    extremes.run_eagerly = extremes.can_run_eagerly
+    with unchanged(extremes):
+        start = np.zeros(SAMPLES, "int32")
+        inputs = [*inputs, start]
+        found = internals.predict_on_one_replica(extremes, inputs)
+    found = dict(zip(places, found, strict=True))
+    for on in seen:
+        unknown[id(on)] = _constant_on(on, found)
+    return unknown
+
+
+def _constant_on(on, extremes):
+    """What each position of an axis reads, if that is one number, else NaN."""
+    least, most = (
+        np.stack(
+            [np.asarray(extremes[r.place.key][i])[r.columns] for r in on.reads]
+        ).astype(float)
+        for i in (0, 1)
+    )
+    least, most = least.min(axis=0), most.max(axis=0)
+    usual = np.abs([least, most]).max(initial=0)
+    same = most - least <= ROUNDING * np.maximum(np.abs(most), NOTHING * usual)
+    return np.where(same, (least + most) / 2, np.nan)
+
+
+def _made_up(graph):
+    """A batch for each input; None where one is text."""
+    rng = np.random.default_rng(0)
+    inputs = []
+    for x in graph.inputs:
+        shape = SAMPLES, *(size or OPEN_SIZE for size in x.shape[1:])
+        kind = keras.backend.standardize_dtype(x.dtype)
+        if kind == "string":
+            return None
+        values = np.zeros(shape)
+        if keras.backend.is_float_dtype(kind):
+            values = rng.normal(size=shape)
+        inputs.append(ops.convert_to_tensor(values, kind))
+    return inputs

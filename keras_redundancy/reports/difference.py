@@ -1,0 +1,118 @@
+"""What became of the layers of a model: `difference(before, after)`."""
+
+import dataclasses
+
+from keras_redundancy._shared.tables import Rendered, render_table
+from keras_redundancy.build.stripping import stock
+from keras_redundancy.channels import trace
+from keras_redundancy.channels.products import multiply_adds
+from keras_redundancy.channels.units import distinct, written_units
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of a layer or a model.
+
+    Attributes:
+        units: of all kernels.
+        parameters: all weights.
+        multiply_adds: on one sample; None where the input size is open.
+    """
+
+    units: int
+    parameters: int
+    multiply_adds: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference(Rendered):
+    """The sizes of two models, layer by layer.
+
+    Attributes:
+        names: those of the models.
+        layers: {name of a layer: (before, after)}, `Sizes` or None where a
+            model has no such layer.
+        total: those of the models, (before, after).
+    """
+
+    names: tuple[str, str]
+    layers: dict[str, tuple[Sizes | None, Sizes | None]]
+    total: tuple[Sizes, Sizes]
+
+    def __repr__(self):
+        before, after = (f"{x.parameters:,}" for x in self.total)
+        return (
+            f"<Difference of {self.names[0]!r} and {self.names[1]!r}: "
+            f"{len(self.layers)} layers, {before} -> {after} parameters>"
+        )
+
+    def to_dict(self) -> dict:
+        """All figures as plain Python numbers, strings, lists and dicts."""
+        return dataclasses.asdict(self)
+
+    def __str__(self):
+        header = ["layer", "units", "after", "params", "after"]
+        header += ["multiply-adds", "after"]
+        pairs = {**self.layers, "the model": self.total}
+        rows = [[name, *_cells(*pair)] for name, pair in pairs.items()]
+        before, after = self.names
+        return render_table(f"{before!r} and after it {after!r}", header, rows)
+
+
+def difference(before, after) -> Difference:
+    """The widths of two models, such as one and what `prune` made of it.
+
+    Layers are told apart by their names. What is for training alone is seen
+    as what it computes, see `strip`.
+
+    Args:
+        before, after: built functional or Sequential `keras.Model`s.
+
+    Returns:
+        A `Difference`: `render()` prints it, `to_dict()` is for programs.
+
+    Raises:
+        TypeError: a model has no graph to follow.
+        ValueError: one is not built.
+    """
+    sizes = [_sizes(model) for model in (before, after)]
+    names = dict.fromkeys(name for of_model, _ in sizes for name in of_model)
+    layers = {
+        name: tuple(of_model.get(name) for of_model, _ in sizes)
+        for name in names
+    }
+    total = tuple(of_model for _, of_model in sizes)
+    return Difference((before.name, after.name), layers, total)
+
+
+def _sizes(model):
+    """Those of the layers with units, {name: Sizes}, and of the model."""
+    graph = trace(stock(model))
+    units = {}
+    for written in written_units(graph):
+        units.setdefault(written.layer, []).append(len(written.groups))
+    sizes = [
+        Sizes(
+            sum(counts),
+            layer.count_params(),
+            multiply_adds(graph, layer=layer),
+        )
+        for layer, counts in units.items()
+    ]
+    names = distinct(layer.name for layer in units)
+    layers = dict(zip(names, sizes, strict=True))
+    total = Sizes(
+        sum(x.units for x in layers.values()),
+        graph.model.count_params(),
+        multiply_adds(graph),
+    )
+    return layers, total
+
+
+def _cells(before, after):
+    fields = [field.name for field in dataclasses.fields(Sizes)]
+    return [
+        None if sizes is None else getattr(sizes, field)
+        for field in fields
+        for sizes in (before, after)
+    ]

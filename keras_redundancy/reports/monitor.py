@@ -1,0 +1,295 @@
+"""Watch redundancy, rank and compression in TensorBoard."""
+
+import math
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_redundancy._keras import internals
+from keras_redundancy._shared.arguments import check_count, check_option
+from keras_redundancy._shared.files import writable_folder
+from keras_redundancy.calibration.observer import Run, Watch, answers
+from keras_redundancy.low_rank.factorized import Factorized
+from keras_redundancy.numbers.clustering import LINKAGES
+from keras_redundancy.reports.analysis import check_taus, reports
+from keras_redundancy.reports.heatmaps import pairwise, similarities
+
+# The folder beside those of `keras.callbacks.TensorBoard`.
+RUN = "redundancy"
+# Of samples to count zeros in.
+BATCH_SIZE = 128
+
+# Of a layer and its filters; the model has the mean of its layers.
+MEASURES = {
+    "mean_similarity": lambda layer, _: layer.mean_similarity,
+    "max_similarity": lambda layer, _: layer.max_similarity,
+    "effective_rank": lambda layer, _: layer.effective_rank,
+    "stable_rank": lambda layer, _: layer.stable_rank,
+    "trace_complexity": lambda layer, _: layer.trace_complexity,
+    "energy_rank_share": lambda layer, W: layer.energy_rank / min(W.shape),
+}
+
+
+class RedundancyMonitor(keras.callbacks.Callback):
+    """Logs redundancy, rank and compression for TensorBoard during `fit`.
+
+    Of each layer with units, and of the model: redundant units at each tau,
+    similarity, rank, parameters and multiply-adds, also as shares of what they
+    were when the first `fit` began; histograms of the similarities of all
+    pairs, and pictures of them, ordered by cluster. They are those of
+    `analyze`. Layers that are for training alone are seen as what they
+    compute: a factorized one has the filters of P W Q.
+
+    It writes to "redundancy" in `log_dir`, which may be that of a
+    `keras.callbacks.TensorBoard`, at the same steps: epochs, or batches. A
+    measure is the group of a tag, and a layer its name:
+    "n_r_at_0.5/conv2d"; what is of the whole model is in the group "model".
+    A Sequential model that `fit` builds is looked at from its second batch on.
+
+    Args:
+        log_dir: a folder, that of `tensorboard --logdir`.
+        tau: the thresholds to count redundant units at, in (0, 1]. Pictures
+            are ordered by the clusters at the one in the middle.
+        every: "epoch", or so many batches. With `steps_per_execution`, Keras
+            can be asked between two calls of the training function alone: it
+            is looked at then.
+        data: inputs of the model, some hundred samples: the share of zeros in
+            what activations make of them is logged too.
+        images: whether to make pictures.
+        linkage: "average", "complete" or "single".
+
+    Attributes:
+        history: {tag: [(step, value), ...]} of all scalars.
+
+    Raises:
+        ImportError: TensorBoard is not installed.
+        TypeError, ValueError: an argument is of a wrong type or out of range,
+            or `log_dir` cannot be written to; in `fit`, the model has no graph
+            to follow, or no layer with units.
+
+    Example:
+
+        model.fit(x, y, callbacks=[
+            keras.callbacks.TensorBoard("logs"),
+            kr.callbacks.RedundancyMonitor("logs"),
+        ])
+
+    Source: see `analyze`.
+    """
+
+    def __init__(
+        self,
+        log_dir,
+        tau: float | Iterable[float] = (0.5, 0.7, 0.9),
+        every: int | str = "epoch",
+        data=None,
+        images: bool = True,
+        linkage: str = "average",
+    ):
+        super().__init__()
+        self.tau = check_taus(tau)
+        check_option("linkage", linkage, LINKAGES)
+        if every != "epoch":
+            check_count("every", every)
+        self.every, self.images, self.linkage = every, images, linkage
+        event_file = _event_file()
+        folder = writable_folder("log_dir", Path(log_dir) / RUN)
+        self._writer = event_file(folder)
+        self._zeros = None if data is None else _Zeros(data)
+        self._at_first = None
+        self.history = {}
+
+    def on_train_begin(self, logs=None):
+        model = self.model
+        self._batches = self._next = 0
+        self._at_once = model.steps_per_execution
+        self._is_known = False
+        self._look_at_model()
+
+    def _look_at_model(self):
+        """In each `fit`, as soon as the model is built: is there what to log?
+
+        That may be after the first batch: `fit` can build a Sequential model.
+        """
+        if self._is_known:
+            return
+        model = self.model
+        if isinstance(model, keras.Sequential) and not model.built:
+            return
+        first = self._reports()[0]
+        if not first.layers:
+            raise ValueError(
+                f"The model {model.name!r} has no layer with a kernel, so "
+                "there are no units to watch. Leave RedundancyMonitor out."
+            )
+        self._is_known = True
+        if self._at_first is None:
+            self._at_first = self._costs(first)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # With something to do at the end of a batch, Keras waits for each.
+        self._look_at_model()
+        is_due = self.every != "epoch" and self._batches >= self._next
+        if is_due and self._is_known:
+            self.log(self._batches)
+            past = self._batches % self.every
+            self._next = self._batches - past + self.every
+        steps = (self.params or {}).get("steps") or math.inf
+        self._batches += max(1, min(self._at_once, steps - batch))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._look_at_model()
+        if self.every == "epoch":
+            self.log(epoch)
+
+    def log(self, step: int) -> None:
+        """Measure the model as it is now, and write that."""
+        try:
+            found = self._reports()
+        except ValueError as error:
+            warnings.warn(
+                f"RedundancyMonitor logs nothing at step {step}: {error}",
+                stacklevel=2,
+            )
+            return
+        scalars = _scalars(found) | self._compression(found[0])
+        if self._zeros is not None:
+            scalars |= self._zeros.shares(self.model)
+        for tag, value in scalars.items():
+            self.history.setdefault(tag, []).append((step, value))
+        pairs, pictures = {}, {}
+        tau = self.tau[len(self.tau) // 2]
+        for title, (layer, W) in found[0].by_title.items():
+            if layer.n > 1:
+                pairs[f"similarities/{title}"] = pairwise(W)
+                if self.images:
+                    ordered = similarities(W, tau, self.linkage)
+                    pictures[f"by_cluster/{title}"] = ordered
+        self._writer.write(step, scalars, pairs, pictures)
+
+    def _reports(self):
+        return reports(self.model, self.tau, self.linkage)
+
+    def _costs(self, report):
+        """Parameters and multiply-adds of the model as it is."""
+        return {
+            "parameters": report.parameters - _out_of_use(self.model),
+            "multiply_adds": report.multiply_adds,
+        }
+
+    def _compression(self, report):
+        scalars = {}
+        for name, now in self._costs(report).items():
+            if now is not None:
+                scalars[f"model/{name}"] = now
+            if now:  # Not None, nor the 0 multiply-adds of an Embedding.
+                scalars[f"model/{name}_left"] = now / self._at_first[name]
+        return scalars
+
+
+def _scalars(found):
+    """Those of the layers and their means: {tag: number}."""
+    scalars = {}
+    for report in found:
+        tau = f"{report.layers[0].tau:g}"
+        shares = []
+        for title, (layer, _) in report.by_title.items():
+            shares.append(layer.n_r / layer.n)
+            scalars[f"n_f_at_{tau}/{title}"] = layer.n_f
+            scalars[f"n_r_at_{tau}/{title}"] = layer.n_r
+            scalars[f"redundant_share_at_{tau}/{title}"] = shares[-1]
+        scalars[f"model/n_r_at_{tau}"] = report.n_r
+        scalars[f"model/redundant_share_at_{tau}"] = float(np.mean(shares))
+    for measure, of_layer in MEASURES.items():
+        values = {
+            title: of_layer(layer, matrix)
+            for title, (layer, matrix) in found[0].by_title.items()
+            if layer.n > 1
+        }
+        scalars |= {f"{measure}/{name}": v for name, v in values.items()}
+        if values:
+            scalars[f"model/{measure}"] = float(np.mean(list(values.values())))
+    return scalars
+
+
+def _out_of_use(model):
+    """Numbers of factorized kernels P W Q that P and Q make superfluous."""
+    total = 0
+    for layer in internals.flat_layers(model):
+        if isinstance(layer, Factorized):
+            inner = int(np.prod(layer.kernel.shape[:-2]))
+            full, used = layer.outer_sizes, layer.sizes
+            total += inner * (full[0] * full[1] - used[0] * used[1])
+    return total
+
+
+class _Zeros:
+    """The share of zeros in what each activation makes of some samples."""
+
+    def __init__(self, data):
+        self._data, self._model, self._observer = data, None, None
+
+    def shares(self, model) -> dict[str, float]:
+        """{tag: share}, of the layers of the graph itself."""
+        if model is not self._model:
+            self._model, self._observer = model, ZeroShares(model)
+        names = self._observer.names
+        if not names:
+            return {}
+        sums, count = np.zeros(len(names)), 0
+        for size, found in answers(self._observer, self._data, BATCH_SIZE):
+            sums += [np.sum(shares, dtype=float) for shares in found]
+            count += size
+        return {
+            f"zeros/{name}": float(share)
+            for name, share in zip(names, sums / count, strict=True)
+        }
+
+
+class ZeroShares(Watch):
+    """Returns the share of zeros in each sample for each activation.
+
+    Operations on the outputs of the user's layers would stay in their graph.
+    """
+
+    def __init__(self, model):
+        super().__init__(model)
+        keys = {
+            call.operation.name: (id(call.outputs[0]),)
+            for call in internals.calls(internals.graph_of(model))
+            if _activates(call.operation)
+        }
+        self.names, self.keys = tuple(keys), tuple(keys.values())
+
+    def call(self, inputs):
+        *tensors, _ = inputs
+        run = Run(frozenset(self.keys))
+        run.through(internals.graph_of(self.model), tensors)
+        return [_share_of_zeros(run.seen[key]) for key in self.keys]
+
+
+def _share_of_zeros(x):
+    is_zero = ops.cast(ops.equal(x, 0), "float32")
+    return ops.mean(is_zero, axis=tuple(range(1, len(x.shape))))
+
+
+def _activates(operation):
+    if isinstance(operation, keras.layers.ReLU):
+        return True
+    activation = getattr(operation, "activation", None)
+    return activation not in (None, keras.activations.linear)
+
+
+def _event_file():
+    try:
+        from keras_redundancy.reports.event_files import EventFile
+    except ImportError as error:
+        raise ImportError(
+            "RedundancyMonitor writes files for TensorBoard, which is not "
+            "installed: pip install 'keras-redundancy[tensorboard]'."
+        ) from error
+    return EventFile

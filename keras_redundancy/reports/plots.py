@@ -1,0 +1,281 @@
+"""Pictures of redundancy, with matplotlib.
+
+Each function takes what a function of this package returned, or a model, and
+returns a `matplotlib.figure.Figure`: save it with `savefig`.
+
+    kr.plots.redundancy(kr.redundancy(model)).savefig("redundancy.png")
+
+All raise ImportError where matplotlib is not installed.
+"""
+
+import keras
+import numpy as np
+
+from keras_redundancy._shared.arguments import check_option
+from keras_redundancy.numbers import rank
+from keras_redundancy.reports import heatmaps
+
+
+def redundancy(found, count: str = "n_r"):
+    """Redundant units, or clusters, of each layer against tau.
+
+    Args:
+        found: what `kr.redundancy` returned.
+        count: "n_r", or "n_f" for clusters; both as shares of the units.
+
+    Source: Ayinde, Inanc and Zurada (2019), n_r and n_f against tau.
+    """
+    check_option("count", count, ("n_r", "n_f"))
+    figure, axes = _figure()
+    for title in found.reports[0].by_title:
+        layers = [report.by_title[title][0] for report in found.reports]
+        shares = [getattr(layer, count) / layer.n for layer in layers]
+        axes.plot(found.taus, shares, marker=".", label=title)
+    title = found.reports[0].model
+    axes.set(
+        xlabel="tau", ylabel=f"{count} / n", title=title, ylim=(-0.02, 1.02)
+    )
+    return _with_names(figure, axes)
+
+
+def similarity_histograms(report, layers=None):
+    """How many pairs of units of a layer are how similar.
+
+    Args:
+        report: what `kr.analyze` returned.
+        layers: titles of layers in it; all with two units by default.
+    """
+    figure, axes = _figure()
+    edges = np.linspace(-1, 1, 81)
+    for title, _, matrix in _chosen(report, layers):
+        counts, _ = np.histogram(heatmaps.pairwise(matrix), edges)
+        shares = counts / counts.sum()
+        axes.stairs(shares, edges, label=title)
+    title = report.model
+    axes.set(
+        xlabel="cosine of two filters", ylabel="share of pairs", title=title
+    )
+    return _with_names(figure, axes)
+
+
+def similarity_heatmap(report, layer: str, tau: float | None = None):
+    """Cosines of all pairs of units, those of a cluster side by side.
+
+    Args:
+        report: what `kr.analyze` returned.
+        layer: title of a layer in it.
+        tau: where clusters end; that of the report by default.
+    """
+    ((_, found, matrix),) = _chosen(report, [layer])
+    tau = found.tau if tau is None else tau
+    if tau is None:
+        raise ValueError(
+            f"The report has no tau for the layer {layer!r}. Pass tau=, a "
+            "number in (0, 1]."
+        )
+    figure, axes = _figure(size=(6, 5))
+    cosines = heatmaps.similarities(matrix, tau, report.linkage)
+    image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
+    axes.set(title=f"{layer}, clusters at tau = {tau:g}", xlabel="unit")
+    figure.colorbar(image, label="cosine")
+    return figure
+
+
+def filters_by_cluster(model, layer: str | None = None, tau: float = 0.5):
+    """The filters of a convolution as pictures, a line for each cluster.
+
+    Those of three channels are coloured; of others the first channel is shown.
+
+    Args:
+        model: a built `keras.Model`.
+        layer: the name of a `Conv2D`; the first one by default.
+        tau: where clusters end.
+
+    Raises:
+        ValueError: there is no such layer.
+    """
+    name = _first_convolution(model) if layer is None else layer
+    kernel = keras.ops.convert_to_numpy(model.get_layer(name).kernel)
+    if kernel.ndim != 4:
+        raise ValueError(
+            f"The kernel of {name!r} has shape {kernel.shape}, so that its "
+            "filters are no pictures. Name a Conv2D layer."
+        )
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    units, clusters = heatmaps.by_cluster(matrix, tau)
+    height, width, channels, _ = kernel.shape
+    lines = [units[clusters == x] for x in dict.fromkeys(clusters.tolist())]
+    columns = max(map(len, lines))
+    canvas = np.ones((len(lines) * (height + 1), columns * (width + 1), 3))
+    reach = np.abs(kernel).max() or 1
+    for row, line in enumerate(lines):
+        for column, unit in enumerate(line):
+            filters = kernel[..., unit] / (2 * reach) + 0.5
+            if channels != 3:
+                filters = np.repeat(filters[..., :1], 3, axis=-1)
+            y, x = row * (height + 1), column * (width + 1)
+            canvas[y : y + height, x : x + width] = filters
+    size = max(3.5, 8 * canvas.shape[1] / canvas.shape[0]), 8
+    figure, axes = _figure(size)
+    axes.imshow(canvas)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(f"{name}: {len(lines)} clusters at tau = {tau:g}")
+    return figure
+
+
+def singular_values(report, layers=None, energy: float = 0.99):
+    """The spectrum of each layer, and where it holds 99 % of the energy.
+
+    Args:
+        report: what `kr.analyze` returned.
+        layers: titles of layers in it; all with two units by default.
+        energy: share of the squares that the dot stands at.
+    """
+    figure, axes = _figure()
+    for title, _, matrix in _chosen(report, layers):
+        values = rank.singular_values(matrix)
+        if values[0] == 0:
+            continue
+        held = rank.energy_rank(values, energy)
+        numbers = np.arange(1, len(values) + 1) / len(values)
+        (line,) = axes.plot(numbers, values / values[0], label=title)
+        place = numbers[held - 1], values[held - 1] / values[0]
+        axes.plot(*place, "o", color=line.get_color())
+    axes.set(
+        xlabel=f"share of singular values (dot: {energy:.0%} of the energy)",
+        ylabel="over the largest",
+        title=report.model,
+    )
+    return _with_names(figure, axes)
+
+
+def sensitivity(found):
+    """The score against the level, a line for each part that is cut alone.
+
+    Args:
+        found: what `kr.sensitivity` returned.
+
+    Source: Li et al., Pruning Filters for Efficient ConvNets (2017), fig. 2.
+    """
+    figure, axes = _figure()
+    for part, trials in found.trials.items():
+        scores = [trial.score for trial in trials]
+        axes.plot(found.levels, scores, marker=".", label=part.name)
+    axes.axhline(found.base.score, color="gray", ls="--", label="uncut")
+    axes.set(xlabel=found.how, ylabel="score", title=found.name)
+    if found.how == "tau":
+        axes.invert_xaxis()
+    return _with_names(figure, axes)
+
+
+def score_against_flops(found):
+    """The score at each share of multiply-adds, a line for each method.
+
+    Args:
+        found: what `kr.compare` returned.
+    """
+    figure, axes = _figure()
+    for method, trials in found.trials.items():
+        shares = [trial.cost for trial in trials]
+        scores = [trial.score for trial in trials]
+        axes.plot(shares, scores, marker=".", label=method)
+    axes.axhline(found.base, color="gray", ls="--", label="uncut")
+    label = "share of multiply-adds left"
+    axes.set(xlabel=label, ylabel="score", title=found.name)
+    return _with_names(figure, axes)
+
+
+def training(monitor, measure: str = "mean_similarity"):
+    """A measure of each layer over the steps of training.
+
+    Args:
+        monitor: a `kr.callbacks.RedundancyMonitor` after `fit`.
+        measure: the group of a tag of its `history`, such as "n_r_at_0.5",
+            "effective_rank" or "model".
+
+    Raises:
+        ValueError: it has no such measure.
+    """
+    groups = list(dict.fromkeys(x.split("/")[0] for x in monitor.history))
+    check_option("measure", measure, groups)
+    figure, axes = _figure()
+    for tag, values in monitor.history.items():
+        group, name = tag.split("/", maxsplit=1)
+        if group == measure:
+            axes.plot(*zip(*values, strict=True), marker=".", label=name)
+    step = "epoch" if monitor.every == "epoch" else "batch"
+    axes.set(xlabel=step, ylabel=measure)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return _with_names(figure, axes)
+
+
+def activations(model, x, labels, layer: str | None = None, seed: int = 0):
+    """Where t-SNE puts samples by the last hidden activations.
+
+    Args:
+        model: a built functional or Sequential `keras.Model`.
+        x: some hundred inputs of it.
+        labels: the class of each, integers of shape (samples,).
+        layer: whose output to take; that of the last layer but one by
+            default.
+        seed: for the same picture each time.
+
+    Raises:
+        ImportError: scikit-learn is not installed.
+
+    Source: van der Maaten and Hinton (2008).
+    """
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError as error:
+        raise ImportError(
+            "For t-SNE, install scikit-learn: pip install "
+            "'keras-redundancy[plots]'."
+        ) from error
+    hidden = model.layers[-2] if layer is None else model.get_layer(layer)
+    found = keras.Model(model.inputs, hidden.output).predict(x, verbose=0)
+    found = found.reshape(len(found), -1)
+    perplexity = min(30, (len(found) - 1) / 3)
+    places = TSNE(perplexity=perplexity, random_state=seed).fit_transform(found)
+    figure, axes = _figure(size=(7, 6))
+    labels = np.asarray(labels).reshape(-1)
+    for label in np.unique(labels):
+        axes.scatter(*places[labels == label].T, s=8, label=str(label))
+    axes.set(xticks=[], yticks=[], title=f"{model.name}, {hidden.name}")
+    return _with_names(figure, axes)
+
+
+def _figure(size=(8, 5)):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "To draw, install matplotlib: pip install "
+            "'keras-redundancy[plots]'."
+        ) from error
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _with_names(figure, axes):
+    count = len(axes.get_legend_handles_labels()[1])
+    axes.legend(fontsize="small", ncols=1 + count // 12)
+    return figure
+
+
+def _chosen(report, layers):
+    """[(title, `LayerReport`, filters), ...] of those titles."""
+    found = {k: v for k, v in report.by_title.items() if v[0].n > 1}
+    for title in layers or ():
+        check_option("layer", title, found)
+    return [(x, *found[x]) for x in (found if layers is None else layers)]
+
+
+def _first_convolution(model):
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            return layer.name
+    raise ValueError(
+        f"The model {model.name!r} has no Conv2D layer, whose filters are "
+        "pictures. Name one of a model inside it, or see similarity_heatmap."
+    )
