@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy._shared.files import replaced
 from keras_redundancy_command import parser
 
@@ -255,10 +255,10 @@ def _reading(path):
 
 def _names_in(path, names, model):
     """({input: its array's name, or None}, the labels' name, or None)."""
-    inputs = {x.name: x for x in internals.graph_of(model).inputs}
+    inputs = {x.name: x for x in _keras.graph_of(model).inputs}
     labels = "y" if "y" in names and "y" not in inputs else None
     needed = [
-        name for name, x in inputs.items() if not internals.origin(x).optional
+        name for name, x in inputs.items() if not _keras.origin(x).optional
     ]
     if set(needed) <= set(names) and set(inputs) & set(names):
         given = {name: name if name in names else None for name in inputs}

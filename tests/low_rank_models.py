@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.low_rank.factorized import Factorized
 from tests import models
 
@@ -34,7 +34,7 @@ def compiled(model, optimizer="adam", **options):
 def factorized_layers(model):
     return [
         layer
-        for layer in internals.flat_layers(model)
+        for layer in _keras.flat_layers(model)
         if isinstance(layer, Factorized)
     ]
 

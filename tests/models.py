@@ -5,7 +5,7 @@ import numpy as np
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.channels import Role, labels
 from keras_redundancy.channels.labels import Constant
 
@@ -336,7 +336,7 @@ def random_inputs(model, seed=0, batch=4):
         lambda x: rng.normal(
             size=(batch, *(size or 5 for size in x.shape[1:]))
         ).astype("float32"),
-        internals.graph_of(model).input,
+        _keras.graph_of(model).input,
     )
 
 

@@ -19,7 +19,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.channels.tracing import MODEL_INPUT, MODEL_OUTPUT
 from tests import models
 
@@ -199,7 +199,7 @@ def test_it_is_pruned_without_a_loss_and_cut_in_half(
 
 def assert_all_is_stock(model, small):
     assert type(small) is type(model)
-    for layer in internals.flat_layers(small):
+    for layer in _keras.flat_layers(small):
         assert type(layer).__module__.startswith("keras.")
 
 

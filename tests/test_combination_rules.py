@@ -6,7 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from tests import models
 from tests.rule_checks import assert_copies_go, prune
 
@@ -429,7 +429,7 @@ def test_channels_of_padding_go_with_those_that_they_are_added_to():
     small = kr.prune(model, tau=0.1, keep="random", seed=0)
     (pad,) = (
         call.operation.pad_width
-        for call in internals.calls(internals.graph_of(small))
+        for call in _keras.calls(_keras.graph_of(small))
         if call.operation.name == "pad"
     )
     front, back = pad[-1]

@@ -12,7 +12,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.low_rank.fusing import join_slots
 from keras_redundancy.low_rank.fusion import Fusion
 from tests import models
@@ -165,11 +165,11 @@ def test_slots_are_joined_and_training_goes_on(name):
     model.fit(x, y, epochs=1, verbose=0)
     before = {
         id(slot): (models.numpy(slot), kind)
-        for slot, kind in internals.slots(optimizer, layer.kernel)
+        for slot, kind in _keras.slots(optimizer, layer.kernel)
     }
     fusion = Fusion(0, 2, -1.5)
     join_slots(optimizer, layer.kernel, [("unit", fusion)])
-    found = internals.slots(optimizer, layer.kernel)
+    found = _keras.slots(optimizer, layer.kernel)
     assert len(found) == len(before) > 0
     gone, kept = fusion.shares
     for slot, kind in found:
@@ -339,7 +339,7 @@ def rates_after_an_epoch(model, dropouts):
     assert callback.sizes[-1]["half"][1] == 6
     return [
         x.rate
-        for x in internals.flat_layers(model)
+        for x in _keras.flat_layers(model)
         if isinstance(x, layers.Dropout) and x.name in dropouts
     ]
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.layers import FactorizedDense
 from keras_redundancy.low_rank.fusion import Fusion
 from tests import models
@@ -176,7 +176,7 @@ def test_factorized_models_compute_the_same():
     model.compile("adam", "mse")
     found = kr.factorize(model)
     models.assert_same_function(model, found, tolerance=1e-5)
-    kinds = [type(x).__name__ for x in internals.flat_layers(found)]
+    kinds = [type(x).__name__ for x in _keras.flat_layers(found)]
     assert kinds.count("FactorizedDense") == 3
     assert kinds.count("FrobeniusNormalization") == 1
     assert found.compiled

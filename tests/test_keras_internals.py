@@ -1,7 +1,7 @@
 """The contract with what Keras does not export.
 
-If one of these fails after an upgrade of Keras, `_keras_internals.py` is the
-one place to adapt.
+If one of these fails after an upgrade of Keras, the room `_keras` is the one
+place to adapt.
 """
 
 import itertools
@@ -13,22 +13,22 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from tests import models
 
 
 def test_calls_come_in_an_order_that_can_be_run():
-    graph = internals.graph_of(models.residual())
+    graph = _keras.graph_of(models.residual())
     seen = {id(x) for x in graph.inputs}
-    for call in internals.calls(graph):
+    for call in _keras.calls(graph):
         assert all(id(x) in seen for x in call.inputs)
         seen |= {id(x) for x in call.outputs}
     assert all(id(x) in seen for x in graph.outputs)
 
 
 def test_a_shared_layer_has_a_call_for_each_use():
-    graph = internals.graph_of(models.shared())
-    names = [call.operation.name for call in internals.calls(graph)]
+    graph = _keras.graph_of(models.shared())
+    names = [call.operation.name for call in _keras.calls(graph)]
     assert names.count("tower") == names.count("second") == 2
     assert names.count("add") == 1
 
@@ -37,7 +37,7 @@ def test_a_call_keeps_its_arguments():
     x = keras.Input((4,))
     y = layers.Dense(4)(x)
     model = keras.Model(x, keras.ops.add(keras.ops.add(y, x), 2.0))
-    *_, first, second = internals.calls(internals.graph_of(model))
+    *_, first, second = _keras.calls(_keras.graph_of(model))
     assert second.arguments[0][1] == 2.0
     filled, _ = first.fill_in({id(t): n for n, t in enumerate(first.inputs)})
     assert filled == (0, 1)
@@ -46,11 +46,11 @@ def test_a_call_keeps_its_arguments():
 @pytest.mark.parametrize("factory", [models.mlp, models.residual])
 def test_graphs_have_inputs_outputs_and_structures(factory):
     model = factory()
-    graph = internals.graph_of(model)
+    graph = _keras.graph_of(model)
     flat = keras.tree.flatten
-    assert flat(internals.input_structure(graph)) == graph.inputs
-    assert flat(internals.output_structure(graph)) == graph.outputs
-    origin = internals.origin(graph.inputs[0])
+    assert flat(_keras.input_structure(graph)) == graph.inputs
+    assert flat(_keras.output_structure(graph)) == graph.outputs
+    origin = _keras.origin(graph.inputs[0])
     assert isinstance(origin, layers.InputLayer)
 
 
@@ -156,8 +156,8 @@ def test_operations_have_the_classes_and_attributes_that_rules_read(
 ):
     case = OPERATIONS[module][kind]
     make, attributes = case if isinstance(case, tuple) else (case, {})
-    operation = internals.origin(make(keras.Input((4, 5))))
-    classes = getattr(internals, f"{module}_operations")
+    operation = _keras.origin(make(keras.Input((4, 5))))
+    classes = getattr(_keras, f"{module}_operations")
     assert type(operation) is getattr(classes, kind)
     found = {name: getattr(operation, name) for name in attributes}
     assert found == attributes
@@ -174,8 +174,8 @@ def test_operations_have_the_classes_and_attributes_that_rules_read(
     ],
 )
 def test_operations_are_made_anew_from_their_configs(make, path):
-    operation = internals.origin(make(keras.Input((4, 5), batch_size=1)))
-    assert internals.has_config(operation)
+    operation = _keras.origin(make(keras.Input((4, 5), batch_size=1)))
+    assert _keras.has_config(operation)
     config = operation.get_config()
     assert type(operation).from_config(config).get_config() == config
     for key in path:
@@ -184,16 +184,14 @@ def test_operations_are_made_anew_from_their_configs(make, path):
 
 def test_operations_given_what_cannot_be_saved_have_no_config():
     x = keras.Input((4, 5))
-    operation = internals.origin(ops.reshape(x, (-1, np.int64(20))))
-    assert not internals.has_config(operation)
-    assert internals.has_config(layers.Reshape((np.int64(20),)))
+    operation = _keras.origin(ops.reshape(x, (-1, np.int64(20))))
+    assert not _keras.has_config(operation)
+    assert _keras.has_config(layers.Reshape((np.int64(20),)))
 
 
 def test_the_key_of_a_slice_is_an_argument():
-    call = internals.calls(
-        internals.graph_of(
-            keras.Model(x := keras.Input((4, 5)), x[:, 1:, None])
-        )
+    call = _keras.calls(
+        _keras.graph_of(keras.Model(x := keras.Input((4, 5)), x[:, 1:, None]))
     )[0]
     args, kwargs = call.arguments
     assert args[1] == (slice(None), slice(1, None), None)
@@ -202,9 +200,9 @@ def test_the_key_of_a_slice_is_an_argument():
 
 def test_a_copied_operation_leaves_the_original_graph_alone():
     x = keras.Input((4,))
-    operation = internals.origin(keras.ops.leaky_relu(x, 0.3))
+    operation = _keras.origin(keras.ops.leaky_relu(x, 0.3))
     before = len(operation._inbound_nodes)
-    clone = internals.copy_operation(operation)
+    clone = _keras.copy_operation(operation)
     clone(keras.Input((7,)))
     assert len(operation._inbound_nodes) == before
     assert clone.negative_slope == 0.3
@@ -212,24 +210,24 @@ def test_a_copied_operation_leaves_the_original_graph_alone():
 
 def test_an_operation_that_cannot_be_saved_is_copied():
     x = keras.Input((4, 5))
-    operation = internals.origin(ops.reshape(x, (-1, np.int64(20))))
-    clone = internals.copy_operation(operation)
+    operation = _keras.origin(ops.reshape(x, (-1, np.int64(20))))
+    clone = _keras.copy_operation(operation)
     assert clone(keras.Input((4, 5))).shape == (None, 20)
     assert clone.name == operation.name
 
 
 def test_layers_come_outer_first():
     model = models.nested()
-    names = [layer.name for layer in internals.flat_layers(model)]
+    names = [layer.name for layer in _keras.flat_layers(model)]
     assert names[0] == "outer"
     assert names.index("inner") < names.index("innermost")
 
 
 def test_compile_arguments():
     model = models.mlp()
-    assert internals.compile_arguments(model) is None
+    assert _keras.compile_arguments(model) is None
     model.compile("adam", "mse", metrics=["mae"])
-    arguments = internals.compile_arguments(model)
+    arguments = _keras.compile_arguments(model)
     assert arguments["optimizer"] is model.optimizer
     assert (arguments["loss"], arguments["metrics"]) == ("mse", ["mae"])
 
@@ -245,8 +243,8 @@ def test_the_class_to_rebuild_with():
 
     x = keras.Input((3,))
     own = Functional(x, layers.Dense(2)(x))
-    assert internals.rebuildable_class(own) is Functional
-    assert internals.rebuildable_class(Other(3)) is keras.Model
+    assert _keras.rebuildable_class(own) is Functional
+    assert _keras.rebuildable_class(Other(3)) is keras.Model
 
 
 def test_what_keras_sets_on_a_model_is_known():
@@ -260,9 +258,9 @@ def test_what_keras_sets_on_a_model_is_known():
         model.evaluate(x, x[:, :2], verbose=0)
         model.predict(x, verbose=0)
         model.get_config()
-        assert internals.own_attributes(model) == {}
+        assert _keras.own_attributes(model) == {}
         model.own = 3
-        assert internals.own_attributes(model) == {"own": 3}
+        assert _keras.own_attributes(model) == {"own": 3}
 
 
 def test_classes_and_configs_of_models():
@@ -276,15 +274,15 @@ def test_classes_and_configs_of_models():
     inputs = keras.Input((4,))
     functional = type(keras.Model(inputs, layers.Dense(2)(inputs)))
     for cls in (functional, keras.Sequential, kr.FactorizedDense):
-        assert internals.is_stock_class(cls)
-    assert not internals.is_stock_class(Own)
+        assert _keras.is_stock_class(cls)
+    assert not _keras.is_stock_class(Own)
     own, told = (
         cls(inputs, layers.Dense(2)(inputs), name="own") for cls in (Own, Told)
     )
-    assert not internals.has_own_config(type(own))
-    assert internals.has_own_config(type(told))
-    assert internals.plain_class(own) is keras.Model
-    assert internals.plain_class(keras.Sequential()) is keras.Sequential
+    assert not _keras.has_own_config(type(own))
+    assert _keras.has_own_config(type(told))
+    assert _keras.plain_class(own) is keras.Model
+    assert _keras.plain_class(keras.Sequential()) is keras.Sequential
 
 
 def test_the_variables_that_a_layer_reads():
@@ -303,10 +301,10 @@ def test_the_variables_that_a_layer_reads():
     layer = Reads()
     x = keras.Input((3,))
     layer(x, also=also)
-    read = internals.variables_read(layer, (x,), {"also": also})
+    read = _keras.variables_read(layer, (x,), {"also": also})
     expected = [other, flag, layer.own, also, random.state]
     assert {id(v) for v in read} == {id(v) for v in expected}
-    assert [v for v in read if internals.is_random_state(v)] == [random.state]
+    assert [v for v in read if _keras.is_random_state(v)] == [random.state]
     np.testing.assert_array_equal(models.numpy(flag), np.ones(3))
 
 
@@ -317,7 +315,7 @@ def test_what_a_layer_read_before_it_failed():
         def call(self, x):
             raise RuntimeError(str(models.numpy(other)))
 
-    read = internals.variables_read(Fails(), (keras.Input((3,)),), {})
+    read = _keras.variables_read(Fails(), (keras.Input((3,)),), {})
     assert read == [other]
 
 
@@ -325,31 +323,29 @@ def test_arguments_of_a_call_are_replaced():
     inputs = keras.Input((4,))
     first, second = (keras.Variable(x * np.ones(4)) for x in (1, 2))
     model = keras.Model(inputs, ops.multiply(inputs, [first][0]))
-    (call,) = internals.calls(internals.graph_of(model))
-    assert internals.node_of(model.outputs[0]) is call.node
-    assert internals.variables_in(call.arguments) == [first]
-    internals.replace_arguments(
-        call.node, lambda x: second if x is first else x
-    )
-    assert internals.variables_in(call.arguments) == [second]
+    (call,) = _keras.calls(_keras.graph_of(model))
+    assert _keras.node_of(model.outputs[0]) is call.node
+    assert _keras.variables_in(call.arguments) == [first]
+    _keras.replace_arguments(call.node, lambda x: second if x is first else x)
+    assert _keras.variables_in(call.arguments) == [second]
     np.testing.assert_array_equal(model(np.ones((1, 4))), 2 * np.ones((1, 4)))
 
 
 def test_leaves_and_calls_at_any_depth():
     model = models.nested()
-    names = [layer.name for layer in internals.leaves(model)]
+    names = [layer.name for layer in _keras.leaves(model)]
     assert "stem" in names
     assert not {"inner", "innermost", "block"} & set(names)
-    calls = internals.calls_at_any_depth(model)
+    calls = _keras.calls_at_any_depth(model)
     kinds = [type(call.operation) for call in calls]
     # The block is called twice, and so is what is inside of it.
     assert kinds.count(layers.BatchNormalization) == 2
-    assert not any(internals.is_model(call.operation) for call in calls)
+    assert not any(_keras.is_model(call.operation) for call in calls)
 
 
 def test_layers_right_inside_of_a_layer():
     model = models.nested()
-    right = internals.flat_layers(model, recursive=False)
+    right = _keras.flat_layers(model, recursive=False)
     assert right[0] is model
     assert "inner" in [layer.name for layer in right]
     assert "innermost" not in [layer.name for layer in right]
@@ -358,7 +354,7 @@ def test_layers_right_inside_of_a_layer():
 def test_operations_run_as_when_the_model_predicts():
     x = np.ones((4, 3), "float32")
     dropout = layers.Dropout(0.9)
-    run = internals.run_for_inference
+    run = _keras.run_for_inference
     for kwargs in ({}, {"training": True}):
         np.testing.assert_array_equal(run(dropout, (x,), kwargs), x)
     np.testing.assert_array_equal(run(layers.ReLU(), (-x,), {}), 0 * x)
@@ -369,17 +365,17 @@ def test_a_recurrent_layer_that_returns_every_step(kind):
     layer = kind(4, return_state=True)
     x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
     last, *_ = layer(x)
-    every = internals.returning_sequences(layer)(x)
+    every = _keras.returning_sequences(layer)(x)
     assert every.shape == (2, 5, 4)
     np.testing.assert_allclose(models.numpy(every)[:, -1], last, atol=1e-6)
     assert len(layer(x)) > 1  # The layer itself is what it was.
 
 
 def test_inputs_are_put_in_the_order_of_the_model():
-    graph = internals.graph_of(models.shared())
+    graph = _keras.graph_of(models.shared())
     first, second = (x.name for x in graph.inputs)
     given = {second: np.ones((2, 10)), first: np.zeros((2, 10))}
-    a, b = internals.standardized_inputs(graph, given)
+    a, b = _keras.standardized_inputs(graph, given)
     assert models.numpy(a).max() == 0
     assert models.numpy(b).min() == 1
 
@@ -387,18 +383,18 @@ def test_inputs_are_put_in_the_order_of_the_model():
 @pytest.mark.parametrize("targets", [(), (np.zeros(7),)])
 def test_data_comes_in_batches_of_arrays(targets):
     x = np.arange(21.0).reshape(7, 3)
-    (whole,), count = internals.numpy_batches(x, 10)
+    (whole,), count = _keras.numpy_batches(x, 10)
     np.testing.assert_array_equal(whole, x)
     assert count == 1
-    batches, count = internals.numpy_batches(x, 3)
+    batches, count = _keras.numpy_batches(x, 3)
     assert [len(batch) for batch in batches] == [3, 3, 1]
     assert count == 3
     generator = ((x, *targets) for _ in range(2))
-    batches, count = internals.numpy_batches(generator, None)
+    batches, count = _keras.numpy_batches(generator, None)
     assert [len(batch) for batch in batches] == [1 + len(targets)] * 2
     assert count is None
     with pytest.raises((TypeError, ValueError)):
-        internals.numpy_batches("no data", 3)
+        _keras.numpy_batches("no data", 3)
 
 
 @pytest.mark.parametrize("is_excluded", [False, True])
@@ -411,18 +407,18 @@ def test_a_variable_of_another_shape_is_trained_on(is_excluded):
         optimizer.exclude_from_weight_decay([layer.kernel])
     model.compile(optimizer, "mse")
     model.fit(np.zeros((8, 5)), np.zeros((8, 4)), verbose=0)
-    slots = [slot for slot, _ in internals.slots(optimizer, layer.kernel)]
+    slots = [slot for slot, _ in _keras.slots(optimizer, layer.kernel)]
     assert len(slots) == 2
     kernel = models.numpy(layer.kernel)[:, :3]
     for variable in (*slots, layer.kernel):
         value = models.numpy(variable)[:, :3]
-        internals.resize(variable, value, optimizer)
-    internals.forget_functions(model)
+        _keras.resize(variable, value, optimizer)
+    _keras.forget_functions(model)
     model.fit(np.zeros((8, 5)), np.zeros((8, 3)), verbose=0)
     found = models.numpy(layer.kernel)
     assert (found == kernel).all() == is_excluded
     assert np.abs(found).sum() <= np.abs(kernel).sum()
-    assert internals.replicas(model) == 1
+    assert _keras.replicas(model) == 1
 
 
 @pytest.mark.parametrize("saved", [False, True])
@@ -433,12 +429,12 @@ def test_the_function_of_a_loss_and_whether_it_takes_logits(saved, tmp_path):
     if saved:
         model.save(tmp_path / "model.keras")
         model = keras.models.load_model(tmp_path / "model.keras")
-    loss = internals.compile_arguments(model)["loss"]
-    found = internals.loss_function(loss)
+    loss = _keras.compile_arguments(model)["loss"]
+    found = _keras.loss_function(loss)
     assert found == ("sparse_categorical_crossentropy", True)
-    assert internals.loss_function(keras.losses.MeanSquaredError())[1] is False
-    assert internals.loss_function("mse") == (None, False)
-    assert internals.loss_function(None) == (None, False)
+    assert _keras.loss_function(keras.losses.MeanSquaredError())[1] is False
+    assert _keras.loss_function("mse") == (None, False)
+    assert _keras.loss_function(None) == (None, False)
 
 
 @pytest.mark.parametrize(
@@ -470,17 +466,17 @@ def test_the_function_of_a_loss_and_whether_it_takes_logits(saved, tmp_path):
 def test_what_an_optimizer_keeps(optimizer, kinds, counters):
     variable = keras.Variable(np.ones((3, 2), "float32"))
     other = keras.Variable(np.ones((3, 2), "float32"))
-    assert internals.slots(optimizer, variable) == []
+    assert _keras.slots(optimizer, variable) == []
     optimizer.build([other, variable])
-    found = internals.slots(optimizer, variable)
+    found = _keras.slots(optimizer, variable)
     assert sorted(kind for _, kind in found) == kinds
     assert all(slot.shape == (3, 2) for slot, _ in found)
-    of_all = internals.counters(optimizer)
+    of_all = _keras.counters(optimizer)
     assert all(v.shape == () for v in of_all)
     assert len(of_all) + 2 * len(found) == len(optimizer.variables)
     assert counters is None or len(of_all) == counters
     averages = "weights" in kinds
-    assert internals.averages_weights(optimizer) == averages
+    assert _keras.averages_weights(optimizer) == averages
 
 
 def test_what_weight_decay_leaves_alone_is_copied():
@@ -488,12 +484,12 @@ def test_what_weight_decay_leaves_alone_is_copied():
     copies = [keras.Variable(np.ones(2), name=x) for x in ("a", "b", "c")]
     old, new = (keras.optimizers.AdamW(0.1) for _ in range(2))
     old.exclude_from_weight_decay([variables[0]], ["b"])
-    internals.copy_weight_decay(
+    _keras.copy_weight_decay(
         old, new, list(zip(variables, copies, strict=True))
     )
     assert [new._use_weight_decay(x) for x in copies] == [False, False, True]
     plain = keras.optimizers.AdamW(0.1)
-    internals.copy_weight_decay(plain, plain, [])
+    _keras.copy_weight_decay(plain, plain, [])
     assert plain._use_weight_decay(copies[0])
 
 
@@ -509,7 +505,7 @@ def test_what_weight_decay_leaves_alone_is_copied():
 )
 def test_number_of_batches(options, expected):
     x, y = np.zeros((100, 3)), np.zeros(100)
-    assert internals.number_of_batches(x, y, options) == expected
+    assert _keras.number_of_batches(x, y, options) == expected
     told = []
     tell = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: told.append(batch)
@@ -519,7 +515,7 @@ def test_number_of_batches(options, expected):
     data = (x, y)
     if "steps_per_epoch" in options:
         data = (((x, y) for _ in itertools.count()), None)
-        assert internals.number_of_batches(*data, {}) is None
+        assert _keras.number_of_batches(*data, {}) is None
     options = {"shuffle": False, "verbose": 0} | options
     model.fit(*data, callbacks=[tell], **options)
     assert len(told) == expected
@@ -527,7 +523,7 @@ def test_number_of_batches(options, expected):
 
 def test_the_batches_of_a_generator_are_not_read_to_count_them():
     batches = ((np.zeros((2, 3)), np.zeros(2)) for _ in range(4))
-    assert internals.number_of_batches(batches, None, {}) is None
+    assert _keras.number_of_batches(batches, None, {}) is None
     assert len(list(batches)) == 4
 
 
@@ -544,7 +540,7 @@ def test_what_callbacks_do_meanwhile_is_waited_for():
     callbacks = keras.callbacks.CallbackList([Slow()])
     callbacks.on_train_begin()
     callbacks.on_train_batch_end(3)
-    internals.flush(callbacks)
+    _keras.flush(callbacks)
     assert done == [3]
     callbacks.on_train_end()
 
@@ -553,9 +549,9 @@ def test_what_has_no_strategy_has_no_scope():
     """`tests/test_distribution.py` has models with one."""
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
     model.compile("sgd", "mse")
-    with internals.scope_of(model), internals.scope_of(model.optimizer):
-        assert internals.replicas(keras.Model(model.inputs, model.outputs)) == 1
+    with _keras.scope_of(model), _keras.scope_of(model.optimizer):
+        assert _keras.replicas(keras.Model(model.inputs, model.outputs)) == 1
     x = np.ones((4, 3), "float32")
     np.testing.assert_allclose(
-        internals.predict_on_one_replica(model, x), model.predict_on_batch(x)
+        _keras.predict_on_one_replica(model, x), model.predict_on_batch(x)
     )

@@ -7,7 +7,7 @@ from keras import layers, losses
 from scipy import special
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.mend import kernels
 from keras_redundancy.mend.links import Surroundings
 from tests import models
@@ -183,7 +183,7 @@ def surroundings(model):
     """(link, name of the layer before) of the calls of `Dense` layers."""
     around = Surroundings(model)
     found = []
-    for call in internals.calls(internals.graph_of(model)):
+    for call in _keras.calls(_keras.graph_of(model)):
         if isinstance(call.operation, layers.Dense):
             before = around.before(call)
             found.append((around.link(call), before and before.operation.name))

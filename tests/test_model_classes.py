@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from tests import models
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
@@ -263,7 +263,7 @@ def test_names_and_dtypes_that_no_config_carries(name):
     small = kr.prune(model, ratio=0.25, data=models.random_inputs(model))
     assert small.output_names == model.output_names
     assert [x.name for x in small.layers] == [x.name for x in model.layers]
-    old, new = (internals.flat_layers(x)[1:] for x in (model, small))
+    old, new = (_keras.flat_layers(x)[1:] for x in (model, small))
     for layer, its_copy in zip(old, new, strict=True):
         assert its_copy.name == layer.name
         assert its_copy.dtype_policy.name == layer.dtype_policy.name

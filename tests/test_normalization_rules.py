@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from tests import models
 from tests.rule_checks import assert_copies_go, assert_cut_builds
 
@@ -30,7 +30,7 @@ PER_CHANNEL = {
     "prelu": lambda: layers.PReLU(),
     "prelu, shared": lambda: layers.PReLU(shared_axes=(1, 2)),
     "prelu, one for all": lambda: layers.PReLU(shared_axes=(1, 2, 3)),
-    "layer scale": lambda: internals.LayerScale(0.5, 12),
+    "layer scale": lambda: _keras.LayerScale(0.5, 12),
     "rescaling": lambda: layers.Rescaling(0.5, offset=0.25),
     "softmax over positions": lambda: layers.Softmax(axis=(1, 2)),
 }

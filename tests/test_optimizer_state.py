@@ -6,7 +6,7 @@ import pytest
 from keras import layers, optimizers
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.channels import Role
 from tests import models
 
@@ -164,7 +164,7 @@ def test_averages_of_weights_are_cut_as_weights():
     make_copies(model)  # The same ones, as they learn alike.
     kernel = model.get_layer("last").kernel
     ((average, _),) = [
-        x for x in internals.slots(model.optimizer, kernel) if x[1] == "weights"
+        x for x in _keras.slots(model.optimizer, kernel) if x[1] == "weights"
     ]
     old = np.random.default_rng(0).normal(size=kernel.shape)
     average.assign(old)
@@ -176,7 +176,7 @@ def test_averages_of_weights_are_cut_as_weights():
     its_kernel = small.get_layer("last").kernel
     ((found, _),) = [
         x
-        for x in internals.slots(small.optimizer, its_kernel)
+        for x in _keras.slots(small.optimizer, its_kernel)
         if x[1] == "weights"
     ]
     expected = np.zeros_like(old)
@@ -201,7 +201,7 @@ def test_training_goes_on_with_every_absorber(options):
     small = kr.prune(model, ratio=0.4, optimizer=True, **options)
     assert int(small.optimizer.iterations) == 12
     for variable in small.trainable_variables:
-        for slot, kind in internals.slots(small.optimizer, variable):
+        for slot, kind in _keras.slots(small.optimizer, variable):
             assert slot.shape == variable.shape
             if kind == "square":
                 assert (models.numpy(slot) >= 0).all()

@@ -8,7 +8,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.build.rebinding import Rebinder
 from tests import models
 
@@ -139,7 +139,7 @@ def test_the_copy_of_a_tied_kernel_is_trained_by_both_readers():
     small = kr.prune(model, ratio=0.3, layers="hidden")
     call = next(
         call
-        for call in internals.calls(internals.graph_of(small))
+        for call in _keras.calls(_keras.graph_of(small))
         if call.operation.name.startswith("matmul")
     )
     assert call.arguments[0][1] is small.get_layer("encoder").kernel

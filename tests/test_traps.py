@@ -10,7 +10,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from tests import models
 from tests.rule_checks import assert_copies_go, prune
 
@@ -44,7 +44,7 @@ def cut_in_half(model):
 def operation(model, kind):
     (found,) = (
         call
-        for call in internals.calls(internals.graph_of(model))
+        for call in _keras.calls(_keras.graph_of(model))
         if type(call.operation).__name__ == kind
     )
     return found

@@ -1,1 +1,76 @@
-"""What Keras does not export: graphs, optimizers, and what it saves."""
+"""The one room that touches what Keras does not export.
+
+Keras has no public way to walk the graph of a model. Everything this package
+needs for it is here, and `tests/test_keras_internals.py` is its contract:
+when a Keras release changes one of these attributes, that test says which.
+"""
+
+from keras_redundancy._keras.graph import (
+    Call as Call,
+    ImaginedCall as ImaginedCall,
+    calls as calls,
+    calls_at_any_depth as calls_at_any_depth,
+    graph_of as graph_of,
+    imagined_call as imagined_call,
+    input_structure as input_structure,
+    is_model as is_model,
+    leaves as leaves,
+    mask_of as mask_of,
+    node_of as node_of,
+    origin as origin,
+    output_structure as output_structure,
+    output_tensors as output_tensors,
+    replace_arguments as replace_arguments,
+    run_for_inference as run_for_inference,
+    standardized_inputs as standardized_inputs,
+    wraps_one_layer as wraps_one_layer,
+)
+from keras_redundancy._keras.objects import (
+    attention_projections as attention_projections,
+    compile_arguments as compile_arguments,
+    compile_is_overridden as compile_is_overridden,
+    copy_operation as copy_operation,
+    flat_layers as flat_layers,
+    has_config as has_config,
+    has_own_config as has_own_config,
+    is_stock_class as is_stock_class,
+    lambda_output_shape as lambda_output_shape,
+    loss_function as loss_function,
+    own_attributes as own_attributes,
+    plain_class as plain_class,
+    rebuildable_class as rebuildable_class,
+    returning_sequences as returning_sequences,
+    trusting_own_objects as trusting_own_objects,
+)
+from keras_redundancy._keras.operations import (
+    ConvLSTMCell as ConvLSTMCell,
+    CustomScaleLayer as CustomScaleLayer,
+    LayerScale as LayerScale,
+    core_operations as core_operations,
+    image_operations as image_operations,
+    math_operations as math_operations,
+    nn_operations as nn_operations,
+    numpy_operations as numpy_operations,
+)
+from keras_redundancy._keras.optimizers import (
+    averages_weights as averages_weights,
+    copy_weight_decay as copy_weight_decay,
+    counters as counters,
+    forget_functions as forget_functions,
+    resize as resize,
+    slots as slots,
+)
+from keras_redundancy._keras.reads import (
+    is_random_state as is_random_state,
+    variables_in as variables_in,
+    variables_read as variables_read,
+)
+from keras_redundancy._keras.running import (
+    flush as flush,
+    number_of_batches as number_of_batches,
+    numpy_batches as numpy_batches,
+    predict_on_one_replica as predict_on_one_replica,
+    replicas as replicas,
+    scope_of as scope_of,
+)
+from keras_redundancy._keras.walk import Interpreter as Interpreter

@@ -5,7 +5,7 @@ import hashlib
 import keras
 import numpy as np
 
-from keras_redundancy._keras import internals
+from keras_redundancy._keras.objects import flat_layers
 
 
 def fingerprint(model) -> str:
@@ -25,7 +25,7 @@ def fingerprint(model) -> str:
 
 
 def _states(model):
-    for layer in internals.flat_layers(model):
+    for layer in flat_layers(model):
         yield from keras.tree.flatten(getattr(layer, "states", None))
 
 

@@ -6,7 +6,13 @@ from typing import Any
 
 import keras
 
-from keras_redundancy._keras import internals
+from keras_redundancy._keras.graph import (
+    calls as calls_of,
+    graph_of,
+    input_structure,
+    is_model,
+    wraps_one_layer,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +52,14 @@ def flat_graph(model) -> FlatGraph:
 
     def run(graph, inputs):
         tensors = dict(zip(map(id, graph.inputs), inputs, strict=True))
-        for call in internals.calls(graph):
+        for call in calls_of(graph):
             given = [tensors[id(x)] for x in call.inputs]
             inner = _inner_model(call.operation)
             if inner is None:
                 made = [next(numbers) for _ in call.outputs]
                 calls.append(FlatCall(call.operation, given, made))
             else:
-                inner = internals.graph_of(inner)
+                inner = graph_of(inner)
                 if not _is_called_as_made(call, inner):
                     each = [next(numbers) for _ in inner.inputs]
                     calls.append(FlatCall(None, given, each))
@@ -62,7 +68,7 @@ def flat_graph(model) -> FlatGraph:
             tensors |= zip(map(id, call.outputs), made, strict=True)
         return [tensors[id(x)] for x in graph.outputs]
 
-    graph = internals.graph_of(model)
+    graph = graph_of(model)
     inputs = [next(numbers) for _ in graph.inputs]
     return FlatGraph(calls, inputs, run(graph, inputs))
 
@@ -81,11 +87,11 @@ def layers_made_alone(model) -> list:
 
 
 def _itself_and_wrapped(operation):
-    if internals.is_model(operation):
+    if is_model(operation):
         return layers_made_alone(operation)
     if not isinstance(operation, keras.Layer):
         return []
-    if not internals.wraps_one_layer(operation):
+    if not wraps_one_layer(operation):
         return [operation]
     return [operation, *_itself_and_wrapped(operation.layer)]
 
@@ -93,13 +99,13 @@ def _itself_and_wrapped(operation):
 def _inner_model(operation):
     if isinstance(operation, keras.layers.TimeDistributed):
         operation = operation.layer
-    return operation if internals.is_model(operation) else None
+    return operation if is_model(operation) else None
 
 
 def _is_called_as_made(call, inner):
     """Whether a model is given one tensor for each of its inputs, in order."""
     args, _ = call.arguments
-    structure = internals.input_structure(inner)
+    structure = input_structure(inner)
     return (
         len(args) == 1
         and len(call.inputs) == len(inner.inputs)

@@ -5,7 +5,7 @@ import warnings
 
 import keras
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.build.configs import (
     REBUILD_ERRORS,
     by_name,
@@ -52,10 +52,10 @@ def fresh_arguments(model) -> dict | None:
         ValueError: the model's class has a `compile` of its own, or the
             optimizer or a metric cannot be made anew.
     """
-    arguments = internals.compile_arguments(model)
+    arguments = _keras.compile_arguments(model)
     if arguments is None:
         return None
-    if internals.compile_is_overridden(model):
+    if _keras.compile_is_overridden(model):
         raise ValueError(f"{type(model).__name__} has a compile() of its own.")
     return keras.tree.map_structure(fresh, arguments)
 

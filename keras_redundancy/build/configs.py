@@ -8,7 +8,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.low_rank.rare import RaReRegularizer
 
 RARE = keras.saving.get_registered_name(RaReRegularizer)
@@ -37,12 +37,12 @@ def made_anew(old, settings, make, is_stock=True):
             config[key] = "zeros"
         elif (function := _own_function(old, key)) is not None:
             config[key] = function
-    if internals.wraps_one_layer(old):
+    if _keras.wraps_one_layer(old):
         del config["layer"]
     _forget_shapes(config)
     try:
         with (
-            internals.trusting_own_objects(),
+            _keras.trusting_own_objects(),
             keras.saving.custom_object_scope(objects_of(old)),
         ):
             new = from_config(type(old), config, make)
@@ -87,7 +87,7 @@ def _name_like(old, new):
     if isinstance(old, keras.Model):
         return
     parts, its_parts = (
-        internals.flat_layers(x, recursive=False)[1:] for x in (old, new)
+        _keras.flat_layers(x, recursive=False)[1:] for x in (old, new)
     )
     if list(map(type, parts)) == list(map(type, its_parts)):
         for part, its_copy in zip(parts, its_parts, strict=True):
@@ -156,7 +156,7 @@ def _with_a_config(layer):
             others |= {} if other is inner else {key: other}
     if not others:
         return layer
-    clone = internals.copy_operation(layer)
+    clone = _keras.copy_operation(layer)
     vars(clone).update(others)
     return clone
 
@@ -221,7 +221,7 @@ def objects_of(layer):
     So a layer with an activation or initializer of the user's own can be
     rebuilt without registering it.
     """
-    parts = internals.flat_layers(layer)
+    parts = _keras.flat_layers(layer)
     return by_name(parts) | by_name(
         value for part in parts for value in vars(part).values()
     )
@@ -237,7 +237,7 @@ def same_lambda(old):
     """A Lambda keeps its function: config would have to unpickle it."""
     new = keras.layers.Lambda(
         old.function,
-        output_shape=internals.lambda_output_shape(old),
+        output_shape=_keras.lambda_output_shape(old),
         mask=old.mask,
         name=old.name,
         dtype=old.dtype_policy,

@@ -8,7 +8,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.channels.tied import is_own_function
 from keras_redundancy.build.compiling import fresh
 from keras_redundancy.build.configs import REBUILD_ERRORS, get_config
@@ -47,7 +47,7 @@ def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
     Warns:
         UserWarning: methods or arguments are lost.
     """
-    cls = internals.rebuildable_class(model)
+    cls = _keras.rebuildable_class(model)
     if cls is not type(model):
         _warn_of_lost_methods(model, cls, "has a constructor of its own")
         return cls, {}
@@ -68,7 +68,7 @@ def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
             defaults.append(name)
     if needed:
         reason = f"needs {', '.join(needed)}, which nothing tells"
-        plain = internals.plain_class(model)
+        plain = _keras.plain_class(model)
         _warn_of_lost_methods(model, plain, reason)
         return plain, {}
     if defaults:
@@ -97,7 +97,7 @@ def copy_attributes(old, new, twins: dict) -> None:
             user's own: its methods may need them.
     """
     kept, lost = vars(new), []
-    for name, value in internals.own_attributes(old).items():
+    for name, value in _keras.own_attributes(old).items():
         if name not in kept:
             value = copied(value, twins)
             if value is LOST:
@@ -108,7 +108,7 @@ def copy_attributes(old, new, twins: dict) -> None:
             setattr(new, name, value)
         elif isinstance(value, keras.Layer) and id(value) not in twins:
             lost += [f"{name} (its weights)"] if value.weights else []
-    if lost and not internals.is_stock_class(type(old)):
+    if lost and not _keras.is_stock_class(type(old)):
         warnings.warn(
             f"The new model is made without what {old.name!r} "
             f"({type(old).__name__}) has in {', '.join(lost)}, which is no "
@@ -148,7 +148,7 @@ def copied(value, twins: dict):
 
 def _own_config(cls, model):
     """What the `get_config` of the user's class says, if there is one."""
-    if not internals.has_own_config(cls):
+    if not _keras.has_own_config(cls):
         return {}
     try:
         return keras.saving.deserialize_keras_object(

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.build.absorb import (
     along,
     clusters_of,
@@ -55,7 +55,7 @@ class SlotCut:
 
         Args:
             slot: of the variable `source`.
-            kind: one of those of `internals.slots`.
+            kind: one of those of `_keras.slots`.
             source: a variable of the old model.
             target: its counterpart.
         """
@@ -122,17 +122,17 @@ def carry_over(old, new, matches, cut: SlotCut, trained) -> None:
     """
     if not old.built:
         return
-    internals.copy_weight_decay(old, new, matches)
-    with internals.scope_of(new):
+    _keras.copy_weight_decay(old, new, matches)
+    with _keras.scope_of(new):
         new.build(trained)
     for source, target in zip(
-        internals.counters(old), internals.counters(new), strict=True
+        _keras.counters(old), _keras.counters(new), strict=True
     ):
         set_value(target, source)
     afresh = []
     for source, target in matches:
-        slots = internals.slots(new, target)
-        sources = internals.slots(old, source)
+        slots = _keras.slots(new, target)
+        sources = _keras.slots(old, source)
         values = [
             cut.value(slot, kind, source, target) for slot, kind in sources
         ]

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.low_rank.norms import inverse_norm
 from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
 from keras_redundancy.noise_out.outputs import NoiseOutputs
@@ -51,7 +51,7 @@ def require_rebuildable(model) -> None:
     """
     leaves = [
         layer
-        for layer in internals.leaves(model)
+        for layer in _keras.leaves(model)
         if type(layer) is not keras.layers.Lambda
     ]
     require_own_variables(leaves)
@@ -103,7 +103,7 @@ def rebuild_and_match(
         The new model, and [(variable, its counterpart in there), ...] of what
         has one.
     """
-    with internals.scope_of(model):
+    with _keras.scope_of(model):
         return _rebuilt(model, settings, values, biases, classes)
 
 
@@ -122,7 +122,7 @@ def _rebuilt(model, settings, values, biases, classes):
     twins = builder.twins | {id(old): new for old, new in matches}
     twins = builder.tie(twins)
     for old, new in builder.made.values():
-        if internals.is_model(old) and type(old) is type(new):
+        if _keras.is_model(old) and type(old) is type(new):
             copy_attributes(old, new, twins)
     compile_like(model, result, Rebinder(twins))
     return result, matches
@@ -163,7 +163,7 @@ class _Builder:
         return self.made[id(old)][1]
 
     def _make(self, old):
-        if internals.is_model(old):
+        if _keras.is_model(old):
             return self.model(old)
         if type(old) is keras.layers.Lambda:
             return same_lambda(old)
@@ -172,7 +172,7 @@ class _Builder:
         if self._is_left_out(old):  # It is in a wrapper.
             return keras.layers.Identity(name=old.name)
         settings = self.settings.get(id(old), {})
-        if internals.wraps_one_layer(old):
+        if _keras.wraps_one_layer(old):
             inner = self.operation(old.layer)
             return made_anew(
                 old,
@@ -187,7 +187,7 @@ class _Builder:
                 new.output.name = old.output.name
             return new
         if not settings:
-            return internals.copy_operation(old)
+            return _keras.copy_operation(old)
         config = changed(old.get_config(), settings)
         new = type(old).from_config(config)
         new.name = old.name
@@ -195,9 +195,9 @@ class _Builder:
 
     def model(self, old):
         """A new model for `old`, built on new inputs."""
-        graph = internals.graph_of(old)
+        graph = _keras.graph_of(old)
         tensors = {
-            id(x): self.operation(internals.origin(x)).output
+            id(x): self.operation(_keras.origin(x)).output
             for x in graph.inputs
         }
         if isinstance(old, keras.Sequential):
@@ -219,7 +219,7 @@ class _Builder:
         return (
             isinstance(old, keras.Layer)
             and type(old) is not keras.layers.Lambda
-            and not internals.is_model(old)
+            and not _keras.is_model(old)
             and not self._is_left_out(old)
         )
 
@@ -235,10 +235,10 @@ class _Builder:
         """
         twins, changed, pairs = dict(twins), {}, []
         for old, new in self.made.values():
-            if isinstance(old, keras.Layer) and not internals.is_model(old):
+            if isinstance(old, keras.Layer) and not _keras.is_model(old):
                 pairs += zip(_parts(old), _parts(new), strict=False)
             if _is_other(old, new):
-                inside = internals.flat_layers(old)
+                inside = _keras.flat_layers(old)
                 changed |= {id(layer): layer.name for layer in inside}
                 changed |= {id(x): x.path for x in old.variables}
         twins |= {id(old): new for old, new in pairs if type(old) is type(new)}
@@ -253,7 +253,7 @@ class _Builder:
 
     def _run(self, graph, tensors):
         """Call the new operations as the old ones were: inputs, outputs."""
-        for call in internals.calls(graph):
+        for call in _keras.calls(graph):
             args, kwargs = call.fill_in(tensors)
             if self._is_left_out(call.operation):
                 tensors[id(call.outputs[0])] = args[0]
@@ -280,7 +280,7 @@ class _Builder:
             tensors |= zip(map(id, call.outputs), results, strict=True)
         for x in graph.outputs:
             if id(x) not in tensors:
-                layer = internals.origin(x)
+                layer = _keras.origin(x)
                 raise ValueError(
                     f"The noise outputs of {layer.name!r} are outputs of the "
                     f"model {graph.name!r}, but nothing is left of them after "
@@ -290,8 +290,8 @@ class _Builder:
         return [
             keras.tree.map_structure(lambda x: tensors[id(x)], structure)
             for structure in (
-                internals.input_structure(graph),
-                internals.output_structure(graph),
+                _keras.input_structure(graph),
+                _keras.output_structure(graph),
             )
         ]
 
@@ -380,9 +380,9 @@ def _parts(layer):
 
     What is inside a model or a wrapper was made anew by itself.
     """
-    if internals.is_model(layer) or internals.wraps_one_layer(layer):
+    if _keras.is_model(layer) or _keras.wraps_one_layer(layer):
         return [layer]
-    return internals.flat_layers(layer)
+    return _keras.flat_layers(layer)
 
 
 def _build_parts(old, new):
@@ -393,7 +393,7 @@ def _build_parts(old, new):
 
 
 def _own_variables(layer):
-    if not internals.wraps_one_layer(layer):
+    if not _keras.wraps_one_layer(layer):
         return layer.variables
     inner = {id(variable) for variable in layer.layer.variables}
     return [v for v in layer.variables if id(v) not in inner]

@@ -1,6 +1,6 @@
 """Take away what a model has for training alone."""
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
 from keras_redundancy.noise_out.outputs import NoiseOutputs
 from keras_redundancy.low_rank.factorized import Factorized
@@ -42,9 +42,9 @@ def stock(model):
 
 
 def _own_layers(model):
-    internals.graph_of(model)  # Raises where there is none.
+    _keras.graph_of(model)  # Raises where there is none.
     own = Factorized, FrobeniusNormalization, NoiseOutputs
-    return [x for x in internals.flat_layers(model) if isinstance(x, own)]
+    return [x for x in _keras.flat_layers(model) if isinstance(x, own)]
 
 
 def require_trained(model) -> None:
@@ -54,7 +54,7 @@ def require_trained(model) -> None:
         ValueError: it is not compiled, or has layers whose variables are
             other ones after pruning.
     """
-    if internals.compile_arguments(model) is None:
+    if _keras.compile_arguments(model) is None:
         raise ValueError(
             f"optimizer=True goes on with the optimizer of {model.name!r}, "
             "but that model is not compiled. Call compile() and fit() before, "

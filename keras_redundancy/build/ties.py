@@ -6,7 +6,7 @@ that layer's copy. See `channels.tied` for the ways in which it can be read.
 
 import keras
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.channels.tied import (
     borrowed,
     is_own_function,
@@ -23,10 +23,10 @@ def require_tied(model) -> None:
             model, or reads one in Python code that cannot be made anew.
     """
     owners = owners_of(model)
-    layers = {id(layer) for layer in internals.flat_layers(model)}
-    for call in internals.calls_at_any_depth(model):
+    layers = {id(layer) for layer in _keras.flat_layers(model)}
+    for call in _keras.calls_at_any_depth(model):
         _refuse_raw_variables(call)
-        followed = set(map(id, internals.variables_in(call.arguments)))
+        followed = set(map(id, _keras.variables_in(call.arguments)))
         variables = borrowed(call)
         if any(id(variable) not in followed for variable in variables):
             followed |= _variables_reached(call.operation, layers)
@@ -96,7 +96,7 @@ def _variables_reached(operation, layers):
     By themselves, or by the layers of the model (with the ids `layers`).
     """
     found = set()
-    for part in internals.flat_layers(operation):
+    for part in _keras.flat_layers(operation):
         for value in _functions_of(part).values():
             for x in reached_by(value):
                 if isinstance(x, keras.Variable):
@@ -148,7 +148,7 @@ class Ties:
     def note(self, results, lent) -> None:
         """Remember a call that returned `results` and read stand-ins."""
         if lent:
-            self._calls.append((internals.node_of(results[0]), lent))
+            self._calls.append((_keras.node_of(results[0]), lent))
 
     def tie(self, twins) -> None:
         """Have all calls read the variables of the new model.
@@ -161,7 +161,7 @@ class Ties:
                 if id(variable) not in twins:
                     raise ValueError(_other_kind(node.operation, variable.path))
             mine = {key: twins[id(x)] for key, (x, _) in lent.items()}
-            internals.replace_arguments(
+            _keras.replace_arguments(
                 node, lambda x, mine=mine: mine.get(id(x), x)
             )
 

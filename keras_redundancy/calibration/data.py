@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import scipy.sparse
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count
 
 # Batches of an iterator that are kept to repair BatchNormalization with.
@@ -117,7 +117,7 @@ def batches(model, data, batch_size: int):
         UserWarning: of data of unknown length not everything is used.
     """
     samples = data if isinstance(data, Samples) else Samples(data)
-    graph = internals.graph_of(model)
+    graph = _keras.graph_of(model)
     found, is_bounded = _batches_of(samples, batch_size, graph)
     seen = steps = 0
     for x in found:
@@ -158,7 +158,7 @@ def expected_samples(data, batch_size: int, first: list) -> int:
         count = len(data)
     else:
         options = {"batch_size": batch_size}
-        count = internals.number_of_batches(data, None, options) or 0
+        count = _keras.number_of_batches(data, None, options) or 0
     if samples.steps is not None:
         count = min(count, samples.steps)
     return max(count * sizes[0], sum(sizes))
@@ -200,7 +200,7 @@ def _batches_of(samples, batch_size, graph):
             data = (x if isinstance(x, tuple) else (x,) for x in data)
         if isinstance(data, np.ndarray | list | tuple | dict):
             data = _sliceable(graph, data)
-        found, count = internals.numpy_batches(data, batch_size)
+        found, count = _keras.numpy_batches(data, batch_size)
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"data is {type(data).__name__}, which Keras cannot make batches "
@@ -223,7 +223,7 @@ def _sliceable(graph, data):
     if all(x is None for x in keras.tree.flatten(data)):
         raise _misfit(graph, data)
     try:
-        data = _as_read_by(internals.input_structure(graph), data)
+        data = _as_read_by(_keras.input_structure(graph), data)
     except (KeyError, ValueError) as error:
         raise _misfit(graph, data) from error
     return keras.tree.map_structure(convert, data)
@@ -256,7 +256,7 @@ def _standardized(graph, x):
     Raises:
         TypeError, ValueError, KeyError: `x` does not fit them.
     """
-    structure = internals.input_structure(graph)
+    structure = _keras.input_structure(graph)
     flat = keras.tree.flatten(x)
     if len(flat) == len(graph.inputs) == 1 and not isinstance(x, dict):
         x = keras.tree.pack_sequence_as(structure, flat)
@@ -266,7 +266,7 @@ def _standardized(graph, x):
     with warnings.catch_warnings():
         # Of tuples in place of dictionaries, as `predict` takes them.
         warnings.filterwarnings("ignore", message="The structure of")
-        return internals.standardized_inputs(graph, x)
+        return _keras.standardized_inputs(graph, x)
 
 
 def _as_read_by(structure, x):

@@ -1,6 +1,5 @@
 """Run a model and take moments of what its layers pass on to one another."""
 
-import collections
 import contextlib
 import dataclasses
 import itertools
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.calibration.data import (
     batches,
     expected_samples,
@@ -108,7 +107,7 @@ def answers(observer, data, batch_size: int):
         for number, batch in enumerate(found):
             size = samples_in(batch)
             inputs = [*batch, _start_of(number, size)]
-            yield size, internals.predict_on_one_replica(observer, inputs)
+            yield size, _keras.predict_on_one_replica(observer, inputs)
 
 
 @contextlib.contextmanager
@@ -174,7 +173,7 @@ class Observer(Watch):
     def call(self, inputs):
         *tensors, start = inputs
         run = Run(self.keys, start_in(start), self.inner)
-        run.through(internals.graph_of(self.model), tensors)
+        run.run(self.model, tensors)
         return self.look(run)
 
 
@@ -201,8 +200,8 @@ def start_in(numbers):
     return ops.cast(numbers[0], "float32") / 2**15
 
 
-class Run:
-    """One run of a graph that keeps the tensors with the wanted keys.
+class Run(_keras.Interpreter):
+    """One run of a model on numbers that keeps the tensors with wanted keys.
 
     Where there are such, it ends when it has them all.
 
@@ -217,43 +216,30 @@ class Run:
         self.keys, self.start, self.inner = keys, start, inner or {}
         self.seen = {}
 
-    def call(self, operation, args, kwargs):
+    @property
+    def is_done(self):
+        return bool(self.keys) and len(self.seen) == len(self.keys)
+
+    def visit(self, call, values, path):
+        places = self.inner.get((*path, id(call.node)), ())
+        if places:
+            arguments = call.fill_in(values)
+            for place in places:
+                self._note(place.key, place.compute(*arguments))
+        return super().visit(call, values, path)
+
+    def call(self, call, values, path):
         """What an operation returns: as when the model predicts."""
-        return internals.run_for_inference(operation, args, kwargs)
+        results = self.results(call.operation, *call.fill_in(values))
+        return keras.tree.flatten(results)
 
-    def through(self, graph, inputs, path=()):
-        values = dict(zip(map(id, graph.inputs), inputs, strict=True))
-        for key, value in values.items():
-            self._keep((*path, key), value)
-        calls = internals.calls(graph)
-        reads = collections.Counter(map(id, graph.outputs))
-        for call in calls:
-            reads.update(map(id, call.inputs))
-        for call in calls:
-            if self.keys and len(self.seen) == len(self.keys):
-                break  # All that is wanted is known.
-            args, kwargs = call.fill_in(values)
-            for place in self.inner.get((*path, id(call.node)), ()):
-                self._keep(place.key, place.compute(args, kwargs))
-            if internals.is_model(call.operation):
-                inner = internals.graph_of(call.operation)
-                given = keras.tree.flatten(args[0])
-                results = self.through(inner, given, (*path, id(call.node)))
-            else:
-                results = keras.tree.flatten(
-                    self.call(call.operation, args, kwargs)
-                )
-            for x, value in zip(call.outputs, results, strict=True):
-                values[id(x)] = value
-                self._keep((*path, id(x)), value)
-            # What is not read any more need not be held in memory.
-            reads.subtract(map(id, call.inputs))
-            for x in call.inputs:
-                if not reads[id(x)]:
-                    values.pop(id(x), None)
-        return [values.get(id(x)) for x in graph.outputs]
+    def results(self, operation, args, kwargs):
+        return _keras.run_for_inference(operation, args, kwargs)
 
-    def _keep(self, key, value):
+    def made(self, x, value, path):
+        self._note((*path, id(x)), value)
+
+    def _note(self, key, value):
         if key in self.keys:
             self.seen[key] = value
 

@@ -7,7 +7,7 @@ import inspect
 import keras
 import numpy as np
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.channels import labels
 from keras_redundancy.channels.inside import (
     Inside,
@@ -180,7 +180,7 @@ class CallTrace:
         place = self.inputs[0].place
         made_by, alone = None, False
         if place is not None:
-            made_by, alone = internals.origin(place.tensor), place.readers == 1
+            made_by, alone = _keras.origin(place.tensor), place.readers == 1
         self.recorder.steps.append(
             labels.Normalized(
                 ids,
@@ -359,7 +359,7 @@ class CallTrace:
             counts = tuple(map(len, parts))
             reason = self.inside.obstacle(self.operation, path, place, counts)
         elif path[0] not in labels.ARGUMENTS:
-            known = internals.has_config(place[0])
+            known = _keras.has_config(place[0])
             reason = None if known else self.say(NO_CONFIG)
         if reason is None:
             width = labels.Width(*place, ids, whole)
@@ -535,5 +535,5 @@ def _composed(function, given, args, kwargs):
 
 def _with_sublayers(operation):
     if isinstance(operation, keras.Layer):
-        return internals.flat_layers(operation)
+        return _keras.flat_layers(operation)
     return [operation]

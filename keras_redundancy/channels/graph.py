@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from keras_redundancy._keras.internals import flat_layers
+from keras_redundancy._keras import flat_layers
 from keras_redundancy._shared.tables import Rendered, render_table
 from keras_redundancy.channels.correspondence import colors
 from keras_redundancy.channels.explanation import Explanation, explain

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 
 UNSET_WIDTH = (
     "no argument of {name} ({kind}) is known to set the {setting} of its "
@@ -99,14 +99,14 @@ def checked_sets(operation, layer, sets: dict | None) -> dict | None:
             "which is not built, so it has no weights yet. Build it in "
             "build(), or follow only those layers that call() uses."
         )
-    if internals.is_model(layer) and sets:
+    if _keras.is_model(layer) and sets:
         raise ValueError(
             f"{rule} follows {layer.name!r}, a model with layers of its own, "
             "and sets= does not tell them apart. Call through() for one layer "
             "of it after the other; hidden_widths() takes names of them, such "
             "as 'ffn.layers.0'."
         )
-    around = internals.wraps_one_layer(operation)
+    around = _keras.wraps_one_layer(operation)
     if sets is None and not (around and layer is operation.layer):
         return {}
     return sets
@@ -119,7 +119,7 @@ def imagined_call(operation, layer, tensors):
         ValueError: it fails.
     """
     try:
-        return internals.imagined_call(layer, tensors)
+        return _keras.imagined_call(layer, tensors)
     except Exception as error:
         shapes = ", ".join(str(x.shape) for x in tensors)
         raise ValueError(

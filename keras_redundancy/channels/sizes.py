@@ -6,13 +6,13 @@ from numbers import Integral
 
 import keras
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.channels.tracing import record
 
 
 def has_open_sizes(model) -> bool:
     """Whether a size of an input, beside the batch's, is not known."""
-    inputs = internals.graph_of(model).inputs
+    inputs = _keras.graph_of(model).inputs
     return any(None in x.shape[1:] for x in inputs)
 
 
@@ -28,7 +28,7 @@ def at_shapes(graph, shapes):
     Raises:
         ValueError: the model cannot be called on such inputs.
     """
-    inputs = internals.graph_of(graph.model).inputs
+    inputs = _keras.graph_of(graph.model).inputs
     shapes = tuple(
         tuple(x.shape[1:]) if shape is None else tuple(shape)
         for x, shape in zip(inputs, shapes, strict=True)
@@ -88,7 +88,7 @@ def checked_shapes(model, input_shape) -> tuple[tuple[int, ...], ...]:
     Raises:
         ValueError: it is not that, leaves a size open, or does not fit.
     """
-    inputs = internals.graph_of(model).inputs
+    inputs = _keras.graph_of(model).inputs
     if isinstance(input_shape, Mapping):
         shapes = [input_shape.get(x.name) for x in inputs]
     elif any(isinstance(x, tuple | list) for x in input_shape):

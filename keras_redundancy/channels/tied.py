@@ -10,7 +10,7 @@ import types
 
 import keras
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 
 LIBRARIES = {
     "jax",
@@ -29,7 +29,7 @@ def owners_of(model) -> dict:
     """
     return {
         id(variable): layer
-        for layer in internals.leaves(model)
+        for layer in _keras.leaves(model)
         if type(layer) is not keras.layers.Lambda
         for variable in _variables_of(layer)
     }
@@ -41,16 +41,16 @@ def borrowed(call) -> list:
     States of random generators do not count: no weight depends on them.
     """
     layer = call.operation
-    read = internals.variables_in(call.arguments)
+    read = _keras.variables_in(call.arguments)
     if isinstance(layer, keras.Layer) and runs_own_code(layer):
-        read = read + internals.variables_read(layer, *call.arguments)
+        read = read + _keras.variables_read(layer, *call.arguments)
     own = set()
     if type(layer) is not keras.layers.Lambda:
         own = {id(variable) for variable in _variables_of(layer)}
     return [
         variable
         for variable in {id(x): x for x in read}.values()
-        if id(variable) not in own and not internals.is_random_state(variable)
+        if id(variable) not in own and not _keras.is_random_state(variable)
     ]
 
 
@@ -58,9 +58,9 @@ def runs_own_code(layer) -> bool:
     """Whether a layer, or one inside of it, runs code of the user's own."""
     return any(
         type(part) is keras.layers.Lambda
-        or not internals.is_stock_class(type(part))
+        or not _keras.is_stock_class(type(part))
         or any(map(is_own_function, vars(part).values()))
-        for part in internals.flat_layers(layer)
+        for part in _keras.flat_layers(layer)
     )
 
 

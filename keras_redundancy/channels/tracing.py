@@ -5,7 +5,7 @@ import dataclasses
 
 import keras
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
@@ -48,8 +48,8 @@ def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
         TypeError: `model` is no Keras model, or a subclassed one.
         ValueError: it is not built, or has quantized or LoRA-enabled layers.
     """
-    graph = internals.graph_of(model)
-    for layer in internals.flat_layers(model):
+    graph = _keras.graph_of(model)
+    for layer in _keras.flat_layers(model):
         _refuse_rewritten_weights(layer)
     recorder = record(model, graph.inputs)
     return build_graph(model, recorder, allow_inexact)
@@ -63,7 +63,7 @@ def record(model, tensors) -> Recorder:
         tensors: a `KerasTensor` for each of its inputs, of the shape that is
             asked for.
     """
-    graph = internals.graph_of(model)
+    graph = _keras.graph_of(model)
     recorder = Recorder(LabelStore(), follow, owners=owners_of(model))
     inputs = [_input_channels(x, recorder.store) for x in graph.inputs]
     outputs, _ = _run(graph, inputs, tensors, recorder)
@@ -85,7 +85,7 @@ def _run(graph, inputs, input_tensors, recorder, inside=None, path=()):
     None where it is inside a layer.
     """
     readers = collections.Counter(map(id, graph.outputs))
-    for call in internals.calls(graph):
+    for call in _keras.calls(graph):
         readers.update(map(id, call.inputs))
     values = {
         id(x): _read_here(value, readers[id(x)])
@@ -93,13 +93,13 @@ def _run(graph, inputs, input_tensors, recorder, inside=None, path=()):
     }
     tensors = dict(zip(map(id, graph.inputs), input_tensors, strict=True))
     for x in graph.inputs:
-        _count_input(internals.origin(x), values[id(x)], recorder, inside)
-    for call in internals.calls(graph):
+        _count_input(_keras.origin(x), values[id(x)], recorder, inside)
+    for call in _keras.calls(graph):
         seen = CallTrace(
             call,
             [values[id(x)] for x in call.inputs],
             [tensors[id(x)] for x in call.inputs],
-            internals.output_tensors(call, tensors),
+            _keras.output_tensors(call, tensors),
             recorder,
             inside,
             path,
@@ -142,15 +142,15 @@ def _count_input(layer, value, recorder, inside):
 
 def follow(seen: CallTrace) -> tuple[list[Channels], list]:
     """Labels and shapes of what a call returns."""
-    if internals.is_model(seen.operation):
+    if _keras.is_model(seen.operation):
         return _run_nested(seen)
     return _run_operation(seen), seen.outputs
 
 
 def _run_nested(seen):
-    inner = internals.graph_of(seen.operation)
+    inner = _keras.graph_of(seen.operation)
     given = keras.tree.flatten(seen.arguments[0])
-    args, structure = seen.arguments[0], internals.input_structure(inner)
+    args, structure = seen.arguments[0], _keras.input_structure(inner)
     alike = len(args) == 1 and len(given) == len(inner.inputs)
     alike = alike and isinstance(args[0], dict) == isinstance(structure, dict)
     if not alike or any(

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count, check_option
 from keras_redundancy.low_rank.fusion import Fusion, parallel_columns
 from keras_redundancy.low_rank.rare import (
@@ -362,7 +362,7 @@ class Factorized:
             Whether it could be done: not for an optimizer with slots that are
             not of the shape of the kernel.
         """
-        slots = [slot for slot, _ in internals.slots(optimizer, self.kernel)]
+        slots = [slot for slot, _ in _keras.slots(optimizer, self.kernel)]
         shape = tuple(self.kernel.shape)
         if any(tuple(slot.shape) != shape for slot in slots):
             return False
@@ -372,9 +372,9 @@ class Factorized:
             getattr(self, f"{side}_index").assign(index)
             setattr(self, SIZES[side], arrays[0].shape[SIDES[side]])
         for variable, array in zip(variables, arrays, strict=True):
-            internals.resize(variable, array, optimizer)
+            _keras.resize(variable, array, optimizer)
         if self.drawn_sides:
-            internals.resize(self.pairs, np.zeros(self._shape_of_pairs()))
+            _keras.resize(self.pairs, np.zeros(self._shape_of_pairs()))
             self.age.assign(0)
         return True
 

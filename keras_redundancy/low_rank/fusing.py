@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy._keras.flat_graph import flat_graph
 from keras_redundancy._shared.arguments import (
     check_count,
@@ -95,7 +95,7 @@ class DynamicLowRank(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._layers = [
             layer
-            for layer in internals.flat_layers(self.model)
+            for layer in _keras.flat_layers(self.model)
             if isinstance(layer, Factorized)
         ]
         if not self._layers:
@@ -104,10 +104,10 @@ class DynamicLowRank(keras.callbacks.Callback):
                 "there is nothing to join. Make a copy with them by "
                 "kr.factorize(model), and compile and fit that."
             )
-        if self.shrink is not None and internals.replicas(self.model) > 1:
+        if self.shrink is not None and _keras.replicas(self.model) > 1:
             raise ValueError(
                 f"The model {self.model.name!r} is trained on "
-                f"{internals.replicas(self.model)} devices at once, where the "
+                f"{_keras.replicas(self.model)} devices at once, where the "
                 "shapes of variables cannot change. Pass shrink=None, and call "
                 "kr.compact(model) after fit."
             )
@@ -142,7 +142,7 @@ class DynamicLowRank(keras.callbacks.Callback):
             logs["factorized_weights"] = self._in_use()
         is_lower = self._lower_dropout()
         if self._shrink():
-            internals.forget_functions(self.model)
+            _keras.forget_functions(self.model)
         elif is_lower:
             self.model.make_train_function(force=True)
         if self.verbose:
@@ -194,7 +194,7 @@ def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:
 
     One that is not of the kernel's shape starts again from zeros.
     """
-    for slot, kind in internals.slots(optimizer, variable):
+    for slot, kind in _keras.slots(optimizer, variable):
         if tuple(slot.shape) != tuple(variable.shape):
             slot.assign(np.zeros(slot.shape))
             continue
@@ -214,10 +214,10 @@ def _has_dropout(model):
         TypeError: it has, and no graph that tells what it is behind of.
     """
     kind = keras.layers.Dropout
-    if not any(isinstance(x, kind) for x in internals.flat_layers(model)):
+    if not any(isinstance(x, kind) for x in _keras.flat_layers(model)):
         return False
     try:
-        internals.graph_of(model)
+        _keras.graph_of(model)
     except TypeError as error:
         raise TypeError(
             f"{error} Or pass dropout=False to DynamicLowRank, so that the "
@@ -251,7 +251,7 @@ def _dropouts(model, layers):
 
 def _innermost(operation):
     """The layer in a wrapper, or in wrappers of it; else the layer itself."""
-    while internals.wraps_one_layer(operation):
+    while _keras.wraps_one_layer(operation):
         operation = operation.layer
     return operation
 

@@ -5,7 +5,7 @@ import collections
 import keras
 import numpy as np
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy._keras.flat_graph import flat_graph, layers_made_alone
 from keras_redundancy._shared.arguments import (
     Layers,
@@ -122,7 +122,7 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
         serialized = keras.regularizers.serialize(rare)
         settings[id(layer)] = {(argument,): serialized}
     regularized = rebuild(model, settings, {}, classes={})
-    layers = internals.flat_layers(regularized)
+    layers = _keras.flat_layers(regularized)
     share_out([x for x in layers if isinstance(x, Factorized)])
     return regularized
 
@@ -276,7 +276,7 @@ def _with_kernels(operation):
     """The ids of a layer with a kernel and of all inside of it, else none."""
     if not isinstance(operation, keras.Layer):
         return set()
-    parts = internals.flat_layers(operation)
+    parts = _keras.flat_layers(operation)
     passed = {
         id(variable)
         for part in parts
@@ -310,7 +310,7 @@ def to_dense(model):
     require_rebuildable(model)
     classes = {
         id(layer): STOCK_CLASSES[type(layer)]
-        for layer in internals.flat_layers(model)
+        for layer in _keras.flat_layers(model)
         if type(layer) in STOCK_CLASSES
     }
     return rebuild(model, {}, {}, classes=classes)
@@ -350,7 +350,7 @@ def compact(model):
         ],
     )
     settings, values, classes = {}, {}, {}
-    for layer in internals.flat_layers(loose):
+    for layer in _keras.flat_layers(loose):
         if not isinstance(layer, Factorized):
             continue
         limit = _rounding(layer.kernel.dtype)

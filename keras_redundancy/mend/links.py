@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.channels.activations import Behaviours, Kind
 
 # The probabilities that losses make of logits.
@@ -13,7 +13,7 @@ LOSSES = {
 }
 # What changes nothing at inference.
 IDENTITIES = (
-    internals.core_operations.StopGradient,
+    _keras.core_operations.StopGradient,
     layers.ActivityRegularization,
     layers.AlphaDropout,
     layers.Dropout,
@@ -32,17 +32,17 @@ class Surroundings:
     def __init__(self, model):
         self._readers, self._maker = {}, {}
         self._behaviours = Behaviours()
-        self._scan(internals.graph_of(model))
+        self._scan(_keras.graph_of(model))
         self._classifier = self._find_classifier(model)
 
     def _scan(self, graph):
-        for call in internals.calls(graph):
+        for call in _keras.calls(graph):
             for x in call.inputs:
                 self._readers.setdefault(id(x), []).append(call)
             for x in call.outputs:
                 self._maker[id(x)] = call
-            if internals.is_model(call.operation):
-                inner = internals.graph_of(call.operation)
+            if _keras.is_model(call.operation):
+                inner = _keras.graph_of(call.operation)
                 if id(inner.inputs[0]) not in self._readers:
                     self._scan(inner)
         for x in graph.outputs:
@@ -101,7 +101,7 @@ class Surroundings:
 
     def _find_classifier(self, model):
         """(call of the last `Dense`, link), or None."""
-        outputs = internals.graph_of(model).outputs
+        outputs = _keras.graph_of(model).outputs
         last = self._maker.get(id(outputs[0]))
         if len(outputs) > 1 or last is None:
             return None
@@ -139,7 +139,7 @@ class Surroundings:
             return not any(bends) and not operation.threshold
         if isinstance(operation, layers.Activation):
             return self._kind(call) is Kind.RELU
-        return isinstance(operation, internals.nn_operations.Relu)
+        return isinstance(operation, _keras.nn_operations.Relu)
 
     def _is_identity(self, call):
         if isinstance(call.operation, layers.Activation):
@@ -159,6 +159,6 @@ class Surroundings:
 
 
 def _link_of_loss(model):
-    arguments = internals.compile_arguments(model) or {}
-    name, takes_logits = internals.loss_function(arguments.get("loss"))
+    arguments = _keras.compile_arguments(model) or {}
+    name, takes_logits = _keras.loss_function(arguments.get("loss"))
     return LOSSES.get(name) if takes_logits else None

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.calibration.observer import (
     Run,
     Watch,
@@ -26,9 +26,9 @@ def paired_calls(old, new, paths=((), ())):
         (call, its counterpart, paths): the paths are those of the `Place`s of
         the tensors in each model. Calls of nested models are followed.
     """
-    graphs = internals.graph_of(old), internals.graph_of(new)
-    for calls in zip(*map(internals.calls, graphs), strict=True):
-        if internals.is_model(calls[0].operation):
+    graphs = _keras.graph_of(old), _keras.graph_of(new)
+    for calls in zip(*map(_keras.calls, graphs), strict=True):
+        if _keras.is_model(calls[0].operation):
             inner = tuple(
                 (*path, id(call.node))
                 for path, call in zip(paths, calls, strict=True)
@@ -79,7 +79,7 @@ class SideBySide(Watch):
         *tensors, start = inputs
         start = start_in(start)
         before = StatisticsRun(self._keys[0], start)
-        before.through(internals.graph_of(self.model), tensors)
+        before.run(self.model, tensors)
         references = [
             (layer, kept, *moments)
             # A run ends early where nothing more is looked at.
@@ -88,7 +88,7 @@ class SideBySide(Watch):
             )
         ]
         after = RepairedRun(self._keys[1], start, references)
-        after.through(internals.graph_of(self.new), tensors)
+        after.run(self.new, tensors)
         return self.look(before, after)
 
     def look(self, before, after):
@@ -114,10 +114,10 @@ class StatisticsRun(Run):
         super().__init__(keys, start)
         self.moments = []
 
-    def call(self, operation, args, kwargs):
+    def results(self, operation, args, kwargs):
         if normalizes(operation):
             self.moments.append(_statistics(operation, args[0]))
-        return super().call(operation, args, kwargs)
+        return super().results(operation, args, kwargs)
 
 
 class RepairedRun(StatisticsRun):
@@ -132,9 +132,9 @@ class RepairedRun(StatisticsRun):
         super().__init__(keys, start)
         self.references = iter(references)
 
-    def call(self, operation, args, kwargs):
+    def results(self, operation, args, kwargs):
         if not normalizes(operation):
-            return super().call(operation, args, kwargs)
+            return super().results(operation, args, kwargs)
         own = _statistics(operation, args[0])
         self.moments.append(own)
         layer, kept, *reference = next(self.references)
@@ -197,7 +197,7 @@ def repaired(moving, old, new, kept, epsilon):
 
 def _statistics(layer, x):
     dtype = keras.backend.result_type(x.dtype, "float32")
-    if internals.mask_of(x) is not None:
+    if _keras.mask_of(x) is not None:
         return tuple(ops.cast(value, dtype) for value in _moving(layer))
     axis = layer.axis % len(x.shape)
     others = [i for i in range(len(x.shape)) if i != axis]

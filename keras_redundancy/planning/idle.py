@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.calibration.observer import (
     Run,
     Watch,
@@ -154,7 +154,7 @@ class Extremes(Watch):
         *tensors, start = inputs
         keys = frozenset(place.key for place in self.places)
         run = Run(keys, start_in(start), inner_by_call(self.places))
-        run.through(internals.graph_of(self.model), tensors)
+        run.run(self.model, tensors)
         return [self._of(run.seen[p.key], p.axis) for p in self.places]
 
     def _of(self, x, axis):
@@ -169,7 +169,7 @@ def _constants(model, axes):
     unknown = {id(on): np.full(len(on.group), np.nan) for on in axes}
     seen = [on for on in axes if on.reads and None not in on.reads]
     places = {r.place.key: r.place for on in seen for r in on.reads}
-    inputs = _made_up(internals.graph_of(model))
+    inputs = _made_up(_keras.graph_of(model))
     if inputs is None or not places:
         return unknown
     extremes = Extremes(model, list(places.values()))
@@ -177,7 +177,7 @@ def _constants(model, axes):
     with unchanged(extremes):
         start = np.zeros(SAMPLES, "int32")
         inputs = [*inputs, start]
-        found = internals.predict_on_one_replica(extremes, inputs)
+        found = _keras.predict_on_one_replica(extremes, inputs)
     found = dict(zip(places, found, strict=True))
     for on in seen:
         unknown[id(on)] = _constant_on(on, found)

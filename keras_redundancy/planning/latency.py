@@ -6,7 +6,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.calibration.observer import unchanged
 from keras_redundancy.planning.budgets import OutOfReachError
 
@@ -109,7 +109,7 @@ class _Predictor:
 
 
 def _some_batch(model, batch_size, shapes):
-    inputs = internals.graph_of(model).inputs
+    inputs = _keras.graph_of(model).inputs
     shapes = shapes or [x.shape[1:] for x in inputs]
     rng = np.random.default_rng(0)
     batch = []

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count, check_option
 from keras_redundancy._shared.files import writable_folder
 from keras_redundancy.calibration.observer import Run, Watch, answers
@@ -219,7 +219,7 @@ def _scalars(found):
 def _out_of_use(model):
     """Numbers of factorized kernels P W Q that P and Q make superfluous."""
     total = 0
-    for layer in internals.flat_layers(model):
+    for layer in _keras.flat_layers(model):
         if isinstance(layer, Factorized):
             inner = int(np.prod(layer.kernel.shape[:-2]))
             full, used = layer.outer_sizes, layer.sizes
@@ -260,7 +260,7 @@ class ZeroShares(Watch):
         super().__init__(model)
         keys = {
             call.operation.name: (id(call.outputs[0]),)
-            for call in internals.calls(internals.graph_of(model))
+            for call in _keras.calls(_keras.graph_of(model))
             if _activates(call.operation)
         }
         self.names, self.keys = tuple(keys), tuple(keys.values())
@@ -268,7 +268,7 @@ class ZeroShares(Watch):
     def call(self, inputs):
         *tensors, _ = inputs
         run = Run(frozenset(self.keys))
-        run.through(internals.graph_of(self.model), tensors)
+        run.run(self.model, tensors)
         return [_share_of_zeros(run.seen[key]) for key in self.keys]
 
 

@@ -8,7 +8,7 @@ import threading
 import keras
 import numpy as np
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 
 
 class Batches:
@@ -110,12 +110,12 @@ def build_on(model, x) -> None:
     if isinstance(x, Batches):
         batch = next(x.rest(), None)
     else:
-        batches, _ = internals.numpy_batches(x, 1)
+        batches, _ = _keras.numpy_batches(x, 1)
         batch = next(batches, None)
         batches.close()
     if batch is None:
         return  # `fit` says that there is no data.
     inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
     if not keras.tree.is_nested(inputs):
-        with internals.scope_of(model):
+        with _keras.scope_of(model):
             model.build((None, *np.shape(inputs)[1:]))

@@ -8,7 +8,7 @@ import re
 import keras
 import numpy as np
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy._shared.files import writable_folder
 from keras_redundancy.build.compiling import compile_like
 from keras_redundancy.build.configs import objects_of
@@ -72,7 +72,7 @@ class Checkpoint:
         self._require_same(began_with)
         name, self._best = state["files"]["model"], state["files"]["best"]
         self._stale = {name, self._best}
-        with internals.scope_of(self._model):
+        with _keras.scope_of(self._model):
             model = self._load(name, with_optimizer=True)
             if self._best in (None, name):
                 return state, model, self._best and model
@@ -135,7 +135,7 @@ class Checkpoint:
         np.savez(self._folder / f"{name}.npz", *arrays)
 
     def _load(self, name, with_optimizer=False):
-        layers = internals.flat_layers(self._model)
+        layers = _keras.flat_layers(self._model)
         own_functions = any(type(x) is keras.layers.Lambda for x in layers)
         objects = {}
         for layer in layers:

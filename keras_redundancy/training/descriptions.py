@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sized
 import keras
 import numpy as np
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.build.configs import get_config
 
 # Of arrays with more bytes, evenly spaced rows are looked at.
@@ -54,13 +54,13 @@ def words_of_model(model) -> dict:
     """A model in words: its layers, weights, and how it was compiled."""
     layers = [
         _words_of_layer(layer)
-        for layer in internals.flat_layers(model)
-        if not internals.is_model(layer)
+        for layer in _keras.flat_layers(model)
+        if not _keras.is_model(layer)
     ]
     known = hashlib.sha256()
     for variable in model.weights:
         known.update(words_of(variable).encode())
-    arguments = internals.compile_arguments(model) or {}
+    arguments = _keras.compile_arguments(model) or {}
     return {
         "layers": f"{len(layers)} [{_short(repr(layers).encode())}]",
         "weights": f"{model.count_params():,} [{known.hexdigest()[:12]}]",

@@ -4,7 +4,7 @@ import time
 
 import keras
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 
 
 class WholeHistory(keras.callbacks.History):
@@ -58,7 +58,7 @@ class OneFit(keras.callbacks.CallbackList):
 
     def on_train_end(self, logs=None):
         """Not yet: see `finish`."""
-        internals.flush(self)
+        _keras.flush(self)
         self._logs = logs
 
     def finish(self) -> None:
@@ -116,7 +116,7 @@ class Judge(keras.callbacks.Callback):
         model = self.model  # On JAX this brings the state to its variables.
         self.was_stopped = bool(model.stop_training)
         ends = self._decide(epoch, logs, model)
-        if ends and internals.averages_weights(model.optimizer):
+        if ends and _keras.averages_weights(model.optimizer):
             self._weights = copies(model.variables)
         if ends:
             model.stop_training = True

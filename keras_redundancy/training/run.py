@@ -8,7 +8,7 @@ import warnings
 import keras
 import numpy as np
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.build.copying import copy_for_training
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.noise_out.outputs import NoiseOutputs
@@ -77,7 +77,7 @@ class Run:
             options = {"shuffle": False, **options}
             batches, steps = x, options.get("steps_per_epoch")
         else:
-            batches, steps = None, internals.number_of_batches(x, y, options)
+            batches, steps = None, _keras.number_of_batches(x, y, options)
         self.watch, self.judge = Watch(), Judge(self._decide)
         self.one_fit = OneFit(
             [self.watch, *callbacks, self.history, self.judge],
@@ -338,7 +338,7 @@ def size_of(model) -> int:
     """How many parameters a model has, but for its `NoiseOutputs`."""
     own = sum(
         layer.count_params()
-        for layer in internals.flat_layers(model)
+        for layer in _keras.flat_layers(model)
         if isinstance(layer, NoiseOutputs)
     )
     return model.count_params() - own

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import layers
 
-from keras_redundancy._keras.internals import attention_projections
+from keras_redundancy._keras import attention_projections
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import (

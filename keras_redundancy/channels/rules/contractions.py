@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_redundancy._keras.internals import (
+from keras_redundancy._keras import (
     numpy_operations as ops,
     variables_in,
 )

@@ -3,7 +3,7 @@
 import numpy as np
 from keras import layers
 
-from keras_redundancy._keras.internals import (
+from keras_redundancy._keras import (
     LayerScale,
     nn_operations as nn,
 )

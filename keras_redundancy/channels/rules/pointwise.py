@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_redundancy._keras.internals import (
+from keras_redundancy._keras import (
     core_operations as core,
     math_operations,
     nn_operations as nn,

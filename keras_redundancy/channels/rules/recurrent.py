@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_redundancy._keras import internals
+from keras_redundancy import _keras
 from keras_redundancy.channels.activations import name_of
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.rules.pointwise import NOT_ALONE
@@ -21,7 +21,7 @@ CELLS = {
     layers.LSTMCell,
     layers.GRUCell,
     layers.SimpleRNNCell,
-    internals.ConvLSTMCell,
+    _keras.ConvLSTMCell,
 }
 
 STATEFUL = (
@@ -153,8 +153,8 @@ def _states_before(axis, layer, args, kwargs):
         Shape (samples, steps, ..., units), in the order in which the steps
         are taken.
     """
-    every = internals.run_for_inference(
-        internals.returning_sequences(layer), args, kwargs
+    every = _keras.run_for_inference(
+        _keras.returning_sequences(layer), args, kwargs
     )
     given = keras.tree.flatten(arguments(layer, args, kwargs, "initial_state"))
     first = ops.zeros_like(every[:, :1])

@@ -1,6 +1,6 @@
 """Sums, means and maxima over positions, and over channels."""
 
-from keras_redundancy._keras.internals import (
+from keras_redundancy._keras import (
     math_operations,
     numpy_operations as ops,
 )

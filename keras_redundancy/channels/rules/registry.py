@@ -12,7 +12,7 @@ import re
 
 from keras import layers, tree
 
-from keras_redundancy._keras.internals import numpy_operations, variables_in
+from keras_redundancy._keras import numpy_operations, variables_in
 
 # What a subclass may redefine and still compute the same.
 HARMLESS = {

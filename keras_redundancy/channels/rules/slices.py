@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_redundancy._keras.internals import (
+from keras_redundancy._keras import (
     core_operations as core,
     numpy_operations as ops,
 )

@@ -2,7 +2,7 @@
 
 from keras import layers
 
-from keras_redundancy._keras.internals import (
+from keras_redundancy._keras import (
     image_operations,
     nn_operations as nn,
 )

@@ -1,0 +1,235 @@
+"""The graph of a model: its calls, and the tensors between them."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import keras
+from keras.src import backend
+from keras.src.models.functional import Functional
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of an operation in a model's graph.
+
+    `inputs` and `outputs` are the flat lists of `KerasTensor`s that the call
+    read and made.
+    """
+
+    node: Any
+
+    @property
+    def operation(self):
+        return self.node.operation
+
+    @property
+    def inputs(self) -> list:
+        return self.node.input_tensors
+
+    @property
+    def outputs(self) -> list:
+        return self.node.outputs
+
+    @property
+    def arguments(self) -> tuple[tuple, dict]:
+        """The positional and keyword arguments as they were recorded."""
+        return self.node.arguments.args, self.node.arguments.kwargs
+
+    def fill_in(self, tensors: dict[int, Any]) -> tuple[tuple, dict]:
+        """The arguments with each `KerasTensor` x replaced by tensors[id(x)].
+
+        The nested structure that the operation was called with is kept.
+        """
+        return self.node.arguments.fill_in(tensors)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImaginedCall:
+    """A `Call` that stands in no graph: one that a layer makes of another."""
+
+    operation: Any
+    inputs: list
+    outputs: list
+    arguments: tuple[tuple, dict]
+    node: None = None
+
+
+def imagined_call(layer, tensors: list) -> ImaginedCall:
+    """The call `layer(*tensors)` of a built layer on `KerasTensor`s."""
+    outputs = keras.tree.flatten(layer.compute_output_spec(*tensors))
+    return ImaginedCall(layer, tensors, outputs, (tuple(tensors), {}))
+
+
+def is_model(operation) -> bool:
+    """Whether an operation of a graph is itself a model that runs its graph.
+
+    A model with a `call` of its own does something else with it.
+    """
+    if isinstance(operation, keras.Sequential):
+        return type(operation).call is keras.Sequential.call
+    if isinstance(operation, Functional):
+        return type(operation).call is Functional.call
+    return False
+
+
+def wraps_one_layer(operation) -> bool:
+    """Whether it is made as `Class(layer, **config)`, like TimeDistributed."""
+    wrapper = keras.layers.Wrapper
+    return (
+        isinstance(operation, wrapper)
+        and type(operation).from_config.__func__ is wrapper.from_config.__func__
+    )
+
+
+def graph_of(model):
+    """The `Functional` object that holds the graph of `model`.
+
+    Raises:
+        TypeError: `model` is no Keras model, or one without a graph.
+        ValueError: `model` is not built yet.
+    """
+    if is_model(model) and isinstance(model, keras.Sequential):
+        if isinstance(model._functional, Functional):
+            return model._functional
+        raise ValueError(
+            f"The Sequential model {model.name!r} has not been built, so its "
+            "layers have no weights and no shapes yet. Add a "
+            "keras.Input(shape) as its first element, call it once on data, "
+            "or call model.build(input_shape)."
+        )
+    if is_model(model):
+        return model
+    if isinstance(model, keras.Model):
+        raise TypeError(
+            f"The model {model.name!r} is a subclassed model "
+            f"({type(model).__name__}): its call() is Python code and has no "
+            "graph to follow. Make a functional model of it: inputs = "
+            "keras.Input(shape), then keras.Model(inputs, "
+            "<what call() does, written on inputs>), and copy the weights "
+            "with set_weights()."
+        )
+    raise TypeError(
+        "Expected a keras.Model (functional or Sequential), but received "
+        f"{type(model).__name__}: {model!r}. For a saved model, pass what "
+        "keras.models.load_model(path) returns."
+    )
+
+
+def calls(graph) -> list[Call]:
+    """The calls of `graph`, inputs excluded, in an order that can be run."""
+    by_depth = graph._nodes_by_depth
+    return [
+        Call(node)
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
+        if not node.is_input
+    ]
+
+
+def calls_at_any_depth(model) -> list[Call]:
+    """The calls in the graph of `model`, with those of nested models."""
+    found = []
+    for call in calls(graph_of(model)):
+        if is_model(call.operation):
+            found += calls_at_any_depth(call.operation)
+        else:
+            found.append(call)
+    return found
+
+
+def leaves(model) -> list:
+    """The layers of the graph, at any depth, that are no models with one."""
+    found = {}
+    for operation in graph_of(model).operations:
+        if is_model(operation):
+            found |= {id(x): x for x in leaves(operation)}
+        elif isinstance(operation, keras.Layer):
+            found[id(operation)] = operation
+    return list(found.values())
+
+
+def node_of(tensor):
+    """The node that records the call which made a `KerasTensor`."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]
+
+
+def replace_arguments(node, function) -> None:
+    """Put function(x) in the place of each x among a call's arguments."""
+    arguments = node.arguments
+    arguments.args, arguments.kwargs = keras.tree.map_structure(
+        function, (arguments.args, arguments.kwargs)
+    )
+
+
+def run_for_inference(operation, args, kwargs):
+    """What an operation of a graph returns when the model predicts."""
+    if "training" in getattr(operation, "_call_context_args", ()):
+        kwargs = {**kwargs, "training": False}
+    return operation(*args, **kwargs)
+
+
+def mask_of(tensor):
+    """The mask that a layer set for what it returned, or None."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def standardized_inputs(graph, x) -> list:
+    """What a model is given, as a list in the order of `graph.inputs`.
+
+    Raises:
+        ValueError: the structure is not that of the inputs.
+    """
+    return graph._standardize_inputs(x)
+
+
+def output_tensors(call, tensors: dict) -> list:
+    """`KerasTensor`s of what a call returns for the inputs `tensors`.
+
+    Args:
+        call: a `Call`.
+        tensors: {id(x): tensor} for every recorded input x.
+
+    Returns:
+        The recorded outputs where the inputs have the recorded shapes, else
+        new ones, wired to no graph.
+    """
+    given = [tensors[id(x)] for x in call.inputs]
+    # It answers with the sizes that it was made with, open ones as well.
+    forgets = (
+        isinstance(call.operation, keras.layers.EinsumDense)
+        and _has_open_size(call.outputs)
+        and not _has_open_size(given)
+    )
+    alike = all(
+        x.shape == y.shape for x, y in zip(given, call.inputs, strict=True)
+    )
+    if alike and not forgets:
+        return call.outputs
+    args, kwargs = call.fill_in(tensors)
+    spec_of = call.operation.compute_output_spec
+    if forgets:
+        spec_of = functools.partial(
+            backend.compute_output_spec, call.operation.call
+        )
+    return keras.tree.flatten(spec_of(*args, **kwargs))
+
+
+def _has_open_size(tensors):
+    return any(None in x.shape[1:] for x in tensors)
+
+
+def input_structure(graph):
+    """The inputs of `graph` in the structure the model was made with."""
+    return graph._inputs_struct
+
+
+def output_structure(graph):
+    """The outputs of `graph` in the structure the model was made with."""
+    return graph._outputs_struct
+
+
+def origin(tensor):
+    """The operation that made a `KerasTensor`."""
+    return tensor._keras_history.operation

@@ -1,0 +1,122 @@
+"""What optimizers keep for variables, and variables of new sizes."""
+
+import keras
+
+# What the optimizers of Keras keep in lists by these names; what they keep in
+# others, such as momenta, is linear in the gradients.
+SLOT_KINDS = {
+    "_velocities": "square",
+    "_velocity_hats": "square",
+    "_accumulators": "square",
+    "_accumulated_grads": "square",
+    "_accumulated_delta_vars": "square",
+    "_v": "square",
+    "_u": "size",
+    "adam_velocities": "square",
+    "_model_variables_moving_average": "weights",
+}
+
+
+def _inner(optimizer):
+    """The one that keeps slots: one that scales losses holds another one."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def _is_schedule_free(optimizer):
+    return isinstance(optimizer, keras.optimizers.ScheduleFreeAdamW)
+
+
+def slots(optimizer, variable) -> list[tuple]:
+    """What an optimizer keeps for a variable that it trains.
+
+    Returns:
+        [(slot variable, kind), ...]: "linear" in gradients, a "square" of
+        them, a "size", the root of one, or averages of "weights"; none if the
+        optimizer is None or does not train the variable.
+    """
+    optimizer = _inner(optimizer)
+    trained = getattr(optimizer, "_trainable_variables", [])
+    places = [i for i, x in enumerate(trained) if x is variable]
+    found = []
+    for name, kept in vars(optimizer).items() if places else ():
+        if (
+            isinstance(kept, list)
+            and name not in ("_trainable_variables", "_variables")
+            and len(kept) == len(trained)
+            and isinstance(kept[places[0]], keras.Variable)
+        ):
+            kind = SLOT_KINDS.get(name, "linear")
+            if name == "_momentums" and _is_schedule_free(optimizer):
+                kind = "weights"
+            found.append((kept[places[0]], kind))
+    return found
+
+
+def averages_weights(optimizer) -> bool:
+    """Whether `fit` ends with other weights than those of its last step."""
+    optimizer = _inner(optimizer)
+    return getattr(optimizer, "use_ema", False) or _is_schedule_free(optimizer)
+
+
+def counters(optimizer) -> list:
+    """What an optimizer keeps for no variable alone, such as iterations."""
+    inner = _inner(optimizer)
+    kept_for_one = {
+        id(slot)
+        for variable in inner._trainable_variables
+        for slot, _ in slots(inner, variable)
+    }
+    return [v for v in optimizer.variables if id(v) not in kept_for_one]
+
+
+def copy_weight_decay(old, new, variables: list[tuple]) -> None:
+    """Leave alone what another optimizer's weight decay leaves alone.
+
+    Args:
+        old, new: optimizers of the same class.
+        variables: [(variable of old, its counterpart in new), ...].
+    """
+    old, new = _inner(old), _inner(new)
+    if not hasattr(old, "_exclude_from_weight_decay"):
+        return
+    new._exclude_from_weight_decay_pattern = (
+        old._exclude_from_weight_decay_pattern
+    )
+    new._exclude_from_weight_decay = {
+        new._var_key(target)
+        for source, target in variables
+        if old._var_key(source) in old._exclude_from_weight_decay
+    }
+    new._exclude_from_weight_decay_cache = {}
+
+
+def resize(variable, value, optimizer=None) -> None:
+    """Give a variable a value of another shape, in place.
+
+    What holds it, such as a layer, an optimizer and a file, goes on with it.
+    Functions that were compiled with it have to be made anew: see
+    `forget_functions`.
+
+    Args:
+        variable: a `keras.Variable` on one device.
+        value: an array.
+        optimizer: one that trains it, or None.
+    """
+    optimizer = _inner(optimizer)
+    indices = getattr(optimizer, "_trainable_variables_indices", {})
+    excluded = getattr(optimizer, "_exclude_from_weight_decay", set())
+    # On TensorFlow the key of a variable is that of its value.
+    key = optimizer._var_key(variable) if optimizer else None
+    value = keras.ops.convert_to_tensor(value, variable.dtype)
+    variable._shape = tuple(value.shape)
+    variable._initialize(value)
+    if key in indices:
+        indices[optimizer._var_key(variable)] = indices.pop(key)
+    if key in excluded:
+        excluded.add(optimizer._var_key(variable))
+
+
+def forget_functions(model) -> None:
+    """Have a model compile its functions anew, now or when they are needed."""
+    model.test_function = model.predict_function = None
+    model.make_train_function(force=True)
