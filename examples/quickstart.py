@@ -125,9 +125,7 @@ def arguments():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     example_data.add_arguments(parser)
-    parser.add_argument(
-        "--tau", type=float, nargs="+", default=[0.7, 0.5, 0.4, 0.3, 0.2]
-    )
+    parser.add_argument("--tau", type=float, nargs="+", default=[0.5, 0.3, 0.2])
     parser.add_argument(
         "--target",
         type=float,

@@ -26,7 +26,7 @@ SAMPLED = re.compile(
     # What is shown of them.
     "|report|difference|plots|monitor|command_line|browser"
     # The graph, and what is said of it.
-    "|bad_input|correspondence|explain|flops|hostile|plan|readme|trace"
+    "|bad_input|correspondence|explain|flops|guides|hostile|plan|readme|trace"
 )
 
 

@@ -3,7 +3,7 @@ Title: Choose how much to prune
 Author: the authors of keras_redundancy
 Date created: 2026/11/25
 Last modified: 2026/11/25
-Description: Which layers are sensitive, how deep a cut holds, which method wins.
+Description: Which layers are sensitive, how deep to cut, and by which method.
 Accelerator: None
 """
 
@@ -134,9 +134,7 @@ methods = {
     "largest L1 norms, least squares": {"select": "l1"},
     "greedy, least squares": {"select": "greedy"},
 }
-comparison = kr.compare(
-    model, evaluate, methods, shares=(0.5, 0.25), **options
-)
+comparison = kr.compare(model, evaluate, methods, shares=(0.5, 0.25), **options)
 comparison.render()
 
 """

@@ -3,7 +3,7 @@ Title: Train at low rank
 Author: the authors of keras_redundancy
 Date created: 2026/11/25
 Last modified: 2026/11/25
-Description: RaRe makes kernels redundant while they train; what repeats is joined.
+Description: Train a network to be redundant, and join what is parallel.
 Accelerator: None
 """
 
@@ -11,13 +11,12 @@ Accelerator: None
 ## Introduction
 
 Pruning takes a trained network as it is. If you can train it yourself, you can
-train it to be redundant. RaRe (Lee et al., 2021) is a regularizer: of all
-pairs of columns of a kernel it finds the two that are closest to parallel, and
-of all rows as well, and adds a penalty that turns these two towards one another.
-Two columns that are parallel are one unit computed twice; two parallel rows
-are two inputs that could have been added up first. Either way the rank of the
-kernel falls by one, and one row or column can go without a change of what the
-layer computes.
+train it to be redundant. RaRe (Lee et al., 2021) is a regularizer: it finds
+the two columns of a kernel that are closest to parallel, and the two rows, and
+adds a penalty that turns the two towards one another. Two parallel columns are
+one unit computed twice; two parallel rows are two inputs that could have been
+added up first. Either way the rank of the kernel falls by one, and one row or
+column can go without a change of what the layer computes.
 
 Three pieces work together:
 
@@ -119,8 +118,8 @@ The trained model can be turned into three kinds of smaller one:
   on with it.
 - `kr.to_dense(wide)` multiplies each product out: `Dense` layers of the
   original widths.
-- `kr.prune(wide, tau=0.999)` gives stock layers too, and removes the units whose
-  filters are parallel to those of another one. This is the one to ship.
+- `kr.prune(wide, tau=0.999)` gives stock layers too, and removes the units
+  whose filters are parallel to those of another one. Ship this one.
 """
 
 small = kr.prune(wide, tau=0.999)
