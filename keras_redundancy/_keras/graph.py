@@ -156,11 +156,9 @@ def readers(graph) -> collections.Counter:
 
 
 def handed_to(model, call) -> list:
-    """What a call that goes through `model` hands to each of its inputs.
+    """The `KerasTensor` that a call hands to each input of a nested model.
 
-    Returns:
-        A list in the order of the inputs: `KerasTensor`s, constants, or None
-        for an optional input that is left out.
+    Other tensors among the arguments of the call, such as masks, are left out.
     """
     graph = graph_of(model)
     args, kwargs = call.arguments

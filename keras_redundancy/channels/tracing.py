@@ -27,10 +27,10 @@ MODEL_OUTPUT = Reason(
     "model_output",
     "it is an output of the model",
 )
-NESTED_ARGUMENTS = Reason(
-    "nested_arguments",
-    "{name} (a model) is called with arguments that are not shaped or "
-    "structured like its inputs",
+OTHER_RANK = Reason(
+    "other_rank",
+    "{name} (a model) is called on tensors with more or fewer axes than its "
+    "inputs have",
 )
 INNER_INPUT = Reason(
     "input_of_inner_model",
@@ -147,10 +147,11 @@ class _Trace(_keras.Interpreter):
 
     def enter(self, call, model, values):
         handed = _keras.handed_to(model, call)
-        given = [values.get(id(x)) for x in handed]
         seen = self._seen(call, values)
-        if not all(map(_fits, given, _keras.graph_of(model).inputs)):
-            return self._traced(call, seen, seen.opaque(NESTED_ARGUMENTS))
+        shapes = (values[id(x)].tensor.shape for x in handed)
+        ranks = (len(x.shape) for x in _keras.graph_of(model).inputs)
+        if list(map(len, shapes)) != list(ranks):
+            return self._traced(call, seen, seen.opaque(OTHER_RANK))
         handed = set(map(id, handed))
         for x in call.inputs:
             if id(x) not in handed:
@@ -175,11 +176,6 @@ class _Trace(_keras.Interpreter):
     def _place(self, call, x, value):
         readers = self._readers[call.key_of(x)]
         return Place(call.path, x, value.axis, readers)
-
-
-def _fits(value, x):
-    """Whether a nested model's input x is given a tensor of its rank."""
-    return value is not None and len(value.tensor.shape) == len(x.shape)
 
 
 def _by_rule(seen):
