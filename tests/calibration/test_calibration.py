@@ -202,9 +202,20 @@ def test_states_and_random_generators_are_no_weights():
     model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
     x = models.random_inputs(model, batch=8)
     known = kr.calibrate(model, x, batch_size=8)
+    before = kr.plan(model, ratio=0.5, data=known).decisions
+    states = [models.numpy(v) for v in model.non_trainable_variables]
     model.predict(x, batch_size=8, verbose=0)
     model(x, training=True)
-    kr.plan(model, ratio=0.5, data=known)
+    changed = [
+        not np.array_equal(old, models.numpy(variable))
+        for old, variable in zip(
+            states, model.non_trainable_variables, strict=True
+        )
+    ]
+    assert any(changed)
+    after = kr.plan(model, ratio=0.5, data=known).decisions
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a.selection.kept, b.selection.kept)
 
 
 def test_a_calibration_is_shown_in_one_line():
