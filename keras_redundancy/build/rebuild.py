@@ -5,8 +5,6 @@ old ones were called; then `weights` sets their variables, and `ties` makes
 what read a variable of the old model read that of the new one.
 """
 
-import dataclasses
-import functools
 from typing import Any
 
 import keras

@@ -7,12 +7,12 @@ that layer's copy. See `channels.tied` for the ways in which it can be read.
 import keras
 
 from keras_redundancy import _keras
+from keras_redundancy.build.rebinding import Rebinder, reached_by
 from keras_redundancy.channels.tied import (
     borrowed,
     is_own_function,
     owners_of,
 )
-from keras_redundancy.build.rebinding import Rebinder, reached_by
 
 
 def require_tied(model) -> None:
