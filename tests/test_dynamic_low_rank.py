@@ -13,8 +13,8 @@ from keras import layers, ops
 
 import keras_redundancy as kr
 from keras_redundancy import _keras
-from keras_redundancy.low_rank.fusing import join_slots
 from keras_redundancy.low_rank.fusion import Fusion
+from keras_redundancy.low_rank.joining import join_slots
 from tests import models
 from tests.low_rank_models import compiled, data, factorized_layers, mlp, tied
 
@@ -72,7 +72,7 @@ def test_what_becomes_parallel_is_joined_during_fit(optimizer):
     for other in (kr.to_dense(model), kr.strip(model)):
         assert not factorized_layers(other)
         models.assert_same_function(model, other, tolerance=1e-4)
-    shares = [layer.share for layer in factorized_layers(model)]
+    shares = [layer.kept_pairs.share for layer in factorized_layers(model)]
     sizes = [np.prod(x.sizes) for x in factorized_layers(model)]
     full = [96, 144, 36]
     np.testing.assert_allclose(
@@ -90,12 +90,12 @@ def test_it_trains_compiled_by_xla_and_frobenius_normalized():
     )
     compiled(model, jit_compile=True)
     inner = factorized_layers(model)
-    before = [models.numpy(layer.pairs) for layer in inner]
+    before = [models.numpy(layer.kept_pairs.pairs) for layer in inner]
     callback = kr.callbacks.DynamicLowRank(tau_cos=0.05, every=4)
     model.fit(*data(), batch_size=32, epochs=8, verbose=0, callbacks=[callback])
     # What the wrapped layer keeps is kept.
     for layer, old in zip(inner, before, strict=True):
-        assert (models.numpy(layer.pairs) != old).any()
+        assert (models.numpy(layer.kept_pairs.pairs) != old).any()
     assert sum(np.prod(x.sizes) for x in inner) < 8 * 12 + 12 * 12 + 12 * 3
     norms = [np.linalg.norm(models.numpy(x.kernel)) for x in inner]
     assert np.isfinite(norms).all()
@@ -274,8 +274,8 @@ def test_regularized_layers_shrink_and_go_on():
     callback = kr.callbacks.DynamicLowRank(tau_cos=0.05, every=4, shrink=0.1)
     model.fit(*data(), epochs=3, verbose=0, callbacks=[callback])
     assert layer.kernel.shape[1] <= 6
-    assert 0 < models.numpy(layer.share) < 1
-    assert models.numpy(layer.pairs)[1].max() < layer.kernel.shape[1]
+    assert 0 < models.numpy(layer.kept_pairs.share) < 1
+    assert models.numpy(layer.kept_pairs.pairs)[1].max() < layer.kernel.shape[1]
     models.assert_same_function(model, kr.strip(model), tolerance=1e-4)
 
 
@@ -412,7 +412,7 @@ def test_graphs_with_operations_and_windows():
     assert layer.sizes == (3, 3)
     before, now = [72, 144, 576, 12], [72, 81, 576, 12]
     expected = np.array(now) / sum(now) / (np.array(before) / sum(before))
-    found = [float(x.share) for x in factorized_layers(model)]
+    found = [float(x.kept_pairs.share) for x in factorized_layers(model)]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     model.fit(images, np.ones((32, 3)), verbose=0, callbacks=[callback])
 

@@ -12,7 +12,7 @@ from keras_redundancy._shared.arguments import (
     check_positive,
     check_seed,
 )
-from keras_redundancy.low_rank.rare import as_loss
+from keras_redundancy._shared.losses import as_loss
 
 DISTRIBUTIONS = ("gaussian", "binomial", "constant")
 
