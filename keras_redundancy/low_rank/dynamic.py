@@ -21,10 +21,11 @@ class DynamicLowRank(keras.callbacks.Callback):
 
     Every `every` steps, and at the end of each epoch, the rows and columns of
     W that have become parallel are fused in all factorized layers (see
-    `factorize`), and the optimizer's momenta with them. The model computes
-    what it did before. `RaReRegularizer` makes vectors parallel (see
-    `apply_rare`). Shapes do not change, so nothing is compiled again, until
-    `shrink` or, after `fit`, `compact` makes the layers smaller.
+    `factorize`), and the optimizer's momenta with them. Up to the angles that
+    `tau_cos` allows, the model computes what it did before. `apply_rare` has
+    training make vectors parallel. Shapes do not change, so nothing is
+    compiled again, until `shrink` or, after `fit`, `compact` makes the layers
+    smaller.
 
     At the end of each epoch the logs get "factorized_weights": how many
     numbers of W are in use, in all factorized layers together.

@@ -25,16 +25,16 @@ class RaReRegularizer(keras.regularizers.Regularizer):
     """Redundancy in the rank: pulls the closest two vectors closer together.
 
     A kernel is read as a matrix of shape (inputs, units): a column holds the
-    weights of one unit, a row the weights that read one input. Among the
-    columns, and among the rows, the two vectors a, b are found that are
-    nearest to parallel or opposite, and the penalty is
+    weights of one unit, a row the weights that read one input. With a, b the
+    two columns, and c, d the two rows, that are nearest to parallel or
+    opposite, the penalty is
 
-        strength / 2 * (1 - cos(a, b)^2, of columns
-                        + 1 - cos(a, b)^2, of rows)
+        strength / 2 * (1 - cos(a, b)^2 + 1 - cos(c, d)^2)
 
-    so only these two pairs get a gradient. Pairs that are already parallel
-    are passed over. Parallel vectors can be fused without changing what the
-    layer computes (see `factorize`): the rank of the kernel has fallen.
+    so that only these four vectors get a gradient. Pairs that are parallel
+    already are passed over. Parallel vectors can be fused without changing
+    what the layer computes (see `factorize`): the rank of the kernel has
+    fallen.
 
     Use it as `kernel_regularizer` of `Dense` and of convolutions, where each
     place of the window counts as an input of its own. A regularizer sees the
@@ -82,7 +82,7 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         )
 
     Source: Lee et al., On the Redundancy in the Rank of Neural Network
-    Parameters and Its Controllability (2021), L_RaRe.
+    Parameters and Its Controllability, Appl. Sci. 11:725 (2021), L_RaRe.
     """
 
     def __init__(
