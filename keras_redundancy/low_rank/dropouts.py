@@ -3,7 +3,6 @@
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy._keras.flat_graph import flat_graph
 
 # Layers that act on each unit by itself, so that a `Dropout` behind one drops
 # units of the layer before it.
@@ -78,17 +77,17 @@ def _dropouts(model, layers):
         [(dropout, [layers whose units it drops]), ...].
     """
     found = {}
-    units = {}  # By the number of a tensor, the layers whose units it holds.
-    for call in flat_graph(model).calls:
+    units = {}  # By the key of a tensor, the layers whose units it holds.
+    for call in _keras.flat_graph(model, steps=True).calls:
         operation, inner = call.operation, _innermost(call.operation)
-        read = [x for number in call.inputs for x in units.get(number, ())]
+        read = [x for key in call.reads for x in units.get(key, ())]
         if isinstance(operation, keras.layers.Dropout):
             _, before = found.setdefault(id(operation), (operation, {}))
             before |= {id(layer): layer for layer in read}
         elif any(layer is inner for layer in layers):
-            units |= dict.fromkeys(call.outputs, (inner,))
+            units |= dict.fromkeys(call.makes, (inner,))
         elif isinstance(operation, BY_UNIT):
-            units |= dict.fromkeys(call.outputs, tuple(read))
+            units |= dict.fromkeys(call.makes, tuple(read))
     return [(x, [*before.values()]) for x, before in found.values() if before]
 
 

@@ -3,20 +3,20 @@
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy._keras.flat_graph import flat_graph, layers_made_alone
 from keras_redundancy._shared.arguments import Layers, selected_layers
 from keras_redundancy.build.rebuild import require_rebuildable
+from keras_redundancy.build.stock import stock_form
 
 # Layers whose units are those of their input: their variables may have several
-# axes, but scale and shift only. Layers for training add themselves.
-PASSED_THROUGH = [
+# axes, but scale and shift only.
+PASSED_THROUGH = (
     keras.layers.BatchNormalization,
     keras.layers.GroupNormalization,
     keras.layers.LayerNormalization,
     keras.layers.Normalization,
     keras.layers.PReLU,
     keras.layers.RMSNormalization,
-]
+)
 
 
 def free_vectors(model, is_one, choice: Layers, kind: str) -> list[tuple]:
@@ -36,9 +36,9 @@ def free_vectors(model, is_one, choice: Layers, kind: str) -> list[tuple]:
         ValueError: no layer is left.
     """
     require_rebuildable(model)
-    graph = flat_graph(model)
+    graph = _keras.flat_graph(model, steps=True)
     first, last = _nearest_to_inputs(graph), _nearest_to_outputs(graph)
-    found = [x for x in layers_made_alone(model) if is_one(x)]
+    found = [x for x in _keras.layers_made_alone(model) if is_one(x)]
     ends = first & last
     found = [layer for layer in found if id(layer) not in ends]
     if not found:
@@ -66,10 +66,10 @@ def _nearest_to_inputs(graph):
     """
     reached, found = set(graph.inputs), set()
     for call in graph.calls:
-        if reached & set(call.inputs):
+        if reached & set(call.reads):
             layers = _with_kernels(call.operation)
             found |= layers
-            reached |= set() if layers else set(call.outputs)
+            reached |= set() if layers else set(call.makes)
     return found
 
 
@@ -77,10 +77,10 @@ def _nearest_to_outputs(graph):
     """The ids of the layers whose kernels make a model's outputs."""
     reached, found = set(graph.outputs), set()
     for call in reversed(graph.calls):
-        if reached & set(call.outputs):
+        if reached & set(call.makes):
             layers = _with_kernels(call.operation)
             found |= layers
-            reached |= set() if layers else set(call.inputs)
+            reached |= set() if layers else set(call.reads)
     return found
 
 
@@ -88,7 +88,7 @@ def _with_kernels(operation):
     """The ids of a layer with a kernel and of all layers inside it, else none.
 
     A variable with several axes counts as a kernel, unless it belongs to one
-    of `PASSED_THROUGH`.
+    of `PASSED_THROUGH`, or to a layer that stock models leave out.
     """
     if not isinstance(operation, keras.Layer):
         return set()
@@ -96,7 +96,7 @@ def _with_kernels(operation):
     passed = {
         id(variable)
         for part in parts
-        if isinstance(part, tuple(PASSED_THROUGH))
+        if isinstance(part, PASSED_THROUGH) or stock_form(part).is_left_out
         for variable in part.variables
     }
     has_kernel = any(

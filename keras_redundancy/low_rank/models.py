@@ -7,7 +7,6 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy._keras.flat_graph import layers_made_alone
 from keras_redundancy._shared.arguments import Layers, check_finite
 from keras_redundancy._shared.convolutions import (
     CONVOLUTIONS,
@@ -15,16 +14,20 @@ from keras_redundancy._shared.convolutions import (
     TRANSPOSED,
 )
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
+from keras_redundancy.build.recipe import LayerRecipe, Recipe
+from keras_redundancy.build.stock import LayerForm, stock_form
 from keras_redundancy.low_rank.ends import free_vectors
 from keras_redundancy.low_rank.factorized import (
     STOCK_CLASSES,
     Factorized,
     can_be_factorized,
 )
+from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
 from keras_redundancy.low_rank.kept_pairs import share_out
 from keras_redundancy.low_rank.rare import RaReRegularizer
 from keras_redundancy.low_rank.shrinking import in_use
 from keras_redundancy.low_rank.sides import SIDES, SIZES
+from keras_redundancy.low_rank.stock import factorized_form
 from keras_redundancy.planning.plans import plan
 
 FACTORIZED_CLASSES = {stock: cls for cls, stock in STOCK_CLASSES.items()}
@@ -90,7 +93,7 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
         "Dense layer or convolution whose vectors could be pulled together",
     )
     sizes = [_outer_size(layer) for layer, _ in vectors]
-    settings = {}
+    changes = []
     for (layer, free), size in zip(vectors, sizes, strict=True):
         _, argument, units_axis = _rare_kernel(layer)
         also = getattr(layer, argument)
@@ -104,8 +107,10 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
             **options,
         )
         serialized = keras.regularizers.serialize(rare)
-        settings[id(layer)] = {(argument,): serialized}
-    regularized = rebuild(model, settings, {}, classes={})
+        # The new layer's RaRe looks for its own pairs.
+        form = LayerForm(layer, values={"state": None})
+        changes.append(LayerRecipe(layer, form, {(argument,): serialized}))
+    regularized = rebuild(Recipe.of(model, changes))
     layers = _keras.flat_layers(regularized)
     share_out([x for x in layers if isinstance(x, Factorized)])
     return regularized
@@ -210,9 +215,11 @@ def factorize(model, layers: Layers = None):
 
 def _factorized(model, vectors):
     """A copy in which the layers of [(layer, vectors), ...] are factorized."""
-    classes = {id(x): FACTORIZED_CLASSES[type(x)] for x, _ in vectors}
-    settings = {id(x): {("vectors",): free} for x, free in vectors}
-    return rebuild(model, settings, {}, classes=classes)
+    changes = [
+        LayerRecipe(x, factorized_form(x), {("vectors",): free})
+        for x, free in vectors
+    ]
+    return rebuild(Recipe.of(model, changes))
 
 
 def to_dense(model):
@@ -234,12 +241,24 @@ def to_dense(model):
         ValueError: it is not built, or a layer cannot be rebuilt.
     """
     require_rebuildable(model)
-    classes = {
-        id(layer): STOCK_CLASSES[type(layer)]
-        for layer in _keras.flat_layers(model)
-        if type(layer) in STOCK_CLASSES
-    }
-    return rebuild(model, {}, {}, classes=classes)
+    changes = []
+    for layer in _keras.layers_made_alone(model):
+        if isinstance(layer, Factorized):
+            changes.append(LayerRecipe(layer, stock_form(layer)))
+        elif isinstance(layer, FrobeniusNormalization) and isinstance(
+            layer.layer, Factorized
+        ):
+            size = _size_around_stock(layer)
+            changes.append(LayerRecipe(layer, values=((layer.size, size),)))
+    return rebuild(Recipe.of(model, changes))
+
+
+def _size_around_stock(layer):
+    """The k of k g W / ||W|| that gives P W Q the factor that W had."""
+    inner = layer.layer
+    kernel = keras.ops.convert_to_numpy(inner.kernel).astype(float)
+    before, after = map(np.linalg.norm, (kernel, inner.effective_kernel()))
+    return layer.size * (after / before if before else 1)
 
 
 def compact(model):
@@ -277,7 +296,7 @@ def compact(model):
             if isinstance(layer, Factorized)
         ],
     )
-    settings, values, classes = {}, {}, {}
+    changes = []
     for layer in _keras.flat_layers(loose):
         if not isinstance(layer, Factorized):
             continue
@@ -285,15 +304,18 @@ def compact(model):
         layer.fuse_parallel(limit, np.inf, to_square=False)
         (kernel,), indices = in_use(layer, [layer.kernel])
         if kernel.size < np.prod(layer.kernel.shape):
-            settings[id(layer)] = {
+            settings = {
                 (SIZES[side],): kernel.shape[SIDES[side]] for side in indices
             }
-            values[id(layer.kernel)] = kernel
-            for side, index in indices.items():
-                values[id(layer.factor_variables(side)[0])] = index
+            values = [(layer.kernel, kernel)] + [
+                (layer.factor_variables(side)[0], index)
+                for side, index in indices.items()
+            ]
+            change = LayerRecipe(layer, settings=settings, values=tuple(values))
+            changes.append(change)
         else:
-            classes[id(layer)] = STOCK_CLASSES[type(layer)]
-    return rebuild(loose, settings, values, classes=classes)
+            changes.append(LayerRecipe(layer, stock_form(layer)))
+    return rebuild(Recipe.of(loose, changes))
 
 
 def _by_name_and_turn(model):
@@ -303,7 +325,7 @@ def _by_name_and_turn(model):
     their order, so a layer's key is the same in the smaller model.
     """
     turns, found = collections.Counter(), {}
-    for layer in layers_made_alone(model):
+    for layer in _keras.layers_made_alone(model):
         if isinstance(layer, tuple(FACTORIZED_CLASSES)):
             found[layer.name, turns[layer.name]] = layer
             turns[layer.name] += 1

@@ -1,10 +1,7 @@
 """The rule for `NoiseOutputs`, which stay while training goes on."""
 
 from keras_redundancy.channels import Channels, register_rule
-from keras_redundancy.low_rank.ends import PASSED_THROUGH
 from keras_redundancy.noise_out.outputs import NoiseOutputs
-
-PASSED_THROUGH.append(NoiseOutputs)
 
 OUTPUTS = "it is a noise output of {name} ({kind})"
 
