@@ -90,15 +90,16 @@ def not_called(recipe, call, given, error) -> str:
             "arguments of the constructor and of get_config()."
         )
     if recipe.settings:
-        what = f"{what} with {words_of(recipe.settings)}"
-    reads = f"reads {after} in place of {before}, and" * (before != after)
+        what += f" with {words_of(recipe.settings)}"
+    reads = ""
+    if before != after:
+        reads = f" It reads {after} where it read {before}."
     return (
-        f"{what} and then could not be called. In the new model it {reads} "
-        f"fails: {error}\nThat it can be changed so is what "
-        f"{rule_for(recipe.layer)} says. Where that is a rule of your own, "
-        "have it name each argument that counts channels, by call.width(), "
-        "and freeze channels whose number is fixed otherwise. Or leave the "
-        "layer out with skip=."
+        f"{what} and then could not be called.{reads} {error}\n"
+        f"That it can be changed in this way is what {rule_for(recipe.layer)} "
+        "says. If that is a rule of your own, have it name the arguments that "
+        "count channels with call.counted_in(), and freeze channels whose "
+        "number is fixed in another way. Or leave the layer out with skip=."
     )
 
 
