@@ -43,7 +43,7 @@ def require_rebuildable(model) -> None:
             layers of the graph hold the same variable; or a variable is read
             in a way that a copy cannot follow.
     """
-    leaves = [x for x in _keras.leaves(model) if has_own_config(x)]
+    leaves = [x for x in _keras.flat_graph(model).layers if has_own_config(x)]
     require_own_variables(leaves)
     require_tied(model)
     for layer in leaves:
@@ -182,7 +182,7 @@ class Builder(_keras.Interpreter):
                 if len({tuple(x.shape) for x in first}) > 1:
                     raise ValueError(faults.another_shape_without(call))
 
-    def visit(self, call, values, path=()):
+    def visit(self, call, values):
         """The new tensors of a call; a new model is called like a layer."""
         recipe = self._recipe[call.operation]
         given = [values[id(x)] for x in call.inputs]
