@@ -340,7 +340,7 @@ def own_rule():
 
 def test_a_rule_that_forgets_a_width_is_named(own_rule):
     model = models.randomized(image_model(own_rule(16, name="mine")))
-    message = r"(?s)The layer 'mine' .*could not be call.*mistaken\) says"
+    message = r"(?s)The layer 'mine' .*could not be call.*mistaken\) does"
     with pytest.raises(ValueError, match=message):
         kr.prune(model, 0.1)
 

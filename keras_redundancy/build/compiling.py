@@ -58,7 +58,7 @@ def fresh_arguments(model) -> dict | None:
 
 
 def fresh(value):
-    """A copy of an optimizer or metric without its state; other values as is."""
+    """A copy of an optimizer or metric, without its state; else the value."""
     if not isinstance(value, keras.Optimizer | keras.Metric):
         return value
     try:

@@ -306,12 +306,16 @@ def test_a_rule_that_is_wrong_about_what_comes_out_is_named():
     def forgets_the_width(layer, call):
         return call.inputs[0]
 
-    message = (
-        r"'after/kernel'.*'gate' \(Fixed\).*forgets_the_width\) is wrong"
-        r".*leave the layer 'gate' out"
-    )
-    with pytest.raises(ValueError, match=message):
+    blamed = r"'gate' \(Fixed\).*forgets_the_width\) is wrong.*'gate' out"
+    with pytest.raises(ValueError, match=f"'after/kernel'.*{blamed}"):
         kr.prune(gated(Fixed), ratio=0.5)
+    # An addition behind it cannot even be called.
+    inputs = keras.Input((4,))
+    x = layers.Dense(8)(inputs)
+    x = layers.Add(name="sum")([x, Fixed(8, name="gate")(x)])
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    with pytest.raises(ValueError, match=f"(?s)'sum'.*called.*{blamed}"):
+        kr.prune(models.randomized(model), ratio=0.5)
 
 
 def test_a_setting_that_a_rule_changes_is_named():
