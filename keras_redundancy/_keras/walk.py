@@ -12,8 +12,8 @@ from keras_redundancy._keras.graph import (
     handed_to,
     is_model,
     readers,
-    wraps_one_layer,
 )
+from keras_redundancy._keras.layers import wraps_one_layer
 
 
 class Interpreter:
