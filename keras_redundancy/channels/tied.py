@@ -1,4 +1,4 @@
-"""Variables that are read by more than the layer that has them.
+"""Tied weights: variables that other layers than their own read too.
 
 A variable of one layer can be an argument of an operation
 (`ops.matmul(x, encoder.kernel)`), or be read by Python code: in a `Lambda`, in
