@@ -1,6 +1,5 @@
 """The graph of one model: its calls, and the tensors between them."""
 
-import collections
 import dataclasses
 import functools
 from typing import Any
@@ -174,14 +173,6 @@ def calls(graph, path: tuple[int, ...] = ()) -> list[Call]:
         for node in by_depth[depth]
         if not node.is_input
     ]
-
-
-def readers(graph) -> collections.Counter:
-    """{id(x): how many calls of `graph` read x}; its outputs count as well."""
-    found = collections.Counter(map(id, graph.outputs))
-    for call in calls(graph):
-        found.update(map(id, call.inputs))
-    return found
 
 
 def replace_arguments(node, function) -> None:
