@@ -197,9 +197,11 @@ def tie_functions(pairs, twins, changed) -> None:
 
 
 def _other_kind(operation, name):
+    layer = name.split("/")[-2] if "/" in name else name
     return (
         f"{operation.name!r} ({type(operation).__name__}) reads {name!r}, but "
-        "the layer that this is, or belongs to, becomes one of another class "
-        "in the new model, which computes with other numbers. Choose the "
-        "layers that are made for training with layers=, without this one."
+        f"the layer {layer!r} becomes one of another class in the new model, "
+        "whose kernel holds other numbers. Let that layer stay as it is, such "
+        f"as by kr.factorize(model, layers=lambda layer: layer.name != "
+        f"{layer!r}), or do not tie its weights."
     )
