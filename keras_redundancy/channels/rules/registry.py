@@ -1,8 +1,8 @@
 """Rules are looked up by class: `rule`, `apply_rule`, `register_rule`.
 
 A rule takes the operation and its `CallTrace`, and returns the labels of what
-comes out. Subclasses inherit rules, unless they override what the class
-computes: the rule was written for that.
+comes out. Subclasses inherit the rule of their base class, unless they
+override a method that changes what the layer computes.
 """
 
 import functools
@@ -136,14 +136,16 @@ def _overridden(kind, known):
 
 
 def register_rule(layer_class, function=None):
-    """Teach the trace what a layer class of your own does with channels.
+    """Teach `trace` what a layer class of your own does with channels.
 
     Args:
         layer_class: a subclass of `keras.Layer`. Its subclasses inherit the
-            rule, as long as they do not redefine what it computes.
-        function: the rule: it takes the layer and a `CallTrace`, and returns
-            the `Channels` of what the layer returns, or a list of them.
-            Without it, `register_rule(layer_class)` is a decorator.
+            rule, unless they override `call` or another method that changes
+            what the layer computes.
+        function: the rule. It takes the layer and a `CallTrace`, and returns
+            the `Channels` of the layer's output, or a list of them for
+            several outputs. Without `function`, `register_rule(layer_class)`
+            returns a decorator.
 
     Returns:
         `function`, or the decorator.
@@ -172,7 +174,8 @@ def register_rule(layer_class, function=None):
             z = call.through(layer.skip, x, sets={"filters": "filters"})
             return Channels(call.tied(y.ids, z.ids), y.axis)
 
-    Where only what is hidden inside may go, `hidden_widths` makes the rule.
+    If only channels hidden inside the layer may go, `hidden_widths` makes the
+    rule. `help(keras_redundancy.CallTrace)` lists what a rule can say.
     """
     if not inspect.isclass(layer_class):
         raise TypeError(
