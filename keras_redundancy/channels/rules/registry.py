@@ -1,8 +1,8 @@
 """Rules are looked up by class: `rule`, `apply_rule`, `register_rule`.
 
 A rule takes the operation and its `CallTrace`, and returns the labels of what
-comes out. Subclasses inherit rules, unless they override what the class
-computes: the rule was written for that.
+comes out. Subclasses inherit the rule of their base class, unless they
+override a method that changes what the layer computes.
 """
 
 import functools
@@ -136,7 +136,7 @@ def _overridden(kind, known):
 
 
 def register_rule(layer_class, function=None):
-    """Teach the trace what a layer class of your own does with channels.
+    """Teach `trace` what a layer class of your own does with channels.
 
     A rule takes the layer and one call of it. It says which variables of the
     layer hold an entry for each channel, and returns the channels of what
@@ -144,10 +144,12 @@ def register_rule(layer_class, function=None):
 
     Args:
         layer_class: a subclass of `keras.Layer`. Its subclasses inherit the
-            rule, as long as they do not redefine what it computes.
-        function: the rule: it takes the layer and a `CallTrace`, and returns
-            the `Channels` of what the layer returns, or a list of them.
-            Without it, `register_rule(layer_class)` is a decorator.
+            rule, unless they override `call` or another method that changes
+            what the layer computes.
+        function: the rule. It takes the layer and a `CallTrace`, and returns
+            the `Channels` of the layer's output, or a list of them for
+            several outputs. Without `function`, `register_rule(layer_class)`
+            returns a decorator.
 
     Returns:
         `function`, or the decorator.
