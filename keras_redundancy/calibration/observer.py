@@ -64,7 +64,7 @@ def observe(model, windows: dict, data, batch_size: int) -> dict:
         ValueError: `data` is empty or does not fit the model's inputs.
     """
     names = list(windows)
-    observer = Observer(model, list(windows.values()))
+    observer = WindowObserver(model, list(windows.values()))
     return dict(zip(names, collect(observer, data, batch_size), strict=True))
 
 
@@ -72,8 +72,7 @@ def collect(observer, data, batch_size: int) -> list[Divided]:
     """All that an observer's batches return, taken together.
 
     Args:
-        observer: a model with the inputs of `observer.model` and the start of
-            the positions, that returns a list of what `divided_moments`
+        observer: an `Observer` that returns a list of what `divided_moments`
             returns.
         data, batch_size: as for `observe`.
     """
@@ -89,8 +88,7 @@ def answers(observer, data, batch_size: int):
     """What an observer returns, batch after batch.
 
     Args:
-        observer: a model with the inputs of `observer.model` and the start of
-            the positions. Its variables are what they were after that.
+        observer: an `Observer`. Its variables are what they were after that.
         data, batch_size: as for `observe`.
 
     Yields:
@@ -138,52 +136,66 @@ def _start_of(number, size):
     return np.full(size, start, "int32")
 
 
-class Watch(keras.Model):
-    """Runs the graph of `model`, once over the data.
+class Observer(keras.Model):
+    """Runs a model's graph on batches, and returns what `look` computes.
+
+    Its inputs are those of the model, and the start of the positions.
 
     Attributes:
-        samples: how many samples it will be run on, as far as that is known
-            before the first one.
-        can_run_eagerly: whether that takes little time to start; JAX compiles
-            each operation by itself.
+        model: the model.
+        samples: the number of samples in all batches, as far as it is known
+            before the first batch.
+        can_run_eagerly: whether running without compiling starts at once. On
+            JAX it does not: each operation is compiled by itself.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, keys=frozenset(), inner=None):
+        """Args:
+        model: a functional or Sequential model.
+        keys, inner: those of a `Run`: what `look` needs.
+        """
         super().__init__(dtype=full_precision(model))
         self.model = model  # Its weights are known to the compiled step.
+        self._keys, self._inner = keys, inner
         self.samples = 1
         self.can_run_eagerly = keras.backend.backend() == "tensorflow"
         if self.can_run_eagerly:
             # XLA takes longer to compile than it saves in one pass.
             self.jit_compile = False
 
-
-class Observer(Watch):
-    """A model's graph that returns moments in place of the model's outputs."""
-
-    def __init__(self, model, windows):
-        super().__init__(model)
-        self.look = lambda run: [
-            _moments(run, each, self.samples) for each in windows
-        ]
-        places = [w.place for each in windows for w in each]
-        self.keys = frozenset(place.key for place in places)
-        self.inner = inner_by_call(places)
-
     def call(self, inputs):
         *tensors, start = inputs
-        run = Run(self.keys, start_in(start), self.inner)
+        run = Run(self._keys, start_in(start), self._inner)
         run.run(self.model, tensors)
         return self.look(run)
 
+    def look(self, run):
+        """What to return of a `Run` of the model on one batch."""
+        raise NotImplementedError
 
-def inner_by_call(places):
-    """{key of a call: the `InnerPlace`s of what is computed in it}."""
-    inner = {}
-    for place in places:
-        if isinstance(place, InnerPlace):
-            inner.setdefault(place.call_key, {})[place.key] = place
-    return {key: list(places.values()) for key, places in inner.items()}
+
+class PlaceObserver(Observer):
+    """An observer of the tensors at some places, inside of layers as well."""
+
+    def __init__(self, model, places):
+        inner = {}
+        for place in places:
+            if isinstance(place, InnerPlace):
+                inner.setdefault(place.call_key, {})[place.key] = place
+        keys = frozenset(place.key for place in places)
+        inner = {key: list(own.values()) for key, own in inner.items()}
+        super().__init__(model, keys, inner)
+
+
+class WindowObserver(PlaceObserver):
+    """Returns the moments of windows: a list for each list of windows."""
+
+    def __init__(self, model, windows):
+        super().__init__(model, [w.place for each in windows for w in each])
+        self._windows = windows
+
+    def look(self, run):
+        return [_moments(run, each, self.samples) for each in self._windows]
 
 
 def full_precision(model) -> str:
@@ -201,15 +213,16 @@ def start_in(numbers):
 
 
 class Run(_keras.Interpreter):
-    """One run of a model on numbers that keeps the tensors with wanted keys.
+    """One run of a model on numbers that keeps some of the tensors.
 
-    Where there are such, it ends when it has them all.
+    It computes what the model predicts. If keys are given, it ends as soon as
+    their tensors are computed.
 
     Attributes:
-        keys: the keys of the tensors.
+        keys: the keys of the tensors to keep.
         start: where the positions begin that are looked at.
-        inner: {key of a call: `InnerPlace`s} of those inside of layers.
-        seen: the tensors by key.
+        inner: {key of a call: `InnerPlace`s} of tensors inside of layers.
+        seen: {key: tensor} of those that are kept.
     """
 
     def __init__(self, keys=frozenset(), start=0.0, inner=None):

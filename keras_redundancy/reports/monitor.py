@@ -1,5 +1,7 @@
 """Watch redundancy, rank and compression in TensorBoard."""
 
+import collections
+import itertools
 import math
 import warnings
 from collections.abc import Iterable
@@ -13,7 +15,7 @@ from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count, check_option
 from keras_redundancy._shared.files import writable_folder
 from keras_redundancy.build.stock import unused_parameters
-from keras_redundancy.calibration.observer import Run, Watch, answers
+from keras_redundancy.calibration.observer import Observer, answers
 from keras_redundancy.numbers.clustering import LINKAGES
 from keras_redundancy.reports.analysis import check_taus, reports
 from keras_redundancy.reports.heatmaps import pairwise, similarities
@@ -242,27 +244,24 @@ class _Zeros:
         }
 
 
-class ZeroShares(Watch):
+class ZeroShares(Observer):
     """Returns the share of zeros in each sample for each activation.
 
     Operations on the outputs of the user's layers would stay in their graph.
     """
 
     def __init__(self, model):
-        super().__init__(model)
-        keys = {}
+        found = collections.defaultdict(list)
         for call in _keras.flat_graph(model).calls:
             if _activates(call.operation):
-                keys.setdefault(call.operation.name, []).append(call.makes[0])
-        self.names, self.keys = tuple(keys), tuple(keys.values())
+                found[call.operation.name].append(call.makes[0])
+        super().__init__(model, frozenset(itertools.chain(*found.values())))
+        self.names, self.of_layers = tuple(found), tuple(found.values())
 
-    def call(self, inputs):
-        *tensors, _ = inputs
-        run = Run(frozenset(key for own in self.keys for key in own))
-        run.run(self.model, tensors)
+    def look(self, run):
         return [
-            sum(_share_of_zeros(run.seen[key]) for key in own) / len(own)
-            for own in self.keys
+            sum(_share_of_zeros(run.seen[key]) for key in keys) / len(keys)
+            for keys in self.of_layers
         ]
 
 
