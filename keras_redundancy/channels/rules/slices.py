@@ -1,4 +1,4 @@
-"""Parts of the channels: slices and splits, whose bounds move with them."""
+"""Slices and splits of the channels; their bounds are counted anew."""
 
 import numpy as np
 

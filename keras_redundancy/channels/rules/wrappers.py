@@ -1,4 +1,4 @@
-"""Layers around other layers: these do what the layer inside does."""
+"""Wrappers: they do with channels what the layer inside does."""
 
 import functools
 
