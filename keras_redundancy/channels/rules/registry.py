@@ -138,6 +138,10 @@ def _overridden(kind, known):
 def register_rule(layer_class, function=None):
     """Teach `trace` what a layer class of your own does with channels.
 
+    A rule takes the layer and one call of it. It says which variables of the
+    layer hold an entry for each channel, and returns the channels of what
+    comes out. `help(CallTrace)` lists everything that a rule can say.
+
     Args:
         layer_class: a subclass of `keras.Layer`. Its subclasses inherit the
             rule, unless they override `call` or another method that changes
@@ -154,6 +158,16 @@ def register_rule(layer_class, function=None):
         TypeError: `layer_class` is no class, or `function` cannot be called.
 
     Example: a layer that scales every channel.
+
+        @keras.saving.register_keras_serializable()
+        class ChannelScale(keras.layers.Layer):
+            def build(self, shape):
+                self.scale = self.add_weight(
+                    shape=shape[-1:], initializer="ones"
+                )
+
+            def call(self, x):
+                return x * self.scale
 
         @keras_redundancy.register_rule(ChannelScale)
         def channel_scale(layer, call):
@@ -174,8 +188,14 @@ def register_rule(layer_class, function=None):
             z = call.through(layer.skip, x, sets={"filters": "filters"})
             return Channels(call.tied(y.ids, z.ids), y.axis)
 
-    If only channels hidden inside the layer may go, `hidden_widths` makes the
-    rule. `help(keras_redundancy.CallTrace)` lists what a rule can say.
+    Example: a block with a wide part inside, whose width is an argument of its
+    constructor, and whose attributes `expand` and `project` hold the layers
+    that write and read it. Such a rule is ready-made, see `hidden_widths`:
+
+        keras_redundancy.register_rule(
+            Block,
+            keras_redundancy.hidden_widths(ff_dim=("expand", "project")),
+        )
     """
     if not inspect.isclass(layer_class):
         raise TypeError(
