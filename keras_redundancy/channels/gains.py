@@ -152,7 +152,7 @@ class Gains:
             self._tell(step.ids, (columns / norms.clip(TINY)).T)
 
     def _shift(self, step):
-        """The bias of a kernel, unless a BatchNormalization alone reads the sum.
+        """The bias, unless a BatchNormalization alone reads the sum.
 
         `_normalized` then compares the bias with the moving mean.
         """

@@ -20,14 +20,8 @@ from keras_redundancy.channels.rules import apply_rule
 from keras_redundancy.channels.rules.registry import MASK
 from keras_redundancy.channels.tied import borrowed, owners_of
 
-MODEL_INPUT = Reason(
-    "model_input",
-    "it is an input of the model",
-)
-MODEL_OUTPUT = Reason(
-    "model_output",
-    "it is an output of the model",
-)
+MODEL_INPUT = Reason("model_input", "it is an input of the model")
+MODEL_OUTPUT = Reason("model_output", "it is an output of the model")
 OTHER_RANK = Reason(
     "other_rank",
     "{name} (a model) is called on tensors with more or fewer axes than its "

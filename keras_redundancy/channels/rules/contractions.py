@@ -34,8 +34,7 @@ CONSTANT = Reason(
     "Dense layer with this kernel, which can be followed",
 )
 OTHER_SIZE = Reason(
-    "fixed_size",
-    "{name} ({kind}) needs this axis in the size that it has",
+    "fixed_size", "{name} ({kind}) needs this axis in the size that it has"
 )
 IMPLICIT = Reason(
     "implicit_subscripts",

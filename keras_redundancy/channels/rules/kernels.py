@@ -22,14 +22,8 @@ from keras_redundancy.channels.rules.registry import (
     rule,
 )
 
-SUMMED = Reason(
-    "channels_summed",
-    "{name} ({kind}) sums over the channels",
-)
-NO_UNITS = Reason(
-    "no_units",
-    "{name} ({kind}) writes no channels",
-)
+SUMMED = Reason("channels_summed", "{name} ({kind}) sums over the channels")
+NO_UNITS = Reason("no_units", "{name} ({kind}) writes no channels")
 
 
 @rule.register(layers.Dense)

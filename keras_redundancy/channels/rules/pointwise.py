@@ -25,8 +25,7 @@ NOT_ALONE = Reason(
     "channel alone: {found}",
 )
 NOISE_SHAPE = Reason(
-    "fixed_noise_shape",
-    "{name} ({kind}) has a fixed noise_shape",
+    "fixed_noise_shape", "{name} ({kind}) has a fixed noise_shape"
 )
 CLIPS = Reason(
     "array_of_bounds",
