@@ -22,9 +22,10 @@ def require_tied(model) -> None:
         ValueError: an operation reads a variable that is no weight of the
             model, or reads one in Python code that cannot be made anew.
     """
-    owners = owners_of(model)
+    graph = _keras.flat_graph(model)
+    owners = owners_of(graph.layers)
     layers = {id(layer) for layer in _keras.flat_layers(model)}
-    for call in _keras.flat_graph(model).calls:
+    for call in graph.calls:
         _refuse_raw_variables(call)
         followed = set(map(id, _keras.variables_in(call.arguments)))
         variables = borrowed(call)
