@@ -448,15 +448,44 @@ def test_units_that_cannot_go_by_hand(layer, units, error, words):
 
 
 def test_a_layer_that_writes_units_of_several_kinds():
-    inputs = keras.Input((6, 3))
-    x = layers.Bidirectional(layers.LSTM(4), name="both")(inputs)
+    inputs = keras.Input((6, 8))
+    x = layers.MultiHeadAttention(4, 2, name="att")(inputs, inputs)
     model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
     plan = kr.plan(model, ratio=0.0)
-    with pytest.raises(ValueError, match="decided about apart") as caught:
-        plan.without("both", [0])
-    first = next(d for d in plan.decisions if d.reason is None)
-    assert repr(first.space.name) in str(caught.value)
-    by_hand = plan.without(first.space.name, [3])
-    assert by_hand[first.space.name].selection.removed.tolist() == [3]
+    heads = "att (query, key, value)"
+    for function in (plan.__getitem__, lambda name: plan.without(name, [0])):
+        with pytest.raises(ValueError, match="decided about apart") as caught:
+            function("att")
+        assert repr(heads) in str(caught.value)
+    by_hand = plan.without(heads, [3])
+    assert by_hand[heads].selection.removed.tolist() == [3]
     with pytest.raises(ValueError, match="no units"):
-        plan.without(first.space.name, [4])
+        plan.without(heads, [4])
+
+
+def test_a_layer_whose_units_go_two_ways():
+    """Numbers are those of the layer, not those of its parts."""
+    inputs = keras.Input((6,))
+    x = layers.Dense(10, name="wide")(inputs)
+    y = layers.Dense(3)(x[..., :4]) + layers.Dense(3)(x[..., 4:])
+    model = models.randomized(keras.Model(inputs, y))
+    plan = kr.plan(model, ratio=0.0)
+    names = [d.space.producers[0].name for d in plan.decisions]
+    assert names.count("wide") == 2
+    small = plan.without("wide", [1, 4, 9]).apply()
+    kernel = models.numpy(model.get_layer("wide").kernel)
+    np.testing.assert_array_equal(
+        models.numpy(small.get_layer("wide").kernel),
+        np.delete(kernel, [1, 4, 9], axis=1),
+    )
+
+
+def test_units_of_recurrent_layers():
+    """A unit of an LSTM is four columns of its kernels."""
+    inputs = keras.Input((6, 3))
+    x = layers.LSTM(4, name="lstm")(inputs)
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    plan = kr.plan(model, ratio=0.0)
+    assert plan.without("lstm", 3)["lstm"].selection.removed.tolist() == [3]
+    with pytest.raises(ValueError, match="from 0 to 3"):
+        plan.without("lstm", 4)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_redundancy.build import absorb as absorbers
+from keras_redundancy.build.absorb import DropAbsorber
 from keras_redundancy.calibration import Statistics
 from keras_redundancy.channels import ChannelGraph
 from keras_redundancy.planning.budgets import Costs, widths_for
@@ -118,7 +118,7 @@ class Chooser:
         )
 
         def share_of(decisions):
-            cut = Plan(self.graph, tuple(decisions), "medoid", absorbers.Drop())
+            cut = Plan(self.graph, tuple(decisions), "medoid", DropAbsorber())
             return stopwatch.share(cut.apply())
 
         def cut_to(left):

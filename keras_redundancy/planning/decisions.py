@@ -15,7 +15,7 @@ from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.products import multiply_adds
 from keras_redundancy.mend.repair import Repair
-from keras_redundancy.planning.by_hand import changed, number_of_decision
+from keras_redundancy.planning.by_hand import changed, the_decision_about
 from keras_redundancy.planning.criteria import Compared
 from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.selection import Selection
@@ -116,7 +116,7 @@ class Plan(Rendered):
     idle: Idle = dataclasses.field(default_factory=Idle)
 
     def __getitem__(self, name: str) -> Decision:
-        return self.decisions[number_of_decision(self.decisions, name)]
+        return the_decision_about(self.decisions, name)
 
     def without(self, layer: str, units) -> "Plan":
         """A plan in which these units go, too, whatever the method says.
