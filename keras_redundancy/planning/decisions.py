@@ -68,6 +68,7 @@ class Decision:
             "kept": self.selection.kept.tolist(),
             "removed": self.selection.removed.tolist(),
             "stands_for": self.selection.stands_for.tolist(),
+            "constant": self.selection.idle.tolist(),
             "reason": None if self.reason is None else str(self.reason),
             "reason_code": self.reason_code,
             "inexact": self.space.inexact,
@@ -136,16 +137,19 @@ class Plan(Rendered):
 
             plan = kr.plan(model, ratio=0.3).without("conv1", [3, 7])
         """
-        decisions = changed(self, layer, units, stay=False)
-        return dataclasses.replace(self, decisions=decisions)
+        return self._changed(layer, units, stay=False)
 
     def keeping(self, layer: str, units) -> "Plan":
         """A plan in which these units stay, whatever the method says.
 
         Args, Raises: as for `without`.
         """
-        decisions = changed(self, layer, units, stay=True)
-        return dataclasses.replace(self, decisions=decisions)
+        return self._changed(layer, units, stay=True)
+
+    def _changed(self, layer, units, stay):
+        decisions = changed(self, layer, units, stay)
+        # What was measured was another model.
+        return dataclasses.replace(self, decisions=decisions, latency=None)
 
     def __repr__(self):
         selections = [decision.selection for decision in self.decisions]

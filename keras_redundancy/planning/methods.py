@@ -10,6 +10,8 @@ subclass of `Method`, or pass a function in its place:
     kr.prune(model, spread, ratio=0.3)
 """
 
+from __future__ import annotations  # help() shows the names of types.
+
 import dataclasses
 from collections.abc import Callable, Mapping
 

@@ -1,5 +1,7 @@
 """Decide what goes: `plan`, and `prune`, which builds it at once."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Unpack
