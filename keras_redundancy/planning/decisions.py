@@ -16,6 +16,7 @@ from keras_redundancy.channels import ChannelGraph, Space
 from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.products import multiply_adds
+from keras_redundancy.channels.reasons import code_of
 from keras_redundancy.mend.repair import Repair
 from keras_redundancy.planning.by_hand import changed, the_decision_about
 from keras_redundancy.planning.criteria import Compared
@@ -51,11 +52,8 @@ class Decision:
 
     @property
     def reason_code(self) -> str | None:
-        """The reason as a code, for programs; None where there is none."""
-        if self.reason is None:
-            return None
-        own = getattr(self.reason, "code", None)
-        return own or getattr(self.space, "reason_code", None) or "frozen"
+        """A short code for the reason, such as "left_out"; None if None."""
+        return code_of(self.reason)
 
     def to_dict(self) -> dict:
         """What happens to the space, as plain Python objects."""
@@ -264,7 +262,11 @@ class Plan(Rendered):
             "method": repr(self.compared.method) if self.compared else None,
             "decisions": [decision.to_dict() for decision in self.decisions],
             "untouched": [
-                {"layer": name, "reason": str(reason)}
+                {
+                    "layer": name,
+                    "reason": str(reason),
+                    "reason_code": code_of(reason),
+                }
                 for name, reason in self.graph.untouched
             ],
             "parameters": list(map(int, self.parameters)),
