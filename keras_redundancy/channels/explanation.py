@@ -55,6 +55,10 @@ class Explanation(Rendered):
             f"layers stay, {self.prunable:.1%} of the parameters lie in others>"
         )
 
+    def to_dict(self) -> dict:
+        """All of it, as plain Python objects."""
+        return dataclasses.asdict(self)
+
     def table(self) -> Table:
         rows = [
             (

@@ -46,6 +46,17 @@ class SearchResult(Rendered):
         """The smaller model, as by `Plan.apply`."""
         return self.plan.apply()
 
+    def to_dict(self) -> dict:
+        """All figures, as plain Python objects."""
+        return {
+            "plan": self.plan.to_dict(),
+            "trial": dataclasses.asdict(self.trial),
+            "base": dataclasses.asdict(self.base),
+            "floor": self.floor,
+            "sensitivity": self.sensitivity.to_dict(),
+            "tried": list(map(dataclasses.asdict, self.tried)),
+        }
+
     def table(self) -> Table:
         words = (
             f"score: {self.base.score:g} -> {self.trial.score:g} "

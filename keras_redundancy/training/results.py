@@ -60,6 +60,19 @@ class Pruned(Rendered):
             f"{self.epoch}, {self.monitor} {self.value:g}>"
         )
 
+    def to_dict(self) -> dict:
+        """All figures but the history, as plain Python objects."""
+        return {
+            "model": self.model.name,
+            "parameters": self.model.count_params(),
+            "value": self.value,
+            "epoch": self.epoch,
+            "monitor": self.monitor,
+            "floor": self.floor,
+            "cuts": list(map(dataclasses.asdict, self.cuts)),
+            "reason": self.reason,
+        }
+
     def table(self) -> Table:
         title = f"Cuts of {self.model.name!r} while it was trained"
         header = (

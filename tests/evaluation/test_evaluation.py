@@ -146,6 +146,8 @@ def test_a_search_stays_above_its_floor(with_data):
     assert evaluate(small) == pytest.approx(found.trial.score, abs=1e-5)
     assert kr.flops(small) == found.trial.flops * kr.flops(model)
     assert "score" in str(found)
+    assert "score" in found._repr_html_()
+    assert json.loads(json.dumps(found.to_dict()))["floor"] == found.floor
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
