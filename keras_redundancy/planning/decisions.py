@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from keras_redundancy._shared.tables import Rendered, on_one_line, render_table
+from keras_redundancy._shared.tables import Rendered, Table, on_one_line
 from keras_redundancy.build.absorb import axis_changes, new_values
 from keras_redundancy.build.optimizer_state import SlotCut, carry_over
 from keras_redundancy.build.rebuild import rebuild_and_match
@@ -15,6 +15,9 @@ from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.products import multiply_adds
 from keras_redundancy.mend.repair import Repair
+from keras_redundancy.planning.by_hand import changed, number_of_decision
+from keras_redundancy.planning.criteria import Compared
+from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.selection import Selection
 
 # While a model runs on JAX, its arrays are not its own for others to read.
@@ -48,6 +51,30 @@ class Decision:
         return f"<Decision: {on_one_line(words)}>"
 
     @property
+    def reason_code(self) -> str | None:
+        """The reason as a code, for programs; None where there is none."""
+        if self.reason is None:
+            return None
+        own = getattr(self.reason, "code", None)
+        return own or getattr(self.space, "reason_code", None) or "frozen"
+
+    def to_dict(self) -> dict:
+        """What happens to the space, as plain Python objects."""
+        return {
+            "space": self.space.name,
+            "layers": [layer.name for layer in self.space.producers],
+            "units": self.space.size,
+            "tau": self.tau,
+            "clusters": None if self.clusters is None else int(self.clusters),
+            "kept": self.selection.kept.tolist(),
+            "removed": self.selection.removed.tolist(),
+            "stands_for": self.selection.stands_for.tolist(),
+            "reason": None if self.reason is None else str(self.reason),
+            "reason_code": self.reason_code,
+            "inexact": self.space.inexact,
+        }
+
+    @property
     def remark(self) -> str:
         """The reason, or what has to be known of a space that is pruned."""
         if self.reason is None and self.space.inexact:
@@ -59,18 +86,23 @@ class Decision:
 class Plan(Rendered):
     """Which units of a model go, and how their consumers make up for it.
 
-    `plan.render()` shows it, `plan.apply()` builds the smaller model.
+    `plan.render()` shows it, `plan.apply()` builds the smaller model, and
+    `plan["conv1"]` is the `Decision` about what the layer of that name
+    writes. `without` and `keeping` give new plans, with units chosen by hand.
 
     Attributes:
         graph: the traced model.
         decisions: one for every space that some layer writes.
-        keep: the option of `plan`.
+        keep: "mean" if the units that stay are means of clusters, else
+            "medoid".
         absorber: what the axes of consumers become; see `absorb`.
         repair: the `Repair` of the smaller model, or None.
         latency: the share of the model's time that the smaller one took when
             it was measured, or None.
         optimizer: whether the smaller model goes on with the optimizer's
             state.
+        compared: what units were compared by; None if they were not.
+        idle: the units that are constant.
     """
 
     graph: ChannelGraph
@@ -80,6 +112,41 @@ class Plan(Rendered):
     repair: Repair | None = None
     latency: float | None = None
     optimizer: bool = False
+    compared: Compared | None = None
+    idle: Idle = dataclasses.field(default_factory=Idle)
+
+    def __getitem__(self, name: str) -> Decision:
+        return self.decisions[number_of_decision(self.decisions, name)]
+
+    def without(self, layer: str, units) -> "Plan":
+        """A plan in which these units go, too, whatever the method says.
+
+        Args:
+            layer: the name of a layer, or of a space as `render` shows it.
+            units: numbers of the layer's units, such as filters of a
+                convolution. What can only go together with them goes, too: the
+                same channels of a residual stream, of a grouped convolution.
+
+        Raises:
+            KeyError: there is no such layer.
+            TypeError, ValueError: the units are frozen or not planned, have no
+                such numbers, or none would be left; or the layer writes units
+                of several spaces.
+
+        Example:
+
+            plan = kr.plan(model, ratio=0.3).without("conv1", [3, 7])
+        """
+        decisions = changed(self, layer, units, stay=False)
+        return dataclasses.replace(self, decisions=decisions)
+
+    def keeping(self, layer: str, units) -> "Plan":
+        """A plan in which these units stay, whatever the method says.
+
+        Args, Raises: as for `without`.
+        """
+        decisions = changed(self, layer, units, stay=True)
+        return dataclasses.replace(self, decisions=decisions)
 
     def __repr__(self):
         selections = [decision.selection for decision in self.decisions]
@@ -200,7 +267,7 @@ class Plan(Rendered):
         small, matches = rebuild_and_match(
             model, settings, values, biases, {} if self.optimizer else None
         )
-        if self.repair is not None:
+        if self.repair is not None and self.removed.any():
             self.repair.mend(self.graph, self.removed, small, verbose)
         if self.optimizer and small.compiled:
             carry_over(
@@ -231,7 +298,24 @@ class Plan(Rendered):
         kept = ~self.removed[self.graph.group]
         return lambda ids: int(kept[ids].sum())
 
-    def __str__(self):
+    def to_dict(self) -> dict:
+        """All that is decided, as plain Python objects."""
+        return {
+            "model": self.graph.model.name,
+            "method": repr(self.compared.method) if self.compared else None,
+            "decisions": [decision.to_dict() for decision in self.decisions],
+            "untouched": [
+                {"layer": name, "reason": str(reason)}
+                for name, reason in self.graph.untouched
+            ],
+            "parameters": list(map(int, self.parameters)),
+            "multiply_adds": [
+                None if count is None else int(count) for count in self.flops
+            ],
+            "latency": self.latency,
+        }
+
+    def table(self) -> Table:
         rows = [
             (
                 decision.space.name,
@@ -249,7 +333,7 @@ class Plan(Rendered):
         ]
         title = f"Plan for {self.graph.model.name!r}"
         header = ("written by", "tau", "n", "n_f", "kept", "removed", "remark")
-        return render_table(title, header, rows) + self._summary()
+        return Table(title, header, rows, self._summary())
 
     def _summary(self):
         lines = [_change("parameters", *self.parameters)]
