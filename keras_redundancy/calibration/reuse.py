@@ -97,6 +97,31 @@ class Calibration:
         first = fingerprint(own)
         return first, first if traced is own else fingerprint(traced)
 
+    def to_dict(self) -> dict:
+        """What was observed, as plain Python numbers, strings and lists.
+
+        `kernels` names the layers whose inputs were observed, with how many
+        units and how many rows of activations (one for each sample and
+        position) each mean and covariance is of.
+        """
+        known = self.statistics
+        views = known.views.values() if known is not None else ()
+        return {
+            "model": self.model.name,
+            "allow_inexact": self.allow_inexact,
+            "batch_size": self.batch_size,
+            "samples": known.samples if known is not None else None,
+            "kernels": [
+                {
+                    "layer": view.on.layer.name,
+                    "units": len(view.positions),
+                    "rows": int(view.moments.count),
+                }
+                for of_kernel in views
+                for view in of_kernel
+            ],
+        }
+
     def __repr__(self):
         seen = "no statistics"
         if self.statistics is not None:

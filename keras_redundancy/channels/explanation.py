@@ -55,6 +55,17 @@ class Explanation(Rendered):
             f"layers stay, {self.prunable:.1%} of the parameters lie in others>"
         )
 
+    def to_dict(self) -> dict:
+        """All of it as plain Python numbers, strings, lists and dicts."""
+        return {
+            "model": self.model,
+            "prunable": self.prunable,
+            "frozen": [
+                dataclasses.asdict(entry) | {"layers": list(entry.layers)}
+                for entry in self.frozen
+            ],
+        }
+
     def table(self) -> Table:
         rows = [
             (

@@ -67,7 +67,7 @@ class Comparison(Rendered):
         )
 
     def to_dict(self) -> dict:
-        """All figures, as plain Python objects."""
+        """All figures as plain Python numbers, strings, lists and dicts."""
         return {
             "model": self.name,
             "shares": list(self.shares),

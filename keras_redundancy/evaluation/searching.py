@@ -46,6 +46,17 @@ class SearchResult(Rendered):
         """The smaller model, as by `Plan.apply`."""
         return self.plan.apply()
 
+    def to_dict(self) -> dict:
+        """All figures as plain Python numbers, strings, lists and dicts."""
+        return {
+            "floor": self.floor,
+            "base": dataclasses.asdict(self.base),
+            "trial": dataclasses.asdict(self.trial),
+            "tried": list(map(dataclasses.asdict, self.tried)),
+            "plan": self.plan.to_dict(),
+            "sensitivity": self.sensitivity.to_dict(),
+        }
+
     def table(self) -> Table:
         words = (
             f"score: {self.base.score:g} -> {self.trial.score:g} "

@@ -45,7 +45,7 @@ class Sensitivity(Rendered):
         return next((i for i, d in enumerate(drops) if d > drop), len(drops))
 
     def to_dict(self) -> dict:
-        """All figures, as plain Python objects."""
+        """All figures as plain Python numbers, strings, lists and dicts."""
         return {
             "model": self.name,
             "how": self.how,
