@@ -1,4 +1,4 @@
-"""Calibrate once, plan often."""
+"""`Calibration`: calibrate once, plan often."""
 
 import dataclasses
 
@@ -12,20 +12,21 @@ from keras_redundancy.channels.sizes import has_open_sizes
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Calibration:
-    """What calibration data says of a model, to be passed on as `data=`.
+    """Statistics of a model's activations; pass it to `plan` as `data=`.
 
-    It holds for the weights that the model has when it is made.
+    It is valid as long as the weights of the model do not change.
 
     Attributes:
-        model: the model that it is of.
-        graph: that, traced, or what it is stripped to.
-        statistics: what the consumers of its spaces read; None where nobody
-            asked for it.
-        data: the `Samples`, to go over them again.
+        model: the model that was calibrated.
+        graph: the `ChannelGraph` of the model, or of the model without its
+            training layers.
+        statistics: mean and covariance of what consumers read; None if the
+            plan needs the samples only.
+        data: the `Samples`, for further passes.
         batch_size: for arrays in `data`.
-        allow_inexact: how the model was traced.
-        weights: fingerprints of the weights of the model and of the graph's;
-            None where it is used at once.
+        allow_inexact: the argument of `trace`.
+        weights: fingerprints of the weights of `model` and of the model of
+            `graph`; None if it is used at once.
     """
 
     model: object
@@ -46,7 +47,7 @@ class Calibration:
         batch_size: int,
         allow_inexact: bool,
     ) -> "Calibration":
-        """Of the spaces of a traced model; not a pass where there are none."""
+        """Calibrate the spaces of a traced model; without spaces, no pass."""
         if spaces:
             samples, again = samples.after_a_pass()
             statistics = statistics_of(graph, spaces, samples, batch_size)
@@ -59,19 +60,19 @@ class Calibration:
 
     @property
     def input_shape(self) -> tuple | None:
-        """Those of a sample of each input, where the model leaves some open."""
+        """The shape of a sample for each input; None if all are fixed."""
         return self.data.shapes if has_open_sizes(self.graph.model) else None
 
     def to_be_kept(self) -> "Calibration":
-        """With fingerprints, so that it is noticed when the weights change."""
+        """The same with fingerprints, so that `check` sees changed weights."""
         return dataclasses.replace(self, weights=self._weights_now())
 
     def check(self, model, allow_inexact: bool) -> None:
-        """Raise unless it is of this model as it is now, traced like this.
+        """Raise unless the calibration is valid for a model.
 
         Raises:
-            ValueError: it is another model's, was traced otherwise, or the
-                weights have changed.
+            ValueError: it is of another model, was traced with another
+                `allow_inexact`, or the weights have changed.
         """
         if model is not self.model and model is not self.graph.model:
             raise ValueError(
@@ -82,14 +83,15 @@ class Calibration:
         if self.allow_inexact != allow_inexact:
             raise ValueError(
                 f"data was calibrated with allow_inexact={self.allow_inexact}"
-                f", but the plan is made with {allow_inexact}. Give both the "
-                "same."
+                f", but the plan is made with {allow_inexact}. Pass the same "
+                "to both."
             )
         if self.weights not in (None, self._weights_now()):
             raise ValueError(
                 f"data is a calibration of {model.name!r} with other weights "
-                "than it has now: it was trained, or weights were assigned, "
-                "since then. Calibrate it anew: kr.calibrate(model, data)."
+                "than it has now: the model was trained, or weights were "
+                "assigned, since then. Calibrate it again: "
+                "kr.calibrate(model, data)."
             )
 
     def _weights_now(self):
@@ -131,10 +133,11 @@ class Calibration:
 
 
 def check_steps(steps, data) -> None:
-    """Raise unless there are batches that `steps` can count.
+    """Raise unless `steps` is None or can limit the batches of `data`.
 
     Raises:
-        ValueError: it is no count, or `data` is None or a `Calibration`.
+        ValueError: `steps` is no integer of at least 1, or `data` is None or
+            a `Calibration`, which have no batches.
     """
     if steps is None:
         return
@@ -142,6 +145,6 @@ def check_steps(steps, data) -> None:
     if data is None or isinstance(data, Calibration):
         given = "None" if data is None else "a calibration, made before"
         raise ValueError(
-            f"steps={steps} says how many batches of data= are used, but data "
-            f"is {given}. Leave steps= out, or pass the samples themselves."
+            f"steps={steps} limits the batches of data=, but data is {given}. "
+            "Leave steps= out, or pass the samples themselves."
         )
