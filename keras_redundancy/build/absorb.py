@@ -126,8 +126,8 @@ def new_values(graph, changes, keep: str, absorber) -> tuple:
         graph: the traced model.
         changes: every `AxisChange`.
         keep: "mean" for units that are the means of their clusters.
-        absorber: what the consumers' axes become: a `Drop`, `Merge` or
-            `Refit`. It is not changed.
+        absorber: what the consumers' axes become: a `DropAbsorber`,
+            `MergeAbsorber` or `RefitAbsorber`. It is not changed.
 
     Returns:
         `NewValues`, and the absorber as it was prepared for these changes.
@@ -148,7 +148,7 @@ def new_values(graph, changes, keep: str, absorber) -> tuple:
     return NewValues(changes, smaller, shifted, absorber.added_to), absorber
 
 
-class Drop:
+class DropAbsorber:
     """What reads a removed unit loses that input.
 
     Attributes:
@@ -167,7 +167,7 @@ class Drop:
         """The `Shifted` of the layers that will get a bias."""
         return []
 
-    def prepared(self, graph, changes, start) -> "Drop":
+    def prepared(self, graph, changes, start) -> "DropAbsorber":
         """One that knows all that changes; `start` reads an old value."""
         return self
 
@@ -184,7 +184,7 @@ class Drop:
         return np.take(value, change.kept, change.on.axis)
 
 
-class Merge(Drop):
+class MergeAbsorber(DropAbsorber):
     """What reads a removed unit reads its stand-in, scaled where it may be.
 
     What reads a unit that is constant gets a shift.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from keras_redundancy.build.absorb import Merge, is_consumer, merge
+from keras_redundancy.build.absorb import MergeAbsorber, is_consumer, merge
 from keras_redundancy.channels.shifts import homes_of_shifts, shift_of
 
 
@@ -32,7 +32,7 @@ class Fit:
     shift: np.ndarray
 
 
-class Refit(Merge):
+class RefitAbsorber(MergeAbsorber):
     """What reads a removed unit reads what the data says it is made of."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Refit(Merge):
         statistics: those of the calibration data.
         solve: a function of covariance, kept and removed numbers and samples,
             such as `regression.least_squares`.
-        constants, folded: as for `Merge`.
+        constants, folded: as for `MergeAbsorber`.
         """
         super().__init__(constants, folded)
         self._statistics, self._solve = statistics, solve

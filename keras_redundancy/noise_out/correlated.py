@@ -10,7 +10,7 @@ from keras_redundancy._shared.arguments import (
     check_finite,
     check_option,
 )
-from keras_redundancy.build.absorb import Drop
+from keras_redundancy.build.absorb import DropAbsorber
 from keras_redundancy.build.rebuild import require_rebuildable
 from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.channels.shifts import homes_of_shifts
@@ -104,7 +104,9 @@ def merge_correlated(
     free = [s for s, why in zip(spaces, reasons, strict=True) if not why]
     data = calibration_of(model, graph, free, data, steps, batch_size, False)
     if data.statistics is None:
-        return Plan(graph, (), "medoid", Drop(), optimizer=optimizer).apply()
+        return Plan(
+            graph, (), "medoid", DropAbsorber(), optimizer=optimizer
+        ).apply()
     statistics, decisions = data.statistics, []
     homes = homes_of_shifts(graph)
     units = [

@@ -10,8 +10,8 @@ import dataclasses
 
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy._shared.configured import Configured
-from keras_redundancy.build import absorb as absorbers
-from keras_redundancy.build.refit import Refit
+from keras_redundancy.build.absorb import DropAbsorber, MergeAbsorber
+from keras_redundancy.build.refit import RefitAbsorber
 from keras_redundancy.calibration import Statistics
 from keras_redundancy.numbers.regression import least_squares, slopes
 from keras_redundancy.planning.idle import (
@@ -72,7 +72,7 @@ class Drop(Absorb):
         return Idle()
 
     def absorber(self, statistics, idle, folded):
-        return absorbers.Drop()
+        return DropAbsorber()
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -90,7 +90,7 @@ class Merge(Absorb):
     name = "merge"
 
     def absorber(self, statistics, idle, folded):
-        return absorbers.Merge(idle.constants, folded)
+        return MergeAbsorber(idle.constants, folded)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -107,7 +107,7 @@ class _Fitted(Absorb):
         return known | idle_by_data(graph, spaces, statistics, whole)
 
     def absorber(self, statistics, idle, folded):
-        return Refit(statistics, self.solve, idle.constants, folded)
+        return RefitAbsorber(statistics, self.solve, idle.constants, folded)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -8,8 +8,8 @@ from keras_redundancy.channels import Role
 from keras_redundancy.planning.selection import Selection, nearest
 
 
-def number_of_decision(decisions, name: str) -> int:
-    """Which decision is about the units that a layer writes.
+def decisions_about(decisions, name: str) -> list[int]:
+    """Which decisions are about the units that a layer writes.
 
     Args:
         decisions: all.
@@ -17,28 +17,33 @@ def number_of_decision(decisions, name: str) -> int:
 
     Raises:
         KeyError: no layer with units has this name.
-        ValueError: the layer writes units of several spaces.
     """
-    by_name = {d.space.name: i for i, d in enumerate(decisions)}
-    if name in by_name:
-        return by_name[name]
-    found = [
-        number
-        for number, decision in enumerate(decisions)
+    names = [decision.space.name for decision in decisions]
+    found = [i for i, of_space in enumerate(names) if of_space == name]
+    found = found or [
+        i
+        for i, decision in enumerate(decisions)
         if any(layer.name == name for layer in decision.space.producers)
     ]
-    if len(found) > 1:
-        names = ", ".join(repr(decisions[i].space.name) for i in found)
-        raise ValueError(
-            f"The layer {name!r} writes units that are decided about apart. "
-            f"Name one of: {names}."
-        )
     if not found:
-        shown = ", ".join([*by_name][:12]) + (", ..." * (len(by_name) > 12))
+        shown = ", ".join(names[:12]) + (", ..." * (len(names) > 12))
         raise KeyError(
             f"{name!r} is no layer with units. Those of the plan are: {shown}."
         )
-    return found[0]
+    return found
+
+
+def the_decision_about(decisions, name: str):
+    """The one decision about the units that a layer writes.
+
+    Raises:
+        KeyError: as `decisions_about`.
+        ValueError: there are several.
+    """
+    found = decisions_about(decisions, name)
+    if len(found) > 1:
+        raise ValueError(_decided_apart(decisions, found, name))
+    return decisions[found[0]]
 
 
 def changed(plan, name: str, units, stay: bool) -> tuple:
@@ -51,57 +56,72 @@ def changed(plan, name: str, units, stay: bool) -> tuple:
         stay: whether they stay; else they go.
 
     Raises:
-        KeyError, ValueError: as `number_of_decision`; the units are frozen or
-            left out, there are no units with these numbers, or none would be
-            left.
+        KeyError, TypeError, ValueError: as `Plan.without`.
     """
-    decisions = list(plan.decisions)
-    number = number_of_decision(decisions, name)
-    decision = decisions[number]
     if plan.compared is None:
-        raise ValueError("Units of this plan cannot be chosen by hand.")
-    if decision.reason is not None:
-        raise ValueError(_left_alone(name, decision))
-    chosen = _numbers_in_space(decision.space, name, units)
-    selection = decision.selection
-    stays = selection.stands_for == np.arange(decision.space.size)
-    stays[chosen] = stay
-    if not stays.any():
         raise ValueError(
-            f"No unit of {name!r} would be left: one has to stay. The plan "
-            f"keeps {selection.kept.tolist()}; name fewer of them."
+            f"{plan!r} compared no units, so that none can be chosen by hand. "
+            "Choose from what kr.plan(model, ratio=0) returns."
         )
-    decisions[number] = dataclasses.replace(
-        decision, selection=_selection(plan, decision, np.flatnonzero(stays))
-    )
+    decisions = list(plan.decisions)
+    found = decisions_about(decisions, name)
+    owners = _owners_in(decisions, found, name)
+    units = _checked(units, name, np.stack(owners).max(axis=0))
+    for number, owner in zip(found, owners, strict=True):
+        chosen = owner[units]
+        chosen = chosen[chosen >= 0]
+        if len(chosen):
+            decisions[number] = _changed(
+                plan, decisions[number], name, chosen, stay
+            )
     return tuple(decisions)
 
 
-def _left_alone(name, decision):
-    if decision.space.frozen:
-        return (
-            f"The units of {name!r} have to stay: {decision.reason}. "
-            "plan.explain() shows all that stays and why."
-        )
+def _decided_apart(decisions, found, name):
+    names = ", ".join(repr(decisions[i].space.name) for i in found)
     return (
-        f"The units of {name!r} are not planned: {decision.reason}. Let the "
-        "plan have them; with ratio=0 it takes none by itself."
+        f"The layer {name!r} writes units that are decided about apart, those "
+        f"of {names}. Name one of these, or look through plan.decisions."
     )
 
 
-def _numbers_in_space(space, name, units):
-    """The numbers that a layer's units have in their space.
+def _owners_in(decisions, found, name):
+    """For each decision which of its units each unit of the layer is, or -1.
 
-    A layer may hold a unit at several places, as grouped convolutions do, and
-    count its units in another order.
+    Arrays of one shape, (units of the layer,). A layer may hold a unit at
+    several places, as grouped convolutions do, and count its units in another
+    order than the space.
     """
-    places = [
-        place
-        for place in space.axes_of(Role.PRODUCER)
-        if name in (place.on.layer.name, space.name)
+    places = []
+    for number in found:
+        space = decisions[number].space
+        places.append(
+            next(
+                place
+                for place in space.axes_of(Role.PRODUCER)
+                if name in (place.on.layer.name, space.name)
+            )
+        )
+    if len({id(place.on) for place in places}) > 1:
+        raise ValueError(_decided_apart(decisions, found, name))
+    return [
+        _owner(place, decisions[number].space.size)
+        for place, number in zip(places, found, strict=True)
     ]
-    owner = _owners(places[0], space.size)
-    known = np.flatnonzero(owner >= 0)
+
+
+def _owner(place, size):
+    layer, positions = place.on.layer, place.positions
+    count = getattr(layer, "filters", None) or getattr(layer, "units", None)
+    if count is None and positions.shape[1] > 1:
+        return np.arange(size)
+    owner = np.full(len(place.on.group), -1)
+    owner[positions] = np.arange(size)[:, None]
+    return owner[:count]
+
+
+def _checked(units, name, owner):
+    """The numbers of a layer's units as an array."""
     given = np.atleast_1d(np.asarray(units))
     if not given.size:
         return np.empty(0, int)
@@ -110,24 +130,38 @@ def _numbers_in_space(space, name, units):
             f"units are numbers of units of {name!r}, such as [3, 7], but "
             f"received {units!r}."
         )
+    known = np.flatnonzero(owner >= 0)
     unknown = given[~np.isin(given, known)]
     if len(unknown):
         raise ValueError(
             f"{name!r} has no units {unknown.tolist()}: its {len(known)} units "
             f"have numbers from {known.min()} to {known.max()}."
         )
-    return owner[given]
+    return given
 
 
-def _owners(place, size):
-    """The unit of the space that each of the layer's units is, or -1."""
-    layer, positions = place.on.layer, place.positions
-    count = getattr(layer, "filters", None) or getattr(layer, "units", None)
-    if count is None and positions.shape[1] > 1:
-        return np.arange(size)
-    owner = np.full(len(place.on.group), -1)
-    owner[positions] = np.arange(size)[:, None]
-    return owner[:count]
+def _changed(plan, decision, name, chosen, stay):
+    """The decision with some units of its space gone or kept."""
+    if decision.space.frozen:
+        raise ValueError(
+            f"The units of {name!r} have to stay: {decision.reason}. "
+            "plan.explain() shows all that stays and why."
+        )
+    if decision.reason is not None:
+        raise ValueError(
+            f"The units of {name!r} are not planned: {decision.reason}. Let "
+            "the plan have them; with ratio=0 it takes none by itself."
+        )
+    selection = decision.selection
+    stays = selection.stands_for == np.arange(decision.space.size)
+    stays[chosen] = stay
+    if not stays.any():
+        raise ValueError(
+            f"No unit of {name!r} would be left: one has to stay. The plan "
+            f"keeps {selection.kept.tolist()}; name fewer of them."
+        )
+    selection = _selection(plan, decision, np.flatnonzero(stays))
+    return dataclasses.replace(decision, selection=selection)
 
 
 def _selection(plan, decision, kept):

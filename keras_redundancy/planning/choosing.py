@@ -4,15 +4,17 @@ import dataclasses
 
 import numpy as np
 
-from keras_redundancy.build import absorb as absorbers
+from keras_redundancy.build.absorb import DropAbsorber
+from keras_redundancy.build.apply import smaller_model
 from keras_redundancy.calibration import Statistics
 from keras_redundancy.channels import ChannelGraph
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.planning.budgets import Costs, widths_for
 from keras_redundancy.planning.criteria import Compared
-from keras_redundancy.planning.decisions import Decision, Plan
+from keras_redundancy.planning.decisions import Decision
 from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.latency import Stopwatch, least_cut_within
-from keras_redundancy.planning.levels import COSTS, Reason
+from keras_redundancy.planning.levels import COSTS
 from keras_redundancy.planning.request import Request
 from keras_redundancy.planning.selection import (
     Selection,
@@ -22,9 +24,9 @@ from keras_redundancy.planning.selection import (
 from keras_redundancy.planning.space_units import ALMOST_ONE
 
 UNSEEN = Reason(
+    "not_seen_by_data",
     "all that reads it is inside of layers, where calibration data does not "
     "show it",
-    "not_seen_by_data",
 )
 
 
@@ -118,8 +120,10 @@ class Chooser:
         )
 
         def share_of(decisions):
-            cut = Plan(self.graph, tuple(decisions), "medoid", absorbers.Drop())
-            return stopwatch.share(cut.apply())
+            small = smaller_model(
+                self.graph, decisions, "medoid", DropAbsorber()
+            )
+            return stopwatch.share(small)
 
         def cut_to(left):
             return budget.decisions("flops", left)

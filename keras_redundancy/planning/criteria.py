@@ -32,7 +32,7 @@ class Compared:
         self._factors, self._told = {}, {}
         folded = method.criterion == "folded"
         filters = exact and method.criterion == "filters"
-        tell = method.clusters and (folded or filters)
+        tell = method.is_clustering and (folded or filters)
         if not tell and not folded:
             return
         touched = np.zeros(graph.group.max(initial=-1) + 1, bool)

@@ -2,26 +2,26 @@
 
 import dataclasses
 import math
-import threading
 
 import numpy as np
 
 from keras_redundancy._shared.tables import Rendered, Table, on_one_line
-from keras_redundancy.build.absorb import axis_changes, new_values
-from keras_redundancy.build.optimizer_state import SlotCut, carry_over
-from keras_redundancy.build.rebuild import rebuild_and_match
+from keras_redundancy.build.absorb import axis_changes
+from keras_redundancy.build.apply import (
+    kept_counter,
+    removed_groups,
+    smaller_model,
+)
 from keras_redundancy.channels import ChannelGraph, Space
 from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.products import multiply_adds
+from keras_redundancy.channels.reasons import code_of
 from keras_redundancy.mend.repair import Repair
-from keras_redundancy.planning.by_hand import changed, number_of_decision
+from keras_redundancy.planning.by_hand import changed, the_decision_about
 from keras_redundancy.planning.criteria import Compared
 from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.selection import Selection
-
-# While a model runs on JAX, its arrays are not its own for others to read.
-ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,11 +52,8 @@ class Decision:
 
     @property
     def reason_code(self) -> str | None:
-        """The reason as a code, for programs; None where there is none."""
-        if self.reason is None:
-            return None
-        own = getattr(self.reason, "code", None)
-        return own or getattr(self.space, "reason_code", None) or "frozen"
+        """A short code for the reason, such as "left_out"; None if None."""
+        return code_of(self.reason)
 
     def to_dict(self) -> dict:
         """What happens to the space, as plain Python objects."""
@@ -69,6 +66,7 @@ class Decision:
             "kept": self.selection.kept.tolist(),
             "removed": self.selection.removed.tolist(),
             "stands_for": self.selection.stands_for.tolist(),
+            "constant": self.selection.idle.tolist(),
             "reason": None if self.reason is None else str(self.reason),
             "reason_code": self.reason_code,
             "inexact": self.space.inexact,
@@ -116,7 +114,7 @@ class Plan(Rendered):
     idle: Idle = dataclasses.field(default_factory=Idle)
 
     def __getitem__(self, name: str) -> Decision:
-        return self.decisions[number_of_decision(self.decisions, name)]
+        return the_decision_about(self.decisions, name)
 
     def without(self, layer: str, units) -> "Plan":
         """A plan in which these units go, too, whatever the method says.
@@ -137,16 +135,19 @@ class Plan(Rendered):
 
             plan = kr.plan(model, ratio=0.3).without("conv1", [3, 7])
         """
-        decisions = changed(self, layer, units, stay=False)
-        return dataclasses.replace(self, decisions=decisions)
+        return self._changed(layer, units, stay=False)
 
     def keeping(self, layer: str, units) -> "Plan":
         """A plan in which these units stay, whatever the method says.
 
         Args, Raises: as for `without`.
         """
-        decisions = changed(self, layer, units, stay=True)
-        return dataclasses.replace(self, decisions=decisions)
+        return self._changed(layer, units, stay=True)
+
+    def _changed(self, layer, units, stay):
+        decisions = changed(self, layer, units, stay)
+        # What was measured was another model.
+        return dataclasses.replace(self, decisions=decisions, latency=None)
 
     def __repr__(self):
         selections = [decision.selection for decision in self.decisions]
@@ -162,10 +163,7 @@ class Plan(Rendered):
     @property
     def removed(self) -> np.ndarray:
         """Whether each group of channels goes, a bool array."""
-        gone = np.zeros(self.graph.group.max(initial=-1) + 1, bool)
-        for decision in self.decisions:
-            gone[decision.space.groups[decision.selection.removed]] = True
-        return gone
+        return removed_groups(self.graph, self.decisions)
 
     @property
     def parameters(self) -> tuple[int, int]:
@@ -243,60 +241,19 @@ class Plan(Rendered):
         Raises:
             ValueError: a layer cannot be rebuilt from its config.
         """
-        with ONE_AT_A_TIME:
-            return self._built(verbose)
-
-    def _built(self, verbose):
-        changes = axis_changes(self.decisions)
-        values, absorber = new_values(
-            self.graph, changes, self.keep, self.absorber
+        return smaller_model(
+            self.graph,
+            self.decisions,
+            self.keep,
+            self.absorber,
+            self.repair if self.removed.any() else None,
+            self.optimizer,
+            verbose,
         )
-        settings, biases = self._settings(), {}
-        for step, bias in absorber.shifts.created.values():
-            entry, value = step.setting
-            settings.setdefault(id(step.layer), {})[entry,] = value
-            kept = ~self.removed[self.graph.group[step.ids]]
-            axis = step.spans.index(step.axis)
-            biases[id(step.layer)] = np.compress(kept, bias, axis)
-        for axis in self.graph.axes:
-            constant = axis.variable
-            if isinstance(constant, Constant) and id(constant) in values:
-                own = settings.setdefault(id(constant.owner), {})
-                own[constant.path] = values[id(constant)]
-        model = self.graph.model
-        small, matches = rebuild_and_match(
-            model, settings, values, biases, {} if self.optimizer else None
-        )
-        if self.repair is not None and self.removed.any():
-            self.repair.mend(self.graph, self.removed, small, verbose)
-        if self.optimizer and small.compiled:
-            carry_over(
-                model.optimizer,
-                small.optimizer,
-                matches,
-                SlotCut(changes, self.keep, absorber, self.decisions),
-                small.trainable_variables,
-            )
-        return small
-
-    def _settings(self):
-        """{id(owner): {path: count}} of the widths that change."""
-        count_of = self._counter_after()
-        settings = {}
-        for width in self.graph.widths:
-            counts = tuple(map(count_of, width.parts))
-            changes = counts != tuple(map(len, width.parts))
-            if width.whole is not None:
-                changes |= count_of(width.whole) < len(width.whole)
-            if changes:
-                count = counts if isinstance(width.ids, list) else counts[0]
-                settings.setdefault(id(width.owner), {})[width.path] = count
-        return settings
 
     def _counter_after(self):
         """A function that counts which of an array of labels stay."""
-        kept = ~self.removed[self.graph.group]
-        return lambda ids: int(kept[ids].sum())
+        return kept_counter(self.graph, self.removed)
 
     def to_dict(self) -> dict:
         """All that is decided, as plain Python objects."""
@@ -305,7 +262,11 @@ class Plan(Rendered):
             "method": repr(self.compared.method) if self.compared else None,
             "decisions": [decision.to_dict() for decision in self.decisions],
             "untouched": [
-                {"layer": name, "reason": str(reason)}
+                {
+                    "layer": name,
+                    "reason": str(reason),
+                    "reason_code": code_of(reason),
+                }
                 for name, reason in self.graph.untouched
             ],
             "parameters": list(map(int, self.parameters)),

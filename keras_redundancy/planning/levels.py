@@ -10,6 +10,7 @@ from keras_redundancy._shared.arguments import (
     levels_by_layer,
     selected_layers,
 )
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.numbers.clustering import check_tau
 
 # What may say how much goes.
@@ -27,29 +28,16 @@ COSTS = {
     "units": "units",
     "latency": "time on this machine",
 }
-LEFT_OUT = "{names} left out by layers=, skip= or {how}="
-COUPLED = "coupled with {names}, left out by layers=, skip= or {how}="
+LEFT_OUT = Reason("left_out", "{names} left out by layers=, skip= or {how}=")
+COUPLED = Reason(
+    "coupled_with_left_out",
+    "coupled with {names}, left out by layers=, skip= or {how}=",
+)
 ABOUT_FUNCTIONS = (
     "This function was called with each layer, as tau= is. A function from "
     "units to scores goes with ratio= or target=, which say how much goes: "
     "kr.prune(model, my_scores, ratio=0.3)."
 )
-
-
-class Reason(str):
-    """Why units stay: words for people, and a code for programs.
-
-    Attributes:
-        code: the code.
-    """
-
-    def __new__(cls, words: str, code: str):
-        reason = super().__new__(cls, words)
-        reason.code = code
-        return reason
-
-    def __getnewargs__(self):
-        return str(self), self.code
 
 
 def one_level(levels: dict) -> tuple[str, object]:
@@ -128,7 +116,5 @@ def _by_layer(how, level, producers):
 def _left_out(space, names, how):
     if not names:
         return None
-    shown = ", ".join(names[:3])
-    if len(names) == len(space.producers):
-        return Reason(LEFT_OUT.format(names=shown, how=how), "left_out")
-    return Reason(COUPLED.format(names=shown, how=how), "coupled_with_left_out")
+    reason = LEFT_OUT if len(names) == len(space.producers) else COUPLED
+    return reason.format(names=", ".join(names[:3]), how=how)

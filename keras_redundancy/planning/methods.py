@@ -10,6 +10,8 @@ subclass of `Method`, or pass a function in its place:
     kr.prune(model, spread, ratio=0.3)
 """
 
+from __future__ import annotations  # help() shows the names of types.
+
 import dataclasses
 from collections.abc import Callable, Mapping
 
@@ -57,7 +59,9 @@ class Method(Configured):
         levels: what may say how much goes: some of "tau", "ratio", "target"
             and "correlation".
         needs_data: whether the method cannot do without calibration data.
-        clusters: whether similar units are put together, so that all that
+        uses_data: whether it looks at activations where there are some, so
+            that the model runs over the data and `units.readers` is filled.
+        is_clustering: whether similar units are put together, so that all that
             belongs to them, such as their biases, has to be similar too.
         criterion: what `units.filters` holds. "filters": the weights as they
             are. "folded": filters as a BatchNormalization behind makes them.
@@ -68,7 +72,8 @@ class Method(Configured):
     name = None
     levels = ("ratio", "target")
     needs_data = False
-    clusters = False
+    uses_data = True
+    is_clustering = False
     criterion = "filters"
 
     def __post_init__(self):
@@ -108,8 +113,16 @@ class Method(Configured):
         how much goes."""
 
 
+class _Comparing(Method):
+    """A method that looks at nothing but what units are compared by."""
+
+    @property
+    def uses_data(self) -> bool:
+        return self.criterion == "activations"
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
-class Clusters(Method):
+class Clusters(_Comparing):
     """Clusters of similar units, of which one stays each.
 
     Units i and j are as similar as the cosine of their filters,
@@ -140,7 +153,7 @@ class Clusters(Method):
 
     name = "clusters"
     levels = ("tau", "ratio", "target")
-    clusters = True
+    is_clustering = True
     tau: Level | None = None
     linkage: str = "average"
     keep: str = "medoid"
@@ -159,7 +172,7 @@ class Clusters(Method):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Random(Method):
+class Random(_Comparing):
     """Units at random: as many as there are clusters at tau, or a share.
 
     Args:
@@ -174,7 +187,7 @@ class Random(Method):
 
     name = "random"
     levels = ("tau", "ratio", "target")
-    clusters = True
+    is_clustering = True
     tau: Level | None = None
     linkage: str | None = None
     criterion: str = "filters"
@@ -200,7 +213,7 @@ class Random(Method):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class L1(Method):
+class L1(_Comparing):
     """Units with large weights stay: the sum of |w| over a unit's filter.
 
     Args:
@@ -218,7 +231,7 @@ class L1(Method):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class FPGM(Method):
+class FPGM(_Comparing):
     """Units far from all others stay: the sum of |w_i - w_j| over all j.
 
     Units near the geometric median of all are predicted by the others.

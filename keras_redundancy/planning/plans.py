@@ -1,5 +1,7 @@
 """Decide what goes: `plan`, and `prune`, which builds it at once."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Unpack
@@ -54,10 +56,12 @@ def plan(
         method: which units stay: a `Clusters`, `Random`, `L1`, `FPGM`,
             `Greedy` or `Pivoted`; one of the short names "clusters",
             "random", "l1", "fpgm", "greedy" and "pivoted"; or, with `ratio`
-            or `target`, a function of yours from units (a `SpaceUnits`) to
-            their scores, shape (n,): units with larger scores stay. All else
-            is a tau. Default: for tau "clusters"; else "greedy" with data,
-            and without "l1", which loses less than clusters.
+            or `target`, a function of your own from the n units of a space to
+            their scores, shape (n,): units with larger scores stay. It sees
+            `units.filters`, shape (z, n), `units.norms`, shape (n,), and with
+            `data` in `units.readers` what each consumer reads of them.
+            All else is a tau. Default: for tau "clusters"; else "greedy" with
+            data, and without "l1", which loses less than clusters.
         tau: the cosine similarity of filters above which units count as
             redundant, in (0, 1]. At 1 only units go that are the same, or
             positive multiples of one another, in all that belongs to them:

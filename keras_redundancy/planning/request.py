@@ -74,14 +74,7 @@ class Request:
     @property
     def needs_statistics(self) -> bool:
         """Whether activations have to be known."""
-        method = self.method
-        return (
-            method.needs_data
-            or method.criterion == "activations"
-            or isinstance(method, Scores)
-            or type(method) not in methods.METHODS
-            or self.absorb.needs_data
-        )
+        return self.method.uses_data or self.absorb.needs_data
 
     def width(self, wanted: int, size: int) -> int:
         """How many of `size` units stay, where so many are wanted."""
@@ -119,7 +112,9 @@ def requested(
             method = "clusters"
     method, method_words = _made(method, own)
     absorb, absorb_words = _absorb_of(absorb, has_data and not method.means)
-    _require_data(has_data, how, (method, method_words), (absorb, absorb_words))
+    if not has_data:
+        chosen = (method, method_words), (absorb, absorb_words)
+        _require_data(how, method, *chosen)
     _require_level(method, method_words, how)
     if method.means and not isinstance(absorb, Merge):
         raise ValueError(
@@ -326,11 +321,10 @@ def _mend_of(value, options, has_data):
 # --- what goes together -----------------------------------------------------
 
 
-def _require_data(has_data, how, *chosen):
-    if has_data:
-        return
+def _require_data(how, method, *chosen):
+    """Raise ValueError if something cannot do without data."""
     words = [words for each, words in chosen if each.needs_data]
-    if getattr(chosen[0][0], "criterion", None) == "activations":
+    if method.criterion == "activations":
         words.insert(0, "criterion='activations'")
     if how == "correlation":
         words.append("correlation=")
