@@ -1,5 +1,6 @@
 """What all results have in common: a short `repr`, a table, `to_dict()`."""
 
+import dataclasses
 import html
 import json
 
@@ -10,6 +11,7 @@ from keras import layers
 
 import keras_redundancy as kr
 from keras_redundancy._shared.tables import Rendered
+from keras_redundancy.evaluation import SearchResult
 from keras_redundancy.training.results import Cut, Pruned
 from tests import models
 
@@ -114,15 +116,16 @@ def test_every_figure_of_a_result_is_in_its_dict():
     (last,) = (x for x in explained["frozen"] if x["layers"] == ["dense_2"])
     assert last["reason"] == "it is an output of the model"
     assert last["share"] == last["parameters"] / model.count_params()
-    for each in evaluated(model):
-        data = each.to_dict()
-        if isinstance(each, Pruned):
-            assert data["value"] == each.value
-            assert data["cuts"][1]["epoch"] == 1
-            assert data["history"]["other"] == [1.0]
-        if type(each).__name__ == "SearchResult":
-            assert data["trial"]["score"] == each.trial.score
-            assert data["plan"]["parameters"] == list(each.plan.parameters)
+    found = {type(x): x for x in evaluated(model)}
+    pruned = found[Pruned].to_dict()
+    assert (pruned["value"], pruned["epoch"]) == (None, 3)
+    assert pruned["cuts"][1] == dataclasses.asdict(Cut(1, 0.5, 100, 50, 0.1))
+    assert pruned["history"]["other"] == [1.0]
+    result = found[SearchResult]
+    searched = result.to_dict()
+    assert searched["trial"]["score"] == result.trial.score
+    assert searched["plan"]["parameters"] == list(result.plan.parameters)
+    assert searched["sensitivity"] == result.sensitivity.to_dict()
 
 
 def test_tables_of_results_are_html_too():
@@ -158,4 +161,4 @@ def test_what_it_says(model):
 
 
 def test_all_that_a_rule_can_say_is_at_the_top_level():
-    assert "labels_on" in vars(kr.CallTrace)
+    assert hasattr(kr.CallTrace, "labels_on")
