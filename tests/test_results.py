@@ -130,7 +130,7 @@ def test_every_figure_of_a_result_is_in_its_dict():
 
 def test_tables_of_results_are_html_too():
     shown = [x for x in results(models.mlp()) if isinstance(x, Rendered)]
-    assert len({type(x) for x in shown}) == 10
+    assert len({type(x) for x in shown}) == 11
     for each in shown:
         table = each.table()
         page = each._repr_html_()

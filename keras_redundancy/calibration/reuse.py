@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_redundancy._keras.fingerprint import fingerprint
 from keras_redundancy._shared.arguments import check_count
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.calibration.data import Samples, first_shapes
 from keras_redundancy.calibration.views import Statistics, statistics_of
 from keras_redundancy.channels import ChannelGraph
@@ -11,7 +12,7 @@ from keras_redundancy.channels.sizes import has_open_sizes
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Calibration:
+class Calibration(Rendered):
     """Statistics of a model's activations; pass it to `plan` as `data=`.
 
     It is valid as long as the weights of the model do not change.
@@ -123,6 +124,13 @@ class Calibration:
                 for view in of_kernel
             ],
         }
+
+    def table(self) -> Table:
+        known = self.to_dict()
+        rows = [list(kernel.values()) for kernel in known["kernels"]]
+        title = f"Calibration of {self.model.name!r}"
+        below = f"samples: {known['samples'] or 'not yet read'}"
+        return Table(title, ("read by", "units", "rows"), rows, below)
 
     def __repr__(self):
         seen = "no statistics"
