@@ -34,5 +34,5 @@ def test_a_folder_is_created_or_refused(tmp_path):
     folder = writable_folder("log_dir", tmp_path / "a" / "b")
     assert folder.is_dir()
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="log_dir=.*has to be a folder"):
+    with pytest.raises(ValueError, match=r"log_dir=.*has to be a folder"):
         writable_folder("log_dir", tmp_path / "file")
