@@ -207,7 +207,7 @@ class Log:
         if known != words:
             raise ValueError(
                 f"{self.path} is no log of this model with these weights and "
-                "options, so its scores are of other models. Pass another "
+                "options, so its scores are of other models. Name another "
                 "file as log=, or remove this one."
             )
 
