@@ -16,7 +16,7 @@ def pink_noise(
     The amplitude falls with the frequency f as 1/f, along all axes but the
     last, so that neighbouring pixels are similar, as in photographs or sound.
     Real samples are better. Compare with pruning without data before you use
-    it: noise gave the better model for one of three networks that were tried.
+    it: of three networks in examples/README.md, noise was better for one.
 
     Args:
         shape: the shape of a sample, channels last, such as (32, 32, 3).

@@ -168,6 +168,9 @@ def _smaller(model, method, share, data, options):
     if not isinstance(method, Mapping):
         method = {"select": method}
     options = {"target": {"flops": share}, "data": data, **options}
+    if "mend" in options:  # Another name of these.
+        own = {"repair", "rounds"}
+        method = {k: v for k, v in method.items() if k not in own}
     return plan(model, **(dict(method) | options))
 
 

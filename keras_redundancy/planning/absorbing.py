@@ -8,8 +8,8 @@ by one of these objects; strings such as `absorb="merge"` are short names.
 
 import dataclasses
 
-from keras_redundancy._shared.arguments import check_count
-from keras_redundancy._shared.configured import Configured
+from keras_redundancy._shared.arguments import check_count, check_option
+from keras_redundancy._shared.configured import Configured, name_of
 from keras_redundancy.build.absorb import DropAbsorber, MergeAbsorber
 from keras_redundancy.build.refit import RefitAbsorber
 from keras_redundancy.calibration import Statistics
@@ -168,3 +168,76 @@ class Mend(Configured):
 
     def __post_init__(self):
         check_count("rounds", self.rounds, least=0)
+
+
+def absorb_of(value, fits: bool) -> tuple[Absorb, str]:
+    """What is given as `absorb=` as an object, and as words for messages.
+
+    Args:
+        value: an `Absorb`, a short name, or None.
+        fits: whether to fit to data by default.
+
+    Raises:
+        TypeError, ValueError: it is something else.
+    """
+    if value is None:
+        value = "least_squares" if fits else "merge"
+    if isinstance(value, str):
+        check_option("absorb", value, BY_NAME)
+        return BY_NAME[value](), f"absorb={value!r}"
+    if not isinstance(value, Absorb):
+        listed = ", ".join(map(repr, BY_NAME))
+        hint = ""
+        if hasattr(value, "scores"):
+            hint = " It chooses units: pass it as the first argument."
+        raise TypeError(
+            f"absorb says what consumers read in place of the units that go: "
+            f"one of {listed} or an object such as kr.Merge(), but received "
+            f"{name_of(value)}.{hint}"
+        )
+    return value, repr(value)
+
+
+def mend_of(value, given: dict, has_data: bool) -> Mend | None:
+    """How to mend, or None for not at all.
+
+    Args:
+        value: what is given as `mend=`.
+        given: those of `repair=` and `rounds=` that are given.
+        has_data: whether there is data to mend with.
+
+    Raises:
+        TypeError: it is something else, or said in both ways.
+        ValueError: it would have no effect.
+    """
+    if "rounds" in given:
+        check_count("rounds", given["rounds"], least=0)
+    if value is not None and given:
+        named = " and ".join(f"{name}=" for name in given)
+        raise TypeError(
+            f"mend={value!r} and {named} say the same thing. Write mend=False, "
+            "or mend=kr.Mend(rounds=2)."
+        )
+    if not isinstance(value, bool | Mend | None):
+        raise TypeError(
+            "mend is True, False or an object such as kr.Mend(rounds=2), but "
+            f"received {name_of(value)}."
+        )
+    if value is None:
+        wanted = given.get("repair", has_data)
+        said = f"repair={wanted!r}"
+    else:
+        wanted, said = value is not False, f"mend={value!r}"
+    if wanted and not has_data:
+        raise ValueError(
+            f"{said} would have no effect: without data= there is nothing to "
+            f"repair with. Leave {said.partition('=')[0]}= out."
+        )
+    if given.get("rounds") and not wanted:
+        raise ValueError(
+            f"rounds={given['rounds']!r} would have no effect: kernels are "
+            "fitted to data=, with repair=True. Leave rounds= out."
+        )
+    if not wanted:
+        return None
+    return value if isinstance(value, Mend) else Mend(given.get("rounds", 1))

@@ -94,11 +94,12 @@ class Method(Configured):
         )
 
     def selector(self, units: SpaceUnits, number: int):
-        """What chooses among the units of a space; see `selection`.
+        """What chooses among the units of a space: see `selection`.
 
         Args:
-            units: the units.
-            number: that of the space, for other random numbers in each.
+            units: what is known of the units.
+            number: the number of the space in the plan, so that random choices
+                differ from space to space.
         """
         scores = checked_scores(self.scores(units), units, name_of_scores(self))
         return ByRank(units, Ranking(np.argsort(-scores, kind="stable")))

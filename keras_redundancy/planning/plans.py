@@ -60,8 +60,9 @@ def plan(
             their scores, shape (n,): units with larger scores stay. It sees
             `units.filters`, shape (z, n), `units.norms`, shape (n,), and with
             `data` in `units.readers` what each consumer reads of them.
-            All else is a tau. Default: for tau "clusters"; else "greedy" with
-            data, and without "l1", which loses less than clusters.
+            A number, a mapping or (without `ratio` and `target`) a function of
+            a layer is a tau. Default: "clusters" for tau; else "greedy" with
+            data and "l1" without, which loses less than "clusters".
         tau: the cosine similarity of filters above which units count as
             redundant, in (0, 1]. At 1 only units go that are the same, or
             positive multiples of one another, in all that belongs to them:

@@ -11,8 +11,14 @@ from keras_redundancy._shared.arguments import (
     check_seed,
 )
 from keras_redundancy._shared.configured import name_of
-from keras_redundancy.planning import absorbing, methods
-from keras_redundancy.planning.absorbing import Absorb, Mend, Merge
+from keras_redundancy.planning import methods
+from keras_redundancy.planning.absorbing import (
+    Absorb,
+    Mend,
+    Merge,
+    absorb_of,
+    mend_of,
+)
 from keras_redundancy.planning.levels import checked_target, one_level
 from keras_redundancy.planning.methods import Method, Scores
 
@@ -111,7 +117,7 @@ def requested(
         if how == "tau" or own.get("keep") == "mean":
             method = "clusters"
     method, method_words = _made(method, own)
-    absorb, absorb_words = _absorb_of(absorb, has_data and not method.means)
+    absorb, absorb_words = absorb_of(absorb, has_data and not method.means)
     if not has_data:
         chosen = (method, method_words), (absorb, absorb_words)
         _require_data(how, method, *chosen)
@@ -122,7 +128,8 @@ def requested(
             "all units of its cluster, and is none of those that the consumers "
             "read. Use absorb='merge', or keep='medoid'."
         )
-    mend = _mend_of(mend, rest, has_data)
+    given = {n: rest.pop(n) for n in ("repair", "rounds") if n in rest}
+    mend = mend_of(mend, given, has_data)
     level = checked_target(level) if how == "target" else level
     return Request(how, level, method, absorb, mend, **rest)
 
@@ -257,65 +264,6 @@ def _not_taken(name, value, words, taken):
         f"does not take it ({takes}). Leave {name}= out. Use it with select="
         f"{' or '.join(takers)}."
     )
-
-
-# --- what consumers read, and what mends ------------------------------------
-
-
-def _absorb_of(value, fits):
-    """The object, and what to call it in messages."""
-    if value is None:
-        value = "least_squares" if fits else "merge"
-    if isinstance(value, str):
-        check_option("absorb", value, absorbing.BY_NAME)
-        return absorbing.BY_NAME[value](), f"absorb={value!r}"
-    if not isinstance(value, Absorb):
-        listed = ", ".join(map(repr, absorbing.BY_NAME))
-        hint = ""
-        if isinstance(value, Method):
-            hint = " It chooses units: pass it as the first argument."
-        raise TypeError(
-            f"absorb says what consumers read in place of the units that go: "
-            f"one of {listed} or an object such as kr.Merge(), but received "
-            f"{name_of(value)}.{hint}"
-        )
-    return value, repr(value)
-
-
-def _mend_of(value, options, has_data):
-    """A `Mend` or None; takes repair= and rounds= out of `options`."""
-    given = {n: options.pop(n) for n in ("repair", "rounds") if n in options}
-    if "rounds" in given:
-        check_count("rounds", given["rounds"], least=0)
-    if value is not None and given:
-        named = " and ".join(f"{name}=" for name in given)
-        raise TypeError(
-            f"mend={value!r} and {named} say the same thing. Write mend=False, "
-            "or mend=kr.Mend(rounds=2)."
-        )
-    if not isinstance(value, bool | Mend | None):
-        raise TypeError(
-            "mend is True, False or an object such as kr.Mend(rounds=2), but "
-            f"received {name_of(value)}."
-        )
-    if value is None:
-        wanted = given.get("repair", has_data)
-        said = f"repair={wanted!r}"
-    else:
-        wanted, said = value is not False, f"mend={value!r}"
-    if wanted and not has_data:
-        raise ValueError(
-            f"{said} would have no effect: without data= there is nothing to "
-            f"repair with. Leave {said.partition('=')[0]}= out."
-        )
-    if given.get("rounds") and not wanted:
-        raise ValueError(
-            f"rounds={given['rounds']!r} would have no effect: kernels are "
-            "fitted to data=, with repair=True. Leave rounds= out."
-        )
-    if not wanted:
-        return None
-    return value if isinstance(value, Mend) else Mend(given.get("rounds", 1))
 
 
 # --- what goes together -----------------------------------------------------

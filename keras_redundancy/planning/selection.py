@@ -1,4 +1,14 @@
-"""Select: which units stay, and which kept unit stands for each other one."""
+"""Select: which units stay, and which kept unit stands for each other one.
+
+A selector chooses among the n units of a space. It has
+
+- `count_at(level)`: how many units stay at a tau or a correlation;
+- `count_at_depth(depth, size, unit_cost)`: how many of `size` units stay at a
+  depth in (0, 1), for targets: the deeper, the fewer; `unit_cost` is the share
+  of the whole cost that one unit has;
+- `choose(width, tau=None)`: a `Selection` of `width` units, at a tau if that
+  said how many.
+"""
 
 import dataclasses
 

@@ -304,7 +304,11 @@ def test_methods_are_named_or_objects():
     named = kr.compare(
         model,
         Likeness(model),
-        {"a": "l1", "b": {"method": kr.Greedy()}, "c": kr.Random(seed=1)},
+        {
+            "a": {"select": "l1", "rounds": 1},
+            "b": {"method": kr.Greedy()},
+            "c": kr.Random(seed=1),
+        },
         **options,
     )
     assert list(named.trials.values()) == list(listed.trials.values())

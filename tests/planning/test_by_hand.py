@@ -15,14 +15,14 @@ def kept(plan):
     return [d.selection.kept.tolist() for d in plan.decisions]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model():
     model = models.randomized(models.mlp())
     models.plant(model)
     return model
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def data(model):
     return models.random_inputs(model, batch=100)
 
@@ -204,7 +204,9 @@ def test_a_notebook_shows_a_table():
     assert "parameters: " in text.split("</table>")[1]
     assert kr.plan(model, 0.9).table().to_html() == text
     told = json.loads(json.dumps(plan.explain().to_dict()))
-    assert told["frozen"][0]["reason"] == "it is an output of the model"
+    assert "it is an output of the model" in [
+        x["reason"] for x in told["frozen"]
+    ]
     for other in (kr.analyze(model), plan.explain(), plan.graph):
         assert other._repr_html_().startswith("<table>")
     assert plan.__str__().splitlines()[0] == "Plan for 'net'"

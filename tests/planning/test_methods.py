@@ -29,14 +29,14 @@ def kept(plan):
     return [d.selection.kept.tolist() for d in plan.decisions]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model():
     model = models.randomized(models.mlp())
     models.plant(model)
     return model
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def data(model):
     return models.random_inputs(model, batch=100)
 
