@@ -17,9 +17,9 @@ import numpy as np
 from scipy import sparse
 
 from keras_redundancy.channels import Role, VariableAxis
-from keras_redundancy.channels.labels import Normalized, Shifted
 from keras_redundancy.channels.filters import columns_of, norms_along, read
 from keras_redundancy.channels.gains import Gains, Size
+from keras_redundancy.channels.labels import Normalized, Shifted
 from keras_redundancy.channels.shifts import Shifts, homes_of_shifts, shift_of
 
 

@@ -9,14 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras
-from keras_redundancy.low_rank.norms import inverse_norm
-from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
-from keras_redundancy.noise_out.outputs import NoiseOutputs
-from keras_redundancy.low_rank.factorized import (
-    OWN_ARGUMENTS,
-    STOCK_CLASSES,
-    Factorized,
-)
+from keras_redundancy._keras.variables import set_value
 from keras_redundancy.build.compiling import compile_like
 from keras_redundancy.build.configs import (
     REBUILD_ERRORS,
@@ -38,7 +31,14 @@ from keras_redundancy.build.ties import (
     require_tied,
     tie_functions,
 )
-from keras_redundancy._keras.variables import set_value
+from keras_redundancy.low_rank.factorized import (
+    OWN_ARGUMENTS,
+    STOCK_CLASSES,
+    Factorized,
+)
+from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
+from keras_redundancy.low_rank.norms import inverse_norm
+from keras_redundancy.noise_out.outputs import NoiseOutputs
 
 
 def require_rebuildable(model) -> None:
@@ -51,7 +51,7 @@ def require_rebuildable(model) -> None:
     """
     leaves = [
         layer
-        for layer in _keras.leaves(model)
+        for layer in _keras.flat_graph(model).layers
         if type(layer) is not keras.layers.Lambda
     ]
     require_own_variables(leaves)
@@ -197,8 +197,7 @@ class _Builder:
         """A new model for `old`, built on new inputs."""
         graph = _keras.graph_of(old)
         tensors = {
-            id(x): self.operation(_keras.origin(x)).output
-            for x in graph.inputs
+            id(x): self.operation(_keras.origin(x)).output for x in graph.inputs
         }
         if isinstance(old, keras.Sequential):
             layers = [

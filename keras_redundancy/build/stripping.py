@@ -1,10 +1,10 @@
 """Take away what a model has for training alone."""
 
 from keras_redundancy import _keras
+from keras_redundancy.build.rebuild import rebuild, require_rebuildable
+from keras_redundancy.low_rank.factorized import Factorized
 from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
 from keras_redundancy.noise_out.outputs import NoiseOutputs
-from keras_redundancy.low_rank.factorized import Factorized
-from keras_redundancy.build.rebuild import rebuild, require_rebuildable
 
 
 def strip(model):

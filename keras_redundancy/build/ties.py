@@ -7,12 +7,12 @@ that layer's copy. See `channels.tied` for the ways in which it can be read.
 import keras
 
 from keras_redundancy import _keras
+from keras_redundancy.build.rebinding import Rebinder, reached_by
 from keras_redundancy.channels.tied import (
     borrowed,
     is_own_function,
     owners_of,
 )
-from keras_redundancy.build.rebinding import Rebinder, reached_by
 
 
 def require_tied(model) -> None:
@@ -24,7 +24,7 @@ def require_tied(model) -> None:
     """
     owners = owners_of(model)
     layers = {id(layer) for layer in _keras.flat_layers(model)}
-    for call in _keras.calls_at_any_depth(model):
+    for call in _keras.flat_graph(model).calls:
         _refuse_raw_variables(call)
         followed = set(map(id, _keras.variables_in(call.arguments)))
         variables = borrowed(call)

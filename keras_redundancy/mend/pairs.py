@@ -27,12 +27,9 @@ def paired_calls(old, new, paths=((), ())):
         the tensors in each model. Calls of nested models are followed.
     """
     graphs = _keras.graph_of(old), _keras.graph_of(new)
-    for calls in zip(*map(_keras.calls, graphs), strict=True):
+    for calls in zip(*map(_keras.calls, graphs, paths), strict=True):
         if _keras.is_model(calls[0].operation):
-            inner = tuple(
-                (*path, id(call.node))
-                for path, call in zip(paths, calls, strict=True)
-            )
+            inner = tuple(call.key for call in calls)
             models = (call.operation for call in calls)
             yield from paired_calls(*models, inner)
         else:

@@ -16,7 +16,7 @@ from keras import layers
 import keras_redundancy as kr
 from tests import models
 from tests.fit_and_prune_run import data, network, run
-from tests.test_one_fit import Recorder
+from tests.training.test_one_fit import Recorder
 
 
 class Crash(keras.callbacks.Callback):

@@ -4,8 +4,8 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
+from tests.build.test_optimizer_state import states
 from tests.fit_and_prune_run import data, network, run
-from tests.test_optimizer_state import states
 
 
 def test_the_smallest_model_that_held_the_floor():

@@ -9,8 +9,8 @@ from keras import layers, ops
 
 import keras_redundancy as kr
 from keras_redundancy.channels import correspondence, graph, labels
+from tests.channels.images import shuffled
 from tests.rule_checks import assert_copies_go
-from tests.test_combination_rules import shuffled
 
 
 def dense_model(between, width=24):

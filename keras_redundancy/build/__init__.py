@@ -1,0 +1,1 @@
+"""The smaller stock model: every layer made anew, its values set."""
