@@ -19,7 +19,7 @@ from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.channels.shifts import homes_of_shifts
 from keras_redundancy.numbers.regression import varies
 from keras_redundancy.planning.choosing import FITS
-from keras_redundancy.planning.criteria import reads_of
+from keras_redundancy.planning.criteria import weights_of
 from keras_redundancy.planning.decisions import Decision, Plan
 from keras_redundancy.planning.plans import graph_to_cut, levels_of
 from keras_redundancy.planning.selection import Selection
@@ -148,7 +148,8 @@ class _Units:
             if id(view.on.variable) not in homes:
                 covariance = covariance + np.outer(moments.mean, moments.mean)
             variance = np.diag(covariance)
-            loudness = loudness + variance * np.diag(reads_of(view, own))
+            strength = np.square(weights_of(view, own)).sum(axis=1)
+            loudness = loudness + variance * strength
             alive = varies(variance)
             scale = 1 / np.sqrt(np.where(alive, variance, 1))
             found = np.abs(covariance * scale * scale[:, None])

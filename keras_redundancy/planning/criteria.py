@@ -13,7 +13,12 @@ from keras_redundancy.channels.filters import (
 )
 from keras_redundancy.channels.gains import Gains, numbers_of
 from keras_redundancy.channels.shifts import homes_of_shifts
-from keras_redundancy.numbers.ranking import rank_by_outputs, rank_by_pivots
+from keras_redundancy.numbers.ranking import (
+    Readout,
+    rank_by_outputs,
+    rank_by_pivots,
+    reading_factor,
+)
 from keras_redundancy.numbers.regression import varies
 from keras_redundancy.planning.selection import DATA_RANKS, RANKS, Units
 
@@ -100,10 +105,10 @@ class Compared:
         if self.select not in DATA_RANKS or not views:
             return None
         known = [self._known(view, own) for view, own in views]
-        reads = [reads_of(view, own) for view, own in views]
+        weights = [weights_of(view, own) for view, own in views]
         if self.select == "pivoted":
-            return rank_by_pivots(*_joined_views(known, reads), len(views))
-        return rank_by_outputs(list(zip(known, reads, strict=True)))
+            return rank_by_pivots(*_joined_views(known, weights), len(views))
+        return rank_by_outputs(list(map(Readout, known, weights)))
 
     def _known(self, view, own):
         """What a view says of units: their covariance, (n, n).
@@ -133,12 +138,12 @@ def _constants(views, units):
     return np.float32(means).T
 
 
-def _joined_views(known, reads):
+def _joined_views(known, weights):
     """One covariance for all consumers, and how strongly they read units."""
     n = len(known[0])
     total = np.zeros((n, n))
-    for covariance, own in zip(known, reads, strict=True):
-        strength = np.diag(own)
+    for covariance, own in zip(known, weights, strict=True):
+        strength = np.square(own).sum(axis=1)
         scale = (np.diag(covariance) * strength).sum()
         if scale > 0:
             strength = np.sqrt(strength / scale)
@@ -146,12 +151,10 @@ def _joined_views(known, reads):
     return total, np.ones(n)
 
 
-def reads_of(view, own):
-    """W W^T of the kernel that reads the units as W^T x, shape (n, n)."""
+def weights_of(view, own):
+    """W of the kernel that reads n units as W^T x, as `reading_factor` says.
+
+    Shape (n, outputs), or (n, n) where these are fewer.
+    """
     kernel = kernel_matrix(view.on).T
-    return sum(
-        part @ part.T
-        for part in (
-            kernel[column].astype(float) for column in view.positions[own].T
-        )
-    )
+    return reading_factor(kernel[column] for column in view.positions[own].T)
