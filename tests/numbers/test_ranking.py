@@ -32,14 +32,16 @@ def one_at_a_time(readers):
         ):
             variance = np.diag(c)
             strength = np.square(c @ reader.weights).sum(axis=1)
-            own = np.where(variance > few, strength / variance, 0) / whole
-            gains = gains + own / len(readers)
+            is_new = variance > few
+            own = np.divide(
+                strength, variance, out=np.zeros_like(few), where=is_new
+            )
+            gains = gains + own / whole / len(readers)
         best = gains.argmax()
         for c, few in zip(left, least, strict=True):
             if c[best, best] > few[best]:
                 c -= np.outer(c[:, best], c[best]) / c[best, best]
                 c[best] = c[:, best] = 0
-                c[best, best] = 1e-300
         errors.append(errors[-1] - gains[best])
     return np.array(errors).clip(0)
 
@@ -117,7 +119,9 @@ def test_greedy_weighs_readers_by_their_own_size():
     covariance = np.eye(4)
     loud = np.diag([1e3, 1e3, 0, 0])
     soft = np.diag([0, 0, 1, 0])
-    ranking = rank_by_outputs([(covariance, loud), (covariance, soft)])
+    ranking = rank_by_outputs(
+        [Readout(covariance, loud), Readout(covariance, soft)]
+    )
     assert ranking.order[0] == 2
     assert set(ranking.order[1:3]) == {0, 1}
     assert ranking.error[3] == pytest.approx(0, abs=1e-9)
@@ -158,7 +162,7 @@ def test_rankings_of_nothing_but_constants():
 
 @pytest.mark.parametrize(
     ("n", "readers", "outputs", "rank"),
-    [(20, 1, 3, None), (150, 4, 8, None), (200, 2, 300, 30), (300, 1, 40, 60)],
+    [(20, 1, 3, None), (150, 4, 8, None), (140, 2, 160, 30), (260, 1, 20, 60)],
 )
 def test_blocks_are_what_one_at_a_time_gives(n, readers, outputs, rank):
     readers = random_readers(n, readers, outputs, rank)
@@ -199,7 +203,7 @@ def test_numbers_that_turn_out_better_end_a_block(monkeypatch):
 def digits():
     """What two layers read of the 200 hidden units of a trained network."""
     images, labels = load_digits(return_X_y=True)
-    network = MLPClassifier((200, 30), max_iter=8, random_state=0)
+    network = MLPClassifier((200, 30), max_iter=3, random_state=0)
     with pytest.warns(UserWarning, match="Maximum iterations"):
         network.fit(images / 16, labels)
     first, second, _ = network.coefs_
@@ -248,7 +252,7 @@ def test_ranking_stops_where_nobody_asks_for_more():
         )
         assert (np.diff(ranking.error) <= 0).all()
         assert ranking.error[-1] == 0
-        assert ranking.error[-2] > 0.1
+    assert few.error[-2] == few.error[50] > 0
     assert near.count_at(np.sqrt(0.8)) == whole.count_at(np.sqrt(0.8))
 
 
