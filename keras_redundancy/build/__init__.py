@@ -1,1 +1,1 @@
-"""The smaller stock model: every layer made anew, its values set."""
+"""A recipe, and the smaller stock model that is made from it."""

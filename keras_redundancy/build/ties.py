@@ -121,9 +121,9 @@ class Ties:
     that has it is called later: something of its shape stands in for it.
     """
 
-    def __init__(self, values):
-        """`values` are the new values of variables that change, by id."""
-        self._values, self._calls = values, []
+    def __init__(self, recipe):
+        """`recipe` is that of the copy."""
+        self._recipe, self._calls = recipe, []
 
     def with_stand_ins(self, arguments):
         """Arguments without variables of the old model.
@@ -136,7 +136,7 @@ class Ties:
         def stand_in(x):
             if not isinstance(x, keras.Variable):
                 return x
-            shape = self._values.get(id(x), x).shape
+            shape = self._recipe.value(x).shape
             new = keras.Variable(
                 keras.ops.zeros(shape, x.dtype), trainable=False, dtype=x.dtype
             )

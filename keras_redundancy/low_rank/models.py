@@ -12,6 +12,8 @@ from keras_redundancy._shared.arguments import (
     selected_layers,
 )
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
+from keras_redundancy.build.recipe import LayerRecipe, Recipe
+from keras_redundancy.build.stock import LayerForm, stock_form
 from keras_redundancy.low_rank.factorized import (
     SIZES,
     STOCK_CLASSES,
@@ -21,7 +23,7 @@ from keras_redundancy.low_rank.factorized import (
 )
 from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
 from keras_redundancy.low_rank.rare import SIDES, RaReRegularizer
-from keras_redundancy.noise_out.outputs import NoiseOutputs
+from keras_redundancy.low_rank.stock import factorized_form
 from keras_redundancy.planning.plans import plan
 
 FACTORIZED_CLASSES = {stock: cls for cls, stock in STOCK_CLASSES.items()}
@@ -46,7 +48,6 @@ PASSED_THROUGH = (
     keras.layers.Normalization,
     keras.layers.PReLU,
     keras.layers.RMSNormalization,
-    NoiseOutputs,
 )
 
 # Columns with 1 - |cos| below it differ by the rounding of float32.
@@ -105,7 +106,7 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
         "Dense layer or convolution whose vectors could be drawn together",
     )
     sizes = [_outer_size(layer) for layer, _ in vectors]
-    settings = {}
+    changes = []
     for (layer, free), size in zip(vectors, sizes, strict=True):
         _, argument, units_axis = _rare_kernel(layer)
         also = getattr(layer, argument)
@@ -119,8 +120,10 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
             **options,
         )
         serialized = keras.regularizers.serialize(rare)
-        settings[id(layer)] = {(argument,): serialized}
-    regularized = rebuild(model, settings, {}, classes={})
+        # The pairs that the layer keeps are those of another regularizer.
+        form = LayerForm(layer, values={"state": None})
+        changes.append(LayerRecipe(layer, form, {(argument,): serialized}))
+    regularized = rebuild(Recipe.of(model, changes))
     layers = _keras.flat_layers(regularized)
     share_out([x for x in layers if isinstance(x, Factorized)])
     return regularized
@@ -208,9 +211,11 @@ def factorize(model, layers: Layers = None):
 
 def _factorized(model, vectors):
     """With factorized layers in place of those of [(layer, vectors), ...]."""
-    classes = {id(x): FACTORIZED_CLASSES[type(x)] for x, _ in vectors}
-    settings = {id(x): {("vectors",): free} for x, free in vectors}
-    return rebuild(model, settings, {}, classes=classes)
+    changes = [
+        LayerRecipe(x, factorized_form(x), {("vectors",): free})
+        for x, free in vectors
+    ]
+    return rebuild(Recipe.of(model, changes))
 
 
 def _free_vectors(model, is_one, choice, kind):
@@ -279,7 +284,7 @@ def _with_kernels(operation):
     passed = {
         id(variable)
         for part in parts
-        if isinstance(part, PASSED_THROUGH)
+        if isinstance(part, PASSED_THROUGH) or stock_form(part).is_left_out
         for variable in part.variables
     }
     has_kernel = any(
@@ -307,12 +312,24 @@ def to_dense(model):
         ValueError: it is not built, or a layer cannot be rebuilt.
     """
     require_rebuildable(model)
-    classes = {
-        id(layer): STOCK_CLASSES[type(layer)]
-        for layer in _keras.flat_layers(model)
-        if type(layer) in STOCK_CLASSES
-    }
-    return rebuild(model, {}, {}, classes=classes)
+    changes = []
+    for layer in _keras.layers_made_alone(model):
+        if isinstance(layer, Factorized):
+            changes.append(LayerRecipe(layer, stock_form(layer)))
+        elif isinstance(layer, FrobeniusNormalization) and isinstance(
+            layer.layer, Factorized
+        ):
+            size = _size_around_dense(layer)
+            changes.append(LayerRecipe(layer, values=((layer.size, size),)))
+    return rebuild(Recipe.of(model, changes))
+
+
+def _size_around_dense(layer):
+    """k of k g W / ||W|| that scales a kernel P W Q as it did scale W."""
+    inner = layer.layer
+    kernel = keras.ops.convert_to_numpy(inner.kernel).astype(float)
+    before, after = map(np.linalg.norm, (kernel, inner.effective_kernel()))
+    return layer.size * (after / before if before else 1)
 
 
 def compact(model):
@@ -348,7 +365,7 @@ def compact(model):
             if isinstance(layer, Factorized)
         ],
     )
-    settings, values, classes = {}, {}, {}
+    changes = []
     for layer in _keras.flat_layers(loose):
         if not isinstance(layer, Factorized):
             continue
@@ -356,15 +373,18 @@ def compact(model):
         layer.fuse_parallel(limit, np.inf, to_square=False)
         (kernel,), indices = layer.in_use([layer.kernel])
         if kernel.size < np.prod(layer.kernel.shape):
-            settings[id(layer)] = {
+            settings = {
                 (SIZES[side],): kernel.shape[SIDES[side]] for side in indices
             }
-            values[id(layer.kernel)] = kernel
-            for side, index in indices.items():
-                values[id(getattr(layer, f"{side}_index"))] = index
+            values = [(layer.kernel, kernel)] + [
+                (getattr(layer, f"{side}_index"), index)
+                for side, index in indices.items()
+            ]
+            change = LayerRecipe(layer, settings=settings, values=tuple(values))
+            changes.append(change)
         else:
-            classes[id(layer)] = STOCK_CLASSES[type(layer)]
-    return rebuild(loose, settings, values, classes=classes)
+            changes.append(LayerRecipe(layer, stock_form(layer)))
+    return rebuild(Recipe.of(loose, changes))
 
 
 def _by_name_and_turn(model):
@@ -375,7 +395,7 @@ def _by_name_and_turn(model):
     """
     turns, found = collections.Counter(), {}
     for layer in _keras.layers_made_alone(model):
-        if isinstance(layer, (FrobeniusNormalization, NoiseOutputs)):
+        if stock_form(layer).like is not layer:
             continue
         found[layer.name, turns[layer.name]] = layer
         turns[layer.name] += 1

@@ -12,8 +12,8 @@ from keras import ops
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count, check_option
 from keras_redundancy._shared.files import writable_folder
+from keras_redundancy.build.stock import unused_parameters
 from keras_redundancy.calibration.observer import Run, Watch, answers
-from keras_redundancy.low_rank.factorized import Factorized
 from keras_redundancy.numbers.clustering import LINKAGES
 from keras_redundancy.reports.analysis import check_taus, reports
 from keras_redundancy.reports.heatmaps import pairwise, similarities
@@ -177,7 +177,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
     def _costs(self, report):
         """Parameters and multiply-adds of the model as it is."""
         return {
-            "parameters": report.parameters - _out_of_use(self.model),
+            "parameters": report.parameters - unused_parameters(self.model),
             "multiply_adds": report.multiply_adds,
         }
 
@@ -214,17 +214,6 @@ def _scalars(found):
         if values:
             scalars[f"model/{measure}"] = float(np.mean(list(values.values())))
     return scalars
-
-
-def _out_of_use(model):
-    """Numbers of factorized kernels P W Q that P and Q make superfluous."""
-    total = 0
-    for layer in _keras.flat_layers(model):
-        if isinstance(layer, Factorized):
-            inner = int(np.prod(layer.kernel.shape[:-2]))
-            full, used = layer.outer_sizes, layer.sizes
-            total += inner * (full[0] * full[1] - used[0] * used[1])
-    return total
 
 
 class _Zeros:

@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_redundancy as kr
 from keras_redundancy.build.rebuild import rebuild
+from keras_redundancy.build.recipe import Recipe
 from tests import models
 from tests.low_rank_models import compiled, data, factorized_layers, mlp, tied
 
@@ -128,7 +129,7 @@ def test_rare_of_layers_that_are_fused_already():
     assert int(other.age) == 0
     models.assert_same_function(model, again, tolerance=0)
     # A mere copy goes on where the model is.
-    _, its_copy, _ = factorized_layers(rebuild(model, {}, {}, classes={}))
+    _, its_copy, _ = factorized_layers(rebuild(Recipe.of(model)))
     for a, b in zip(two.state, its_copy.state, strict=True):
         np.testing.assert_array_equal(models.numpy(a), models.numpy(b))
 
