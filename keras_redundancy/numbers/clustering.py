@@ -20,6 +20,8 @@ from keras_redundancy.numbers.agglomeration import (
     cut_components,
     cut_condensed,
     cut_dendrogram,
+)
+from keras_redundancy.numbers.components import (
     find_components,
     find_components_at_once,
 )
