@@ -44,8 +44,9 @@ class Refit(Merge):
     ):
         """Args:
         statistics: those of the calibration data.
-        solve: a function of covariance, kept and removed numbers and samples,
-            such as `regression.least_squares`.
+        solve: a function of the covariance, kept and removed numbers, and
+            covariances of rows to fit to and held out, such as
+            `regression.least_squares`.
         constants, folded: as for `Merge`.
         """
         super().__init__(constants, folded)
@@ -91,12 +92,16 @@ class Refit(Merge):
         return fits
 
     def _fit(self, view, kept, removed, home):
-        moments = view.moments
-        known = moments.covariance
-        if home is None:
-            # Without a shift the mean has to be predicted like the rest.
-            known = known + np.outer(moments.mean, moments.mean)
-        matrix = self._solve(known, kept, removed, moments.samples)
+        divided, moments = view.divided, view.moments
+        # Without a shift the mean has to be predicted like the rest.
+        has_shift = home is not None
+        matrix = self._solve(
+            moments.about(moments.mean * has_shift),
+            kept,
+            removed,
+            divided.fitted.about(divided.fitted.mean * has_shift),
+            divided.held_out.about(divided.fitted.mean * has_shift),
+        )
         shift = moments.mean[removed] - moments.mean[kept] @ matrix
         positions = view.positions
         return Fit(positions[kept], positions[removed], matrix, shift)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_redundancy.calibration.moments import Moments
+from keras_redundancy.calibration.moments import Divided, Moments
 from keras_redundancy.calibration.observer import Window, observe
 from keras_redundancy.channels import Role, VariableAxis
 
@@ -17,13 +17,19 @@ class View:
         on: the consumer's axis.
         positions: shape (units, m): on each of the m columns of positions it
             reads all these units, once.
-        moments: those of the units' activations, over samples, positions of
-            the input, calls and columns.
+        divided: moments of the units' activations, over samples, positions
+            of the input, calls and columns: of samples to fit to, and of
+            samples that are held out.
     """
 
     on: VariableAxis
     positions: np.ndarray
-    moments: Moments
+    divided: Divided
+
+    @property
+    def moments(self) -> Moments:
+        """Those of all samples."""
+        return self.divided.whole
 
     def numbers_of(self, positions) -> np.ndarray:
         """Which of the view's units hold these positions of the axis."""
@@ -78,14 +84,12 @@ def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
         windows.setdefault(name, looks)
         sights.append((on, positions, name))
     moments = observe(graph.model, windows, data, batch_size)
-    views, whole = {}, {}
+    views = {}
     for on, positions, name in sights:
-        if name not in whole:
-            whole[name] = moments[name].whole
-            _require_finite(whole[name], on)
-        view = View(on, positions, whole[name])
+        _require_finite(moments[name], on)
+        view = View(on, positions, moments[name])
         views.setdefault(id(on), []).append(view)
-    samples = max((m.samples for m in whole.values()), default=0)
+    samples = max((m.samples for m in moments.values()), default=0)
     return Statistics(views, samples)
 
 
@@ -106,8 +110,9 @@ def _sights(graph, spaces):
                 yield on, np.concatenate(positions)
 
 
-def _require_finite(moments, on):
-    if not np.isfinite(moments.scatter).all():
+def _require_finite(divided, on):
+    parts = divided.fitted, divided.held_out
+    if not all(np.isfinite(part.scatter).all() for part in parts):
         raise ValueError(
             f"The layer {on.layer.name!r} reads activations that are NaN or "
             "infinite for the calibration data. Look for NaN in the data, "

@@ -5,7 +5,6 @@ shape ``(n, n)``, in float64. With it alone, least squares of any of the
 numbers on any others can be solved, for which the data is needed no more.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -20,10 +19,6 @@ CONSTANT = 1e-12
 # What of the mean variance is added to that of a number to say how large a
 # change of its coefficient is: one that hardly varies gets none for a chance.
 TYPICAL = 1e-2
-# How much more than one each parameter counts, so that noise is not fitted.
-INFLATION = 1.4
-# The share of samples that has to be more than the parameters take.
-LEAST_SHARE = 0.1
 # Covariances of float32 activations are known to about 1e-7 of their size.
 ROUNDING = 1e-6
 
@@ -32,14 +27,15 @@ def slopes(
     covariance: NDArray,
     kept: NDArray,
     removed: NDArray,
-    samples: float | None = None,
+    fitted: NDArray | None = None,
+    held_out: NDArray | None = None,
 ) -> NDArray:
     """Least squares of each removed number on the kept one most correlated.
 
     Args:
         covariance: shape (n, n).
         kept, removed: indices, shapes (k,) and (r,).
-        samples: not needed; `least_squares` has it.
+        fitted, held_out: not needed; `least_squares` has them.
 
     Returns:
         Shape (k, r), at most one entry per column that is not 0.
@@ -60,56 +56,29 @@ def slopes(
 
 
 def least_squares(
-    covariance: NDArray, kept: NDArray, removed: NDArray, samples: float
+    covariance: NDArray,
+    kept: NDArray,
+    removed: NDArray,
+    fitted: NDArray,
+    held_out: NDArray,
 ) -> NDArray:
     """Ridge regression of the removed numbers on all kept ones.
 
     It is shrunk towards `slopes`, not towards zero, so that what one kept
-    number tells exactly is told exactly.
+    number predicts exactly is predicted exactly.
 
     Args:
-        covariance: shape (n, n).
+        covariance: of all rows, shape (n, n).
         kept, removed: indices, shapes (k,) and (r,).
-        samples: how many samples the covariance is from.
+        fitted, held_out: as for `ridge_from_moments`.
 
     Returns:
         Shape (k, r): removed ~ kept @ result, up to a shift.
     """
     start = slopes(covariance, kept, removed)
-    return ridge_regression(covariance, kept, removed, start, samples)
-
-
-def ridge_regression(
-    covariance: NDArray,
-    inputs: NDArray,
-    outputs: NDArray,
-    start: NDArray,
-    samples: float,
-    rounding: float = ROUNDING,
-) -> NDArray:
-    """Least squares of some numbers on others, shrunk towards `start`.
-
-    One ridge for all outputs is chosen by generalised cross-validation. What
-    `start` leaves nothing of stays as it is.
-
-    Args:
-        covariance: shape (n, n).
-        inputs, outputs: indices, shapes (k,) and (r,).
-        start: shape (k, r).
-        samples: how many samples the covariance is from.
-        rounding: the share of a number's variance that may be rounding.
-
-    Returns:
-        Shape (k, r): outputs ~ inputs @ result, up to a shift.
-
-    Source: Golub, Heath and Wahba, Generalized Cross-Validation as a Method
-    for Choosing a Good Ridge Parameter (1979); Kim and Gu, Smoothing Spline
-    Gaussian Regression (2004), for counting parameters 1.4 times.
-    """
-    problem = _Ridge.of(covariance, inputs, outputs, start, rounding)
-    if problem is None:
-        return start.copy()
-    return problem.solution(problem.by_validation(samples))
+    return ridge_from_moments(
+        covariance, fitted, held_out, kept, removed, start
+    )
 
 
 def ridge_from_moments(
@@ -333,87 +302,6 @@ def _first_solution(known, shared, number):
         if solution is not None:
             return solution
     return np.zeros_like(shared)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Ridge:
-    """Ridge regression of what a start leaves of some numbers.
-
-    Attributes:
-        start: shape (k, r).
-        inputs, outputs: indices, shapes (k,) and (r,).
-        alive: which of the inputs vary.
-        scale: one over the size of each of these.
-        known: their covariance, scaled.
-        rest: what they have in common with what the start leaves of the
-            outputs, scaled, shape (alive, r).
-        left: the variance that the start leaves of all outputs.
-    """
-
-    start: NDArray
-    inputs: NDArray
-    outputs: NDArray
-    alive: NDArray
-    scale: NDArray
-    known: NDArray
-    rest: NDArray
-    left: float
-
-    @classmethod
-    def of(cls, covariance, inputs, outputs, start, rounding):
-        """None where there is nothing to fit, or to fit it to."""
-        variance = np.diag(covariance)
-        alive = np.flatnonzero(varies(variance[inputs]))
-        if not len(alive) or not len(outputs):
-            return None
-        among = inputs[alive]
-        typical = TYPICAL * variance[among].mean()
-        scale = 1 / np.sqrt(variance[among] + typical)
-        known = covariance[np.ix_(among, among)]
-        rest, left = _left_by(start[alive], covariance, among, outputs)
-        # Less than this is rounding, and would be fitted as if it were data.
-        is_told = left <= rounding * variance[outputs]
-        rest[:, is_told] = 0
-        left[is_told] = 0
-        return cls(
-            start,
-            inputs,
-            outputs,
-            alive,
-            scale,
-            known * scale * scale[:, None],
-            rest * scale[:, None],
-            left.sum(),
-        )
-
-    @functools.cached_property
-    def _decomposed(self):
-        values, vectors = linalg.eigh(self.known)
-        return values.clip(0), vectors
-
-    @functools.cached_property
-    def _shared(self):
-        return self._decomposed[1].T @ self.rest
-
-    def solution(self, ridge: float) -> NDArray:
-        """The start and what is fitted more, shape (k, r)."""
-        result = self.start.copy()
-        values, vectors = self._decomposed
-        more = vectors @ (self._shared / (values + ridge)[:, None])
-        result[self.alive] += more * self.scale[:, None]
-        return result
-
-    def by_validation(self, samples: float) -> float:
-        """The one of `RIDGES` with the least error for new data, estimated."""
-        values, ridge = self._decomposed[0], RIDGES[:, None]
-        shared = (self._shared**2).sum(axis=1)
-        told = shared * (values + 2 * ridge) / (values + ridge) ** 2
-        error = (self.left - told.sum(axis=1)).clip(0)
-        freedom = 1 + (values / (values + ridge)).sum(axis=1)
-        # As many parameters as samples leave no error, and say nothing of it.
-        share = (1 - INFLATION * freedom / samples).clip(LEAST_SHARE)
-        error = np.where(share > LEAST_SHARE, error, self.left)
-        return RIDGES[(error / share**2).argmin()]
 
 
 def _left_by(prior, covariance, inputs, outputs):
