@@ -122,7 +122,7 @@ def rank_by_outputs(
     most: int | None = None,
     enough: float = 0.0,
 ) -> Ranking:
-    """Rank numbers by how much they tell of what is computed from all.
+    """Rank numbers by how well the first ones predict what is computed.
 
     A reader computes W^T x. With C the covariance of what the numbers taken
     so far leave of x, its error is trace(W^T C W), and number j would take
@@ -214,11 +214,12 @@ def _block(views, short, count):
         The numbers taken, shape (b,), and the share of the error that each
         takes away.
     """
-    picks, told = _greedy(*_stacked(views, short), count)
+    parts = [view.among(short) for view in views]
+    picks, factors = _greedy(*map(np.stack, zip(*parts, strict=True)), count)
     rows, steps = short[picks], np.arange(len(picks))
     found = [
-        view.steps(rows, own[picks])
-        for view, own in zip(views, told, strict=True)
+        view.steps(rows, factor[picks])
+        for view, factor in zip(views, factors, strict=True)
     ]
     scores = _mean([step.gains for step in found])
     own = scores[rows, steps]
@@ -232,12 +233,6 @@ def _block(views, short, count):
     return rows[:taken], own[:taken]
 
 
-def _stacked(views, short):
-    """What `_greedy` needs to know of some numbers."""
-    parts = [view.among(short) for view in views]
-    return map(np.stack, zip(*parts, strict=True))
-
-
 def _greedy(covariance, product, variance, strength, least, total, count):
     """Greedy selection in small matrices, for all v readers at a time.
 
@@ -245,16 +240,17 @@ def _greedy(covariance, product, variance, strength, least, total, count):
         covariance: C of `rank_by_outputs`, shape (v, s, s).
         product: C W W^T C, shape (v, s, s).
         variance, strength: their diagonals, shape (v, s).
-        least: a number with no more variance is told already, shape (v, s).
+        least: what of a variance may be rounding, shape (v, s): a number
+            with no more is explained by those taken already.
         total: the whole error, shape (v, 1).
         count: how many to take.
 
     Returns:
-        The b numbers taken, and the columns that each subtracts from C, as
-        v v^T: shape (v, s, b).
+        The b numbers taken, and the columns L of shape (v, s, b): taking
+        them leaves C - L L^T.
     """
     readers, s = variance.shape
-    told, read = np.zeros((2, readers, s, count))
+    factor, read = np.zeros((2, readers, s, count))
     lengths = np.zeros((readers, count))
     picks = []
     for k in range(count):
@@ -264,18 +260,18 @@ def _greedy(covariance, product, variance, strength, least, total, count):
             break
         left = variance[:, best]
         root = np.sqrt(np.where(left > least[:, best], left, np.inf))[:, None]
-        v, q = told[..., :k], read[..., :k]
-        own = told[:, best, :k, None]
+        v, q = factor[..., :k], read[..., :k]
+        own = factor[:, best, :k, None]
         column = (covariance[:, best] - (v @ own)[..., 0]) / root
         turned = read[:, best, :k, None] - lengths[:, :k, None] * own
         seen = (product[:, best] - (v @ turned + q @ own)[..., 0]) / root
         length = seen[:, best, None] / root
-        told[..., k], read[..., k], lengths[:, k] = column, seen, length[:, 0]
+        factor[..., k], read[..., k], lengths[:, k] = column, seen, length[:, 0]
         variance -= column**2
         strength -= column * (2 * seen - column * length)
         variance[:, best] = 0
         picks.append(best)
-    return np.array(picks), told[..., : len(picks)]
+    return np.array(picks), factor[..., : len(picks)]
 
 
 def _shares(variance, strength, least, total):
@@ -294,29 +290,42 @@ class _Steps:
     """What taking b numbers one after the other changes for a reader.
 
     Attributes:
-        told: the columns v with C - v v^T after each step, shape (n, b).
-        outputs: the rows u with G - v u^T after each step, shape (b, m).
-        gains: before each step, shape (n, b).
+        columns: v for each step, which leaves C - v v^T, shape (n, b).
+        outputs: u for each step, which leaves G - v u^T, shape (b, m).
+        gains: those of all numbers before each step, shape (n, b).
     """
 
-    told: NDArray
+    columns: NDArray
     outputs: NDArray
     gains: NDArray
 
 
 class _View:
-    """The numbers as one reader sees them, less what is told already.
+    """The numbers as one reader sees them, less what is explained already.
 
-    With C the covariance of what the numbers taken so far leave of each, it
-    holds L with C = C_0 - L L^T, G = C W, and the diagonals of C and G G^T.
+    With C the covariance of what the numbers taken so far leave of each.
+
+    Attributes:
+        covariance: C before any step, shape (n, n).
+        total: the whole error, trace(W^T C W), before any step.
+        numbers: those of the n that are held here: m of them.
+        factor: L with C = covariance - L L^T, shape (m, most); its first
+            `count` columns are filled.
+        read: G = C W, shape (m, outputs).
+        variance, strength: the diagonals of C and of G G^T, shape (m,).
+        least: the variances that may be rounding, shape (m,).
+        is_left: which numbers are not taken yet, shape (m,).
     """
 
     def __init__(self, reader, most):
-        self.covariance = covariance = reader.covariance
+        covariance, weights = (
+            np.asarray(x, np.float64)
+            for x in (reader.covariance, reader.weights)
+        )
+        self.covariance, self.read = covariance, covariance @ weights
+        self.total = float(np.vdot(weights, self.read))
         self.numbers = np.arange(len(covariance))
-        self.read = covariance @ reader.weights
-        self.total = float(np.vdot(reader.weights, self.read))
-        self.told = np.empty((len(covariance), most))
+        self.factor = np.empty((len(covariance), most))
         self.count = 0
         self.variance = np.diag(covariance).copy()
         self.least = ROUNDING * self.variance
@@ -332,11 +341,10 @@ class _View:
 
     def _rows(self, rows, of):
         """C for some numbers, beside others."""
-        told = self.told[:, : self.count]
-        # Taken row by row: memory that lies together.
-        known = self.covariance[self.numbers[rows]][:, self.numbers[of]]
-        known -= told[rows] @ told[of].T
-        return known
+        factor = self.factor[:, : self.count]
+        # Rows first: they lie together in memory.
+        whole = self.covariance[self.numbers[rows]][:, self.numbers[of]]
+        return whole - factor[rows] @ factor[of].T
 
     def among(self, short):
         """The arguments of `_greedy` for these candidates."""
@@ -351,54 +359,52 @@ class _View:
         )
 
     def steps(self, rows, factor) -> _Steps:
-        """Take these numbers, given the Cholesky factor of C among them.
+        """What taking these numbers would change.
 
-        Those that are told already change nothing: they are zeros in it.
+        Args:
+            rows: the numbers, shape (b,).
+            factor: the Cholesky factor of C among them, shape (b, b). Those
+                that are explained already have zeros on its diagonal, and
+                change nothing.
         """
-        is_told = factor.diagonal() == 0
+        is_known = factor.diagonal() == 0
         columns, outputs = self._rows(rows, slice(None)), self.read[rows]
-        columns[is_told], outputs[is_told] = 0, 0
-        factor = factor * ~is_told[:, None] + np.diag(is_told)
+        columns[is_known], outputs[is_known] = 0, 0
+        factor = factor * ~is_known[:, None] + np.diag(is_known)
         solve = functools.partial(
             linalg.solve_triangular, factor, lower=True, check_finite=False
         )
-        told, outputs = solve(columns).T, solve(outputs)
+        columns, outputs = solve(columns).T, solve(outputs)
         lengths = outputs @ outputs.T
-        seen = self.read @ outputs.T - told @ np.triu(lengths, 1)
-        changes = told * (2 * seen - told * lengths.diagonal())
+        seen = self.read @ outputs.T - columns @ np.triu(lengths, 1)
+        changes = columns * (2 * seen - columns * lengths.diagonal())
         gains = _shares(
-            self.variance[:, None] - _before(told**2),
+            self.variance[:, None] - _before(columns**2),
             self.strength[:, None] - _before(changes),
             self.least[:, None],
             self.total,
         )
         gains[~self.is_left] = 0
-        return _Steps(told, outputs, gains)
+        return _Steps(columns, outputs, gains)
 
     def take(self, rows, steps):
         """Take the first of these steps: those of `rows`."""
         count = len(rows)
-        told = steps.told[:, :count]
-        self.told[:, self.count : self.count + count] = told
+        columns = steps.columns[:, :count]
+        self.factor[:, self.count : self.count + count] = columns
         self.count += count
-        self.read -= told @ steps.outputs[:count]
-        self.variance -= np.einsum("nb,nb->n", told, told)
+        self.read -= columns @ steps.outputs[:count]
+        self.variance -= np.einsum("nb,nb->n", columns, columns)
         self.variance[rows] = 0
         self.is_left[rows] = False
         self._measure()
 
     def shrink(self, left):
         """Forget all numbers but those that are left."""
-        for name in (
-            "numbers",
-            "read",
-            "told",
-            "variance",
-            "least",
-            "is_left",
-            "strength",
-        ):
-            setattr(self, name, getattr(self, name)[left])
+        self.numbers, self.is_left = self.numbers[left], self.is_left[left]
+        self.factor, self.read = self.factor[left], self.read[left]
+        self.variance, self.least = self.variance[left], self.least[left]
+        self.strength = self.strength[left]
 
 
 def _before(changes):

@@ -1,8 +1,8 @@
-"""Predict some numbers from others, given their covariance matrix.
+"""Predict some numbers from others by least squares.
 
-Everything here is numbers in, numbers out: `covariance` is that of n numbers,
-shape ``(n, n)``, in float64. With it alone, least squares of any of the
-numbers on any others can be solved, for which the data is needed no more.
+Everything here is arrays in, arrays out. The covariance matrix of n numbers,
+shape (n, n), is all that least squares of any of them on any others need; where
+there are fewer rows than inputs, the rows themselves are the shorter way.
 """
 
 import functools
@@ -220,10 +220,10 @@ def _dual(x, y, is_fitted, start, has_shift, rounding):
     scaled = x[:, alive] * scale
     gram = scaled @ scaled.T
     count = is_fitted.sum()
-    told = gram[np.ix_(~is_fitted, is_fitted)]
+    across = gram[np.ix_(~is_fitted, is_fitted)]
 
     def change(more):
-        found = told @ more
+        found = across @ more
         return np.vdot(found, found - 2 * errors[~is_fitted])
 
     number = _best_ridge(
@@ -312,11 +312,11 @@ def _left_by(prior, covariance, inputs, outputs):
         variance, shape (r,).
     """
     between = covariance[np.ix_(inputs, outputs)]
-    told = covariance[np.ix_(inputs, inputs)] @ prior
+    predicted = covariance[np.ix_(inputs, inputs)] @ prior
     left = np.diag(covariance)[outputs] + np.einsum(
-        "kr,kr->r", prior, told - 2 * between
+        "kr,kr->r", prior, predicted - 2 * between
     )
-    return between - told, left
+    return between - predicted, left
 
 
 def varies(variance: NDArray) -> NDArray[np.bool_]:
