@@ -1,31 +1,35 @@
-"""Layers inside other layers: which setting of the outer one is their width."""
+"""Layers inside other layers: which setting of the outer sets their width."""
 
 import dataclasses
 from collections.abc import Callable
 
 from keras_redundancy import _keras
+from keras_redundancy.channels.reasons import Reason
 
-UNSET_WIDTH = (
+UNSET_WIDTH = Reason(
+    "width_not_set",
     "no argument of {name} ({kind}) is known to set the {setting} of its "
-    "layer {inner}"
+    "layer {inner}",
 )
-OTHER_VALUE = (
+OTHER_VALUE = Reason(
+    "width_differs",
     "the argument {argument} of {name} ({kind}) is {value}, not the {setting} "
-    "of its layer {inner}"
+    "of its layer {inner}",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Inside:
-    """The call of another operation that a call is part of.
+    """How a call is part of the call of an outer layer.
 
     Attributes:
         call: the `CallTrace` of the outer operation.
-        sets: {entry of the inner layer's config: argument of the outer one},
-            or None where the inner layer itself is made anew.
-        times: how often the outer call makes the inner one.
+        sets: {entry of the inner layer's config: argument of the outer one};
+            None for the layer inside a wrapper, which is made anew itself.
+        times: how often the outer call makes the inner one; None if that is
+            not known.
         given: a function of the outer operation and its (args, kwargs) that
-            returns those of the inner call; None where that is not known.
+            returns those of the inner call; None if they are not known.
     """
 
     call: object
@@ -38,6 +42,14 @@ class Inside:
         """Whether the inner layer is made by the constructor of another."""
         outer = self.call.inside
         return self.sets is not None or (outer is not None and outer.part)
+
+    @property
+    def times_in_all(self) -> int | None:
+        """How often the outermost call makes the inner one; None if open."""
+        outer = self.call.inside
+        around = 1 if outer is None else outer.times_in_all
+        known = self.times is not None and around is not None
+        return self.times * around if known else None
 
     def setting(self, layer, path: tuple) -> tuple | None:
         """(operation, path) of what sets entry `path` of the config of `layer`.

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from keras_redundancy._shared.convolutions import CONVOLUTIONS
 from keras_redundancy.calibration.moments import HELD_OUT, Divided
 from keras_redundancy.calibration.observer import (
     answers,
@@ -19,7 +20,6 @@ from keras_redundancy.calibration.observer import (
 from keras_redundancy.mend.links import Surroundings
 from keras_redundancy.mend.pairs import SideBySide, paired_calls
 
-CONVOLUTIONS = (layers.Conv1D, layers.Conv2D, layers.Conv3D)
 # Of kernels with more weights per unit the covariance of what they read would
 # be too large, and larger kernels take too long to fit step by step.
 MOST_WEIGHTS = 2400

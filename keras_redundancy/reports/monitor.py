@@ -223,7 +223,10 @@ class _Zeros:
         self._data, self._model, self._observer = data, None, None
 
     def shares(self, model) -> dict[str, float]:
-        """{tag: share}, of the layers of the graph itself."""
+        """{tag: share} of the layers that are called, at any depth.
+
+        That of a layer that is called several times is the mean of its calls.
+        """
         if model is not self._model:
             self._model, self._observer = model, ZeroShares(model)
         names = self._observer.names
@@ -247,18 +250,20 @@ class ZeroShares(Watch):
 
     def __init__(self, model):
         super().__init__(model)
-        keys = {
-            call.operation.name: (id(call.outputs[0]),)
-            for call in _keras.calls(_keras.graph_of(model))
-            if _activates(call.operation)
-        }
+        keys = {}
+        for call in _keras.flat_graph(model).calls:
+            if _activates(call.operation):
+                keys.setdefault(call.operation.name, []).append(call.makes[0])
         self.names, self.keys = tuple(keys), tuple(keys.values())
 
     def call(self, inputs):
         *tensors, _ = inputs
-        run = Run(frozenset(self.keys))
+        run = Run(frozenset(key for own in self.keys for key in own))
         run.run(self.model, tensors)
-        return [_share_of_zeros(run.seen[key]) for key in self.keys]
+        return [
+            sum(_share_of_zeros(run.seen[key]) for key in own) / len(own)
+            for own in self.keys
+        ]
 
 
 def _share_of_zeros(x):

@@ -70,6 +70,28 @@ def test_units_are_where_the_layer_has_them():
         kr.apply_rare(model, layers="depthwise")
 
 
+def test_kernels_on_which_it_has_no_effect_are_left_out():
+    """Without a warning, and without a part of the strength."""
+    inputs = keras.Input((6,))
+    x = layers.Dense(5, name="first")(inputs)
+    x = layers.Dense(1, name="narrow")(x)
+    x = layers.Dense(4, name="wide")(x)
+    last = layers.Dense(1, name="last")(x)
+    model = kr.apply_rare(keras.Model(inputs, last), 3.0)
+    found = {x.name: x.kernel_regularizer for x in model.layers[1:]}
+    assert found["first"].strength == 3.0
+    assert [name for name, rare in found.items() if rare] == ["first"]
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 6)), np.ones((4, 1)), verbose=0)
+    # A row of a FactorizedConv2D holds the weights at all places.
+    wide = keras.Sequential(
+        [keras.Input((6, 6, 3)), layers.Conv2D(4, 3), layers.Conv2D(1, 3)]
+    )
+    stock = kr.apply_rare(wide).layers[1]
+    assert stock.kernel_regularizer is None
+    assert kr.apply_rare(kr.factorize(wide)).layers[1].rare.strength > 0
+
+
 def regularizer(layer):
     name = "kernel_regularizer"
     if isinstance(layer, layers.SeparableConv2D):
@@ -115,18 +137,20 @@ def test_rare_of_layers_that_are_fused_already():
     model = kr.apply_rare(model, 20.0)
     one, two, last = factorized_layers(model)
     assert two.sizes == (12, 6)
-    strengths = [x.rare.strength * float(x.share) for x in (one, two, last)]
+    strengths = [
+        x.rare.strength * float(x.kept_pairs.share) for x in (one, two, last)
+    ]
     np.testing.assert_allclose(sum(strengths), 20, rtol=1e-6)
     sizes = np.array([8 * 12, 12 * 6, 12 * 3])
     expected = 20 * sizes / sizes.sum()
     np.testing.assert_allclose(strengths, expected, rtol=1e-6)
     compiled(model).fit(*data(), verbose=0)
-    assert (models.numpy(two.pairs) != 0).any()
+    assert (models.numpy(two.kept_pairs.pairs) != 0).any()
     again = kr.apply_rare(model, 10.0, measure="squared_distance")
     _, other, _ = factorized_layers(again)
     assert other.rare.measure == "squared_distance"
-    assert (models.numpy(other.pairs) == 0).all()
-    assert int(other.age) == 0
+    assert (models.numpy(other.kept_pairs.pairs) == 0).all()
+    assert int(other.kept_pairs.age) == 0
     models.assert_same_function(model, again, tolerance=0)
     # A mere copy goes on where the model is.
     _, its_copy, _ = factorized_layers(rebuild(Recipe.of(model)))

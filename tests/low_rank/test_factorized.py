@@ -1,4 +1,4 @@
-"""Dense layers with the kernel P W Q."""
+"""Layers with the kernel P W Q, by themselves and in models."""
 
 import keras
 import numpy as np
@@ -9,8 +9,8 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy import _keras
 from keras_redundancy.layers import FactorizedDense
-from keras_redundancy.low_rank.fusion import Fusion
 from tests import models
+from tests.low_rank_models import mlp, tied
 
 
 def built(inputs=6, units=5, seed=0, **options):
@@ -29,53 +29,6 @@ def parallel(layer, side, numbers, ratios):
     for number, ratio in zip(numbers[1:], ratios, strict=True):
         vectors[number] = ratio * vectors[numbers[0]]
     layer.kernel.assign(kernel)
-
-
-# --- the algebra ------------------------------------------------------------
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    seed=st.integers(0, 1000),
-    ratio=st.floats(0.01, 100) | st.floats(-100, -0.01),
-    axis=st.sampled_from([0, 1]),
-)
-def test_shares_of_the_joined_column_are_the_two_columns(seed, ratio, axis):
-    matrix = np.random.default_rng(seed).normal(size=(4, 4))
-    columns = np.moveaxis(matrix, axis, -1)
-    columns[:, 2] = ratio * columns[:, 0]
-    before = columns[:, [2, 0]].copy()
-    fusion = Fusion.of(columns, kept=0, gone=2)
-    joined = np.moveaxis(fusion.joined(matrix, axis), axis, -1)
-    np.testing.assert_allclose(fusion.ratio, ratio)
-    np.testing.assert_allclose(
-        np.outer(joined[:, 0], fusion.shares), before, rtol=1e-9
-    )
-    np.testing.assert_array_equal(joined[:, 2], 0)
-    np.testing.assert_array_equal(joined[:, [1, 3]], columns[:, [1, 3]])
-
-
-def test_what_is_joined_is_nearest_to_both():
-    """Of all multiples, with these shares: the least squares solution."""
-    a, b = np.random.default_rng(0).normal(size=(2, 6))
-    matrix = np.column_stack([a, b])
-    fusion = Fusion.of(matrix, kept=1, gone=0)
-    shares = np.array(fusion.shares)
-    expected = np.linalg.lstsq(shares[:, None], matrix.T, rcond=None)[0]
-    np.testing.assert_allclose(fusion.joined(matrix, 1)[:, 1], expected[0])
-
-
-def test_zeros_are_fused_into_others_but_not_kept():
-    matrix = np.array([[0.0, 1.0], [0.0, 2.0]])
-    fusion = Fusion.of(matrix, kept=1, gone=0)
-    assert fusion.shares == (0, 1)
-    with pytest.raises(ValueError, match="is 0"):
-        Fusion.of(matrix, kept=0, gone=1)
-    with pytest.raises(ValueError, match="the same"):
-        Fusion.of(matrix, kept=1, gone=1)
-
-
-# --- the layer --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shape", [(6,), (4, 6), (2, 3, 6)])
@@ -163,9 +116,6 @@ def test_what_cannot_be_fused():
         layer.fuse("columns", 0, 1)
 
 
-# --- models -----------------------------------------------------------------
-
-
 def test_factorized_models_compute_the_same():
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(4, 3, activation="relu")(inputs)
@@ -211,3 +161,70 @@ def test_nothing_to_factorize():
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(3, 3)])
     with pytest.raises(ValueError, match="no Dense layer"):
         kr.factorize(model)
+
+
+def test_rows_and_columns_are_joined_towards_a_square():
+    model = keras.Sequential([keras.Input((6,)), kr.FactorizedDense(8)])
+    (layer,) = model.layers
+    tied(layer, "unit", [(1, 0, 2.0), (2, 0, -1.0), (3, 0, 1.0), (4, 0, 0.5)])
+    tied(layer, "input", [(1, 0, 2.0)])
+    data = models.random_inputs(model)
+    before = model.predict(data, verbose=0)
+    sides = [side for side, _ in layer.fuse_parallel()]
+    assert sides == ["unit", "unit", "input", "unit"]
+    assert layer.sizes == (5, 5)
+    layer.fuse_parallel(to_square=False)
+    assert layer.sizes == (5, 4)
+    after = model.predict(data, verbose=0)
+    np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+@pytest.mark.parametrize("strides", [1, 2])
+def test_convolutions_share_filters_and_channels(strides, tmp_path):
+    layer = kr.FactorizedConv2D(
+        6, 3, strides=strides, padding="same", activation="relu"
+    )
+    model = keras.Sequential([keras.Input((8, 8, 4)), layer])
+    stock = kr.to_dense(model)
+    assert type(stock.layers[0]) is layers.Conv2D
+    models.assert_same_function(model, stock, tolerance=1e-5)
+    tied(layer, "unit", [(3, 1, -2.0)])
+    tied(layer, "input", [(0, 2, 0.5)])
+    before = kr.to_dense(model)
+    layer.fuse_parallel(to_square=False)
+    assert layer.sizes == (3, 5)
+    models.assert_same_function(before, model, tolerance=1e-5)
+    models.assert_same_function(model, kr.strip(model), tolerance=1e-5)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    models.assert_same_function(model, loaded, tolerance=1e-6)
+    small = kr.compact(keras.Sequential([keras.Input((8, 8, 4)), layer]))
+    models.assert_same_function(model, small, tolerance=1e-5)
+
+
+def test_factors_of_other_sizes_and_sides():
+    layer = kr.FactorizedDense(6, rows=3, columns=2)
+    layer(np.ones((2, 7), "float32"))
+    assert layer.kernel.shape == (3, 2)
+    assert layer.P.shape == (7, 3)
+    assert layer.Q.shape == (2, 6)
+    units = kr.FactorizedDense(6, vectors="units")
+    units(np.ones((2, 7), "float32"))
+    assert units.sizes == (7, 6)
+    with pytest.raises(ValueError, match="side"):
+        units.fuse("input", 0, 1)
+    with pytest.raises(ValueError, match="rows=3"):
+        kr.FactorizedDense(6, rows=3, vectors="units")
+    with pytest.raises(ValueError, match="vectors"):
+        kr.FactorizedDense(6, vectors="columns")
+    with pytest.raises(ValueError, match="refresh"):
+        kr.FactorizedDense(6, refresh=0)
+    with pytest.raises(ValueError, match="groups=2"):
+        kr.FactorizedConv2D(6, 3, groups=2)
+
+
+def test_kernels_that_are_not_finite_are_left_alone():
+    model = kr.factorize(mlp())
+    layer = model.get_layer("two")
+    layer.kernel.assign(np.full((12, 12), np.nan))
+    assert layer.fuse_parallel() == []

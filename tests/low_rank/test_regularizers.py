@@ -1,6 +1,8 @@
 """RaRe draws the closest two vectors of a kernel together."""
 
 import itertools
+import re
+import warnings
 
 import keras
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy.low_rank.rare import closest_pairs
+from keras_redundancy.low_rank.pairs import closest_pairs
 from tests import models
 
 MEASURES = {
@@ -206,6 +208,7 @@ def kernels_without_direction():
     }
 
 
+@pytest.mark.filterwarnings("ignore:RaReRegularizer has no effect")
 @pytest.mark.parametrize("name", kernels_without_direction())
 def test_gradients_are_never_nan(name):
     kernel = kernels_without_direction()[name]
@@ -292,6 +295,82 @@ def test_pruned_models_are_stock():
     assert model.layers[-1].kernel_regularizer is with_l2
 
 
+# --- kernels on which it has no effect --------------------------------------
+
+
+def fitted(layer, shape):
+    """Train a model of one layer, twice, towards zeros."""
+    model = keras.Sequential([keras.Input(shape), layer])
+    model.compile("sgd", "mse")
+    for _ in range(2):
+        model.fit(
+            random(4, *shape), np.zeros((4, *layer.output.shape[1:])), verbose=0
+        )
+    return model
+
+
+def warned_of(layer, shape):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fitted(layer, shape)
+    return [str(x.message) for x in caught if "no effect" in str(x.message)]
+
+
+def test_a_depthwise_kernel_with_units_on_the_last_axis_is_warned_of():
+    """Once, though the penalty is traced again and computed in each step."""
+    rare = kr.RaReRegularizer(50.0, vectors="units")
+    layer = layers.DepthwiseConv2D(3, depthwise_regularizer=rare)
+    (message,) = warned_of(layer, (6, 6, 8))
+    assert "shape (3, 3, 8, 1)" in message
+    assert 'units_axis=[-2, -1], vectors="units"' in message
+    assert float(rare(layer.kernel.value)) == 0
+
+
+def test_the_remedy_for_depthwise_kernels_has_an_effect():
+    rare = kr.RaReRegularizer(50.0, vectors="units", units_axis=[-2, -1])
+    layer = layers.DepthwiseConv2D(3, depthwise_regularizer=rare)
+    assert warned_of(layer, (6, 6, 8)) == []
+    found = models.gradient(rare, models.numpy(layer.kernel))
+    assert np.abs(found).max() > 0.1
+
+
+@pytest.mark.parametrize("vectors", ["both", "units", "inputs"])
+@pytest.mark.parametrize(("inputs", "units"), [(9, 1), (1, 9)])
+def test_single_units_and_single_inputs_are_warned_of(inputs, units, vectors):
+    """Vectors of a single number are all parallel, so no gradient is left."""
+    rare = kr.RaReRegularizer(2.0, vectors=vectors)
+    kernel = random(inputs, units)
+    with pytest.warns(UserWarning, match="Leave the regularizer out"):
+        found = models.gradient(rare, kernel)
+    np.testing.assert_array_equal(found, 0)
+
+
+def test_each_shape_is_warned_of_once():
+    rare = kr.RaReRegularizer(2.0)
+    for shape in ((9, 1), (5, 1)):
+        with pytest.warns(UserWarning, match=re.escape(f"shape {shape}")):
+            rare(ops.ones(shape))
+        rare(ops.ones(shape))
+
+
+def test_factorized_layers_are_warned_of_by_the_sizes_they_had_at_first():
+    def factorized(units, **options):
+        rare = kr.RaReRegularizer(2.0)
+        return kr.FactorizedDense(units, kernel_regularizer=rare, **options)
+
+    assert len(warned_of(factorized(1), (5,))) == 1
+    # All columns were fused into one.
+    assert warned_of(factorized(6, columns=1), (5,)) == []
+
+
+def test_no_warning_where_nothing_is_asked_for():
+    kr.RaReRegularizer(0.0)(ops.ones((5, 1)))
+    # A transposed kernel may have the shape of another one: nothing is known.
+    rare = kr.RaReRegularizer(2.0)
+    transposed = layers.Conv2DTranspose(3, 2, kernel_regularizer=rare)
+    assert warned_of(transposed, (4, 4, 5)) == []
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_dtypes(dtype):
     if dtype == "float64" and keras.backend.backend() == "jax":
@@ -312,7 +391,7 @@ def test_dtypes(dtype):
         ({"strength": np.inf}, ValueError, "finite"),
         ({"strength": "strong"}, TypeError, "number"),
         ({"strength": True}, TypeError, "number"),
-        ({"strength": 1.0, "tau_cos": 1.0}, ValueError, "none are drawn"),
+        ({"strength": 1.0, "tau_cos": 1.0}, ValueError, "none are pulled"),
         ({"strength": 1.0, "tau_cos": -0.1}, ValueError, "tau_cos"),
         ({"strength": 1.0, "measure": "sine"}, ValueError, "squared_sine"),
         ({"strength": 1.0, "vectors": "rows"}, ValueError, "inputs"),

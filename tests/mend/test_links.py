@@ -317,8 +317,9 @@ def test_a_chain_goes_through_nested_models():
 
 
 def test_a_nested_model_is_a_classifier():
-    parts = [keras.Input((4,)), layers.Dense(3), layers.Softmax()]
-    *_, (link, _) = surroundings(chain_of(keras.Sequential(parts)))
+    parts = [keras.Input((5,)), layers.Dense(3), layers.Softmax()]
+    model = chain_of(ends=[layers.Dense(5), keras.Sequential(parts)])
+    *_, (link, _) = surroundings(model)
     assert link == "softmax"
 
 

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing import event_accumulator
 import keras_redundancy as kr
 from keras_redundancy.reports.analysis import reports
 from keras_redundancy.reports.heatmaps import COLORS
+from keras_redundancy.reports.monitor import ZeroShares
 from tests import fit_and_prune_run, models
 
 TAUS = (0.3, 0.5)
@@ -353,3 +354,17 @@ def test_without_tensorboard(tmp_path, monkeypatch):
             monkeypatch.delitem(sys.modules, module)
     with pytest.raises(ImportError, match="pip install 'keras-redundancy"):
         kr.callbacks.RedundancyMonitor(tmp_path)
+
+
+def test_zeros_of_layers_in_a_nested_model_that_is_called_twice():
+    parts = [layers.Dense(6, activation="relu", name=n) for n in ("one", "two")]
+    inner = keras.Sequential([keras.Input((6,)), *parts])
+    inputs = keras.Input((6,))
+    once = inner(inputs)
+    model = models.randomized(keras.Model(inputs, [once, inner(once)]))
+    x = models.random_inputs(model)
+    shares = ZeroShares(model)
+    assert shares.names == ("one", "two")
+    _, found = shares([x, np.zeros(len(x), "int32")])
+    expected = [np.mean(y == 0, axis=1) for y in models.outputs(model, x)]
+    np.testing.assert_allclose(models.numpy(found), np.mean(expected, axis=0))

@@ -1,8 +1,8 @@
 """Rules are looked up by class: `rule`, `apply_rule`, `register_rule`.
 
 A rule takes the operation and its `CallTrace`, and returns the labels of what
-comes out. Subclasses inherit rules, unless they override what the class
-computes: the rule was written for that.
+comes out. Subclasses inherit the rule of their base class, unless they
+override a method that changes what the layer computes.
 """
 
 import functools
@@ -13,6 +13,7 @@ import re
 from keras import layers, tree
 
 from keras_redundancy._keras import numpy_operations, variables_in
+from keras_redundancy.channels.reasons import Reason
 
 # What a subclass may redefine and still compute the same.
 HARMLESS = {
@@ -25,32 +26,47 @@ HARMLESS = {
     "get_config",
 }
 
-NO_RULE = (
+NO_RULE = Reason(
+    "no_rule",
     "there is no rule for {name} ({kind}); keras_redundancy.register_rule can "
-    "teach it"
+    "teach it",
 )
-NO_OPERATION_RULE = (
+NO_OPERATION_RULE = Reason(
+    "no_operation_rule",
     "there is no rule for the operation {name} ({kind}); in a layer of your "
-    "own, keras_redundancy.register_rule can teach it"
+    "own, keras_redundancy.register_rule can teach it",
 )
-PYTHON_CODE = (
-    "{name} ({kind}) runs a Python function that is not looked into: what it "
-    "does can be followed where keras.ops do it in the model's graph"
+PYTHON_CODE = Reason(
+    "python_code",
+    "{name} ({kind}) runs a Python function that cannot be looked into: write "
+    "it with keras.ops in the model's graph",
 )
-OVERRIDES = (
+OVERRIDES = Reason(
+    "overridden_layer",
     "{name} ({kind}) overrides {what} of {known}, for which the rule was "
-    "written; keras_redundancy.register_rule can teach it"
+    "written; keras_redundancy.register_rule can teach it",
 )
-NO_WEIGHT = (
+NO_WEIGHT = Reason(
+    "no_weight_of_a_layer",
     "{name} ({kind}) reads a variable that is no weight of a layer: make it "
-    "one in a layer of your own, with add_weight()"
+    "one in a layer of your own, with add_weight()",
 )
-WEIGHT_OF_OTHERS = (
-    "{name} ({kind}) reads the variable {variable}, a weight of another layer"
+WEIGHT_OF_OTHERS = Reason(
+    "weight_of_another_layer",
+    "{name} ({kind}) reads the variable {variable}, a weight of another layer",
 )
-OPEN_CHANNELS = "{name} ({kind}) reads a tensor with an open channel size"
-NO_CHANNEL_AXIS = "{name} ({kind}) reads a tensor without a channel axis"
-MASK = "it is a mask of {name} ({kind})"
+OPEN_CHANNELS = Reason(
+    "open_channel_size",
+    "{name} ({kind}) reads a tensor with an open channel size",
+)
+NO_CHANNEL_AXIS = Reason(
+    "no_channel_axis",
+    "{name} ({kind}) reads a tensor without a channel axis",
+)
+MASK = Reason(
+    "mask",
+    "it is a mask of {name} ({kind})",
+)
 FOLLOWS_KERNELS = (numpy_operations.Matmul,)
 READS_NO_CHANNELS = (layers.Embedding,)
 MASK_NAME = re.compile("(^|_)mask$")
@@ -120,14 +136,20 @@ def _overridden(kind, known):
 
 
 def register_rule(layer_class, function=None):
-    """Teach the trace what a layer class of your own does with channels.
+    """Teach `trace` what a layer class of your own does with channels.
+
+    A rule takes the layer and one call of it. It says which variables of the
+    layer hold an entry for each channel, and returns the channels of what
+    comes out. `help(CallTrace)` lists everything that a rule can say.
 
     Args:
         layer_class: a subclass of `keras.Layer`. Its subclasses inherit the
-            rule, as long as they do not redefine what it computes.
-        function: the rule: it takes the layer and a `CallTrace`, and returns
-            the `Channels` of what the layer returns, or a list of them.
-            Without it, `register_rule(layer_class)` is a decorator.
+            rule, unless they override `call` or another method that changes
+            what the layer computes.
+        function: the rule. It takes the layer and a `CallTrace`, and returns
+            the `Channels` of the layer's output, or a list of them for
+            several outputs. Without `function`, `register_rule(layer_class)`
+            returns a decorator.
 
     Returns:
         `function`, or the decorator.
@@ -136,6 +158,16 @@ def register_rule(layer_class, function=None):
         TypeError: `layer_class` is no class, or `function` cannot be called.
 
     Example: a layer that scales every channel.
+
+        @keras.saving.register_keras_serializable()
+        class ChannelScale(keras.layers.Layer):
+            def build(self, shape):
+                self.scale = self.add_weight(
+                    shape=shape[-1:], initializer="ones"
+                )
+
+            def call(self, x):
+                return x * self.scale
 
         @keras_redundancy.register_rule(ChannelScale)
         def channel_scale(layer, call):
@@ -156,7 +188,14 @@ def register_rule(layer_class, function=None):
             z = call.through(layer.skip, x, sets={"filters": "filters"})
             return Channels(call.tied(y.ids, z.ids), y.axis)
 
-    Where only what is hidden inside may go, `hidden_widths` makes the rule.
+    Example: a block with a wide part inside, whose width is an argument of its
+    constructor, and whose attributes `expand` and `project` hold the layers
+    that write and read it. Such a rule is ready-made, see `hidden_widths`:
+
+        keras_redundancy.register_rule(
+            Block,
+            keras_redundancy.hidden_widths(ff_dim=("expand", "project")),
+        )
     """
     if not inspect.isclass(layer_class):
         raise TypeError(
