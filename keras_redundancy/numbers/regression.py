@@ -136,7 +136,8 @@ def ridge_from_moments(
     def change(more):
         return np.vdot(more, seen @ more - 2 * seen_shared)
 
-    number = _best_ridge(known, shared * is_open, change)
+    negligible = rounding * variance[outputs] @ is_open
+    number = _best_ridge(known, shared * is_open, change, negligible)
     if number is None:
         return start.copy()
     more = _first_solution(*all_rows, number)
@@ -214,7 +215,8 @@ def _dual(x, y, is_fitted, start, has_shift, rounding):
     alive, scale = _scales(np.square(about_mean(x)).mean(axis=0))
     errors = y - x[:, alive] @ start[alive]
     left, size = (np.square(about_mean(z)).mean(axis=0) for z in (errors, y))
-    errors[:, left <= rounding * size] = 0
+    is_open = left > rounding * size
+    errors *= is_open
     if not len(alive) or not errors.any():
         return start.copy()
     scaled = x[:, alive] * scale
@@ -224,12 +226,14 @@ def _dual(x, y, is_fitted, start, has_shift, rounding):
 
     def change(more):
         found = across @ more
-        return np.vdot(found, found - 2 * errors[~is_fitted])
+        change = np.vdot(found, found - 2 * errors[~is_fitted])
+        return change / max(len(across), 1)
 
     number = _best_ridge(
         gram[np.ix_(is_fitted, is_fitted)] / count,
         errors[is_fitted] / count,
         change,
+        rounding * size @ is_open,
     )
     if number is None:
         return start.copy()
@@ -259,26 +263,34 @@ def _scales(variance):
     return alive, 1 / np.sqrt(variance[alive] + typical)
 
 
-def _best_ridge(known, shared, change: Callable) -> int | None:
+def _best_ridge(
+    known, shared, change: Callable, negligible: float
+) -> int | None:
     """Number of the best one of `RIDGES`; None: none is better than zero.
 
     It looks at every third one, and then on both sides of the best of these.
+    Of ridges with errors that differ by rounding the smallest one is best.
 
     Args:
         known: shape (p, p), symmetric.
         shared: shape (p, r).
         change: a function of the solution of (known + ridge) X = shared,
             shape (p, r), that returns the error less that of X = 0.
+        negligible: an error that may be rounding.
     """
 
     @functools.cache
     def error(number):
         solution = _solved(known, shared, RIDGES[number])
-        return np.inf if solution is None else change(solution)
+        found = np.inf if solution is None else change(solution)
+        return found if np.isfinite(found) else np.inf
 
-    best = min(range(1, len(RIDGES), 3), key=error)
-    near = range(max(best - 1, 0), min(best + 2, len(RIDGES)))
-    best = min(near, key=error)
+    def first_best(numbers):
+        least = min(map(error, numbers))
+        return next(n for n in numbers if error(n) <= least + negligible)
+
+    near = first_best(range(1, len(RIDGES), 3))
+    best = first_best(range(near - 1, min(near + 2, len(RIDGES))))
     return best if error(best) < 0 else None
 
 
