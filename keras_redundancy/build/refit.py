@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from keras_redundancy.build.absorb import Merge
+from keras_redundancy.build.absorb import MergeAbsorber
 from keras_redundancy.build.changes import is_consumer, merge
 from keras_redundancy.channels.shifts import homes_of_shifts, shift_of
 
@@ -34,7 +34,7 @@ class Fit:
     shift: np.ndarray
 
 
-class Refit(Merge):
+class RefitAbsorber(MergeAbsorber):
     """Consumers read removed units as calibration data predicts them."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Refit(Merge):
         statistics: the `Statistics` of the calibration data.
         solve: a function (covariance, kept, removed, fitted, held_out) that
             returns the matrix of a `Fit`, such as `regression.least_squares`.
-        constants, folded: as for `Merge`.
+        constants, folded: as for `MergeAbsorber`.
         """
         super().__init__(constants, folded)
         self._statistics, self._solve = statistics, solve

@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
+from keras_redundancy._shared.configured import name_of
 from keras_redundancy._shared.progress import progress
-from keras_redundancy._shared.tables import Rendered, render_table
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.evaluation.trials import (
     Trial,
@@ -13,6 +14,7 @@ from keras_redundancy.evaluation.trials import (
     shares_left,
 )
 from keras_redundancy.planning.decisions import Plan
+from keras_redundancy.planning.methods import Method
 from keras_redundancy.planning.plans import plan
 from keras_redundancy.reports.flops import flops
 
@@ -76,7 +78,7 @@ class Comparison(Rendered):
             },
         }
 
-    def __str__(self):
+    def table(self) -> Table:
         header = ["method"]
         for share in self.shares:
             header += [f"score at {share:.0%}", "params"]
@@ -85,7 +87,7 @@ class Comparison(Rendered):
             for method, trials in self.trials.items()
         ]
         title = f"{self.name!r} at shares of its multiply-adds"
-        return render_table(title, header, rows) + f"uncut: {self.base:g}"
+        return Table(title, header, rows, f"uncut: {self.base:g}")
 
 
 def _shown(trial):
@@ -95,7 +97,7 @@ def _shown(trial):
 def compare(
     model,
     evaluate: Callable,
-    methods: Mapping[str, Mapping | Callable] | None = None,
+    methods: Mapping | Iterable[Method | str] | None = None,
     *,
     shares: Iterable[float] = (0.7, 0.5, 0.3),
     data=None,
@@ -109,10 +111,11 @@ def compare(
             changed.
         evaluate: a function of a model that returns a number, greater for
             better ones.
-        methods: {name: options of `plan`}, or in place of the options a
-            function of a model and a share that returns a `Plan` or a smaller
-            model, of this package or not. Default: selections and absorbers
-            of this package, those with data where there is some.
+        methods: selection methods, such as [kr.L1(), "greedy"]; or {name:
+            such a method}, or in its place a mapping of options of `plan`, or
+            a function of a model and a share that returns a `Plan` or a
+            smaller model, of this package or not. Default: selections and
+            absorbers of this package, those with data where there is some.
         shares: of the multiply-adds that are to be left.
         data: samples to calibrate on, as for `plan`. The model runs over
             them once.
@@ -127,8 +130,7 @@ def compare(
             number.
     """
     model, data, options = planned_on(model, data, options)
-    if methods is None:
-        methods = WITHOUT_DATA | (WITH_DATA if data is not None else {})
+    methods = _by_name(methods, data is not None)
     shape = options.get("input_shape")
     if shape is None and isinstance(data, Calibration):
         shape = data.input_shape
@@ -146,10 +148,29 @@ def compare(
     return Comparison(model.name, shares, base, trials)
 
 
+def _by_name(methods, has_data):
+    if methods is None:
+        return WITHOUT_DATA | (WITH_DATA if has_data else {})
+    if isinstance(methods, Mapping):
+        return methods
+    if isinstance(methods, str | Method) or not isinstance(methods, Iterable):
+        raise TypeError(
+            "methods is a list of selection methods, such as [kr.L1(), "
+            "'greedy'], or a mapping from names to methods, to options of "
+            f"kr.plan or to functions, but received {methods!r}."
+        )
+    return {name_of(m) if callable(m) else str(m): m for m in methods}
+
+
 def _smaller(model, method, share, data, options):
     if callable(method):
         return method(model, share)
+    if not isinstance(method, Mapping):
+        method = {"select": method}
     options = {"target": {"flops": share}, "data": data, **options}
+    if "mend" in options:  # Another name of these.
+        own = {"repair", "rounds"}
+        method = {k: v for k, v in method.items() if k not in own}
     return plan(model, **(dict(method) | options))
 
 

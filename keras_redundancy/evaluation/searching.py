@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from numbers import Real
 
 from keras_redundancy._shared.progress import progress
-from keras_redundancy._shared.tables import Rendered
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.evaluation.sensitivity import (
     Sensitivity,
     sensitivity_of,
@@ -46,13 +46,25 @@ class SearchResult(Rendered):
         """The smaller model, as by `Plan.apply`."""
         return self.plan.apply()
 
-    def __str__(self):
+    def to_dict(self) -> dict:
+        """All figures, as plain Python objects."""
+        return {
+            "plan": self.plan.to_dict(),
+            "trial": dataclasses.asdict(self.trial),
+            "base": dataclasses.asdict(self.base),
+            "floor": self.floor,
+            "sensitivity": self.sensitivity.to_dict(),
+            "tried": list(map(dataclasses.asdict, self.tried)),
+        }
+
+    def table(self) -> Table:
         words = (
             f"score: {self.base.score:g} -> {self.trial.score:g} "
             f"(floor {self.floor:g}, {len(self.tried)} cuts of several "
             "layers tried)"
         )
-        return f"{self.plan}\n{words}"
+        table = self.plan.table()
+        return dataclasses.replace(table, below=f"{table.below}\n{words}")
 
 
 def search(

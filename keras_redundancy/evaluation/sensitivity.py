@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 
 from keras_redundancy._shared.progress import progress
-from keras_redundancy._shared.tables import Rendered, render_table
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.evaluation.trials import Part, Trial, Trials
 from keras_redundancy.reports import plots
 
@@ -72,7 +72,7 @@ class Sensitivity(Rendered):
         """
         return plots.sensitivity(self)
 
-    def __str__(self):
+    def table(self) -> Table:
         header = ["cut alone", "n"]
         header += [f"{self.how} {level:g}" for level in self.levels]
         rows = [
@@ -80,11 +80,11 @@ class Sensitivity(Rendered):
             for part, trials in self.trials.items()
         ]
         what = "parameters" if self.base.flops is None else "multiply-adds"
-        table = render_table(f"Sensitivity of {self.name!r}", header, rows)
-        return (
-            f"{table}uncut: {self.base.score:g}; in brackets the share of "
+        below = (
+            f"uncut: {self.base.score:g}; in brackets the share of "
             f"{what} that is left"
         )
+        return Table(f"Sensitivity of {self.name!r}", header, rows, below)
 
 
 def _shown(trial):

@@ -14,7 +14,7 @@ from keras_redundancy._shared.arguments import (
     levels_by_layer,
 )
 from keras_redundancy._shared.files import replaced
-from keras_redundancy._shared.tables import Rendered, render_table
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.products import multiply_adds
@@ -188,7 +188,7 @@ class Report(Rendered):
         layers = list(map(dataclasses.asdict, self.layers))
         return figures | {"layers": layers, "n_r": self.n_r}
 
-    def __str__(self):
+    def table(self) -> Table:
         rows = [
             [getattr(layer, name) for name in COLUMNS] for layer in self.layers
         ]
@@ -198,7 +198,7 @@ class Report(Rendered):
             f"Redundancy of {self.model!r} at tau = {shown} "
             f"({self.linkage} linkage)"
         )
-        return render_table(title, list(COLUMNS.values()), rows) + self.summary
+        return Table(title, list(COLUMNS.values()), rows, self.summary)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,7 +238,7 @@ class Redundancy(Rendered):
             "reports": [report.to_dict() for report in self.reports],
         }
 
-    def __str__(self):
+    def table(self) -> Table:
         first = self.reports[0]
         header = ["layer", "n", *(f"n_r at {tau:g}" for tau in self.taus)]
         rows = [
@@ -250,7 +250,7 @@ class Redundancy(Rendered):
         shares = (f"{share:.1%}" for share in self.shares())
         rows.append(["mean share", None, *shares])
         title = f"Redundant units of {first.model!r} ({first.linkage} linkage)"
-        return render_table(title, header, rows)
+        return Table(title, header, rows)
 
 
 def redundancy(

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from keras_redundancy._shared.tables import Rendered, render_table
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.products import multiply_adds
@@ -50,13 +50,13 @@ class Difference(Rendered):
         """All figures as plain Python numbers, strings, lists and dicts."""
         return dataclasses.asdict(self)
 
-    def __str__(self):
+    def table(self) -> Table:
         header = ["layer", "units", "after", "params", "after"]
         header += ["multiply-adds", "after"]
         pairs = {**self.layers, "the model": self.total}
         rows = [[name, *_cells(*pair)] for name, pair in pairs.items()]
         before, after = self.names
-        return render_table(f"{before!r} and after it {after!r}", header, rows)
+        return Table(f"{before!r} and after it {after!r}", header, rows)
 
 
 def difference(before, after) -> Difference:

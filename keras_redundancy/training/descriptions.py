@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.configured import Configured
 from keras_redundancy.build.configs import get_config
 
 # Of arrays with more bytes, evenly spaced rows are looked at.
@@ -98,6 +99,8 @@ def _words_of_array(array):
 
 def _words_of_object(value):
     kind = type(value).__qualname__
+    if isinstance(value, Configured):
+        return {"class": kind, **words_of(value.get_config())}
     if hasattr(value, "get_config"):
         return {"class": kind, **_without_names(words_of(get_config(value)))}
     if hasattr(value, "element_spec"):  # A tf.data.Dataset.

@@ -4,7 +4,7 @@ import dataclasses
 
 import keras
 
-from keras_redundancy._shared.tables import Rendered, render_table
+from keras_redundancy._shared.tables import Rendered, Table
 
 
 @dataclasses.dataclass
@@ -60,7 +60,20 @@ class Pruned(Rendered):
             f"{self.epoch}, {self.monitor} {self.value:g}>"
         )
 
-    def __str__(self):
+    def to_dict(self) -> dict:
+        """All figures but the history, as plain Python objects."""
+        return {
+            "model": self.model.name,
+            "parameters": self.model.count_params(),
+            "value": self.value,
+            "epoch": self.epoch,
+            "monitor": self.monitor,
+            "floor": self.floor,
+            "cuts": list(map(dataclasses.asdict, self.cuts)),
+            "reason": self.reason,
+        }
+
+    def table(self) -> Table:
         title = f"Cuts of {self.model.name!r} while it was trained"
         header = (
             "after epoch",
@@ -70,11 +83,12 @@ class Pruned(Rendered):
             "rebuild, s",
             "first step, s",
         )
-        table = render_table(title, header, map(dataclasses.astuple, self.cuts))
+        rows = list(map(dataclasses.astuple, self.cuts))
         floor = "" if self.floor is None else f" (floor {self.floor:g})"
         value = "unknown" if self.value is None else f"{self.value:g}"
-        return (
-            f"{table}{self.model.count_params():,} parameters after epoch "
+        below = (
+            f"{self.model.count_params():,} parameters after epoch "
             f"{self.epoch}, {self.monitor} {value}{floor}\n"
             f"ended because {self.reason}"
         )
+        return Table(title, header, rows, below)

@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -39,6 +41,8 @@ def test_it_says_what_it_did():
     assert [cut.epoch for cut in found.cuts] == [2, 3, 4]
     text = str(found)
     assert f"{found.cuts[0].before:,}" in text
+    assert f"{found.cuts[0].before:,}" in found._repr_html_()
+    assert json.loads(json.dumps(found.to_dict()))["cuts"][0]["epoch"] == 2
     assert "val_accuracy" in text
     assert "ended because there were no more than 5 epochs" in text
     values = found.history.history["val_accuracy"]
