@@ -74,7 +74,7 @@ class Rendered:
 
 
 def on_one_line(text: str, width: int = 100) -> str:
-    """A text that is cut off where it is longer than that, for a `repr`."""
+    """`text` on one line, cut off at `width` characters, for a `repr`."""
     return textwrap.shorten(text, width, placeholder=" ...")
 
 

@@ -59,8 +59,15 @@ class Explanation(Rendered):
         )
 
     def to_dict(self) -> dict:
-        """All of it, as plain Python objects."""
-        return dataclasses.asdict(self)
+        """All of it as plain Python numbers, strings, lists and dicts."""
+        return {
+            "model": self.model,
+            "prunable": self.prunable,
+            "frozen": [
+                dataclasses.asdict(entry) | {"layers": list(entry.layers)}
+                for entry in self.frozen
+            ],
+        }
 
     def table(self) -> Table:
         rows = [

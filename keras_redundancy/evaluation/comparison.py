@@ -1,4 +1,4 @@
-"""Several methods, at the same cost."""
+"""Compare pruning methods at equal cost: `compare`."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +23,7 @@ def _options(select, absorb, rounds=0, **others):
     return {"select": select, "absorb": absorb, "rounds": rounds, **others}
 
 
-# What `plan` is given, beside data and target.
+# Options of `plan`, beside data and target.
 WITHOUT_DATA = {
     "random, drop": _options("random", "drop"),
     "L1, drop": _options("l1", "drop"),
@@ -45,12 +45,12 @@ WITH_DATA = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison(Rendered):
-    """Several methods at matched cost; `render()` shows the table.
+    """Scores of pruning methods at equal cost; `render()` shows the table.
 
     Attributes:
-        name: that of the model.
-        shares: of the multiply-adds that were to be left.
-        base: the score of the model as it is.
+        name: the model's name.
+        shares: the shares of the multiply-adds that each method was to keep.
+        base: the score of the model before pruning.
         trials: {method: a `Trial` for each share}.
     """
 
@@ -67,7 +67,7 @@ class Comparison(Rendered):
         )
 
     def to_dict(self) -> dict:
-        """All figures, as plain Python objects."""
+        """All figures as plain Python numbers, strings, lists and dicts."""
         return {
             "model": self.name,
             "shares": list(self.shares),
@@ -104,23 +104,23 @@ def compare(
     verbose: bool = True,
     **options,
 ) -> Comparison:
-    """Cut a model by several methods to the same multiply-adds; evaluate.
+    """Prune a model by several methods to the same multiply-adds; evaluate.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
-        evaluate: a function of a model that returns a number, greater for
-            better ones.
+        evaluate: a function of a model that returns its score, a number
+            that is greater for better models.
         methods: selection methods, such as [kr.L1(), "greedy"]; or {name:
             such a method}, or in its place a mapping of options of `plan`, or
             a function of a model and a share that returns a `Plan` or a
             smaller model, of this package or not. Default: selections and
             absorbers of this package, those with data where there is some.
-        shares: of the multiply-adds that are to be left.
+        shares: the shares of the multiply-adds to keep, each in (0, 1].
         data: samples to calibrate on, as for `plan`. The model runs over
             them once.
         verbose: whether to draw a progress bar.
-        **options: of `plan`, for all methods, in place of their own.
+        **options: options of `plan` for all methods, in place of their own.
 
     Returns:
         A `Comparison`, which can be printed.

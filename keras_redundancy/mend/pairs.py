@@ -6,8 +6,8 @@ from keras import ops
 
 from keras_redundancy import _keras
 from keras_redundancy.calibration.observer import (
+    Observer,
     Run,
-    Watch,
     start_in,
 )
 
@@ -42,7 +42,7 @@ def normalizes(operation) -> bool:
     return type(operation) is kind and not operation.renorm
 
 
-class SideBySide(Watch):
+class SideBySide(Observer):
     """A model and the smaller one, run on the same batch.
 
     Each BatchNormalization of the smaller model normalises as it will once it

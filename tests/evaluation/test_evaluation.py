@@ -340,8 +340,8 @@ def test_a_method_object_is_searched_with(tmp_path):
         ({"accuracy": 0.9}, TypeError, "return one number"),
         (None, TypeError, "return one number"),
         (True, TypeError, "return one number"),
-        (float("nan"), ValueError, "nothing can be compared"),
-        (float("inf"), ValueError, "nothing can be compared"),
+        (float("nan"), ValueError, "cannot be compared with other scores"),
+        (float("inf"), ValueError, "cannot be compared with other scores"),
     ],
 )
 def test_scores_that_are_none(score, error, words):

@@ -119,7 +119,7 @@ def test_patience_ends_it_after_too_deep_a_cut():
 def test_it_ends_where_no_more_can_go():
     prune = {"target": {"params": 0.4}, "min_units": 4}
     found = run(network(), prune=prune, floor=0.0, start=1, epochs=20)
-    assert found.reason.startswith("no more can go: ")
+    assert found.reason.startswith("no more units can be removed: ")
     assert len(found.history.epoch) < 20
     assert found.cuts
 
@@ -257,7 +257,7 @@ def test_logs_may_hold_arrays():
         ({"validation_data": None}, ValueError, "but there are none. Pass val"),
         ({"monitor": "val_f1"}, ValueError, "not in the logs, which have acc"),
         ({"monitor": 3}, TypeError, "has to be the name of an entry"),
-        ({"prune": 0.5}, TypeError, "prune is a mapping of options"),
+        ({"prune": 0.5}, TypeError, "prune has to be a mapping of options"),
         ({"prune": {"raito": 0.5}}, TypeError, "raito"),
         (
             {"prune": lambda model: 3},
@@ -282,7 +282,7 @@ def test_logs_may_hold_arrays():
                 ]
             },
             ValueError,
-            "would give the weights of one model to a smaller one",
+            "would assign the weights of a larger model to a smaller one",
         ),
         (
             {"callbacks": keras.callbacks.BackupAndRestore("x")},
