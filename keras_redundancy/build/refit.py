@@ -46,8 +46,8 @@ class RefitAbsorber(MergeAbsorber):
     ):
         """Args:
         statistics: the `Statistics` of the calibration data.
-        solve: a function (covariance, kept, removed, samples) that returns
-            the matrix of a `Fit`, such as `regression.least_squares`.
+        solve: a function (covariance, kept, removed, fitted, held_out) that
+            returns the matrix of a `Fit`, such as `regression.least_squares`.
         constants, folded: as for `MergeAbsorber`.
         """
         super().__init__(constants, folded)
@@ -93,12 +93,16 @@ class RefitAbsorber(MergeAbsorber):
         return fits
 
     def _fit(self, view, kept, removed, home):
-        moments = view.moments
-        known = moments.covariance
-        if home is None:
-            # Without a bias for the shift, the means are predicted as well.
-            known = known + np.outer(moments.mean, moments.mean)
-        matrix = self._solve(known, kept, removed, moments.samples)
+        divided, moments = view.divided, view.moments
+        # Without a bias for the shift, the means are predicted as well.
+        has_shift = home is not None
+        matrix = self._solve(
+            moments.about(moments.mean * has_shift),
+            kept,
+            removed,
+            divided.fitted.about(divided.fitted.mean * has_shift),
+            divided.held_out.about(divided.fitted.mean * has_shift),
+        )
         shift = moments.mean[removed] - moments.mean[kept] @ matrix
         positions = view.positions
         return Fit(positions[kept], positions[removed], matrix, shift)

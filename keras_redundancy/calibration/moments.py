@@ -114,6 +114,11 @@ class Divided:
             samples = 0
 
     @property
+    def samples(self) -> int:
+        """How many samples all rows are from."""
+        return self.fitted.samples + self.held_out.samples
+
+    @property
     def whole(self) -> Moments:
         """Of all rows."""
         return self.fitted + self.held_out

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_redundancy.calibration.moments import Moments
+from keras_redundancy.calibration.moments import Divided, Moments
 from keras_redundancy.calibration.observer import Window, observe
 from keras_redundancy.channels import Role, VariableAxis
 
@@ -17,13 +17,19 @@ class View:
         on: the consumer's axis.
         positions: shape (units, m): where on the axis each unit sits. Each of
             the m columns holds every unit once.
-        moments: mean and covariance of the units' activations, over samples,
-            positions of the input, calls and columns.
+        divided: mean and covariance of the units' activations, over samples,
+            positions of the input, calls and columns: of the samples to fit
+            to, and of those held out.
     """
 
     on: VariableAxis
     positions: np.ndarray
-    moments: Moments
+    divided: Divided
+
+    @property
+    def moments(self) -> Moments:
+        """Those of all samples."""
+        return self.divided.whole
 
     def numbers_of(self, positions) -> np.ndarray:
         """For each position of the axis the number of its unit, or -1."""
@@ -78,14 +84,12 @@ def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
         windows.setdefault(name, looks)
         sights.append((on, positions, name))
     moments = observe(graph.model, windows, data, batch_size)
-    views, whole = {}, {}
+    views = {}
     for on, positions, name in sights:
-        if name not in whole:
-            whole[name] = moments[name].whole
-            _require_finite(whole[name], on)
-        view = View(on, positions, whole[name])
+        _require_finite(moments[name], on)
+        view = View(on, positions, moments[name])
         views.setdefault(id(on), []).append(view)
-    samples = max((m.samples for m in whole.values()), default=0)
+    samples = max((m.samples for m in moments.values()), default=0)
     return Statistics(views, samples)
 
 
@@ -106,8 +110,9 @@ def _sights(graph, spaces):
                 yield on, np.concatenate(positions)
 
 
-def _require_finite(moments, on):
-    if not np.isfinite(moments.scatter).all():
+def _require_finite(divided, on):
+    parts = divided.fitted, divided.held_out
+    if not all(np.isfinite(part.scatter).all() for part in parts):
         raise ValueError(
             f"The layer {on.layer.name!r} reads activations that are NaN or "
             "infinite for the calibration data. Look for NaN in the data, "

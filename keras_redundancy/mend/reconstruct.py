@@ -67,7 +67,7 @@ def _fit(pair, moments, is_centered):
     has_shift = layer.bias is not None or is_centered
     center = moments.fitted.mean if has_shift else np.zeros_like(whole.mean)
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
-    fitted = regression.checked_regression(
+    fitted = regression.ridge_from_moments(
         whole.about(whole.mean if has_shift else center),
         *(m.about(center) for m in (moments.fitted, moments.held_out)),
         inputs,

@@ -21,7 +21,7 @@ from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.levels import levels_of
 from keras_redundancy.planning.plans import calibration_of, graph_to_cut
 from keras_redundancy.planning.selection import Selection
-from keras_redundancy.planning.space_units import reads_of
+from keras_redundancy.planning.space_units import weights_of
 
 # What may be fitted in place of the units that go.
 FITS = ("affine", "least_squares")
@@ -166,7 +166,8 @@ class _CorrelatedUnits:
             if id(view.on.variable) not in homes:
                 covariance = covariance + np.outer(moments.mean, moments.mean)
             variance = np.diag(covariance)
-            energy = energy + variance * np.diag(reads_of(view, own))
+            strength = np.square(weights_of(view, own)).sum(axis=1)
+            energy = energy + variance * strength
             found = _correlation(covariance)
             if correlation is not None:
                 found = np.minimum(found, correlation)

@@ -132,11 +132,10 @@ class LeastSquares(_Fitted):
         A = A_0 + (C_kk + ridge)^-1 (C_kr - C_kk A_0),
         c = mean_r - A^T mean_k,
 
-    the ridge by generalised cross-validation.
+    the ridge being the one with the least error on samples held out.
 
-    Source: Hoerl and Kennard, Ridge Regression (1970); Golub, Heath and Wahba,
-    Generalized Cross-Validation as a Method for Choosing a Good Ridge
-    Parameter (1979).
+    Source: Hoerl and Kennard, Ridge Regression: Biased Estimation for
+    Nonorthogonal Problems (1970).
     """
 
     name = "least_squares"

@@ -25,8 +25,9 @@ from keras_redundancy._shared.arguments import (
 )
 from keras_redundancy._shared.configured import Configured, name_of
 from keras_redundancy.numbers.clustering import LINKAGES, check_tau
-from keras_redundancy.numbers.regression import (
+from keras_redundancy.numbers.ranking import (
     Ranking,
+    Readout,
     rank_by_outputs,
     rank_by_pivots,
 )
@@ -284,8 +285,11 @@ class Greedy(Method):
         _check_level(self.correlation, check_correlation)
 
     def selector(self, units, number):
-        views = [(reader.to_predict, reader.reads) for reader in units.readers]
-        return ByError(units, rank_by_outputs(views))
+        readouts = [
+            Readout(reader.to_predict, reader.weights)
+            for reader in units.readers
+        ]
+        return ByError(units, rank_by_outputs(readouts))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -317,7 +321,8 @@ class Pivoted(Method):
         n = len(units)
         total = np.zeros((n, n))
         for reader in units.readers:
-            known, strength = reader.to_predict, np.diag(reader.reads)
+            known = reader.to_predict
+            strength = np.square(reader.weights).sum(axis=1)
             scale = (np.diag(known) * strength).sum()
             if scale > 0:
                 strength = np.sqrt(strength / scale)

@@ -9,6 +9,7 @@ import numpy as np
 from keras_redundancy._shared.tables import on_one_line
 from keras_redundancy.channels.filters import kernel_matrix, norms_along
 from keras_redundancy.numbers.clustering import cluster_filters
+from keras_redundancy.numbers.ranking import reading_factor
 
 # Above this tau units have to be the same, up to rounding, to be redundant.
 ALMOST_ONE = 1 - 1e-9
@@ -23,7 +24,9 @@ class Reader:
         layer: the consumer.
         mean: of each unit's activation, shape (n,).
         covariance: of the units' activations, shape (n, n).
-        reads: W W^T of the kernel that reads the units as W^T x, (n, n).
+        weights: W, the kernel that reads the units as W^T x, shape
+            (n, outputs); where there are more outputs than units, a matrix
+            (n, n) with the same W W^T.
         takes_constants: whether a bias of the consumer can take what is
             constant.
     """
@@ -31,7 +34,7 @@ class Reader:
     layer: object
     mean: np.ndarray
     covariance: np.ndarray
-    reads: np.ndarray
+    weights: np.ndarray
     takes_constants: bool
 
     @classmethod
@@ -46,7 +49,7 @@ class Reader:
             view.on.layer,
             moments.mean,
             moments.covariance,
-            reads_of(view, own),
+            weights_of(view, own),
             takes_constants,
         )
 
@@ -65,15 +68,13 @@ class Reader:
         return f"<Reader {self.layer.name!r} of {len(self.mean)} units>"
 
 
-def reads_of(view, own) -> np.ndarray:
-    """W W^T of the kernel that reads the units as W^T x, shape (n, n)."""
+def weights_of(view, own) -> np.ndarray:
+    """W of the kernel that reads n units as W^T x, as `reading_factor` says.
+
+    Shape (n, outputs), or (n, n) where these are fewer.
+    """
     kernel = kernel_matrix(view.on).T
-    return sum(
-        part @ part.T
-        for part in (
-            kernel[column].astype(float) for column in view.positions[own].T
-        )
-    )
+    return reading_factor(kernel[column] for column in view.positions[own].T)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
