@@ -8,11 +8,7 @@ from keras_redundancy import _keras
 from keras_redundancy._keras.variables import set_value
 from keras_redundancy.build.changes import along, clusters_of, is_consumer
 from keras_redundancy.build.means import mean_in_place
-from keras_redundancy.channels.filters import (
-    joined_filters,
-    norms_along,
-    read,
-)
+from keras_redundancy.channels.filters import joined_filters, norms_along, read
 
 # Filters that differ by less, relative to their norm, are copies.
 SAME = 1e-3

@@ -8,11 +8,7 @@ import keras
 
 from keras_redundancy import _keras
 from keras_redundancy.build.rebinding import Rebinder, reached_by
-from keras_redundancy.channels.tied import (
-    borrowed,
-    is_own_function,
-    owners_of,
-)
+from keras_redundancy.channels.tied import borrowed, is_own_function, owners_of
 
 
 def require_tied(model) -> None:

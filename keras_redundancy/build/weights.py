@@ -10,11 +10,7 @@ from keras_redundancy import _keras
 from keras_redundancy._keras.variables import set_value
 from keras_redundancy.build import faults
 from keras_redundancy.build.configs import is_function
-from keras_redundancy.build.recipe import (
-    Recipe,
-    is_configured,
-    own_variables,
-)
+from keras_redundancy.build.recipe import Recipe, is_configured, own_variables
 from keras_redundancy.build.stock import LayerForm, value_of
 
 

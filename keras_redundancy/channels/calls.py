@@ -7,11 +7,7 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy.channels import labels
-from keras_redundancy.channels.inside import (
-    Inside,
-    call_inside,
-    checked_sets,
-)
+from keras_redundancy.channels.inside import Inside, call_inside, checked_sets
 from keras_redundancy.channels.labelled import LabelledCall
 from keras_redundancy.channels.labels import Channels, Role
 from keras_redundancy.channels.reads import read_inside, read_of_inputs

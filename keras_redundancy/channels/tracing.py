@@ -11,11 +11,7 @@ from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.recorder import (
-    Recorder,
-    Traced,
-    frozen_channels,
-)
+from keras_redundancy.channels.recorder import Recorder, Traced, frozen_channels
 from keras_redundancy.channels.rules import apply_rule
 from keras_redundancy.channels.rules.registry import MASK
 from keras_redundancy.channels.tied import borrowed, owners_of

@@ -6,10 +6,7 @@ from numbers import Real
 
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.tables import Rendered, Table
-from keras_redundancy.evaluation.sensitivity import (
-    Sensitivity,
-    sensitivity_of,
-)
+from keras_redundancy.evaluation.sensitivity import Sensitivity, sensitivity_of
 from keras_redundancy.evaluation.trials import Trial, Trials
 from keras_redundancy.planning.budgets import OutOfReachError
 from keras_redundancy.planning.decisions import Plan

@@ -14,11 +14,7 @@ from keras_redundancy.build.absorb import DropAbsorber, MergeAbsorber
 from keras_redundancy.build.refit import RefitAbsorber
 from keras_redundancy.calibration import Statistics
 from keras_redundancy.numbers.regression import least_squares, slopes
-from keras_redundancy.planning.idle import (
-    Idle,
-    idle_by_data,
-    idle_by_weights,
-)
+from keras_redundancy.planning.idle import Idle, idle_by_data, idle_by_weights
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -4,10 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_redundancy._keras import (
-    CustomScaleLayer,
-    numpy_operations as ops,
-)
+from keras_redundancy._keras import CustomScaleLayer, numpy_operations as ops
 from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason

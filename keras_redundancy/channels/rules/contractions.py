@@ -7,10 +7,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_redundancy._keras import (
-    numpy_operations as ops,
-    variables_in,
-)
+from keras_redundancy._keras import numpy_operations as ops, variables_in
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.registry import (

@@ -3,10 +3,7 @@
 import numpy as np
 from keras import layers
 
-from keras_redundancy._keras import (
-    LayerScale,
-    nn_operations as nn,
-)
+from keras_redundancy._keras import LayerScale, nn_operations as nn
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.pointwise import NORMALIZES, bent

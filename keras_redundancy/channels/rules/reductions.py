@@ -1,9 +1,6 @@
 """Sums, means and maxima over positions, and over channels."""
 
-from keras_redundancy._keras import (
-    math_operations,
-    numpy_operations as ops,
-)
+from keras_redundancy._keras import math_operations, numpy_operations as ops
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.registry import for_classes

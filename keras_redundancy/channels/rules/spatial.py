@@ -2,10 +2,7 @@
 
 from keras import layers
 
-from keras_redundancy._keras import (
-    image_operations,
-    nn_operations as nn,
-)
+from keras_redundancy._keras import image_operations, nn_operations as nn
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.registry import (
