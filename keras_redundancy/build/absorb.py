@@ -46,9 +46,9 @@ def axis_changes(decisions) -> list[AxisChange]:
                 place.positions[selection.stands_for[removed]],
                 np.broadcast_to(is_idle[removed, None], source.shape),
             )
-            touched.setdefault(id(place.on), (place.on, []))[1].append(parts)
+            touched.setdefault(place.on, []).append(parts)
     changes = []
-    for on, parts in touched.values():
+    for on, parts in touched.items():
         source, target, idle = (
             np.concatenate([part[side].reshape(-1) for part in parts])
             for side in range(3)
@@ -137,8 +137,8 @@ class MergeAbsorber(DropAbsorber):
 
     def __init__(self, constants: Mapping | None = None, folded: bool = False):
         """Args:
-        constants: {id(axis): array of shape (n,)} of consumers' axes: the
-            value of each unit that is constant, NaN for all others.
+        constants: {axis: array of shape (n,)} of consumers' axes: the value
+            of each unit that is constant, NaN for all others.
         folded: as for `Gains`.
         """
         self._constants, self.folded = constants or {}, folded
@@ -157,10 +157,10 @@ class MergeAbsorber(DropAbsorber):
         if start is not read:
             after = gains(start).of_label
         consumers = list(filter(is_consumer, changes))
-        self._scales = {id(c): _scale(c, before, after) for c in consumers}
+        self._scales = {c: _scale(c, before, after) for c in consumers}
         self._own = {}
         if after is not before:
-            self._own = {id(c): _own_scale(c, before, after) for c in consumers}
+            self._own = {c: _own_scale(c, before, after) for c in consumers}
         self.shifts = Shifts.of(homes_of_shifts(graph), consumers, self._shift)
 
     def biases_for(self, graph, changes):
@@ -179,7 +179,7 @@ class MergeAbsorber(DropAbsorber):
 
     def _idle(self, change):
         """Positions of removed units that are constant, and their values."""
-        constants = self._constants.get(id(change.on))
+        constants = self._constants.get(change.on)
         if constants is None:
             return np.empty(0, int), np.empty(0)
         gone = change.source[change.idle]
@@ -194,8 +194,8 @@ class MergeAbsorber(DropAbsorber):
         return shift_of(change.on, constants, gone, home)
 
     def absorb(self, change, value):
-        own = self._own.get(id(change), 1.0)
-        return merge(change, value, self._scales[id(change)], own)
+        own = self._own.get(change, 1.0)
+        return merge(change, value, self._scales[change], own)
 
 
 def _scale(change, before, after):

@@ -25,7 +25,7 @@ ONE_AT_A_TIME = threading.RLock()
 
 def removed_groups(graph, decisions) -> np.ndarray:
     """Whether each group of channels goes, a bool array of shape (groups,)."""
-    gone = np.zeros(graph.group.max(initial=-1) + 1, bool)
+    gone = np.zeros(graph.group_count, bool)
     for decision in decisions:
         gone[decision.space.groups[decision.selection.removed]] = True
     return gone

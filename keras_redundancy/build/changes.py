@@ -79,7 +79,7 @@ class NewValues:
 
 def touched_groups(graph, changes):
     """Whether each group is removed or stands for one that is, a bool array."""
-    touched = np.zeros(graph.group.max(initial=-1) + 1, bool)
+    touched = np.zeros(graph.group_count, bool)
     for change in changes:
         touched[change.on.group[change.source]] = True
         touched[change.on.group[change.target]] = True

@@ -62,14 +62,14 @@ class RefitAbsorber(MergeAbsorber):
     def _prepare(self, graph, changes, start):
         homes = homes_of_shifts(graph)
         self._fits = {
-            id(change): self._fits_of(change, homes.get(id(change.on.variable)))
+            change: self._fits_of(change, homes.get(id(change.on.variable)))
             for change in filter(is_consumer, changes)
         }
         super()._prepare(graph, changes, start)
 
     def _shift(self, change, home):
         shifts = [super()._shift(change, home)]
-        for fit in self._fits[id(change)]:
+        for fit in self._fits[change]:
             shifts += [
                 shift_of(change.on, fit.shift, removed, home)
                 for removed in fit.removed.T
@@ -108,7 +108,7 @@ class RefitAbsorber(MergeAbsorber):
         return Fit(positions[kept], positions[removed], matrix, shift)
 
     def absorb(self, change, value):
-        fits = self._fits[id(change)]
+        fits = self._fits[change]
         if not fits:
             return super().absorb(change, value)
         fitted = np.concatenate([fit.removed.reshape(-1) for fit in fits])
@@ -128,5 +128,5 @@ class RefitAbsorber(MergeAbsorber):
         return result
 
     def _merge_rest(self, change, value, is_fitted):
-        scales = self._scales[id(change)][~is_fitted]
+        scales = self._scales[change][~is_fitted]
         return merge(change.only(~is_fitted), value, scales)

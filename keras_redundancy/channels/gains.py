@@ -316,7 +316,7 @@ def _in_units(value, size):
     return np.arcsinh(value / size[:, None])
 
 
-def numbers_of(gains: Gains, graph, spaces) -> dict[int, np.ndarray]:
+def numbers_of(gains: Gains, graph, spaces) -> dict:
     """All numbers in which the units of some spaces differ.
 
     Args:
@@ -325,9 +325,9 @@ def numbers_of(gains: Gains, graph, spaces) -> dict[int, np.ndarray]:
         spaces: some of its spaces.
 
     Returns:
-        {id(space): array of shape (units, numbers)}.
+        {space: array of shape (units, numbers)}.
     """
-    number = np.full(graph.group.max(initial=-1) + 1, -1)
+    number = np.full(graph.group_count, -1)
     row = np.zeros(len(number), int)
     for index, space in enumerate(spaces):
         number[space.groups], row[space.groups] = index, np.arange(space.size)
@@ -346,7 +346,7 @@ def numbers_of(gains: Gains, graph, spaces) -> dict[int, np.ndarray]:
                     )
                 )
     return {
-        id(space): np.concatenate(
+        space: np.concatenate(
             [np.zeros((space.size, 1)), *parts[index]], axis=1
         )
         for index, space in enumerate(spaces)

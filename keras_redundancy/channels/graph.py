@@ -56,6 +56,11 @@ class ChannelGraph(Rendered):
     input_shapes: tuple | None = None
 
     @property
+    def group_count(self) -> int:
+        """The number of groups of channels."""
+        return self.group.max(initial=-1) + 1
+
+    @property
     def prunable(self) -> list[Space]:
         """The spaces that are not frozen."""
         return [space for space in self.spaces if not space.frozen]

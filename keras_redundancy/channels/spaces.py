@@ -169,8 +169,8 @@ def find_spaces(axes, cuts, store, group) -> tuple[Space, ...]:
     return tuple(sorted(held, key=lambda s: s.groups[0]))
 
 
-def kernel_names(axes) -> dict[int, dict[int, str]]:
-    """{id(layer): {id(axis): name}} of the kernels that write units.
+def kernel_names(axes) -> dict[int, dict[VariableAxis, str]]:
+    """{id(layer): {axis: name}} of the kernels that write units.
 
     The kernel mha/query/kernel is called "query" if those of the layer's
     other kernels have other words in that place, counted from the end.
@@ -188,7 +188,7 @@ def kernel_names(axes) -> dict[int, dict[int, str]]:
         prefix = f"{own[0].layer.name}/"
         inside = [p.removeprefix(prefix).removesuffix("/kernel") for p in paths]
         chosen = next(telling, inside)
-        names[layer] = dict(zip(map(id, own), chosen, strict=True))
+        names[layer] = dict(zip(own, chosen, strict=True))
     return names
 
 
@@ -196,7 +196,7 @@ def _parts(space, names):
     written = {}
     for place in space.axes_of(Role.PRODUCER):
         layer = id(place.on.layer)
-        written.setdefault(layer, []).append(names[layer][id(place.on)])
+        written.setdefault(layer, []).append(names[layer][place.on])
     return {
         layer: own
         for layer, own in written.items()

@@ -58,11 +58,11 @@ def written_units(graph) -> list[Units]:
     for space in graph.spaces:
         for place in space.axes_of(Role.PRODUCER):
             whole = place.positions.size == len(place.on.group)
-            key = id(place.on.layer), id(space if whole else place.on)
+            key = id(place.on.layer), space if whole else place.on
             together.setdefault(key, []).append(place)
     written = {}
     for places in together.values():
-        if len({id(place.on) for place in places}) < len(places):
+        if len({place.on for place in places}) < len(places):
             places = places[:1]
         if len(places) == 1:
             everything = np.arange(len(places[0].on.group))[:, None]
@@ -82,7 +82,7 @@ def written_units(graph) -> list[Units]:
 
 def _part(units, names):
     own = names[id(units.layer)]
-    return ", ".join(own[id(place.on)] for place in units.places)
+    return ", ".join(own[place.on] for place in units.places)
 
 
 def distinct(names: Iterable[str]) -> list[str]:

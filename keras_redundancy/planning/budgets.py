@@ -23,7 +23,7 @@ class Costs:
     """
 
     def __init__(self, graph, spaces):
-        self._number = np.full(graph.group.max(initial=-1) + 1, len(spaces))
+        self._number = np.full(graph.group_count, len(spaces))
         for number, space in enumerate(spaces):
             self._number[space.groups] = number
         self._sizes = np.array([space.size for space in spaces] + [1])

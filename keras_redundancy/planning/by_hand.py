@@ -102,7 +102,7 @@ def _owners_in(decisions, found, name):
                 if name in (place.on.layer.name, space.name)
             )
         )
-    if len({id(place.on) for place in places}) > 1:
+    if len({place.on for place in places}) > 1:
         raise ValueError(_decided_apart(decisions, found, name))
     return [
         _owner(place, decisions[number].space.size)

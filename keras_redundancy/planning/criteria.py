@@ -35,7 +35,7 @@ class Compared:
         tell = method.is_clustering and (folded or filters)
         if not tell and not folded:
             return
-        touched = np.zeros(graph.group.max(initial=-1) + 1, bool)
+        touched = np.zeros(graph.group_count, bool)
         for space in spaces:
             touched[space.groups] = True
         gains = Gains(graph, read, touched, folded=folded, tell=tell)
@@ -54,7 +54,7 @@ class Compared:
             ValueError: a kernel holds NaN or infinity.
         """
         seen = self._seen(space, chosen)
-        told = self._told.get(id(space))
+        told = self._told.get(space)
         if self.method.criterion == "activations" and seen:
             filters = np.concatenate(
                 [_roots(view, own) for view, own, _ in seen]

@@ -34,8 +34,8 @@ class Idle:
     """The units of some spaces that do not vary.
 
     Attributes:
-        units: {id(space): bool array of shape (units,)} of spaces with such.
-        constants: {id(axis): array of shape (size,)}: what is read on each
+        units: {space: bool array of shape (units,)} of spaces with such.
+        constants: {axis: array of shape (size,)}: what is read on each
             position of a consumer's axis, where that is constant.
     """
 
@@ -44,12 +44,12 @@ class Idle:
 
     def of(self, space) -> np.ndarray:
         """Which units of a space are idle."""
-        return self.units.get(id(space), np.zeros(space.size, bool))
+        return self.units.get(space, np.zeros(space.size, bool))
 
     def __or__(self, other: "Idle") -> "Idle":
         units = dict(self.units)
-        for key, idle in other.units.items():
-            units[key] = idle | units.get(key, False)
+        for space, idle in other.units.items():
+            units[space] = idle | units.get(space, False)
         return Idle(units, self.constants | other.constants)
 
 
@@ -64,31 +64,27 @@ def idle_by_weights(graph, spaces) -> Idle:
     for space in spaces:
         units = _still(space, reach) & free[space.groups]
         if units.any():
-            still[id(space)] = space, units
+            still[space] = units
     if not still:
         return Idle()
-    axes = {
-        id(place.on): place.on
-        for space, _ in still.values()
-        for place in space.axes_of(Role.CONSUMER)
-    }
-    constants = _constants(graph.model, list(axes.values()))
+    places = (p for space in still for p in space.axes_of(Role.CONSUMER))
+    constants = _constants(graph.model, dict.fromkeys(p.on for p in places))
     homes = homes_of_shifts(graph)
     found = {}
-    for key, (space, units) in still.items():
+    for space, units in still.items():
         for place in space.axes_of(Role.CONSUMER):
             exact = _is_exact(homes.get(id(place.on.variable)))
-            constant = constants[id(place.on)][place.positions]
+            constant = constants[place.on][place.positions]
             can_go = np.isfinite(constant) if exact else constant == 0
             units = units & can_go.all(axis=1)
         if units.any():
-            found[key] = units
+            found[space] = units
     return Idle(found, constants)
 
 
 def _free(graph):
     """Whether nothing but kernels reads each group, a bool array."""
-    free = np.ones(graph.group.max(initial=-1) + 1, bool)
+    free = np.ones(graph.group_count, bool)
     for step in graph.steps:
         if isinstance(step, Mixed):
             free[graph.group[step.ids]] = False
@@ -124,7 +120,7 @@ def idle_by_data(graph, spaces, statistics, whole: bool = False) -> Idle:
         views = statistics.of_space(space)
         places = space.axes_of(Role.CONSUMER)
         idle = free[space.groups] & bool(places)
-        idle &= {id(p.on) for p in places} == {id(v.on) for v, _ in views}
+        idle &= {p.on for p in places} == {view.on for view, _ in views}
         for view, own in views:
             moments = view.moments
             variance = np.diag(moments.covariance)
@@ -133,7 +129,7 @@ def idle_by_data(graph, spaces, statistics, whole: bool = False) -> Idle:
                 still &= moments.mean == 0
             idle &= still[own]
         if idle.all() if whole else idle.any():
-            found[id(space)] = idle
+            found[space] = idle
     return Idle(found)
 
 
@@ -155,8 +151,8 @@ class Extremes(PlaceObserver):
 
 
 def _constants(model, axes):
-    """{id(axis): array}: what is constant of what each axis reads, else NaN."""
-    unknown = {id(on): np.full(len(on.group), np.nan) for on in axes}
+    """{axis: array}: what is constant of what each axis reads, else NaN."""
+    unknown = {on: np.full(len(on.group), np.nan) for on in axes}
     seen = [on for on in axes if on.reads and None not in on.reads]
     places = {r.place.key: r.place for on in seen for r in on.reads}
     inputs = _made_up(_keras.graph_of(model))
@@ -170,7 +166,7 @@ def _constants(model, axes):
         found = _keras.predict_on_one_replica(extremes, inputs)
     found = dict(zip(places, found, strict=True))
     for on in seen:
-        unknown[id(on)] = _constant_on(on, found)
+        unknown[on] = _constant_on(on, found)
     return unknown
 
 
