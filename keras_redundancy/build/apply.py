@@ -31,12 +31,6 @@ def removed_groups(graph, decisions) -> np.ndarray:
     return gone
 
 
-def kept_counter(graph, removed):
-    """A function that counts which of an array of labels stay."""
-    kept = ~removed[graph.group]
-    return lambda ids: int(kept[ids].sum())
-
-
 def smaller_model(
     graph,
     decisions,
@@ -80,13 +74,8 @@ def smaller_model(
         if repair is not None:
             repair.mend(graph, removed, small, verbose)
         if optimizer and small.compiled:
-            carry_over(
-                graph.model.optimizer,
-                small.optimizer,
-                matches,
-                SlotCut(changes, keep, absorber, decisions),
-                small.trainable_variables,
-            )
+            cut = SlotCut(changes, keep, absorber, decisions)
+            carry_over(graph.model, small, matches, cut)
         return small
 
 
@@ -135,8 +124,12 @@ def recipe_of_cut(graph, removed, values, absorber, is_stock: bool) -> Recipe:
 
 def _new_counts(graph, removed):
     """[(width, new count), ...] of the widths that change."""
-    count_of = kept_counter(graph, removed)
+    kept = ~removed[graph.group]
     found = []
+
+    def count_of(ids):
+        return int(kept[ids].sum())
+
     for width in graph.widths:
         counts = tuple(map(count_of, width.parts))
         changes = counts != tuple(map(len, width.parts))

@@ -23,13 +23,8 @@ def copy_for_training(model):
     require_rebuildable(model)
     _require_copies(model)
     its_copy, matches = rebuild_and_match(Recipe.of(model))
-    carry_over(
-        model.optimizer,
-        its_copy.optimizer,
-        matches,
-        SlotCut([], "medoid", DropAbsorber()),
-        its_copy.trainable_variables,
-    )
+    uncut = SlotCut([], "medoid", DropAbsorber())
+    carry_over(model, its_copy, matches, uncut)
     return its_copy
 
 

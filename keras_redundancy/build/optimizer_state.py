@@ -98,20 +98,21 @@ def _copies(decision):
     return decision.space.groups[removed[same]].tolist()
 
 
-def carry_over(old, new, matches, cut: SlotCut, trained) -> None:
-    """Copy the state of one optimizer to another one, in place.
+def carry_over(model, small, matches, cut: SlotCut) -> None:
+    """Copy the state of one model's optimizer to that of another, in place.
 
     Args:
-        old: the optimizer of the model that was cut.
-        new: the optimizer of the smaller model, of the same class. It is
-            built here.
-        matches: [(variable of the old model, its counterpart), ...].
+        model: the model that was cut.
+        small: the smaller one, compiled with an optimizer of the same class,
+            which is built here.
+        matches: [(variable of `model`, its counterpart), ...].
         cut: how the slots of these variables are cut.
-        trained: the variables that `new` trains.
 
     Warns:
         UserWarning: the state of some variables could not be copied.
     """
+    old, new = model.optimizer, small.optimizer
+    trained = small.trainable_variables
     if not old.built:
         return
     _keras.copy_weight_decay(old, new, matches)

@@ -16,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy.channels.rules.registry import register_for_class
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -126,21 +127,14 @@ def register_stock_form(kind: type, function: Callable | None = None):
                 values={"kernel": layer.normalized, "bias": layer.bias},
             )
     """
-    if not inspect.isclass(kind):
-        raise TypeError(
-            "register_stock_form expects a class, but received "
-            f"{kind!r}. Write register_stock_form(MyLayer), not the layer's "
-            "name or a layer."
-        )
-    if function is None:
-        return functools.partial(register_stock_form, kind)
-    if not callable(function):
-        raise TypeError(
-            "A stock form is given by a function of a layer, but received "
-            f"{function!r}."
-        )
-    _stock_form.register(kind)(function)
-    return function
+    return register_for_class(
+        _stock_form,
+        register_stock_form,
+        kind,
+        function,
+        expects="a class",
+        what="A stock form is given by a function of a layer",
+    )
 
 
 def stock_form(layer) -> LayerForm:
@@ -203,14 +197,14 @@ def _stock_config(config):
 
 def parameters_after_training(model) -> int:
     """How many parameters a model has without the layers that are left out."""
-    left_out = [x for x in layers_for_training(model) if _is_nothing(x)]
-    weights = {id(v): v for layer in left_out for v in layer.weights}
+    weights = {
+        id(variable): variable
+        for layer in layers_for_training(model)
+        if stock_form(layer).is_left_out
+        for variable in layer.weights
+    }
     gone = sum(int(np.prod(v.shape)) for v in weights.values())
     return model.count_params() - gone
-
-
-def _is_nothing(layer):
-    return stock_form(layer).is_left_out
 
 
 def unused_parameters(model) -> int:

@@ -85,6 +85,21 @@ class ChannelGraph(Rendered):
             total += math.prod(variable.shape) - kept
         return total
 
+    def multiply_adds(self, layer=None) -> int | None:
+        """Multiply-adds on one sample, or those of one layer.
+
+        None where a spatial size is open.
+        """
+        total = 0
+        for product in self.products:
+            if layer is None or product.layer is layer:
+                if product.positions is None:
+                    return None
+                times = 1 if product.per is None else len(product.per)
+                size = math.prod(product.kernel.shape)
+                total += product.positions * times * size
+        return total
+
     @property
     def untouched(self) -> list[tuple[str, str]]:
         """(name, reason) of layers with weights that were not followed.

@@ -45,18 +45,30 @@ class Costs:
         counts = np.bincount(self._number[groups], minlength=len(self._sizes))
         return counts / self._sizes
 
-    def _size(self, variable, left):
-        axes = self._axes.get(id(variable), {})
+    def _size(self, variable, left, axes=None):
+        """How many numbers are on some axes of a variable, or on all."""
+        shares, sizes = self._axes.get(id(variable), {}), variable.shape
         return math.prod(
-            axes[axis] @ left if axis in axes else size
-            for axis, size in enumerate(variable.shape)
+            shares[axis] @ left if axis in shares else sizes[axis]
+            for axis in (range(len(sizes)) if axes is None else axes)
         )
 
-    def parameters(self, widths) -> float:
-        """The number of parameters, for units left, shape (spaces,)."""
+    def parameters(self, widths, biases=()) -> float:
+        """The number of parameters.
+
+        Args:
+            widths: how many units of each space are left, shape (spaces,).
+            biases: a `Shifted` for each bias that is made for them.
+        """
         left = np.append(widths, 1)
-        return self._others + sum(
-            self._size(variable, left) for variable in self._variables.values()
+        made = (self._size(step.kernel, left, step.spans) for step in biases)
+        return (
+            self._others
+            + sum(
+                self._size(variable, left)
+                for variable in self._variables.values()
+            )
+            + sum(made)
         )
 
     def of_units(self, cost, widths) -> np.ndarray:

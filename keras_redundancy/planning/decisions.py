@@ -1,23 +1,18 @@
 """What happens to every space of a model, and the smaller model."""
 
 import dataclasses
-import math
+import functools
 
 import numpy as np
 
 from keras_redundancy._shared.tables import Rendered, Table, on_one_line
 from keras_redundancy.build.absorb import axis_changes
-from keras_redundancy.build.apply import (
-    kept_counter,
-    removed_groups,
-    smaller_model,
-)
+from keras_redundancy.build.apply import removed_groups, smaller_model
 from keras_redundancy.channels import ChannelGraph, Space
 from keras_redundancy.channels.explanation import Explanation, explain
-from keras_redundancy.channels.labels import Constant
-from keras_redundancy.channels.products import multiply_adds
 from keras_redundancy.channels.reasons import code_of
 from keras_redundancy.mend.repair import Repair
+from keras_redundancy.planning.budgets import Costs
 from keras_redundancy.planning.by_hand import the_decision_about, with_units
 from keras_redundancy.planning.criteria import Compared
 from keras_redundancy.planning.idle import Idle
@@ -168,35 +163,29 @@ class Plan(Rendered):
     @property
     def parameters(self) -> tuple[int, int]:
         """Parameters of the model before and after."""
-        before = self.graph.model.count_params()
-        variables = {
-            id(a.variable): a.variable
-            for a in self.graph.axes
-            if not isinstance(a.variable, Constant)
-        }
-        size_of = self._size_after()
-        saved = sum(math.prod(v.shape) - size_of(v) for v in variables.values())
-        count = self._counter_after()
-        made = sum(
-            math.prod(
-                count(step.ids)
-                if axis == step.axis
-                else step.kernel.shape[axis]
-                for axis in step.spans
-            )
-            for step in self.absorber.biases_for(
-                self.graph, axis_changes(self.decisions)
-            )
-        )
-        return before, before - saved + made
+        changes = axis_changes(self.decisions)
+        biases = self.absorber.biases_for(self.graph, changes)
+        after = self._costs.parameters(self._widths, biases)
+        return self.graph.model.count_params(), round(after)
 
     @property
     def flops(self) -> tuple[int | None, int | None]:
         """Multiply-adds before and after, None where sizes are open."""
-        after = multiply_adds(
-            self.graph, self._size_after(), self._counter_after()
+        before = self.graph.multiply_adds()
+        if before is None:
+            return None, None
+        return before, round(self._costs.flops(self._widths))
+
+    @functools.cached_property
+    def _costs(self):
+        return Costs(
+            self.graph, [decision.space for decision in self.decisions]
         )
-        return multiply_adds(self.graph), after
+
+    @property
+    def _widths(self):
+        """How many units of each space stay."""
+        return [len(decision.selection.kept) for decision in self.decisions]
 
     def explain(self) -> Explanation:
         """What stays and why: frozen, or left out by the options.
@@ -206,22 +195,6 @@ class Plan(Rendered):
         reasons = {space: space.frozen for space in self.graph.spaces}
         reasons |= {d.space: d.reason for d in self.decisions}
         return explain(self.graph, reasons)
-
-    def _size_after(self):
-        gone = self.removed
-        kept = {}
-        for axis in self.graph.axes:
-            share = kept.setdefault(id(axis.variable), {})
-            share[axis.axis] = int((~gone[axis.group]).sum())
-
-        def size_of(variable):
-            share = kept.get(id(variable), {})
-            return math.prod(
-                share.get(axis, size)
-                for axis, size in enumerate(variable.shape)
-            )
-
-        return size_of
 
     def apply(self, verbose: bool = False):
         """Build the smaller model; the one that was planned on is untouched.
@@ -251,10 +224,6 @@ class Plan(Rendered):
             verbose,
         )
 
-    def _counter_after(self):
-        """A function that counts which of an array of labels stay."""
-        return kept_counter(self.graph, self.removed)
-
     def to_dict(self) -> dict:
         """All that is decided, as plain Python objects."""
         return {
@@ -269,10 +238,8 @@ class Plan(Rendered):
                 }
                 for name, reason in self.graph.untouched
             ],
-            "parameters": list(map(int, self.parameters)),
-            "multiply_adds": [
-                None if count is None else int(count) for count in self.flops
-            ],
+            "parameters": list(self.parameters),
+            "multiply_adds": list(self.flops),
             "latency": self.latency,
         }
 

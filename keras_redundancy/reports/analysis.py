@@ -12,7 +12,6 @@ from keras_redundancy._shared.arguments import (
 )
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.channels import trace
-from keras_redundancy.channels.products import multiply_adds
 from keras_redundancy.channels.units import (
     frozen_reasons,
     state_of,
@@ -140,7 +139,7 @@ def reports(
     layers = [units.layer for units in written]
     levels = [levels_by_layer(tau, layers, "tau", check_tau) for tau in taus]
     measured = _measured(graph, written, linkage)
-    totals = graph.model.count_params(), multiply_adds(graph)
+    totals = graph.model.count_params(), graph.multiply_adds()
     filters = tuple(x.filters for x in measured)
     found = []
     for level in levels:
@@ -166,7 +165,7 @@ def _measured(graph, written, linkage):
                 singular_values=rank.singular_values(filters),
                 parameters=layer.count_params() if is_first else None,
                 multiply_adds=(
-                    multiply_adds(graph, layer=layer) if is_first else None
+                    graph.multiply_adds(layer) if is_first else None
                 ),
                 state=state_of(units, reasons),
                 linkage=linkage,

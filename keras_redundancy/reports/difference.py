@@ -5,7 +5,6 @@ import dataclasses
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.channels import trace
-from keras_redundancy.channels.products import multiply_adds
 from keras_redundancy.channels.units import distinct, written_units
 
 
@@ -95,7 +94,7 @@ def _sizes(model):
         Sizes(
             sum(counts),
             layer.count_params(),
-            multiply_adds(graph, layer=layer),
+            graph.multiply_adds(layer),
         )
         for layer, counts in units.items()
     ]
@@ -104,7 +103,7 @@ def _sizes(model):
     total = Sizes(
         sum(x.units for x in layers.values()),
         graph.model.count_params(),
-        multiply_adds(graph),
+        graph.multiply_adds(),
     )
     return layers, total
 

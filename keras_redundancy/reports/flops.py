@@ -2,7 +2,6 @@
 
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.channels import trace
-from keras_redundancy.channels.products import multiply_adds
 from keras_redundancy.channels.sizes import at_shapes, checked_shapes
 
 
@@ -38,7 +37,7 @@ def flops(model, multiply_add: int = 1, *, input_shape=None) -> int:
     graph = trace(stock(model))
     if input_shape is not None:
         graph = at_shapes(graph, checked_shapes(graph.model, input_shape))
-    total = multiply_adds(graph)
+    total = graph.multiply_adds()
     if total is None:
         raise ValueError(
             f"The input of {model.name!r} has an open size "

@@ -265,14 +265,18 @@ def test_costs_are_those_of_the_plan(name):
     """Of any widths, without building or even choosing anything."""
     model = models.randomized(models.FACTORIES[name]())
     plan = kr.plan(model, ratio=0.4, select="random", seed=0)
+    small = plan.apply()
     spaces = [d.space for d in plan.decisions]
     costs = Costs(plan.graph, spaces)
     sizes = [space.size for space in spaces]
     kept = [len(d.selection.kept) for d in plan.decisions]
     assert costs.parameters(sizes) == plan.parameters[0]
-    assert costs.parameters(kept) == plan.parameters[1]
+    assert costs.parameters(sizes) == model.count_params()
+    assert costs.parameters(kept) == plan.parameters[1] == small.count_params()
     assert costs.flops(sizes) == plan.flops[0]
     assert costs.flops(kept) == plan.flops[1]
+    if plan.flops[0] is not None:
+        assert plan.flops == (kr.flops(model), kr.flops(small))
 
 
 # --- what cannot be ---------------------------------------------------------

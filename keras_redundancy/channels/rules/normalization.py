@@ -7,7 +7,7 @@ from keras_redundancy._keras import LayerScale, nn_operations as nn
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.pointwise import NORMALIZES, bent
-from keras_redundancy.channels.rules.registry import for_classes, rule
+from keras_redundancy.channels.rules.registry import axes_of, for_classes, rule
 
 FIXED_STATISTICS = Reason(
     "fixed_statistics",
@@ -41,7 +41,7 @@ def _batch_normalization(layer, call):
 @for_classes(layers.LayerNormalization, layers.RMSNormalization)
 def _layer_normalization(layer, call):
     x = call.inputs[0]
-    axes = _axes(layer.axis, x)
+    axes = axes_of(layer.axis, x)
     if x.axis not in axes:
         return bent(layer, call)
     call.inexact(NORMALIZES, x.ids, what="its mean and variance")
@@ -57,7 +57,7 @@ def _layer_normalization(layer, call):
 @rule.register(nn.Normalize)
 def _unit_normalization(operation, call):
     x = call.inputs[0]
-    if operation.axis is None or x.axis in _axes(operation.axis, x):
+    if x.axis in axes_of(operation.axis, x):
         call.inexact(NORMALIZES, x.ids, what="their norm")
     return bent(operation, call)
 
@@ -76,11 +76,6 @@ def _group_normalization(layer, call):
     call.carried_by(layer.gamma, 0, ids, acts="multiplies")
     call.carried_by(layer.beta, 0, ids, acts="adds")
     return Channels(ids, layer.axis % len(x.shape))
-
-
-def _axes(axis, x):
-    axes = [axis] if isinstance(axis, int) else axis
-    return [a % len(x.shape) for a in axes]
 
 
 @rule.register(LayerScale)

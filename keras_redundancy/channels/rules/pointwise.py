@@ -13,7 +13,7 @@ from keras_redundancy._keras import (
 from keras_redundancy.channels.activations import activation_name
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.rules.registry import for_classes, rule
+from keras_redundancy.channels.rules.registry import axes_of, for_classes, rule
 
 NORMALIZES = Reason(
     "normalized_over_channels",
@@ -76,9 +76,7 @@ def _glu(operation, call):
 @for_classes(layers.Softmax, nn.Softmax, nn.LogSoftmax, nn.Sparsemax)
 def _softmax(operation, call):
     x = call.inputs[0]
-    axis = getattr(operation, "axis", -1)
-    axes = [axis] if isinstance(axis, int) else axis
-    if axes is None or x.axis in [a % len(x.shape) for a in axes]:
+    if x.axis in axes_of(getattr(operation, "axis", -1), x):
         call.inexact(NORMALIZES, x.ids, what="softmax")
     return Channels(call.tied(x.ids), x.axis)
 

@@ -3,7 +3,7 @@
 from keras_redundancy._keras import math_operations, numpy_operations as ops
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.rules.registry import for_classes
+from keras_redundancy.channels.rules.registry import axes_of, for_classes
 
 OVER_CHANNELS = Reason(
     "over_channels", "{name} ({kind}) reduces over the channels"
@@ -54,11 +54,7 @@ def _along_an_axis(operation, call):
 )
 def _reduction(operation, call):
     x = call.inputs[0]
-    if operation.axis is None:
-        return call.opaque(WHOLE_BATCH)
-    axes = operation.axis
-    axes = [axes] if isinstance(axes, int) else axes
-    axes = {a % len(x.shape) for a in axes}
+    axes = axes_of(operation.axis, x)
     if 0 in axes:
         return call.opaque(WHOLE_BATCH)
     keepdims = getattr(operation, "keepdims", False)

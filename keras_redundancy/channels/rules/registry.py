@@ -193,20 +193,35 @@ def register_rule(layer_class, function=None):
             keras_redundancy.hidden_widths(ff_dim=("expand", "project")),
         )
     """
-    if not inspect.isclass(layer_class):
+    return register_for_class(
+        rule,
+        register_rule,
+        layer_class,
+        function,
+        expects="a layer class",
+        what="A rule is a function of a layer and a CallTrace",
+    )
+
+
+def register_for_class(generic, door, kind, function, *, expects, what):
+    """Register a function of the user's for a class; or return a decorator.
+
+    Args:
+        generic: the `functools.singledispatch` function to extend.
+        door: the public function that was called with `kind` and `function`.
+        expects, what: what kind of class is wanted, and what the function is,
+            for errors.
+    """
+    if not inspect.isclass(kind):
         raise TypeError(
-            "register_rule expects a layer class, but received "
-            f"{layer_class!r}. Write register_rule(MyLayer), not the layer's "
-            "name or a layer."
+            f"{door.__name__} expects {expects}, but received {kind!r}. Write "
+            f"{door.__name__}(MyLayer), not the layer's name or a layer."
         )
     if function is None:
-        return functools.partial(register_rule, layer_class)
+        return functools.partial(door, kind)
     if not callable(function):
-        raise TypeError(
-            "A rule is a function of a layer and a CallTrace, but received "
-            f"{function!r}."
-        )
-    rule.register(layer_class)(function)
+        raise TypeError(f"{what}, but received {function!r}.")
+    generic.register(kind)(function)
     return function
 
 
@@ -225,6 +240,14 @@ def channel_axis(layer, call) -> int:
     """The channel axis that the layer's `data_format` says it has."""
     first = getattr(layer, "data_format", None) == "channels_first"
     return 1 if first else len(call.inputs[0].shape) - 1
+
+
+def axes_of(axis, x) -> list[int]:
+    """The axes of `x` that an operation's `axis` names: one, several or all."""
+    if axis is None:
+        return list(range(len(x.shape)))
+    axes = [axis] if isinstance(axis, int) else axis
+    return [a % len(x.shape) for a in axes]
 
 
 def positions(shape) -> int | None:

@@ -10,7 +10,7 @@ from keras import layers
 from keras_redundancy._keras import numpy_operations as ops
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.rules.registry import rule
+from keras_redundancy.channels.rules.registry import axes_of, rule
 
 MOVES_CHANNELS = Reason(
     "channels_mixed_by_reshape",
@@ -228,13 +228,11 @@ def _expand_dims(operation, call):
 @rule.register(ops.Squeeze)
 def _squeeze(operation, call):
     x = call.inputs[0]
-    axes = operation.axis
-    if axes is None:
+    removed = set(axes_of(operation.axis, x))
+    if operation.axis is None:
         # A cut to one channel would make their axis one of those.
         call.freeze(SQUEEZES_ALL)
-        axes = [a for a, size in enumerate(x.shape) if size == 1]
-    axes = [axes] if isinstance(axes, int) else axes
-    removed = {a % len(x.shape) for a in axes}
+        removed = {a for a in removed if x.shape[a] == 1}
     if x.axis in removed:
         return call.opaque(SQUEEZED)
     return Channels(x.ids, x.axis - sum(a < x.axis for a in removed))
@@ -310,9 +308,7 @@ def _padded_with(x, call):
 @rule.register(ops.Flip)
 def _flip(operation, call):
     x = call.inputs[0]
-    axes = operation.axis
-    axes = [axes] if isinstance(axes, int) else axes
-    if axes is None or x.axis in [a % len(x.shape) for a in axes]:
+    if x.axis in axes_of(operation.axis, x):
         return Channels(call.copied(x.ids)[::-1], x.axis)
     return x
 
@@ -321,11 +317,10 @@ def _flip(operation, call):
 def _roll(operation, call):
     """The last `shift` channels come first: `shift` of those that stay."""
     x = call.inputs[0]
-    axes = operation.axis
-    if axes is None:
+    if operation.axis is None:
         return call.opaque(ALL_AXES)
-    axes = [axes] if isinstance(axes, int) else axes
-    if x.axis not in [a % len(x.shape) for a in axes]:
+    axes = axes_of(operation.axis, x)
+    if x.axis not in axes:
         return x
     if len(axes) > 1 or not isinstance(operation.shift, int):
         return call.opaque(SHIFTED)
