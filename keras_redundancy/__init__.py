@@ -64,19 +64,11 @@ from keras_redundancy.layers import (
     FrobeniusNormalization as FrobeniusNormalization,
     NoiseOutputs as NoiseOutputs,
 )
-from keras_redundancy.low_rank import (  # noqa: F401
-    rules as _low_rank_rules,
-    stock as _low_rank_stock,
-)
 from keras_redundancy.low_rank.models import (
     apply_rare as apply_rare,
     compact as compact,
     factorize as factorize,
     to_dense as to_dense,
-)
-from keras_redundancy.noise_out import (  # noqa: F401
-    rules as _noise_out_rules,
-    stock as _noise_out_stock,
 )
 from keras_redundancy.noise_out.correlated import (
     merge_correlated as merge_correlated,

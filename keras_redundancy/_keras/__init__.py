@@ -61,11 +61,6 @@ from keras_redundancy._keras.optimizers import (
     resize as resize,
     slots as slots,
 )
-from keras_redundancy._keras.reads import (
-    is_random_state as is_random_state,
-    variables_in as variables_in,
-    variables_read as variables_read,
-)
 from keras_redundancy._keras.running import (
     flush as flush,
     number_of_batches as number_of_batches,
@@ -74,10 +69,15 @@ from keras_redundancy._keras.running import (
     replicas as replicas,
     scope_of as scope_of,
 )
+from keras_redundancy._keras.variables import (
+    is_random_state as is_random_state,
+    set_value as set_value,
+    variables_in as variables_in,
+    variables_read as variables_read,
+)
 from keras_redundancy._keras.walk import (
     FlatCall as FlatCall,
     FlatGraph as FlatGraph,
     Interpreter as Interpreter,
     flat_graph as flat_graph,
-    layers_made_alone as layers_made_alone,
 )

@@ -1,6 +1,62 @@
-"""Copies of values from one variable to another."""
+"""Variables: which ones the code of a layer reads, and copies of values."""
 
+import contextlib
+import itertools
+
+import keras
 from keras import ops
+from keras.src import backend
+
+
+def variables_in(arguments) -> list:
+    """The variables in a nested structure of arguments."""
+    flat = keras.tree.flatten(arguments)
+    return [x for x in flat if isinstance(x, keras.Variable)]
+
+
+class _Reads(keras.StatelessScope):
+    """Notes each variable whose value is read."""
+
+    def __init__(self):
+        super().__init__()
+        self.variables = {}
+
+    def get_current_value(self, variable):
+        self.variables[id(variable)] = variable
+        return super().get_current_value(variable)
+
+
+def variables_read(layer, args, kwargs) -> list:
+    """The variables that `layer.call(*args, **kwargs)` reads.
+
+    Args:
+        layer: a built layer.
+        args, kwargs: what it is called with; `KerasTensor`s for tensors.
+    """
+    reads = _Reads()
+    flat = keras.tree.flatten((args, kwargs))
+    symbolic = [isinstance(x, keras.KerasTensor) for x in flat]
+
+    def call(*tensors):
+        # Only tensors are arguments: JAX takes no variables there.
+        rest = iter(tensors)
+        given = [
+            next(rest) if is_symbolic else x
+            for x, is_symbolic in zip(flat, symbolic, strict=True)
+        ]
+        args_and_kwargs = keras.tree.pack_sequence_as((args, kwargs), given)
+        with reads:
+            return layer.call(*args_and_kwargs[0], **args_and_kwargs[1])
+
+    # If the call fails on symbols, the reads up to there are known.
+    with contextlib.suppress(Exception):
+        backend.compute_output_spec(call, *itertools.compress(flat, symbolic))
+    return list(reads.variables.values())
+
+
+def is_random_state(variable) -> bool:
+    """Whether a variable is the state of a `keras.random.SeedGenerator`."""
+    return variable.name == "seed_generator_state"
 
 
 def set_value(variable, value) -> None:

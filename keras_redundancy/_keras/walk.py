@@ -14,7 +14,6 @@ from keras_redundancy._keras.graph import (
     handed_to,
     is_model,
 )
-from keras_redundancy._keras.layers import wraps_one_layer
 
 
 class Interpreter:
@@ -180,24 +179,3 @@ class _Flatten(Interpreter):
         makes = tuple(map(call.key_of, call.outputs))
         self.calls.append(FlatCall(call.node, call.path, reads, makes))
         return list(makes)
-
-
-def layers_made_alone(model) -> list:
-    """The layers in graphs, at any depth, that are made anew one by one.
-
-    Those are what the graphs call, and what their wrappers wrap; not what
-    other layers make in their constructors.
-    """
-    found = {}
-    for layer in flat_graph(model, steps=True).layers:
-        for part in _itself_and_wrapped(layer):
-            found[id(part)] = part
-    return list(found.values())
-
-
-def _itself_and_wrapped(layer):
-    if is_model(layer):
-        return layers_made_alone(layer)
-    if not wraps_one_layer(layer):
-        return [layer]
-    return [layer, *_itself_and_wrapped(layer.layer)]

@@ -5,7 +5,6 @@ import warnings
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy._keras.variables import set_value
 from keras_redundancy.build.changes import along, clusters_of, is_consumer
 from keras_redundancy.build.means import mean_in_place
 from keras_redundancy.channels.filters import joined_filters, norms_along, read
@@ -121,7 +120,7 @@ def carry_over(model, small, matches, cut: SlotCut) -> None:
     for source, target in zip(
         _keras.counters(old), _keras.counters(new), strict=True
     ):
-        set_value(target, source)
+        _keras.set_value(target, source)
     afresh = []
     for source, target in matches:
         slots = _keras.slots(new, target)
@@ -137,7 +136,7 @@ def carry_over(model, small, matches, cut: SlotCut) -> None:
             afresh.append(target.path)
             continue
         for (slot, _), value in zip(slots, values, strict=True):
-            set_value(slot, value)
+            _keras.set_value(slot, value)
     if afresh:
         names = ", ".join(afresh[:3]) + (", ..." if len(afresh) > 3 else "")
         warnings.warn(

@@ -3,7 +3,7 @@
 A layer that is there for training only says here what it becomes in the model
 that `strip` and `prune` return: another layer, with weights that compute the
 same, or nothing. The layers of this package do so in `low_rank/stock.py` and
-`noise_out/stock.py`, through the same door as those of users.
+`noise_out/outputs.py`, through the same door as those of users.
 """
 
 import dataclasses

@@ -7,7 +7,6 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras
-from keras_redundancy._keras.variables import set_value
 from keras_redundancy.build import faults
 from keras_redundancy.build.configs import is_function
 from keras_redundancy.build.recipe import Recipe, is_configured, own_variables
@@ -47,7 +46,7 @@ def assign_weights(old, new, recipe: Recipe) -> list[tuple]:
     for source, target in pairs:
         value = recipe.value(source)
         _require_shape(recipe[old], new, source, value, target)
-        set_value(target, value)
+        _keras.set_value(target, value)
         target.trainable = source.trainable
     if hasattr(old, "adapt"):
         _copy_adapted(old, new)
@@ -81,7 +80,7 @@ def _set_values(old, new, form: LayerForm):
         if value is None or (array := value_of(value)) is None:
             continue
         target, source = getattr(new, name), getattr(old, name, None)
-        set_value(target, array)
+        _keras.set_value(target, array)
         if isinstance(source, keras.Variable):
             target.trainable = source.trainable
 

@@ -5,6 +5,7 @@ import keras
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import Layers, selected_layers
 from keras_redundancy.build.rebuild import require_rebuildable
+from keras_redundancy.build.recipe import operations
 from keras_redundancy.build.stock import stock_form
 
 # Layers whose units are those of their input: their variables may have several
@@ -38,7 +39,7 @@ def free_vectors(model, is_one, choice: Layers, kind: str) -> list[tuple]:
     require_rebuildable(model)
     graph = _keras.flat_graph(model, steps=True)
     first, last = _nearest_to_inputs(graph), _nearest_to_outputs(graph)
-    found = [x for x in _keras.layers_made_alone(model) if is_one(x)]
+    found = [x for x in operations(model) if is_one(x)]
     ends = first & last
     found = [layer for layer in found if id(layer) not in ends]
     if not found:

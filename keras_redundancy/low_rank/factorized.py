@@ -5,11 +5,17 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy._shared.arguments import check_count, check_option
-from keras_redundancy._shared.losses import as_loss
+from keras_redundancy._shared.precision import as_loss, wide, widened
 from keras_redundancy.low_rank import joining
 from keras_redundancy.low_rank.kept_pairs import KeptPairs
 from keras_redundancy.low_rank.rare import RaReRegularizer
-from keras_redundancy.low_rank.sides import SIDES, SIZES, VECTORS, sides_of
+from keras_redundancy.low_rank.sides import (
+    SIDES,
+    SIZES,
+    VECTORS,
+    float64_of,
+    sides_of,
+)
 
 # Arguments of the constructor that stock layers do not take.
 OWN_ARGUMENTS = ("vectors", "rows", "columns", "refresh")
@@ -115,7 +121,7 @@ class Factorized:
         scale = self.add_weight(
             name=f"{side}_scale",
             shape=(size,),
-            dtype=_wide(self.variable_dtype),
+            dtype=wide(self.variable_dtype),
             initializer="ones",
             trainable=False,
             autocast=False,
@@ -163,7 +169,7 @@ class Factorized:
             return x
         size = self.kernel.shape[SIDES["input"]]
         # A sum of many numbers in bfloat16 would keep only a few digits.
-        scaled = _widened(x) * _column(self.input_scale)
+        scaled = widened(x) * _column(self.input_scale)
         rows = ops.segment_sum(scaled, self.input_index.value, size)
         return ops.cast(rows, x.dtype)
 
@@ -172,7 +178,7 @@ class Factorized:
         if "unit" not in self.sides:
             return x
         # The gradient of a column that several units take is such a sum too.
-        taken = ops.take(_widened(x), self.unit_index.value, axis=0)
+        taken = ops.take(widened(x), self.unit_index.value, axis=0)
         return ops.cast(taken * _column(self.unit_scale), x.dtype)
 
     @property
@@ -214,7 +220,7 @@ class Factorized:
 
         Shape (..., inputs, units), float64.
         """
-        kernel = _numpy(self.kernel)
+        kernel = float64_of(self.kernel)
         rows, row_scale = self.factor("input")
         columns, column_scale = self.factor("unit")
         kernel = kernel[..., rows, :][..., columns]
@@ -229,7 +235,7 @@ class Factorized:
             size = self.kernel.shape[SIDES[side]]
             return np.arange(size), np.ones(size)
         index, scale = self.factor_variables(side)
-        return np.array(ops.convert_to_numpy(index)), _numpy(scale)
+        return np.array(ops.convert_to_numpy(index)), float64_of(scale)
 
     def factor_variables(self, side: str) -> tuple:
         """The variables of P or Q, of a side that is factorized."""
@@ -368,18 +374,5 @@ def can_be_factorized(layer) -> bool:
     return isinstance(layer, keras.layers.Dense)
 
 
-def _wide(dtype):
-    """The dtype for sums and factors: float32, or float64 for float64."""
-    return keras.backend.result_type(dtype, "float32")
-
-
-def _widened(x):
-    return ops.cast(x, _wide(x.dtype))
-
-
 def _column(scale):
-    return ops.expand_dims(ops.cast(scale, _wide(scale.dtype)), 1)
-
-
-def _numpy(variable):
-    return np.array(ops.convert_to_numpy(variable), np.float64)
+    return ops.expand_dims(widened(scale), 1)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from keras_redundancy._shared.precision import wide
 from keras_redundancy.low_rank.norms import inverse_norm
 
 
@@ -49,11 +50,11 @@ class FrobeniusNormalization(keras.layers.Wrapper):
                 "Wrap a Dense layer or a convolution."
             )
         # Not in bfloat16: its rounding would change all weights by up to 0.4 %.
-        wide = keras.backend.result_type(self.variable_dtype, "float32")
+        dtype = wide(self.variable_dtype)
         self.size = self.add_weight(
             name="size",
             shape=(),
-            dtype=wide,
+            dtype=dtype,
             initializer=self._initial_norm,
             trainable=False,
             autocast=False,
@@ -61,7 +62,7 @@ class FrobeniusNormalization(keras.layers.Wrapper):
         self.gain = self.add_weight(
             name="gain",
             shape=(),
-            dtype=wide,
+            dtype=dtype,
             initializer="ones",
             autocast=False,
         )

@@ -9,7 +9,7 @@ from keras import ops
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_option
 from keras_redundancy.low_rank.fusion import Fusion, parallel_columns
-from keras_redundancy.low_rank.sides import SIDES, as_columns
+from keras_redundancy.low_rank.sides import SIDES, as_columns, float64_of
 
 
 def fuse(layer, side: str, kept: int, gone: int) -> Fusion:
@@ -39,7 +39,7 @@ def fuse(layer, side: str, kept: int, gone: int) -> Fusion:
                 f"of W: it was fused before, or W has no such number. Those "
                 f"in use are in layer.{side}_index."
             )
-    kernel = _numpy(layer.kernel)
+    kernel = float64_of(layer.kernel)
     fusion = Fusion.of(as_columns(kernel, side), kept, gone)
     _apply(layer, side, [fusion])
     return fusion
@@ -71,7 +71,7 @@ def fuse_parallel(
     Source: Lee et al., On the Redundancy in the Rank of Neural Network
     Parameters and Its Controllability (2021), algorithm 1.
     """
-    kernel = ops.convert_to_numpy(layer.kernel)
+    kernel = ops.convert_tofloat64_of(layer.kernel)
     waiting, sizes = {}, {}
     for side in layer.sides:
         used = np.unique(layer.factor(side)[0])
@@ -98,7 +98,7 @@ def _apply(layer, side, fusions):
     if not fusions:
         return
     index, scale = layer.factor(side)
-    kernel = _numpy(layer.kernel)
+    kernel = float64_of(layer.kernel)
     for fusion in fusions:
         fusion.join(kernel, SIDES[side])
         of_gone, of_kept = fusion.shares
@@ -126,14 +126,10 @@ def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:
         if tuple(slot.shape) != tuple(variable.shape):
             slot.assign(np.zeros(slot.shape))
             continue
-        array = _numpy(slot)
+        array = float64_of(slot)
         if kind == "size":
             array = array**2
         for side, fusion in fusions:
             squares = kind in ("square", "size")
             fusion.join(array, SIDES[side], squares=squares)
         slot.assign(np.sqrt(array) if kind == "size" else array)
-
-
-def _numpy(variable):
-    return np.array(ops.convert_to_numpy(variable), np.float64)

@@ -1,9 +1,9 @@
 """RaRe of a factorized layer, whose closest pairs are kept between steps."""
 
-import keras
 import numpy as np
 from keras import ops
 
+from keras_redundancy._shared.precision import wide
 from keras_redundancy.low_rank.pairs import CANDIDATES
 from keras_redundancy.low_rank.sides import SIDES, as_columns
 
@@ -46,7 +46,7 @@ class KeptPairs:
         self.share = layer.add_weight(
             name="share",
             shape=(),
-            dtype=keras.backend.result_type(layer.variable_dtype, "float32"),
+            dtype=wide(layer.variable_dtype),
             initializer="ones",
             autocast=False,
             **options,

@@ -14,7 +14,7 @@ from keras_redundancy._shared.convolutions import (
     TRANSPOSED,
 )
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
-from keras_redundancy.build.recipe import LayerRecipe, Recipe
+from keras_redundancy.build.recipe import LayerRecipe, Recipe, operations
 from keras_redundancy.build.stock import LayerForm, stock_form
 from keras_redundancy.low_rank.ends import free_vectors
 from keras_redundancy.low_rank.factorized import Factorized, can_be_factorized
@@ -236,7 +236,7 @@ def to_dense(model):
     """
     require_rebuildable(model)
     changes = []
-    for layer in _keras.layers_made_alone(model):
+    for layer in operations(model):
         if isinstance(layer, Factorized):
             changes.append(LayerRecipe(layer, stock_form(layer)))
         elif isinstance(layer, FrobeniusNormalization) and isinstance(
@@ -319,7 +319,7 @@ def _by_name_and_turn(model):
     their order, so a layer's key is the same in the smaller model.
     """
     turns, found = collections.Counter(), {}
-    for layer in _keras.layers_made_alone(model):
+    for layer in operations(model):
         if isinstance(layer, tuple(FACTORIZED_CLASSES)):
             found[layer.name, turns[layer.name]] = layer
             turns[layer.name] += 1

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_redundancy._shared.arguments import check_positive
+from keras_redundancy._shared.precision import widened
 
 
 @keras.saving.register_keras_serializable(package="keras_redundancy")
@@ -42,9 +43,7 @@ def inverse_norm(w):
     A scalar, computed in float32 at least: float16 cannot hold the squares of
     small weights.
     """
-    if keras.backend.standardize_dtype(w.dtype) != "float64":
-        w = ops.cast(w, "float32")
-    squares = ops.sum(ops.square(w))
+    squares = ops.sum(ops.square(widened(w)))
     # Never a division by 0, even where `where` discards the result: its
     # gradient would be NaN.
     return ops.rsqrt(ops.where(squares > 0, squares, 1))

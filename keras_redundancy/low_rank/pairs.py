@@ -1,8 +1,8 @@
 """The closest two vectors of a matrix, found and compared on the device."""
 
-import keras
 from keras import ops
 
+from keras_redundancy._shared.precision import widened
 from keras_redundancy.low_rank.fusion import SKETCH, random_signs
 
 # How many of the closest pairs `closest_pairs` returns at most.
@@ -36,7 +36,7 @@ class Pair:
         vectors = ops.take(matrix, pair, axis=axis)
         if axis == -1:
             vectors = ops.transpose(vectors)
-        vectors = _widened(vectors)
+        vectors = widened(vectors)
         a, b = vectors[0], vectors[1]
         # One sum over three products is faster than three sums.
         products = ops.sum(ops.stack([a * a, b * b, a * b]), axis=1)
@@ -100,7 +100,7 @@ def closest_pairs(
     Source of the random sums: Charikar, Similarity Estimation Techniques from
     Rounding Algorithms (2002); Johnson and Lindenstrauss (1984).
     """
-    matrix = _widened(matrix)
+    matrix = widened(matrix)
     size = matrix.shape[-3 - axis]
     is_sketched = not exact and size > SKETCH
     compared = _sketch(matrix, axis, size) if is_sketched else matrix
@@ -175,10 +175,3 @@ def _inverse_root(squares):
     is_positive = squares > 0
     root = ops.rsqrt(ops.where(is_positive, squares, 1))
     return ops.where(is_positive, root, 0)
-
-
-def _widened(x):
-    """In float32 at least."""
-    if keras.backend.standardize_dtype(x.dtype) == "float64":
-        return x
-    return ops.cast(x, "float32")

@@ -13,7 +13,7 @@ from keras_redundancy._shared.arguments import (
     check_finite,
     check_option,
 )
-from keras_redundancy._shared.losses import as_loss
+from keras_redundancy._shared.precision import as_loss
 from keras_redundancy.low_rank.pairs import Pair, closest_pairs
 from keras_redundancy.low_rank.sides import SIDES, VECTORS, sides_of
 

@@ -33,3 +33,8 @@ def as_columns(kernel, side: str):
         return np.moveaxis(kernel, axis, -1).reshape(-1, kernel.shape[axis])
     kernel = ops.moveaxis(kernel, axis, -1)
     return ops.reshape(kernel, (-1, kernel.shape[-1]))
+
+
+def float64_of(variable) -> np.ndarray:
+    """A copy of a variable's value, in float64."""
+    return np.array(ops.convert_to_numpy(variable), np.float64)

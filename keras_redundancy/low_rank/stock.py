@@ -1,4 +1,7 @@
-"""The stock forms of factorized and normalised layers, and of RaRe."""
+"""The stock forms of factorized and normalised layers, and of RaRe.
+
+Until they have these forms, the channels of these layers are frozen.
+"""
 
 from keras import ops
 
@@ -7,6 +10,8 @@ from keras_redundancy.build.stock import (
     register_stock_form,
     stock_form,
 )
+from keras_redundancy.channels import register_rule
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.low_rank.factorized import (
     OWN_ARGUMENTS,
     STOCK_CLASSES,
@@ -18,10 +23,22 @@ from keras_redundancy.low_rank.rare import RaReRegularizer
 
 FACTORIZED_CLASSES = {stock: cls for cls, stock in STOCK_CLASSES.items()}
 
+FOR_TRAINING = Reason(
+    "for_training",
+    "{name} ({kind}) is there for training: strip(model) makes a stock layer "
+    "of it",
+)
 SHRINK = (
     "kr.callbacks.DynamicLowRank makes factorized layers smaller while they "
     "are trained."
 )
+
+
+@register_rule(FactorizedConv2D)
+@register_rule(FactorizedDense)
+@register_rule(FrobeniusNormalization)
+def _for_training(layer, call):
+    return call.opaque(FOR_TRAINING)
 
 
 @register_stock_form(FactorizedConv2D)

@@ -12,9 +12,13 @@ from keras_redundancy._shared.arguments import (
     check_positive,
     check_seed,
 )
-from keras_redundancy._shared.losses import as_loss
+from keras_redundancy._shared.precision import as_loss, widened
+from keras_redundancy.build.stock import register_stock_form
+from keras_redundancy.channels import Channels, register_rule
+from keras_redundancy.channels.reasons import Reason
 
 DISTRIBUTIONS = ("gaussian", "binomial", "constant")
+OUTPUTS = Reason("noise_output", "it is a noise output of {name} ({kind})")
 
 
 @keras.saving.register_keras_serializable(package="keras_redundancy")
@@ -122,9 +126,8 @@ class NoiseOutputs(keras.layers.Layer):
         return (inputs, outputs) if self.return_outputs else inputs
 
     def _loss(self, outputs):
-        dtype = keras.backend.result_type(outputs.dtype, "float32")
-        outputs = ops.cast(outputs, dtype)
-        targets = self._targets(ops.shape(outputs), dtype)
+        outputs = widened(outputs)
+        targets = self._targets(ops.shape(outputs), outputs.dtype)
         if self.distribution == "binomial":
             of_samples = keras.losses.binary_crossentropy(
                 targets, outputs, from_logits=True
@@ -168,3 +171,22 @@ class NoiseOutputs(keras.layers.Layer):
             "return_outputs": self.return_outputs,
             "seed": self.seed,
         }
+
+
+@register_rule(NoiseOutputs)
+def _noise_outputs(layer, call):
+    """They stay while training goes on: what goes in comes out."""
+    axis = len(call.outputs[0].shape) - 1
+    ids = call.labels_on(axis)
+    call.read_by(layer.kernel, 0, ids)
+    call.keeps(layer.bias)
+    noise = [
+        Channels(call.new_frozen(layer.units, call.say(OUTPUTS)), axis)
+        for _ in call.outputs[1:]
+    ]
+    return [Channels(ids, axis), *noise]
+
+
+@register_stock_form(NoiseOutputs)
+def _no_form(layer) -> None:
+    """The layers behind it read what it read."""

@@ -83,6 +83,10 @@ class Chooser:
             OutOfReachError: so much cannot go.
             ValueError: what is counted depends on open sizes.
         """
+        reasons = [
+            reason or self._unseen(space)
+            for space, reason in zip(spaces, reasons, strict=True)
+        ]
         if self.request.how == "target":
             found, latency = self._for_target(spaces, reasons)
         else:
@@ -93,9 +97,8 @@ class Chooser:
         """With one level for each space that has no reason."""
         how, decisions = self.request.how, []
         for number, space in enumerate(spaces):
-            reason = reasons[number] or self.unseen(space)
-            if reason:
-                decisions.append(_left_alone(space, reason))
+            if reasons[number]:
+                decisions.append(_left_alone(space, reasons[number]))
                 continue
             level, found = levels[number], None
             selector = self.selector(space, number)
@@ -130,11 +133,9 @@ class Chooser:
 
         return least_cut_within(share, cut_to, share_of)
 
-    def unseen(self, space):
+    def _unseen(self, space):
         needs = self.request.method.needs_data
-        if needs and not self.statistics.of_space(space):
-            return UNSEEN
-        return None
+        return UNSEEN if needs and not self.statistics.of_space(space) else None
 
     def selector(self, space, number):
         """What chooses among the units of a space."""
@@ -150,14 +151,11 @@ class _Budget:
     """How many units of all spaces stay for what they cost."""
 
     def __init__(self, chooser, spaces, reasons):
-        self._chooser, self._spaces = chooser, spaces
-        self._reasons = [
-            reason or chooser.unseen(space)
-            for space, reason in zip(spaces, reasons, strict=True)
-        ]
+        self._request, self._spaces = chooser.request, spaces
+        self._reasons = reasons
         self._selectors = {
             number: chooser.selector(spaces[number], number)
-            for number, reason in enumerate(self._reasons)
+            for number, reason in enumerate(reasons)
             if not reason
         }
         self._sizes = np.array([space.size for space in spaces])
@@ -176,7 +174,7 @@ class _Budget:
         ]
 
     def _widths(self, what, share):
-        costs, sizes, request = self._costs, self._sizes, self._chooser.request
+        costs, sizes, request = self._costs, self._sizes, self._request
         can_go = list(self._selectors)
         cost = {
             "flops": costs.flops,

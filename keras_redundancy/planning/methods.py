@@ -17,20 +17,16 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from keras_redundancy._shared.arguments import (
-    Level,
-    check_correlation,
-    check_option,
-    check_seed,
-)
+from keras_redundancy._shared.arguments import Level, check_option, check_seed
 from keras_redundancy._shared.configured import Configured, name_of
-from keras_redundancy.numbers.clustering import LINKAGES, check_tau
+from keras_redundancy.numbers.clustering import LINKAGES
 from keras_redundancy.numbers.ranking import (
     Ranking,
     Readout,
     rank_by_outputs,
     rank_by_pivots,
 )
+from keras_redundancy.planning.levels import CHECKS
 from keras_redundancy.planning.selection import (
     REPRESENTATIVES,
     AtRandom,
@@ -80,6 +76,11 @@ class Method(Configured):
     def __post_init__(self):
         check_option("criterion", self.criterion, CRITERIA)
         check_seed(getattr(self, "seed", None))
+        for how in ("tau", "correlation"):
+            level = getattr(self, how, None)
+            # Mappings and functions are checked when the layers are known.
+            if level is not None and not isinstance(level, Mapping | Callable):
+                CHECKS[how](level)
 
     def scores(self, units: SpaceUnits):
         """How much each of the n units is worth, shape (n,): more stays.
@@ -164,7 +165,6 @@ class Clusters(_Comparing):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_level(self.tau, check_tau)
         check_option("linkage", self.linkage, LINKAGES)
         check_option("keep", self.keep, REPRESENTATIVES)
 
@@ -197,7 +197,6 @@ class Random(_Comparing):
 
     def __post_init__(self):
         super().__post_init__()
-        _check_level(self.tau, check_tau)
         if self.linkage is not None:
             check_option("linkage", self.linkage, LINKAGES)
 
@@ -280,10 +279,6 @@ class Greedy(Method):
     needs_data = True
     correlation: Level | None = None
 
-    def __post_init__(self):
-        super().__post_init__()
-        _check_level(self.correlation, check_correlation)
-
     def selector(self, units, number):
         readouts = [
             Readout(reader.to_predict, reader.weights)
@@ -312,10 +307,6 @@ class Pivoted(Method):
     levels = ("correlation", "ratio", "target")
     needs_data = True
     correlation: Level | None = None
-
-    def __post_init__(self):
-        super().__post_init__()
-        _check_level(self.correlation, check_correlation)
 
     def selector(self, units, number):
         n = len(units)
@@ -392,12 +383,6 @@ def checked_scores(scores, units: SpaceUnits, name: str) -> np.ndarray:
             f"be ranked. Let it {remedy}"
         )
     return found
-
-
-def _check_level(level, check):
-    """Mappings and functions are checked when the layers are known."""
-    if level is not None and not isinstance(level, Mapping | Callable):
-        check(level)
 
 
 def _seed(seed, number):

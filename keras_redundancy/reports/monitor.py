@@ -166,12 +166,11 @@ class RedundancyMonitor(keras.callbacks.Callback):
             self.history.setdefault(tag, []).append((step, value))
         pairs, pictures = {}, {}
         tau = self.tau[len(self.tau) // 2]
-        for title, (layer, W) in found[0].by_title.items():
-            if layer.n > 1:
-                pairs[f"similarities/{title}"] = pairwise(W)
-                if self.images:
-                    ordered = similarities(W, tau, self.linkage)
-                    pictures[f"by_cluster/{title}"] = ordered
+        for title, (_, W) in found[0].with_pairs.items():
+            pairs[f"similarities/{title}"] = pairwise(W)
+            if self.images:
+                ordered = similarities(W, tau, self.linkage)
+                pictures[f"by_cluster/{title}"] = ordered
         self._writer.write(step, scalars, pairs, pictures)
 
     def _reports(self):
@@ -210,8 +209,7 @@ def _scalars(found):
     for measure, of_layer in MEASURES.items():
         values = {
             title: of_layer(layer, matrix)
-            for title, (layer, matrix) in found[0].by_title.items()
-            if layer.n > 1
+            for title, (layer, matrix) in found[0].with_pairs.items()
         }
         scalars |= {f"{measure}/{name}": v for name, v in values.items()}
         if values:

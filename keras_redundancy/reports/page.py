@@ -82,7 +82,7 @@ def _layers(report):
 def _clusters(report):
     """A chart of n_f / n against tau, with a line for each layer."""
     lines = {}
-    for title, layer, matrix in _compared(report):
+    for title, (layer, matrix) in report.with_pairs.items():
         counts = [
             len(np.unique(cluster_filters(matrix, tau, report.linkage)))
             for tau in TAUS
@@ -97,7 +97,7 @@ def _clusters(report):
 def _pictures(report):
     """For each layer a picture of the cosines of all pairs of its units."""
     figures = []
-    for title, layer, matrix in _compared(report):
+    for title, (layer, matrix) in report.with_pairs.items():
         tau = layer.tau or TAUS[len(TAUS) // 2]
         found = similarities(matrix, tau, report.linkage, MOST_UNITS)
         shown = "" if layer.n <= MOST_UNITS else f", {MOST_UNITS} of them shown"
@@ -111,11 +111,6 @@ def _pictures(report):
         "cluster stand side by side. Red is 1, white 0, blue -1.</p>"
     )
     return words + f'<div class="pictures">{"".join(figures)}</div>'
-
-
-def _compared(report):
-    """[(title, `LayerReport`, filters), ...] of layers with several units."""
-    return [(k, *v) for k, v in report.by_title.items() if v[0].n > 1]
 
 
 def _curves(sensitivity):

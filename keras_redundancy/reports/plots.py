@@ -268,7 +268,7 @@ def _with_names(figure, axes):
 
 def _chosen(report, layers):
     """[(title, `LayerReport`, filters), ...] of those titles."""
-    found = {k: v for k, v in report.by_title.items() if v[0].n > 1}
+    found = report.with_pairs
     for title in layers or ():
         check_option("layer", title, found)
     return [(x, *found[x]) for x in (found if layers is None else layers)]

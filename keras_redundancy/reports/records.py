@@ -50,6 +50,11 @@ class Report(Rendered):
         return dict(zip(titles, pairs, strict=True))
 
     @property
+    def with_pairs(self) -> dict[str, tuple[LayerReport, np.ndarray]]:
+        """`by_title` of the layers with several units, to compare."""
+        return {k: v for k, v in self.by_title.items() if v[0].n > 1}
+
+    @property
     def summary(self) -> str:
         """One line about the whole model."""
         units = sum(layer.n for layer in self.layers)

@@ -73,15 +73,17 @@ def _taps(layer):
     return "all" if whole else "inside"
 
 
-def _spatial_sizes(shape, axis):
-    return [n for i, n in enumerate(shape) if i not in (0, axis)]
+def _multiplies(call, tensor, axis, *kernels):
+    """Kernels are multiplied at each position of a tensor."""
+    sizes = [n for i, n in enumerate(tensor.shape) if i not in (0, axis)]
+    for kernel in kernels:
+        call.multiplies(kernel, positions(sizes))
 
 
 @for_classes(*CONVOLUTIONS)
 def _convolution(layer, call):
     axis = channel_axis(layer, call)
-    sizes = _spatial_sizes(call.outputs[0].shape, axis)
-    call.multiplies(layer.kernel, positions(sizes))
+    _multiplies(call, call.outputs[0], axis, layer.kernel)
     ids = call.labels_on(axis)
     if layer.groups == 1:
         call.read_by(layer.kernel, -2, ids)
@@ -119,8 +121,7 @@ def _transposed_convolution(layer, call):
     near the border do.
     """
     axis = channel_axis(layer, call)
-    sizes = _spatial_sizes(call.inputs[0].shape, axis)
-    call.multiplies(layer.kernel, positions(sizes))
+    _multiplies(call, call.inputs[0], axis, layer.kernel)
     call.read_by(layer.kernel, -1, call.labels_on(axis))
     if set(layer.kernel_size) == set(layer.strides) == {1}:
         taps = "all"
@@ -133,8 +134,7 @@ def _transposed_convolution(layer, call):
 def _depthwise_convolution(layer, call):
     """The kernel has the shape (..., channels, multiplier)."""
     axis = channel_axis(layer, call)
-    sizes = _spatial_sizes(call.outputs[0].shape, axis)
-    call.multiplies(layer.kernel, positions(sizes))
+    _multiplies(call, call.outputs[0], axis, layer.kernel)
     ids = call.filtered_by(
         layer.kernel, -2, call.labels_on(axis), layer.depth_multiplier
     )
@@ -145,9 +145,8 @@ def _depthwise_convolution(layer, call):
 @for_classes(*SEPARABLE)
 def _separable_convolution(layer, call):
     axis = channel_axis(layer, call)
-    sizes = _spatial_sizes(call.outputs[0].shape, axis)
-    call.multiplies(layer.depthwise_kernel, positions(sizes))
-    call.multiplies(layer.pointwise_kernel, positions(sizes))
+    kernels = layer.depthwise_kernel, layer.pointwise_kernel
+    _multiplies(call, call.outputs[0], axis, *kernels)
     ids = call.filtered_by(
         layer.depthwise_kernel,
         -2,
