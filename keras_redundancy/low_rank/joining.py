@@ -71,7 +71,7 @@ def fuse_parallel(
     Source: Lee et al., On the Redundancy in the Rank of Neural Network
     Parameters and Its Controllability (2021), algorithm 1.
     """
-    kernel = ops.convert_tofloat64_of(layer.kernel)
+    kernel = ops.convert_to_numpy(layer.kernel)
     waiting, sizes = {}, {}
     for side in layer.sides:
         used = np.unique(layer.factor(side)[0])
