@@ -36,7 +36,8 @@ def axis_changes(decisions) -> list[AxisChange]:
     touched = {}
     for decision in decisions:
         selection = decision.selection
-        removed, is_idle = selection.removed, selection.is_idle
+        removed = selection.removed
+        is_idle = np.isin(removed, selection.idle)
         if not len(removed):
             continue
         for place in decision.space.axes:
@@ -44,7 +45,7 @@ def axis_changes(decisions) -> list[AxisChange]:
             parts = (
                 source,
                 place.positions[selection.stands_for[removed]],
-                np.broadcast_to(is_idle[removed, None], source.shape),
+                np.broadcast_to(is_idle[:, None], source.shape),
             )
             touched.setdefault(place.on, []).append(parts)
     changes = []
@@ -84,9 +85,10 @@ def new_values(graph, changes, keep: str, absorber) -> tuple:
         return np.take(value, change.kept, change.on.axis)
 
     def shifted(variable):
-        return absorber.start(variable, start(variable))
+        return absorber.shifts.added(variable, start(variable))
 
-    return NewValues(changes, smaller, shifted, absorber.added_to), absorber
+    changed = absorber.shifts.variables
+    return NewValues(changes, smaller, shifted, changed), absorber
 
 
 class DropAbsorber:
@@ -95,7 +97,6 @@ class DropAbsorber:
     Attributes:
         shifts: the `Shifts` of the prepared absorber: what is added to the
             consumers' biases.
-        added_to: variables that change without being cut, such as biases.
         merges: whether kept units take over from removed ones.
         folded: whether units were compared as the BatchNormalization behind
             them makes them.
@@ -112,14 +113,6 @@ class DropAbsorber:
     def prepared(self, graph, changes, start) -> "DropAbsorber":
         """A copy for these changes; `start(variable)` reads an old value."""
         return self
-
-    @property
-    def added_to(self) -> list:
-        return self.shifts.variables
-
-    def start(self, variable, value):
-        """The array of a variable before it is cut, shifts added."""
-        return self.shifts.added(variable, value)
 
     def absorb(self, change, value):
         """The array of a consumer after the change of one axis."""

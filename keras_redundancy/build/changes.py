@@ -44,6 +44,14 @@ def is_consumer(change: AxisChange) -> bool:
     return change.on.role is Role.CONSUMER
 
 
+def by_variable(changes) -> dict[int, list[AxisChange]]:
+    """{id(variable): its changes}, in their order."""
+    found = {}
+    for change in changes:
+        found.setdefault(id(change.on.variable), []).append(change)
+    return found
+
+
 class NewValues:
     """The new arrays of all variables that change, by variable.
 
@@ -59,13 +67,9 @@ class NewValues:
         others: variables without changes whose new array is start(variable).
         """
         self._function, self._start = function, start
-        self._changes = {}
-        self._variables = set(map(id, others))
         # Cut before merging: less is left to merge.
-        for change in sorted(changes, key=is_consumer):
-            key = id(change.on.variable)
-            self._changes.setdefault(key, []).append(change)
-            self._variables.add(key)
+        self._changes = by_variable(sorted(changes, key=is_consumer))
+        self._variables = {*self._changes, *map(id, others)}
 
     def __contains__(self, variable):
         return id(variable) in self._variables

@@ -5,7 +5,12 @@ import warnings
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy.build.changes import along, clusters_of, is_consumer
+from keras_redundancy.build.changes import (
+    along,
+    by_variable,
+    clusters_of,
+    is_consumer,
+)
 from keras_redundancy.build.means import mean_in_place
 from keras_redundancy.channels.filters import joined_filters, norms_along, read
 
@@ -30,10 +35,7 @@ class SlotCut:
         changes: every `AxisChange`.
         keep, absorber, decisions: those of the plan.
         """
-        self._changes = {}
-        for change in changes:
-            variable = id(change.on.variable)
-            self._changes.setdefault(variable, []).append(change)
+        self._changes = by_variable(changes)
         self._keep, self._absorber = keep, absorber
         self._copies = set()
         if absorber.merges:

@@ -116,7 +116,8 @@ class RefitAbsorber(MergeAbsorber):
         if is_fitted.all():
             result = np.take(value, change.kept, change.on.axis)
         else:
-            result = self._merge_rest(change, value, is_fitted)
+            rest = change.only(~is_fitted)
+            result = merge(rest, value, self._scales[change][~is_fitted])
         row = np.empty(len(change.on.group), int)
         row[change.kept] = np.arange(len(change.kept))
         before = np.moveaxis(value, change.on.axis, 0)
@@ -126,7 +127,3 @@ class RefitAbsorber(MergeAbsorber):
             for kept, removed in zip(fit.kept.T, fit.removed.T, strict=True):
                 after[row[kept]] += np.tensordot(matrix, before[removed], 1)
         return result
-
-    def _merge_rest(self, change, value, is_fitted):
-        scales = self._scales[change][~is_fitted]
-        return merge(change.only(~is_fitted), value, scales)

@@ -153,8 +153,8 @@ def build_graph(model, recorder, allow_inexact: bool) -> ChannelGraph:
             (ids, Reason(code_of(reason), ALLOWED.format(reason=reason)))
             for ids, reason in store.inexact
         ]
-    accesses = _calls_together(recorder.accesses, _place_of_access, store)
-    widths = _calls_together(recorder.widths, _place_of_width, store)
+    accesses = _calls_together(recorder.accesses, store)
+    widths = _calls_together(recorder.widths, store)
     group = store.groups()
     color = colors(store, group)
     axes = tuple(_variable_axis(calls, group, color) for calls in accesses)
@@ -203,34 +203,20 @@ def _freeze_opaque(recorder):
                 recorder.store.freeze(ids, reason)
 
 
-def _place_of_access(access):
-    return id(access.variable), access.axis
-
-
-def _place_of_width(width):
-    return id(width.owner), width.path
-
-
-def _calls_together(entries, place_of, store):
-    """Entries about the same place, made by several calls: tie their labels."""
-    places = {}
+def _calls_together(entries, store):
+    """Entries with the same key, made by several calls: tie their labels."""
+    by_key = {}
     for entry in entries:
-        places.setdefault(place_of(entry), []).append(entry)
-    for first, *others in places.values():
+        by_key.setdefault(entry.key, []).append(entry)
+    for first, *others in by_key.values():
         for other in others:
             for a, b in zip(first.parts, other.parts, strict=True):
                 if len(a) == len(b):
                     store.tie(a, b)
                 else:
-                    _freeze_widths(store, first, other)
-    return list(places.values())
-
-
-def _freeze_widths(store, *widths):
-    for width in widths:
-        everything = [] if width.whole is None else [width.whole]
-        for ids in [*width.parts, *everything]:
-            store.freeze(ids, SEVERAL_WIDTHS)
+                    for ids in (*first.everything, *other.everything):
+                        store.freeze(ids, SEVERAL_WIDTHS)
+    return list(by_key.values())
 
 
 def _one_width(calls):

@@ -139,6 +139,10 @@ class Access:
     read: Read | None = None
 
     @property
+    def key(self) -> tuple:
+        return id(self.variable), self.axis
+
+    @property
     def parts(self) -> list[np.ndarray]:
         return [self.ids]
 
@@ -163,8 +167,17 @@ class Width:
     whole: np.ndarray | None = None
 
     @property
+    def key(self) -> tuple:
+        return id(self.owner), self.path
+
+    @property
     def parts(self) -> list[np.ndarray]:
         return self.ids if isinstance(self.ids, list) else [self.ids]
+
+    @property
+    def everything(self) -> list[np.ndarray]:
+        """The labels of all channels that it depends on."""
+        return self.parts if self.whole is None else [*self.parts, self.whole]
 
     @property
     def divides(self) -> bool:

@@ -42,7 +42,7 @@ def at_shapes(graph, shapes):
     except ValueError as error:
         raise ValueError(
             f"{graph.model.name!r} cannot be called on inputs of shape "
-            f"{_listed(shapes)}: {error}"
+            f"{', '.join(map(str, shapes))}: {error}"
         ) from error
     return dataclasses.replace(
         graph,
@@ -122,7 +122,3 @@ def _without_batch(x, shape):
         for size, own in zip(shape, x.shape[1:], strict=True)
     )
     return tuple(map(int, shape)) if fits else None
-
-
-def _listed(shapes):
-    return ", ".join(map(str, shapes))

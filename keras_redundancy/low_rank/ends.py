@@ -38,7 +38,10 @@ def free_vectors(model, is_one, choice: Layers, kind: str) -> list[tuple]:
     """
     require_rebuildable(model)
     graph = _keras.flat_graph(model, steps=True)
-    first, last = _nearest_to_inputs(graph), _nearest_to_outputs(graph)
+    calls = [(c.operation, c.reads, c.makes) for c in graph.calls]
+    first = _nearest(graph.inputs, calls)
+    calls = [(c.operation, c.makes, c.reads) for c in reversed(graph.calls)]
+    last = _nearest(graph.outputs, calls)
     found = [x for x in operations(model) if is_one(x)]
     ends = first & last
     found = [layer for layer in found if id(layer) not in ends]
@@ -60,28 +63,22 @@ def _vectors(layer, first, last):
     return "inputs" if id(layer) in last else "both"
 
 
-def _nearest_to_inputs(graph):
-    """The ids of the layers whose kernels read a model's inputs.
+def _nearest(tensors, calls):
+    """The ids of the layers with kernels that are nearest to some tensors.
 
-    Directly, or through layers without kernels.
+    Beside them, or beyond layers without kernels.
+
+    Args:
+        tensors: keys of a model's inputs, or of its outputs.
+        calls: (operation, the tensors on the near side of it, those on the far
+            side) of each call, the nearest first.
     """
-    reached, found = set(graph.inputs), set()
-    for call in graph.calls:
-        if reached & set(call.reads):
-            layers = _with_kernels(call.operation)
+    reached, found = set(tensors), set()
+    for operation, near, far in calls:
+        if reached & set(near):
+            layers = _with_kernels(operation)
             found |= layers
-            reached |= set() if layers else set(call.makes)
-    return found
-
-
-def _nearest_to_outputs(graph):
-    """The ids of the layers whose kernels make a model's outputs."""
-    reached, found = set(graph.outputs), set()
-    for call in reversed(graph.calls):
-        if reached & set(call.makes):
-            layers = _with_kernels(call.operation)
-            found |= layers
-            reached |= set() if layers else set(call.reads)
+            reached |= set() if layers else set(far)
     return found
 
 

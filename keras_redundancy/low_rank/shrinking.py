@@ -1,7 +1,5 @@
 """Make the kernel W of a factorized layer as small as the part in use."""
 
-from typing import NamedTuple
-
 import numpy as np
 from keras import ops
 
@@ -9,28 +7,21 @@ from keras_redundancy import _keras
 from keras_redundancy.low_rank.sides import SIDES, SIZES
 
 
-class InUse(NamedTuple):
-    """The rows and columns of W that P and Q use.
+def in_use(layer, variables) -> tuple[list[np.ndarray], dict]:
+    """The part in use of variables of the shape of W, such as W itself.
 
-    Attributes:
-        arrays: the rows and columns in use of each variable asked for.
-        indices: {side: for each input or unit, the row or column of these
-            arrays that it uses}, of the sides that are factorized.
+    Returns:
+        The rows and columns of each variable that P and Q use; and {side: for
+        each input or unit, the row or column of these arrays that it uses},
+        of the sides that are factorized.
     """
-
-    arrays: list[np.ndarray]
-    indices: dict[str, np.ndarray]
-
-
-def in_use(layer, variables) -> InUse:
-    """The part in use of variables of the shape of W, such as W itself."""
     arrays = [np.array(ops.convert_to_numpy(x)) for x in variables]
     indices = {}
     for side in layer.sides:
         index, _ = layer.factor(side)
         used, indices[side] = np.unique(index, return_inverse=True)
         arrays = [np.take(x, used, axis=SIDES[side]) for x in arrays]
-    return InUse(arrays, indices)
+    return arrays, indices
 
 
 def shrink(layer, optimizer=None) -> bool:

@@ -113,7 +113,7 @@ def merge_correlated(
     ]
     _merge_most_correlated(units, count, threshold or 0.0, min_units)
     for space, reason, each in zip(spaces, reasons, units, strict=True):
-        selection = Selection(np.unique(each.stands_for), each.stands_for)
+        selection = Selection(each.stands_for)
         decisions.append(Decision(space, None, None, selection, reason))
     absorber = BY_NAME[absorb]().absorber(statistics, Idle(), folded=False)
     return Plan(

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import squareform
 
+from keras_redundancy._shared.arguments import check_option
 from keras_redundancy.numbers import agglomeration
 from keras_redundancy.numbers.agglomeration import (
     cut_by_chain,
@@ -87,7 +88,7 @@ def cluster_filters(
             infinity; if `tau` is out of range; if `linkage` is unknown.
     """
     tau = check_tau(tau)
-    _check_linkage(linkage)
+    check_option("linkage", linkage, LINKAGES)
     matrix = as_kernel_matrix(W)
     labels = _cluster_by_sketches(matrix, tau, linkage)
     if labels is None:
@@ -260,11 +261,3 @@ def check_tau(tau: object, where: str = "tau") -> float:
             "units with parallel filters, less finds more."
         )
     return value
-
-
-def _check_linkage(linkage: str) -> None:
-    if linkage not in LINKAGES:
-        raise ValueError(
-            f"linkage is {linkage!r}, which is not known. Pass one of "
-            f"{', '.join(map(repr, LINKAGES))}."
-        )

@@ -153,7 +153,7 @@ def _changed(plan, decision, name, chosen, stay):
             "the plan have them; with ratio=0 it takes none by itself."
         )
     selection = decision.selection
-    stays = selection.stands_for == np.arange(decision.space.size)
+    stays = selection.stays
     stays[chosen] = stay
     if not stays.any():
         raise ValueError(
@@ -174,4 +174,4 @@ def _selection(plan, decision, kept):
     if lost.any():
         units = plan.compared.units_of(space, np.arange(space.size))
         stands_for[lost] = nearest(units, kept).stands_for[lost]
-    return Selection(kept, stands_for, idle)
+    return Selection(stands_for, idle)

@@ -210,6 +210,5 @@ class _Budget:
 
 
 def _left_alone(space, reason):
-    everyone = np.arange(space.size)
-    chosen = Selection(everyone, everyone)
-    return Decision(space, None, space.size, chosen, reason)
+    everyone = Selection(np.arange(space.size))
+    return Decision(space, None, space.size, everyone, reason)

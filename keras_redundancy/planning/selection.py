@@ -32,31 +32,33 @@ LOW_PRICE, HIGH_PRICE = 1e-12, 1e6
 @dataclasses.dataclass(frozen=True, eq=False)
 class Selection:
     """Attributes:
-    kept: the units that stay, shape (n_f,), ascending.
     stands_for: for every unit the kept unit in its place, shape (n,).
     idle: units that go and are constant, so that nothing stands for them.
     """
 
-    kept: np.ndarray
     stands_for: np.ndarray
     idle: np.ndarray = dataclasses.field(
         default_factory=lambda: np.empty(0, int)
     )
-
-    @property
-    def is_idle(self) -> np.ndarray:
-        """Whether each unit goes as one that is constant, shape (n,)."""
-        return np.isin(np.arange(len(self.stands_for)), self.idle)
 
     def __repr__(self):
         count = len(self.stands_for)
         return f"<Selection: {len(self.removed)} of {count} units go>"
 
     @property
+    def stays(self) -> np.ndarray:
+        """Whether each unit stays, a bool array of shape (n,)."""
+        return self.stands_for == np.arange(len(self.stands_for))
+
+    @property
+    def kept(self) -> np.ndarray:
+        """The units that stay, shape (n_f,), ascending."""
+        return np.flatnonzero(self.stays)
+
+    @property
     def removed(self) -> np.ndarray:
         """The units that go, shape (n_r,), ascending."""
-        stays = self.stands_for == np.arange(len(self.stands_for))
-        return np.flatnonzero(~stays)
+        return np.flatnonzero(~self.stays)
 
 
 class ByClusters:
@@ -96,7 +98,7 @@ class ByClusters:
             kept = np.unique(stands_for)
             largest = np.bincount(stands_for)[kept].argsort(kind="stable")
             return nearest(self.units, kept[largest[-width:]])
-        return Selection(np.unique(stands_for), stands_for)
+        return Selection(stands_for)
 
     def _labels_at(self, tau):
         if tau not in self._found:
@@ -174,8 +176,7 @@ class WithoutIdle:
         stands_for[self._used] = self._used[chosen.stands_for]
         idle = self._idle[width - used :]
         stands_for[idle] = self._used[chosen.kept[0]]
-        kept = stands_for == np.arange(len(stands_for))
-        return Selection(np.flatnonzero(kept), stands_for, idle)
+        return Selection(stands_for, idle)
 
 
 class ByRank:
@@ -218,7 +219,7 @@ def share_left(depth: float, size: int) -> int:
 def nearest(units: SpaceUnits, kept) -> Selection:
     """These units stay; the most similar of them stands for each other one."""
     kept = np.sort(kept)
-    return Selection(kept, kept[assign_to_nearest(units.filters, kept)])
+    return Selection(kept[assign_to_nearest(units.filters, kept)])
 
 
 def _random_units(units, clusters, rng):
