@@ -1,3 +1,3 @@
 """Constraints for kernels."""
 
-from keras_redundancy.low_rank.norms import FrobeniusNorm as FrobeniusNorm
+from keras_redundancy.low_rank.frobenius import FrobeniusNorm as FrobeniusNorm

@@ -10,7 +10,7 @@ from keras_redundancy._shared.arguments import (
     check_positive,
 )
 from keras_redundancy.low_rank.dropouts import DropoutRates, has_dropout
-from keras_redundancy.low_rank.factorized import Factorized
+from keras_redundancy.low_rank.factorized import factorized_layers
 from keras_redundancy.low_rank.joining import join_slots
 from keras_redundancy.low_rank.kept_pairs import share_out
 from keras_redundancy.low_rank.shrinking import shrink
@@ -100,11 +100,7 @@ class DynamicLowRank(keras.callbacks.Callback):
         self.sizes = []
 
     def on_train_begin(self, logs=None):
-        self._layers = [
-            layer
-            for layer in _keras.flat_layers(self.model)
-            if isinstance(layer, Factorized)
-        ]
+        self._layers = factorized_layers(self.model)
         if not self._layers:
             raise ValueError(
                 f"The model {self.model.name!r} has no factorized layer, so "

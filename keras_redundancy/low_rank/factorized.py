@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count, check_option
 from keras_redundancy._shared.precision import as_loss, wide, widened
 from keras_redundancy.low_rank import joining
@@ -365,6 +366,11 @@ STOCK_CLASSES = {
     FactorizedDense: keras.layers.Dense,
     FactorizedConv2D: keras.layers.Conv2D,
 }
+
+
+def factorized_layers(model) -> list:
+    """The factorized layers of a model, at any depth."""
+    return [x for x in _keras.flat_layers(model) if isinstance(x, Factorized)]
 
 
 def can_be_factorized(layer) -> bool:

@@ -6,7 +6,6 @@ import math
 import keras
 import numpy as np
 
-from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import Layers, check_finite
 from keras_redundancy._shared.convolutions import (
     CONVOLUTIONS,
@@ -17,7 +16,11 @@ from keras_redundancy.build.rebuild import rebuild, require_rebuildable
 from keras_redundancy.build.recipe import LayerRecipe, Recipe, operations
 from keras_redundancy.build.stock import LayerForm, stock_form
 from keras_redundancy.low_rank.ends import free_vectors
-from keras_redundancy.low_rank.factorized import Factorized, can_be_factorized
+from keras_redundancy.low_rank.factorized import (
+    Factorized,
+    can_be_factorized,
+    factorized_layers,
+)
 from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
 from keras_redundancy.low_rank.kept_pairs import share_out
 from keras_redundancy.low_rank.rare import RaReRegularizer
@@ -105,8 +108,7 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
         form = LayerForm(layer, values={"state": None})
         changes.append(LayerRecipe(layer, form, {(argument,): serialized}))
     regularized = rebuild(Recipe.of(model, changes))
-    layers = _keras.flat_layers(regularized)
-    share_out([x for x in layers if isinstance(x, Factorized)])
+    share_out(factorized_layers(regularized))
     return regularized
 
 
@@ -291,9 +293,7 @@ def compact(model):
         ],
     )
     changes = []
-    for layer in _keras.flat_layers(loose):
-        if not isinstance(layer, Factorized):
-            continue
+    for layer in factorized_layers(loose):
         limit = _rounding(layer.kernel.dtype)
         layer.fuse_parallel(limit, np.inf, to_square=False)
         (kernel,), indices = in_use(layer, [layer.kernel])

@@ -40,20 +40,29 @@ ABOUT_FUNCTIONS = (
 )
 
 
-def one_level(levels: dict) -> tuple[str, object]:
+def one_level(levels: dict, method) -> tuple[str, object]:
     """The name and value of the one level that is given.
+
+    Args:
+        levels: {name: level}, None where it is not given.
+        method: the selection method, which can be made with a tau or a
+            correlation.
 
     Raises:
         TypeError: none is given, or several are.
     """
-    given = {how: level for how, level in levels.items() if level is not None}
+    given = {f"{how}=": (how, x) for how, x in levels.items() if x is not None}
+    for how in ("tau", "correlation"):
+        own = getattr(method, how, None)
+        if own is not None:
+            given[f"{how}= in {method!r}"] = how, own
     if len(given) != 1:
-        named = " and ".join(f"{how}=" for how in given) or "none of them"
         raise TypeError(
             "How much goes is said by one of tau=, ratio=, target= and "
-            f"correlation=, but received {named}."
+            "correlation=, but received "
+            f"{' and '.join(given) or 'none of them'}."
         )
-    return next(iter(given.items()))
+    return next(iter(given.values()))
 
 
 def checked_target(target) -> tuple[str, float]:

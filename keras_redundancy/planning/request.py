@@ -109,9 +109,7 @@ def requested(
     rest = {name: x for name, x in options.items() if x is not None}
     own = {n: rest.pop(n) for n in METHOD_OPTIONS if n in rest}
     method, levels = _method_or_tau(method, rest.pop("select", None), levels)
-    if isinstance(method, Method):
-        levels = _with_level_of(method, levels)
-    how, level = one_level(levels)
+    how, level = one_level(levels, method)
     if method is None:
         method = "greedy" if has_data else "l1"
         if how == "tau" or own.get("keep") == "mean":
@@ -209,23 +207,6 @@ def _method_of(value):
             "kr.Greedy(), or a function from units to scores."
         )
     return Scores(function)
-
-
-def _with_level_of(method, levels):
-    """The levels, with one that the method was made with."""
-    for how in ("tau", "correlation"):
-        own = getattr(method, how, None)
-        if own is None:
-            continue
-        given = [name for name, x in levels.items() if x is not None]
-        if given:
-            raise TypeError(
-                "How much goes is said by one of tau=, ratio=, target= and "
-                f"correlation=, but received {how}= in {method!r} and "
-                f"{' and '.join(f'{name}=' for name in given)} beside it."
-            )
-        levels = levels | {how: own}
-    return levels
 
 
 def _made(method, options):
