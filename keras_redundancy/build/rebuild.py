@@ -10,28 +10,10 @@ from typing import Any
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy.build import faults
+from keras_redundancy.build import configs, faults, model_classes, ties
 from keras_redundancy.build.compiling import compile_like
-from keras_redundancy.build.configs import (
-    REBUILD_ERRORS,
-    get_config,
-    made_anew,
-    operation_anew,
-    same_lambda,
-    with_settings,
-)
-from keras_redundancy.build.model_classes import (
-    class_and_arguments,
-    copy_attributes,
-)
 from keras_redundancy.build.rebinding import Rebinder
 from keras_redundancy.build.recipe import Recipe, is_configured
-from keras_redundancy.build.ties import (
-    Ties,
-    require_own_variables,
-    require_tied,
-    tie_functions,
-)
 from keras_redundancy.build.weights import assign_weights, copy_trainable, parts
 
 
@@ -44,12 +26,12 @@ def require_rebuildable(model) -> None:
             in a way that a copy cannot follow.
     """
     leaves = [x for x in _keras.flat_graph(model).layers if is_configured(x)]
-    require_own_variables(leaves)
-    require_tied(model)
+    ties.require_own_variables(leaves)
+    ties.require_tied(model)
     for layer in leaves:
         try:
-            get_config(layer)
-        except REBUILD_ERRORS as error:
+            configs.get_config(layer)
+        except configs.REBUILD_ERRORS as error:
             raise ValueError(faults.no_config(layer, error)) from error
 
 
@@ -85,7 +67,7 @@ def rebuild_and_match(recipe: Recipe) -> tuple[Any, list[tuple]]:
         twins = builder.tie({id(old): new for old, new in matches})
         for old, new in pairs:
             if _keras.is_model(old) and type(old) is type(new):
-                copy_attributes(old, new, twins)
+                model_classes.copy_attributes(old, new, twins)
         compile_like(model, result, Rebinder(twins))
     return result, matches
 
@@ -98,7 +80,7 @@ class Builder(_keras.Interpreter):
     """
 
     def __init__(self, recipe: Recipe):
-        self._recipe, self._ties = recipe, Ties(recipe)
+        self._recipe, self._ties = recipe, ties.Ties(recipe)
         self._made = {}
 
     @property
@@ -117,19 +99,19 @@ class Builder(_keras.Interpreter):
         if _keras.is_model(old):
             return self.model(old)
         if type(old) is keras.layers.Lambda:
-            return same_lambda(old)
+            return configs.same_lambda(old)
         if form.is_left_out:  # It is in a wrapper.
             return keras.layers.Identity(name=old.name)
         if form.like is not old:
             return self.operation(form.like)
         if not isinstance(old, keras.Layer):
-            return operation_anew(old, recipe.settings)
+            return configs.operation_anew(old, recipe.settings)
         if _keras.wraps_one_layer(old):
             inner = self.operation(old.layer)
-            return made_anew(
+            return configs.made_anew(
                 recipe, lambda config: type(old)(**config, layer=inner)
             )
-        new = made_anew(recipe, form.kind.from_config)
+        new = configs.made_anew(recipe, form.kind.from_config)
         if isinstance(old, keras.layers.InputLayer):
             new.output.name = old.output.name
         return new
@@ -149,7 +131,7 @@ class Builder(_keras.Interpreter):
         else:
             structures = self._inputs_and_outputs(old, graph, inputs)
         twins = {id(old): new for old, new in self.pairs}
-        cls, arguments = class_and_arguments(old, twins)
+        cls, arguments = model_classes.class_and_arguments(old, twins)
         new = cls(*structures, name=old.name, **arguments)
         self._made[id(old)] = old, new
         return new
@@ -194,14 +176,14 @@ class Builder(_keras.Interpreter):
         if recipe.form.is_left_out:
             return [given[0], *[None] * (len(call.outputs) - 1)]
         args, kwargs = call.fill_in(values)
-        arguments = with_settings(
+        arguments = configs.with_settings(
             {"args": args, "kwargs": kwargs}, self._recipe.arguments(call.node)
         )
         arguments, lent = self._ties.with_stand_ins(arguments)
         new = self.operation(call.operation)
         try:
             made = new(*arguments["args"], **arguments["kwargs"])
-        except REBUILD_ERRORS as error:
+        except configs.REBUILD_ERRORS as error:
             message = faults.not_called(recipe, call, given, error)
             raise ValueError(message) from error
         made = keras.tree.flatten(made)
@@ -232,5 +214,5 @@ class Builder(_keras.Interpreter):
         for key in others:
             twins.pop(key, None)
         self._ties.tie(twins)
-        tie_functions(inside, twins, others)
+        ties.tie_functions(inside, twins, others)
         return twins

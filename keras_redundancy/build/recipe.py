@@ -7,14 +7,9 @@ from typing import Any
 import keras
 
 from keras_redundancy import _keras
+from keras_redundancy.build import stock
 from keras_redundancy.build.configs import get_config
 from keras_redundancy.build.faults import words_of
-from keras_redundancy.build.stock import (
-    LayerForm,
-    stock_form,
-    stock_settings,
-    value_of,
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -32,7 +27,7 @@ class LayerRecipe:
     """
 
     layer: Any
-    form: LayerForm | None = None
+    form: stock.LayerForm | None = None
     settings: Mapping[tuple, Any] = dataclasses.field(default_factory=dict)
     values: tuple[tuple, ...] = ()
 
@@ -145,7 +140,7 @@ class Recipe:
 
     def value(self, variable):
         """What the counterpart of a variable of the old model holds."""
-        return value_of(self._values.get(id(variable), variable))
+        return stock.value_of(self._values.get(id(variable), variable))
 
 
 def _completed(recipe, is_stock):
@@ -153,9 +148,9 @@ def _completed(recipe, is_stock):
     layer, settings = recipe.layer, recipe.settings
     form = recipe.form
     if form is None:
-        form = stock_form(layer) if is_stock else LayerForm(layer)
+        form = stock.stock_form(layer) if is_stock else stock.LayerForm(layer)
     if is_stock and is_configured(layer) and not form.is_left_out:
-        settings = stock_settings(get_config(layer)) | {**settings}
+        settings = stock.stock_settings(get_config(layer)) | {**settings}
     return dataclasses.replace(recipe, form=form, settings=settings)
 
 

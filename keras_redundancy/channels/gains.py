@@ -17,16 +17,8 @@ import dataclasses
 import numpy as np
 from scipy import linalg
 
+from keras_redundancy.channels import labels
 from keras_redundancy.channels.filters import columns_of, norms_along, read
-from keras_redundancy.channels.labels import (
-    Carried,
-    Copied,
-    Filtered,
-    Joined,
-    Mixed,
-    Normalized,
-    Shifted,
-)
 
 # The ridge of the regression that finds the mean of what a kernel reads, in
 # units of the mean square of its filters.
@@ -103,13 +95,13 @@ class Gains:
         for step in graph.steps:
             self._look_ahead(step)
         handlers = {
-            Carried: self._carried,
-            Copied: self._copied,
-            Filtered: self._filtered,
-            Joined: self._joined,
-            Mixed: self._mixed,
-            Normalized: self._normalized,
-            Shifted: self._shift,
+            labels.Carried: self._carried,
+            labels.Copied: self._copied,
+            labels.Filtered: self._filtered,
+            labels.Joined: self._joined,
+            labels.Mixed: self._mixed,
+            labels.Normalized: self._normalized,
+            labels.Shifted: self._shift,
         }
         for step in graph.steps:
             if self._matters(step.ids):
@@ -121,12 +113,12 @@ class Gains:
 
     def _look_ahead(self, step):
         """Which variables another step knows, and what nothing else reads."""
-        if isinstance(step, Normalized):
+        if isinstance(step, labels.Normalized):
             for variable in (step.gamma, step.beta, step.mean, step.variance):
                 self._known.add((id(variable), step.source.tobytes()))
             if step.alone:
                 self._alone.add(step.source.tobytes())
-        elif isinstance(step, Shifted):
+        elif isinstance(step, labels.Shifted):
             self._shifted[step.ids.tobytes()] = step
 
     def _tell(self, ids, numbers):

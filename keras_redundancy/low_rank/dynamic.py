@@ -4,11 +4,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy._shared.arguments import (
-    check_count,
-    check_finite,
-    check_positive,
-)
+from keras_redundancy._shared import arguments
 from keras_redundancy.low_rank.dropouts import DropoutRates, has_dropout
 from keras_redundancy.low_rank.factorized import factorized_layers
 from keras_redundancy.low_rank.joining import join_slots
@@ -81,15 +77,18 @@ class DynamicLowRank(keras.callbacks.Callback):
         verbose: int = 0,
     ):
         super().__init__()
-        self.tau_cos = check_positive("tau_cos", tau_cos)
+        self.tau_cos = arguments.check_positive("tau_cos", tau_cos)
         if self.tau_cos >= 1:
             raise ValueError(
                 f"tau_cos={tau_cos!r} counts all vectors as parallel, and all "
                 "would be fused. Pass a number in (0, 1), e.g. 1e-4."
             )
-        self.tau_euc = check_finite("tau_euc", tau_euc)
-        check_count("every", every)
-        if shrink is not None and check_positive("shrink", shrink) >= 1:
+        self.tau_euc = arguments.check_finite("tau_euc", tau_euc)
+        arguments.check_count("every", every)
+        if (
+            shrink is not None
+            and arguments.check_positive("shrink", shrink) >= 1
+        ):
             raise ValueError(
                 f"shrink={shrink!r} waits until no number of W is in use, "
                 "which never happens. Pass a share in (0, 1), e.g. 0.2, or "

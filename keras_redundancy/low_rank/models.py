@@ -6,12 +6,8 @@ import math
 import keras
 import numpy as np
 
+from keras_redundancy._shared import convolutions
 from keras_redundancy._shared.arguments import Layers, check_finite
-from keras_redundancy._shared.convolutions import (
-    CONVOLUTIONS,
-    SEPARABLE,
-    TRANSPOSED,
-)
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
 from keras_redundancy.build.recipe import LayerRecipe, Recipe, operations
 from keras_redundancy.build.stock import LayerForm, stock_form
@@ -135,11 +131,11 @@ def _rare_kernel(layer):
     kernel = "kernel", "kernel_regularizer"
     if isinstance(layer, keras.layers.Dense):
         return *kernel, -1
-    if isinstance(layer, CONVOLUTIONS):
+    if isinstance(layer, convolutions.CONVOLUTIONS):
         return (*kernel, -1) if layer.groups == 1 else None
-    if isinstance(layer, TRANSPOSED):
+    if isinstance(layer, convolutions.TRANSPOSED):
         return *kernel, -2
-    if isinstance(layer, SEPARABLE):
+    if isinstance(layer, convolutions.SEPARABLE):
         return "pointwise_kernel", "pointwise_regularizer", -1
     if isinstance(layer, keras.layers.EinsumDense):
         axis = _units_axis_of_einsum(layer.equation)

@@ -8,11 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy._shared.arguments import (
-    check_axes,
-    check_finite,
-    check_option,
-)
+from keras_redundancy._shared import arguments
 from keras_redundancy._shared.precision import as_loss
 from keras_redundancy.low_rank.pairs import Pair, closest_pairs
 from keras_redundancy.low_rank.sides import SIDES, VECTORS, sides_of
@@ -95,18 +91,18 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         also=None,
         units_axis: int | Sequence[int] = -1,
     ):
-        self.strength = check_finite("strength", strength)
-        self.tau_cos = check_finite("tau_cos", tau_cos)
+        self.strength = arguments.check_finite("strength", strength)
+        self.tau_cos = arguments.check_finite("tau_cos", tau_cos)
         if self.tau_cos >= 1:
             raise ValueError(
                 f"tau_cos={tau_cos!r} counts all vectors as parallel, so that "
                 "none are pulled together. Pass a number in [0, 1), e.g. 1e-4."
             )
-        check_option("measure", measure, MEASURES)
-        check_option("vectors", vectors, VECTORS)
+        arguments.check_option("measure", measure, MEASURES)
+        arguments.check_option("vectors", vectors, VECTORS)
         self.measure, self.vectors, self.exact = measure, vectors, bool(exact)
         self.also = keras.regularizers.get(also)
-        self.units_axis = check_axes("units_axis", units_axis)
+        self.units_axis = arguments.check_axes("units_axis", units_axis)
         self._shapes_warned_of = set()
 
     def __call__(self, x):

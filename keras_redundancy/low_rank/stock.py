@@ -12,16 +12,13 @@ from keras_redundancy.build.stock import (
 )
 from keras_redundancy.channels import register_rule
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.low_rank.factorized import (
-    OWN_ARGUMENTS,
-    STOCK_CLASSES,
-    FactorizedConv2D,
-    FactorizedDense,
-)
+from keras_redundancy.low_rank import factorized
 from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
 from keras_redundancy.low_rank.rare import RaReRegularizer
 
-FACTORIZED_CLASSES = {stock: cls for cls, stock in STOCK_CLASSES.items()}
+FACTORIZED_CLASSES = {
+    stock: cls for cls, stock in factorized.STOCK_CLASSES.items()
+}
 
 FOR_TRAINING = Reason(
     "for_training",
@@ -34,23 +31,23 @@ SHRINK = (
 )
 
 
-@register_rule(FactorizedConv2D)
-@register_rule(FactorizedDense)
+@register_rule(factorized.FactorizedConv2D)
+@register_rule(factorized.FactorizedDense)
 @register_rule(FrobeniusNormalization)
 def _for_training(layer, call):
     return call.opaque(FOR_TRAINING)
 
 
-@register_stock_form(FactorizedConv2D)
-@register_stock_form(FactorizedDense)
+@register_stock_form(factorized.FactorizedConv2D)
+@register_stock_form(factorized.FactorizedDense)
 def dense_form(layer) -> LayerForm:
     """The stock layer with the kernel P W Q."""
-    kind = next(x for x in type(layer).__mro__ if x in STOCK_CLASSES)
+    kind = next(x for x in type(layer).__mro__ if x in factorized.STOCK_CLASSES)
     full, used = map(layer.weights_of, (layer.outer_sizes, layer.sizes))
     return LayerForm(
         layer,
-        STOCK_CLASSES[kind],
-        without=OWN_ARGUMENTS,
+        factorized.STOCK_CLASSES[kind],
+        without=factorized.OWN_ARGUMENTS,
         values={"kernel": layer.effective_kernel, "bias": layer.bias},
         unused=full - used,
         advice=SHRINK,

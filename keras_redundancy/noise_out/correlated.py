@@ -4,12 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from keras_redundancy._shared.arguments import (
-    Layers,
-    check_count,
-    check_finite,
-    check_option,
-)
+from keras_redundancy._shared import arguments
 from keras_redundancy.build.absorb import DropAbsorber
 from keras_redundancy.build.rebuild import require_rebuildable
 from keras_redundancy.calibration.reuse import check_steps
@@ -34,8 +29,8 @@ def merge_correlated(
     threshold: float | None = None,
     *,
     absorb: str = "affine",
-    layers: Layers = None,
-    skip: Layers = None,
+    layers: arguments.Layers = None,
+    skip: arguments.Layers = None,
     min_units: int = 1,
     batch_size: int = 128,
     steps: int | None = None,
@@ -89,9 +84,9 @@ def merge_correlated(
     one pair at a time.
     """
     _check_amount(count, threshold)
-    check_option("absorb", absorb, FITS)
-    check_count("min_units", min_units)
-    check_count("batch_size", batch_size)
+    arguments.check_option("absorb", absorb, FITS)
+    arguments.check_count("min_units", min_units)
+    arguments.check_count("batch_size", batch_size)
     check_steps(steps, data)
     graph = graph_to_cut(model, data, False, optimizer)
     require_rebuildable(graph.model)
@@ -129,8 +124,11 @@ def _check_amount(count, threshold):
             "threshold= (a correlation), or both."
         )
     if count is not None:
-        check_count("count", count)
-    if threshold is not None and check_finite("threshold", threshold) > 1:
+        arguments.check_count("count", count)
+    if (
+        threshold is not None
+        and arguments.check_finite("threshold", threshold) > 1
+    ):
         raise ValueError(
             f"threshold={threshold!r} is a correlation, in [0, 1]. Pass e.g. "
             "0.9."

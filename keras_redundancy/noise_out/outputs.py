@@ -5,13 +5,7 @@ import math
 import keras
 from keras import ops
 
-from keras_redundancy._shared.arguments import (
-    check_count,
-    check_finite,
-    check_option,
-    check_positive,
-    check_seed,
-)
+from keras_redundancy._shared import arguments
 from keras_redundancy._shared.precision import as_loss, widened
 from keras_redundancy.build.stock import register_stock_form
 from keras_redundancy.channels import Channels, register_rule
@@ -83,18 +77,18 @@ class NoiseOutputs(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_count("units", units)
-        check_option("distribution", distribution, DISTRIBUTIONS)
+        arguments.check_count("units", units)
+        arguments.check_option("distribution", distribution, DISTRIBUTIONS)
         self.units, self.distribution = units, distribution
-        self.mean = check_finite("mean", mean, least=-math.inf)
-        self.stddev = check_finite("stddev", stddev)
-        self.weight = check_positive("weight", weight)
+        self.mean = arguments.check_finite("mean", mean, least=-math.inf)
+        self.stddev = arguments.check_finite("stddev", stddev)
+        self.weight = arguments.check_positive("weight", weight)
         if distribution == "binomial" and not 0 <= self.mean <= 1:
             raise ValueError(
                 "For distribution='binomial' mean is the probability of a 1, "
                 f"in [0, 1], but received {mean!r}."
             )
-        check_seed(seed)
+        arguments.check_seed(seed)
         self.return_outputs, self.seed = return_outputs, seed
         self.generator = keras.random.SeedGenerator(seed)
         self.supports_masking = True

@@ -14,18 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import squareform
 
 from keras_redundancy._shared.arguments import check_option
-from keras_redundancy.numbers import agglomeration
-from keras_redundancy.numbers.agglomeration import (
-    cut_by_chain,
-    cut_by_means,
-    cut_components,
-    cut_condensed,
-    cut_dendrogram,
-)
-from keras_redundancy.numbers.components import (
-    find_components,
-    find_components_at_once,
-)
+from keras_redundancy.numbers import agglomeration, components
 from keras_redundancy.numbers.similarity import (
     as_kernel_matrix,
     cosine_and_zeros,
@@ -116,7 +105,7 @@ def _cluster_by_sketches(
     if short is None:
         return None
     blocks = similarity_blocks(short)
-    component, _ = find_components(blocks, n, tau - 2 * SLACK)
+    component, _ = components.find_components(blocks, n, tau - 2 * SLACK)
     del short, blocks
     # The filters of one component side by side: one pass over the matrix.
     order = np.argsort(component, kind="stable")
@@ -132,7 +121,7 @@ def _cluster_by_sketches(
         labels = _cluster(compared[:, start:stop], tau, linkage)
         return labels[columns - start]
 
-    return cut_components(component, np.ones(n), cut)
+    return agglomeration.cut_components(component, np.ones(n), cut)
 
 
 def _cluster(matrix: NDArray, tau: float, linkage: str) -> NDArray[np.intp]:
@@ -155,9 +144,13 @@ def _cluster(matrix: NDArray, tau: float, linkage: str) -> NDArray[np.intp]:
             return labels
     if is_wide:
         blocks = similarity_blocks(compared)
-        component, degree = find_components(blocks, len(used), threshold)
+        component, degree = components.find_components(
+            blocks, len(used), threshold
+        )
     else:
-        component, degree = find_components_at_once(compared, threshold)
+        component, degree = components.find_components_at_once(
+            compared, threshold
+        )
     labels[used] = component
     close = used[degree > 1]
     if in_double and len(close):
@@ -184,7 +177,7 @@ def _cut_whole(
         return None
     if similar == len(pairs):
         return np.zeros(len(similarity), np.intp)
-    return cut_condensed(pairs, threshold, linkage)
+    return agglomeration.cut_condensed(pairs, threshold, linkage)
 
 
 def _cut_dense(
@@ -200,9 +193,9 @@ def _cut_dense(
         part = similarity
         if len(units) < len(similarity):
             part = similarity[np.ix_(units, units)]
-        return cut_dendrogram(part, threshold, linkage)
+        return agglomeration.cut_dendrogram(part, threshold, linkage)
 
-    return cut_components(component, degree, cut)
+    return agglomeration.cut_components(component, degree, cut)
 
 
 def _cut_wide(
@@ -217,13 +210,17 @@ def _cut_wide(
     def cut(units: NDArray[np.intp]) -> NDArray[np.intp]:
         part = filters[units]
         if len(units) <= agglomeration.LINKAGE_UNITS:
-            return cut_dendrogram(part @ part.T, threshold, linkage)
+            return agglomeration.cut_dendrogram(
+                part @ part.T, threshold, linkage
+            )
         if linkage == "complete":
             sizes = np.ones(len(units))
-            return cut_by_chain(part @ part.T, sizes, threshold, linkage)
-        return cut_by_means(part, threshold)
+            return agglomeration.cut_by_chain(
+                part @ part.T, sizes, threshold, linkage
+            )
+        return agglomeration.cut_by_means(part, threshold)
 
-    return cut_components(component, degree, cut)
+    return agglomeration.cut_components(component, degree, cut)
 
 
 def _in_order_of_appearance(labels: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -9,6 +9,7 @@ from keras_redundancy.build.apply import smaller_model
 from keras_redundancy.calibration import Statistics
 from keras_redundancy.channels import ChannelGraph
 from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.planning import selection
 from keras_redundancy.planning.budgets import Costs, widths_for
 from keras_redundancy.planning.criteria import Compared
 from keras_redundancy.planning.decisions import Decision
@@ -16,11 +17,6 @@ from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.latency import Stopwatch, least_cut_within
 from keras_redundancy.planning.levels import COSTS
 from keras_redundancy.planning.request import Request
-from keras_redundancy.planning.selection import (
-    Selection,
-    WithoutIdle,
-    share_left,
-)
 from keras_redundancy.planning.space_units import ALMOST_ONE
 
 UNSEEN = Reason(
@@ -103,7 +99,7 @@ class Chooser:
             level, found = levels[number], None
             selector = self.selector(space, number)
             if how == "ratio":
-                wanted = share_left(level, space.size)
+                wanted = selection.share_left(level, space.size)
             else:
                 wanted = found = selector.count_at(level)
             width = self.request.width(wanted, space.size)
@@ -144,7 +140,7 @@ class Chooser:
             idle = np.arange(space.size) > 0  # One has to stay.
         units = self.compared.units_of(space, np.flatnonzero(~idle))
         selector = self.request.method.selector(units, number)
-        return WithoutIdle(selector, idle) if idle.any() else selector
+        return selection.WithoutIdle(selector, idle) if idle.any() else selector
 
 
 class _Budget:
@@ -210,5 +206,5 @@ class _Budget:
 
 
 def _left_alone(space, reason):
-    everyone = Selection(np.arange(space.size))
+    everyone = selection.Selection(np.arange(space.size))
     return Decision(space, None, space.size, everyone, reason)

@@ -3,13 +3,7 @@
 from collections.abc import Mapping
 from numbers import Real
 
-from keras_redundancy._shared.arguments import (
-    check_correlation,
-    check_option,
-    check_ratio,
-    levels_by_layer,
-    selected_layers,
-)
+from keras_redundancy._shared import arguments
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.numbers.clustering import check_tau
 
@@ -18,8 +12,8 @@ LEVELS = ("tau", "ratio", "target", "correlation")
 # How the levels of each kind are checked.
 CHECKS = {
     "tau": check_tau,
-    "ratio": check_ratio,
-    "correlation": check_correlation,
+    "ratio": arguments.check_ratio,
+    "correlation": arguments.check_correlation,
 }
 # What a target may be the share of.
 COSTS = {
@@ -73,7 +67,7 @@ def checked_target(target) -> tuple[str, float]:
             f"for half of the multiply-adds, but received {target!r}."
         )
     what, share = next(iter(target.items()))
-    check_option("target", what, COSTS)
+    arguments.check_option("target", what, COSTS)
     if not isinstance(share, Real) or not 0 < share <= 1:
         raise ValueError(
             f"target[{what!r}] is the share that is to be left, in (0, 1], "
@@ -95,8 +89,10 @@ def levels_of(spaces, how, level, layers, skip):
     gentlest = min if how == "ratio" else max
     chosen = set(by_layer)
     if layers is not None:
-        chosen = selected_layers(layers, list(producers.values()), "layers")
-    chosen -= selected_layers(skip, list(producers.values()), "skip")
+        chosen = arguments.selected_layers(
+            layers, list(producers.values()), "layers"
+        )
+    chosen -= arguments.selected_layers(skip, list(producers.values()), "skip")
     levels, reasons = [], []
     for space in spaces:
         out = [
@@ -115,7 +111,7 @@ def _by_layer(how, level, producers):
     if how == "target":
         return dict.fromkeys(map(id, producers), 0)
     try:
-        return levels_by_layer(level, producers, how, CHECKS[how])
+        return arguments.levels_by_layer(level, producers, how, CHECKS[how])
     except Exception as error:
         if callable(level) and how == "tau":
             error.add_note(ABOUT_FUNCTIONS)

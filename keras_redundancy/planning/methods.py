@@ -26,14 +26,8 @@ from keras_redundancy.numbers.ranking import (
     rank_by_outputs,
     rank_by_pivots,
 )
+from keras_redundancy.planning import selection
 from keras_redundancy.planning.levels import CHECKS
-from keras_redundancy.planning.selection import (
-    REPRESENTATIVES,
-    AtRandom,
-    ByClusters,
-    ByError,
-    ByRank,
-)
 from keras_redundancy.planning.space_units import SpaceUnits
 
 CRITERIA = ("filters", "folded", "activations")
@@ -104,7 +98,9 @@ class Method(Configured):
                 differ from space to space.
         """
         scores = checked_scores(self.scores(units), units, name_of_scores(self))
-        return ByRank(units, Ranking(np.argsort(-scores, kind="stable")))
+        return selection.ByRank(
+            units, Ranking(np.argsort(-scores, kind="stable"))
+        )
 
     @property
     def means(self) -> bool:
@@ -166,11 +162,11 @@ class Clusters(_Comparing):
     def __post_init__(self):
         super().__post_init__()
         check_option("linkage", self.linkage, LINKAGES)
-        check_option("keep", self.keep, REPRESENTATIVES)
+        check_option("keep", self.keep, selection.REPRESENTATIVES)
 
     def selector(self, units, number):
         seed = _seed(self.seed, number)
-        return ByClusters(units, self.linkage, self.keep, seed)
+        return selection.ByClusters(units, self.linkage, self.keep, seed)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -210,7 +206,7 @@ class Random(_Comparing):
 
     def selector(self, units, number):
         linkage = self.linkage or "average"
-        return AtRandom(units, linkage, _seed(self.seed, number))
+        return selection.AtRandom(units, linkage, _seed(self.seed, number))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -284,7 +280,7 @@ class Greedy(Method):
             Readout(reader.to_predict, reader.weights)
             for reader in units.readers
         ]
-        return ByError(units, rank_by_outputs(readouts))
+        return selection.ByError(units, rank_by_outputs(readouts))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -319,7 +315,7 @@ class Pivoted(Method):
                 strength = np.sqrt(strength / scale)
                 total += known * strength * strength[:, None]
         ranking = rank_by_pivots(total, np.ones(n), len(units.readers))
-        return ByError(units, ranking)
+        return selection.ByError(units, ranking)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

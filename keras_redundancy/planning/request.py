@@ -5,20 +5,9 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import TypedDict
 
-from keras_redundancy._shared.arguments import (
-    check_count,
-    check_option,
-    check_seed,
-)
+from keras_redundancy._shared import arguments
 from keras_redundancy._shared.configured import name_of
-from keras_redundancy.planning import methods
-from keras_redundancy.planning.absorbing import (
-    Absorb,
-    Mend,
-    Merge,
-    absorb_of,
-    mend_of,
-)
+from keras_redundancy.planning import absorbing, methods
 from keras_redundancy.planning.levels import checked_target, one_level
 from keras_redundancy.planning.methods import Method, Scores
 
@@ -63,8 +52,8 @@ class Request:
     how: str
     level: object
     method: Method
-    absorb: Absorb
-    mend: Mend | None
+    absorb: absorbing.Absorb
+    mend: absorbing.Mend | None
     batch_size: int = 128
     steps: int | None = None
     input_shape: object = None
@@ -75,7 +64,7 @@ class Request:
 
     def __post_init__(self):
         for name in ("batch_size", "round_to", "min_units"):
-            check_count(name, getattr(self, name))
+            arguments.check_count(name, getattr(self, name))
 
     @property
     def needs_statistics(self) -> bool:
@@ -115,19 +104,21 @@ def requested(
         if how == "tau" or own.get("keep") == "mean":
             method = "clusters"
     method, method_words = _made(method, own)
-    absorb, absorb_words = absorb_of(absorb, has_data and not method.means)
+    absorb, absorb_words = absorbing.absorb_of(
+        absorb, has_data and not method.means
+    )
     if not has_data:
         chosen = (method, method_words), (absorb, absorb_words)
         _require_data(how, method, *chosen)
     _require_level(method, method_words, how)
-    if method.means and not isinstance(absorb, Merge):
+    if method.means and not isinstance(absorb, absorbing.Merge):
         raise ValueError(
             f"keep='mean' does not go with {absorb_words}: the mean stands for "
             "all units of its cluster, and is none of those that the consumers "
             "read. Use absorb='merge', or keep='medoid'."
         )
     given = {n: rest.pop(n) for n in ("repair", "rounds") if n in rest}
-    mend = mend_of(mend, given, has_data)
+    mend = absorbing.mend_of(mend, given, has_data)
     level = checked_target(level) if how == "target" else level
     return Request(how, level, method, absorb, mend, **rest)
 
@@ -152,7 +143,9 @@ def _method_or_tau(method, select, levels):
     others = [how for how, x in levels.items() if x is not None]
     is_function = callable(method) and not isinstance(method, Method | type)
     by_layer = is_function and (not others or select is not None)
-    known = isinstance(method, str | Method | Absorb | Mend | type)
+    known = isinstance(
+        method, str | Method | absorbing.Absorb | absorbing.Mend | type
+    )
     known = known or hasattr(method, "scores")
     if method is not None and (by_layer or not (known or is_function)):
         if levels["tau"] is not None:
@@ -182,14 +175,14 @@ def _method_of(value):
     if value is None or isinstance(value, Method):
         return value
     if isinstance(value, str):
-        check_option("select", value, methods.BY_NAME)
+        arguments.check_option("select", value, methods.BY_NAME)
         return value
-    if isinstance(value, Absorb):
+    if isinstance(value, absorbing.Absorb):
         raise TypeError(
             f"{value!r} says what consumers read in place of the units that "
             f"go, not which go. Pass it as absorb={value!r}."
         )
-    if isinstance(value, Mend):
+    if isinstance(value, absorbing.Mend):
         raise TypeError(
             f"{value!r} says how the smaller model is mended, not which units "
             f"go. Pass it as mend={value!r}."
@@ -212,7 +205,7 @@ def _method_of(value):
 def _made(method, options):
     """The method with its options, and what to call it in messages."""
     words = f"select={method!r}" if isinstance(method, str) else repr(method)
-    check_seed(options.get("seed"))
+    arguments.check_seed(options.get("seed"))
     kind = methods.BY_NAME[method] if isinstance(method, str) else type(method)
     taken = {field.name for field in dataclasses.fields(kind)}
     # A seed may be given without need.

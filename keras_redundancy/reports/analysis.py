@@ -5,11 +5,7 @@ from numbers import Real
 
 import numpy as np
 
-from keras_redundancy._shared.arguments import (
-    Level,
-    check_option,
-    levels_by_layer,
-)
+from keras_redundancy._shared import arguments
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.units import (
@@ -30,7 +26,7 @@ from keras_redundancy.reports.records import Redundancy, Report
 
 def analyze(
     model,
-    tau: Level = 0.5,
+    tau: arguments.Level = 0.5,
     *,
     linkage: str = "average",
     columns: Mapping[str, Callable] | None = None,
@@ -124,7 +120,7 @@ def check_taus(taus: Iterable[float]) -> tuple[float, ...]:
 
 def reports(
     model,
-    taus: Sequence[Level],
+    taus: Sequence[arguments.Level],
     linkage: str = "average",
     columns: Mapping[str, Callable] | None = None,
 ) -> list[Report]:
@@ -132,12 +128,14 @@ def reports(
 
     Args and errors: as for `analyze`.
     """
-    check_option("linkage", linkage, LINKAGES)
+    arguments.check_option("linkage", linkage, LINKAGES)
     own = own_columns(columns)
     graph = trace(stock(model))
     written = written_units(graph)
     layers = [units.layer for units in written]
-    levels = [levels_by_layer(tau, layers, "tau", check_tau) for tau in taus]
+    levels = [
+        arguments.levels_by_layer(tau, layers, "tau", check_tau) for tau in taus
+    ]
     measured = _measured(graph, written, linkage)
     totals = graph.model.count_params(), graph.multiply_adds()
     filters = tuple(x.filters for x in measured)

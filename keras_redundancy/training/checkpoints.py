@@ -12,11 +12,7 @@ from keras_redundancy import _keras
 from keras_redundancy._shared.files import writable_folder
 from keras_redundancy.build.compiling import compile_like
 from keras_redundancy.build.configs import objects_of
-from keras_redundancy.training.descriptions import (
-    describe,
-    differences,
-    words_of_model,
-)
+from keras_redundancy.training import descriptions
 
 STATE = "state.json"
 SUFFIXES = (".keras", ".npz")
@@ -46,7 +42,10 @@ class Checkpoint:
         self._model = model
         self._best = None  # The name of its files.
         self._stale = set()  # Names of files of an older version.
-        words = {"model": words_of_model(model), **describe(options)}
+        words = {
+            "model": descriptions.words_of_model(model),
+            **descriptions.describe(options),
+        }
         # JSON turns tuples into lists: compare what can be read back.
         self._words = json.loads(json.dumps(words))
         content = json.dumps(words, sort_keys=True).encode()
@@ -82,9 +81,11 @@ class Checkpoint:
     def _require_same(self, began_with):
         if isinstance(began_with, list):  # Older versions knew shapes alone.
             now = [list(variable.shape) for variable in self._model.variables]
-            found = differences(began_with, now, "the shapes of the variables")
+            found = descriptions.differences(
+                began_with, now, "the shapes of the variables"
+            )
         else:
-            found = differences(began_with, self._words)
+            found = descriptions.differences(began_with, self._words)
         if found:
             more = f"; and {len(found) - SHOWN} more" * (len(found) > SHOWN)
             raise ValueError(

@@ -5,12 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
-from keras_redundancy._shared.arguments import (
-    check_count,
-    check_finite,
-    check_option,
-    check_seed,
-)
+from keras_redundancy._shared import arguments
 from keras_redundancy.planning.plans import prune as pruned_by
 from keras_redundancy.training.batches import build_on, shared
 from keras_redundancy.training.checkpoints import Checkpoint
@@ -158,14 +153,14 @@ def _settings(
 ) -> Settings:
     """The checked arguments of `fit_and_prune`."""
     for name, count in (("epochs", epochs), ("start", start), ("every", every)):
-        check_count(name, count)
-    check_count("patience", others["patience"], least=0)
-    check_count("initial_epoch", initial_epoch, least=0)
-    check_finite("max_drop", others["max_drop"])
-    check_option("mode", mode, MODES)
-    check_seed(others["seed"])
+        arguments.check_count(name, count)
+    arguments.check_count("patience", others["patience"], least=0)
+    arguments.check_count("initial_epoch", initial_epoch, least=0)
+    arguments.check_finite("max_drop", others["max_drop"])
+    arguments.check_option("mode", mode, MODES)
+    arguments.check_seed(others["seed"])
     if others["floor"] is not None:
-        check_finite("floor", others["floor"], least=-math.inf)
+        arguments.check_finite("floor", others["floor"], least=-math.inf)
     monitor = others["monitor"]
     if not isinstance(monitor, str):
         raise TypeError(

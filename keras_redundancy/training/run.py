@@ -14,15 +14,8 @@ from keras_redundancy.build.copying import copy_for_training
 from keras_redundancy.build.stock import parameters_after_training
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.planning.budgets import OutOfReachError
+from keras_redundancy.training import one_fit
 from keras_redundancy.training.batches import Batches
-from keras_redundancy.training.one_fit import (
-    Judge,
-    OneFit,
-    Watch,
-    WholeHistory,
-    assign,
-    copies,
-)
 from keras_redundancy.training.results import Cut, Pruned
 from keras_redundancy.training.state import Best, Progress
 
@@ -37,7 +30,7 @@ class PruningRun:
         self.model = copy_for_training(model)
         self.best, self.checkpoint, self._best_is_new = None, None, False
         self.progress = Progress(initial_epoch, settings.floor, settings.seed)
-        self.history = WholeHistory()
+        self.history = one_fit.WholeHistory()
         self._due, self._goes_on, self._value = False, False, None
         self._validation_freq = 1
 
@@ -51,7 +44,10 @@ class PruningRun:
                 self.progress.seed = int(drawn) % 2**31
             return
         state, self.model, best = found
-        self.history, self._goes_on = WholeHistory(**state["history"]), True
+        self.history, self._goes_on = (
+            one_fit.WholeHistory(**state["history"]),
+            True,
+        )
         cuts = [Cut(**cut) for cut in state["progress"].pop("cuts")]
         self.progress = Progress(**state["progress"], cuts=cuts)
         if self.progress.epoch < self.settings.epochs and (
@@ -59,7 +55,7 @@ class PruningRun:
         ).startswith(ALL_EPOCHS):
             self.progress.reason = None
         if best is not None:
-            weights = copies(best.variables)
+            weights = one_fit.copies(best.variables)
             self.best = Best(best, weights, **state["best"])
 
     def through(self, x, y, callbacks, verbose, options) -> Pruned:
@@ -79,8 +75,8 @@ class PruningRun:
             batches, steps = x, options.get("steps_per_epoch")
         else:
             batches, steps = None, _keras.number_of_batches(x, y, options)
-        self.watch, self.judge = Watch(), Judge(self._decide)
-        self.one_fit = OneFit(
+        self.watch, self.judge = one_fit.Watch(), one_fit.Judge(self._decide)
+        self.one_fit = one_fit.OneFit(
             [self.watch, *callbacks, self.history, self.judge],
             self.model,
             batches,
@@ -222,7 +218,7 @@ class PruningRun:
         if not is_better and parameters == best.parameters:
             is_better = self._holds(value, best.value)
         if is_better:
-            weights = copies(model.variables)
+            weights = one_fit.copies(model.variables)
             epoch = self.progress.epoch
             self.best = Best(model, weights, value, epoch, parameters)
             self._best_is_new = True
@@ -299,7 +295,7 @@ class PruningRun:
                 self.best.value,
                 self.best.epoch,
             )
-            assign(model.variables, self.best.weights)
+            one_fit.assign(model.variables, self.best.weights)
         else:
             warnings.warn(
                 f"{self._why_never_held()} Nothing was cut; the returned model "

@@ -5,12 +5,7 @@ import string
 import keras
 from keras import layers, ops
 
-from keras_redundancy._shared.convolutions import (
-    CONVOLUTIONS,
-    DEPTHWISE,
-    SEPARABLE,
-    TRANSPOSED,
-)
+from keras_redundancy._shared import convolutions
 from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
@@ -80,7 +75,7 @@ def _multiplies(call, tensor, axis, *kernels):
         call.multiplies(kernel, positions(sizes))
 
 
-@for_classes(*CONVOLUTIONS)
+@for_classes(*convolutions.CONVOLUTIONS)
 def _convolution(layer, call):
     axis = channel_axis(layer, call)
     _multiplies(call, call.outputs[0], axis, layer.kernel)
@@ -113,7 +108,7 @@ def _one_group_per_channel(layer, call, ids, axis):
     return Channels(activated(call, filters, layer.activation, axis), axis)
 
 
-@for_classes(*TRANSPOSED)
+@for_classes(*convolutions.TRANSPOSED)
 def _transposed_convolution(layer, call):
     """The kernel has the shape (..., filters, channels).
 
@@ -130,7 +125,7 @@ def _transposed_convolution(layer, call):
     return _written(layer, call, layer.kernel, -2, "filters", axis, taps)
 
 
-@for_classes(*DEPTHWISE)
+@for_classes(*convolutions.DEPTHWISE)
 def _depthwise_convolution(layer, call):
     """The kernel has the shape (..., channels, multiplier)."""
     axis = channel_axis(layer, call)
@@ -142,7 +137,7 @@ def _depthwise_convolution(layer, call):
     return Channels(activated(call, ids, layer.activation, axis), axis)
 
 
-@for_classes(*SEPARABLE)
+@for_classes(*convolutions.SEPARABLE)
 def _separable_convolution(layer, call):
     axis = channel_axis(layer, call)
     kernels = layer.depthwise_kernel, layer.pointwise_kernel

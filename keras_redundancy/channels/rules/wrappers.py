@@ -7,11 +7,7 @@ from keras import layers, ops
 
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.rules.recurrent import (
-    UNKNOWN_STATE,
-    arguments,
-    initial_states,
-)
+from keras_redundancy.channels.rules import recurrent
 from keras_redundancy.channels.rules.registry import rule
 
 OVER_TIME = Reason(
@@ -51,7 +47,7 @@ def _time_distributed(layer, call):
 
 def _steps(layer, args, kwargs):
     """The steps of all samples, as samples of the layer inside."""
-    x = arguments(layer, args, kwargs, "inputs")
+    x = recurrent.arguments(layer, args, kwargs, "inputs")
     return (ops.reshape(x, (-1, *ops.shape(x)[2:])),), {}
 
 
@@ -65,14 +61,14 @@ def _bidirectional(layer, call):
     directions = [_direction(layer, call, x, name) for name in BIDIRECTIONAL]
     forward, backward = (out[0] for out in directions)
     size, axis = len(forward.ids), forward.axis - layer.return_sequences
-    states = initial_states(call, size, axis)
+    states = recurrent.initial_states(call, size, axis)
     joined = layer.merge_mode == "concat"
     if len(backward.ids) != size:
         return call.opaque(UNEQUAL)
     if joined and forward.axis != len(forward.shape) - 1:
         return call.opaque(OTHER_AXIS)
     if states is None:
-        return call.opaque(UNKNOWN_STATE)
+        return call.opaque(recurrent.UNKNOWN_STATE)
     call.tie(forward.ids, backward.ids, *states)
     kept = [state for out in directions for state in out[1:]]
     if layer.merge_mode is None:
@@ -97,7 +93,7 @@ def _direction(layer, call, x, name):
 def _given_to(name, layer, args, kwargs):
     """Both directions get the same sequences, and a half of the states."""
     x, states, mask = (
-        arguments(layer, args, kwargs, each)
+        recurrent.arguments(layer, args, kwargs, each)
         for each in ("sequences", "initial_state", "mask")
     )
     own = {} if mask is None else {"mask": mask}
