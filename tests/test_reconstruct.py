@@ -8,7 +8,6 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.calibration import observer
 from keras_redundancy.calibration.moments import Divided
-from keras_redundancy.mend import kernels
 from keras_redundancy.numbers import regression
 from tests import models
 

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.calibration import pairs
+from keras_redundancy.mend import normalization as pairs
 from tests import models
 
 EPSILON = 1e-3

@@ -26,6 +26,19 @@ IDENTITIES = (
 )
 
 
+def links_of(model) -> dict[int, str]:
+    """{id(layer): link} of what becomes of what each layer returns.
+
+    See `Surroundings.link`; "linear" where calls of a layer have several.
+    """
+    around, found = Surroundings(model), {}
+    for call in _keras.calls_at_any_depth(model):
+        if hasattr(call.operation, "kernel"):
+            link, key = around.link(call), id(call.operation)
+            found[key] = link if found.get(key, link) == link else "linear"
+    return found
+
+
 class Surroundings:
     """Of the calls of a model's graph, and of the graphs of models in it."""
 

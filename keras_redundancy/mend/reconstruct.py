@@ -2,72 +2,110 @@
 
 `refit` makes up for what goes from the inputs of each consumer, as if all else
 stayed. But behind a layer that was cut, inputs are not quite what they were.
-Here the smaller model and the one that it was made from run side by side, and
-one kernel of the smaller one after the other is fitted, by least squares over
-its whole window, to give what the original one gave. Each takes a pass over
-the data: fitted all at once, to inputs that change by it, they get worse.
+So each kernel is fitted, by least squares over its whole window, to give what
+the original one gives. Samples that are held out say how far to go from what
+there was, and that no fit is kept that is worse on them.
 
-Where ReLUs or probabilities stand behind a kernel, it is then fitted step by
-step, with that in mind; of two `Dense` layers with a ReLU between, which
-nothing else reads, both are fitted at once. Samples that are held out say how
-far to go from what there was, and that no fit is kept that is worse on them.
+Where a ReLU or probabilities stand behind a kernel, it is then fitted with
+these in mind: see `fit_to_link`.
 
 Source: He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural
 Networks (2017), with the inputs of the pruned network.
 """
 
-from collections.abc import Iterator
+import dataclasses
 
 import numpy as np
+from keras import ops
+from numpy.typing import NDArray
 
-from keras_redundancy.mend.kernels import look_at
+from keras_redundancy.calibration.moments import HELD_OUT, Divided, Moments
+from keras_redundancy.calibration.observer import GOLDEN, positions_for
+from keras_redundancy.mend.kernels import Product
+from keras_redundancy.mend.linked import fit_to_link
 from keras_redundancy.numbers import regression
-from keras_redundancy.numbers.perceptron import fit_perceptron
 
 # The share of a variance that rounding to these may be: ten squared steps.
 ROUNDING = {"bfloat16": 10 * 2.0**-14, "float16": 10 * 2.0**-20}
+# Positions of a sample that are looked at, where samples abound.
+POSITIONS = 16
+# So many numbers the rows of a kernel and of its outputs hold at most.
+NUMBERS = 2**25
 
 
-def reconstruct(
-    old, new, pairs, kept_channels, centered, data, batch_size
-) -> Iterator[None]:
-    """Fit the kernels of `new` to what those of `old` return, in place.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fit:
+    """A kernel that is to return what the original one does.
+
+    Attributes:
+        old, new: the product of the original model and of the smaller one.
+        kept: units of the old one that the new one has, shape (units,).
+        link: what becomes of what they return, as `Surroundings.link` says.
+        is_centered: whether a BatchNormalization behind takes its mean away.
+    """
+
+    old: Product
+    new: Product
+    kept: NDArray[np.intp]
+    link: str
+    is_centered: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+    """What a kernel reads, and what it is to return.
+
+    Attributes:
+        read: tensor of shape (rows, groups, numbers).
+        wanted: tensor of shape (rows, groups, units).
+        is_held_out: which rows say how good a fit is, shape (rows,).
+    """
+
+    read: object
+    wanted: object
+    is_held_out: NDArray[np.bool_]
+
+
+def reconstruct(fit: Fit, pieces: list, samples: int) -> None:
+    """Fit the kernel of the smaller model, in place.
 
     Args:
-        old: the original model.
-        new: the smaller one, which is changed.
-        pairs: the layers to fit, those of `pairs_of`.
-        kept_channels: {id(moving mean of old): channels that stay}.
-        centered: ids of layers of `old` whose outputs have their mean taken
-            away by a BatchNormalization.
-        data: what `Model.predict` takes.
-        batch_size: for arrays.
-
-    Yields:
-        After each layer, nothing.
+        fit: what to fit.
+        pieces: for all calls and batches (number of the first sample,
+            samples, what the old layer reads, what the new one does).
+        samples: how many samples there are.
     """
-    for pair in pairs:
-        seen = look_at(old, new, kept_channels, pair, data, batch_size)
-        moments, rows = seen
-        if moments:
-            _fit(pair, moments, id(pair.old) in centered)
-        if rows:
-            _fit_chain(pair, *rows)
-        yield
+    rows = _rows(fit, pieces, samples)
+    layer, bias = fit.new.layer, fit.new.bias
+    has_shift = bias is not None or fit.is_centered
+    matrices = fit.new.matrices
+    rest = np.zeros(matrices.shape[::2])
+    sides = [np.flatnonzero(~rows.is_held_out), np.flatnonzero(rows.is_held_out)]
+    rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
+    for group, start in enumerate(matrices):
+        read, wanted = rows.read[:, group], rows.wanted[:, group]
+        moments = _moments(ops.concatenate([read, wanted], axis=1), sides)
+        matrices[group] = _least_squares(start, moments, has_shift, rounding)
+        mean = moments.whole.mean
+        rest[group] = mean[len(start) :] - mean[: len(start)] @ matrices[group]
+        if fit.link != "linear" and not fit.is_centered:
+            shift = None if bias is None else rest[group]
+            matrices[group], shift = fit_to_link(
+                read, wanted, sides, matrices[group], shift, fit.link
+            )
+            rest[group] = 0 if shift is None else shift
+    fit.new.assign(matrices)
+    if bias is not None:
+        bias.assign(rest.reshape(bias.shape))
 
 
-def _fit(pair, moments, is_centered):
-    """New kernel and bias from the moments of (inputs, wanted outputs)."""
-    layer = pair.new
-    kernel = np.asarray(layer.kernel, np.float64)
-    start = kernel.reshape(-1, kernel.shape[-1])
+def _least_squares(start, moments, has_shift, rounding):
+    """The matrix from the moments of (what is read, what is wanted)."""
     whole = moments.whole
     inputs, wanted = np.split(np.arange(len(whole.mean)), [len(start)])
     # Without a shift the mean has to be predicted like the rest.
-    has_shift = layer.bias is not None or is_centered
     center = moments.fitted.mean if has_shift else np.zeros_like(whole.mean)
-    rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
-    fitted = regression.checked_regression(
+    return regression.checked_regression(
         whole.about(whole.mean if has_shift else center),
         *(m.about(center) for m in (moments.fitted, moments.held_out)),
         inputs,
@@ -75,23 +113,69 @@ def _fit(pair, moments, is_centered):
         start,
         rounding,
     )
-    layer.kernel.assign(fitted.reshape(kernel.shape))
-    if layer.bias is not None:
-        rest = whole.mean[wanted] - whole.mean[inputs] @ fitted
-        layer.bias.assign(rest)
 
 
-def _fit_chain(pair, inputs, wanted, is_held_out):
-    """Go on from there, by rows of inputs and of wanted outputs."""
-    start = []
-    for each in pair.chain:
-        kernel = np.asarray(each.new.kernel, np.float32)
-        bias = each.new.bias
-        if bias is not None:
-            bias = np.asarray(bias, np.float32)
-        start.append((kernel.reshape(-1, kernel.shape[-1]), bias))
-    fitted = fit_perceptron(start, inputs, wanted, pair.link, is_held_out)
-    for each, (kernel, bias) in zip(pair.chain, fitted, strict=True):
-        each.new.kernel.assign(kernel.reshape(each.new.kernel.shape))
-        if bias is not None:
-            each.new.bias.assign(bias)
+def _moments(rows, sides):
+    return Divided(*(_moments_of(rows, side) for side in sides))
+
+
+def _moments_of(rows, chosen):
+    if not len(chosen):
+        return Moments.of_no_rows(rows.shape[1])
+    rows = ops.take(rows, chosen, axis=0)
+    mean = ops.mean(rows, axis=0)
+    rows = rows - mean
+    scatter = ops.matmul(ops.transpose(rows), rows)
+    mean, scatter = (
+        ops.convert_to_numpy(x).astype(np.float64) for x in (mean, scatter)
+    )
+    return Moments(len(chosen), len(chosen), mean, scatter)
+
+
+def _rows(fit, pieces, samples):
+    groups, numbers, units = fit.new.shape
+    most_rows = max(NUMBERS // (groups * (numbers + units)), 1)
+    calls = max(sum(size for _, size, *_ in pieces) // max(samples, 1), 1)
+    most_rows //= calls
+    most = positions_for(numbers, samples * calls, POSITIONS)
+    most = min(most, max(most_rows // max(samples, 1), 1))
+    # Where even one row of each sample is too much.
+    step = max(-(-samples // max(most_rows, 1)), 1)
+    matrices = fit.old.matrices
+    read, wanted, sample, position = [], [], [], []
+    for number, (first, size, old, new) in enumerate(pieces):
+        old, new = fit.old.read(old[::step]), fit.new.read(new[::step])
+        count = fit.new.positions(new)
+        chosen = _spread(count, number, most)
+        rows = fit.new.rows(new, chosen)
+        targets = _outputs(fit, matrices, fit.old.rows(old, chosen))
+        shape = len(rows) * len(chosen), groups
+        read.append(ops.reshape(rows, (*shape, numbers)))
+        wanted.append(ops.reshape(targets, (*shape, units)))
+        own = first + np.arange(len(rows)) * size // max(len(rows), 1)
+        sample.append(np.repeat(own, len(chosen)))
+        position.append(np.tile(chosen, len(rows)))
+    sample, position = np.concatenate(sample), np.concatenate(position)
+    few = len(np.unique(sample)) < HELD_OUT
+    order = np.arange(len(sample)) if few else sample // step
+    is_held_out = order % HELD_OUT == HELD_OUT - 1
+    return Rows(ops.concatenate(read), ops.concatenate(wanted), is_held_out)
+
+
+def _outputs(fit, matrices, rows):
+    """What the old kernel returns for rows, of the units that are kept."""
+    matrices = ops.convert_to_tensor(matrices.astype(fit.old.kernel.dtype))
+    shape = *rows.shape[:2], -1
+    y = ops.einsum("spgn,gnu->spgu", rows, matrices)
+    y = ops.reshape(y, shape)
+    if fit.old.bias is not None:
+        y = y + ops.reshape(fit.old.bias, (-1,))
+    return ops.take(y, fit.kept, axis=-1)
+
+
+def _spread(count, number, most):
+    """Up to `most` of the positions, other ones for each batch."""
+    if count <= most:
+        return np.arange(count)
+    spread = np.random.default_rng(0).permutation(most) / most
+    return (((spread + number * GOLDEN) % 1) * count).astype(int)
