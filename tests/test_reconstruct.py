@@ -166,7 +166,7 @@ def second_moments(x):
 
 def checked(fitted, held_out, start):
     k = len(start)
-    return regression.checked_regression(
+    return regression.ridge_from_moments(
         *map(second_moments, (fitted, fitted, held_out)),
         np.arange(k),
         np.arange(k, fitted.shape[1]),

@@ -1,8 +1,7 @@
-"""Least squares and rankings from a covariance matrix alone."""
+"""Least squares from rows, and from covariance matrices alone."""
 
 import numpy as np
 import pytest
-from scipy import linalg
 
 from keras_redundancy.numbers import regression
 
@@ -96,84 +95,86 @@ def test_no_number_kept_or_removed():
         assert solve(covariance, everyone, none, 400).shape == (12, 0)
 
 
-def test_pivots_are_those_of_a_pivoted_qr():
-    x = samples()
-    weights = np.random.default_rng(1).uniform(0.5, 2, 12)
-    ranking = regression.rank_by_pivots(covariance_of(x), weights)
-    weighted = (x - x.mean(axis=0)) * weights
-    _, r, pivots = linalg.qr(weighted, mode="economic", pivoting=True)
-    np.testing.assert_array_equal(ranking.order, pivots)
-    left = 1 - np.cumsum((r**2).sum(axis=1)) / (weighted**2).sum()
-    np.testing.assert_allclose(ranking.error[1:], left, atol=1e-9)
+# --- ridge regression that is checked on rows held out -----------------------
 
 
-def output_error(covariance, reads, kept):
-    """tr(S W W^T) with S what the kept numbers leave, by plain algebra."""
-    rest = np.setdiff1d(np.arange(len(covariance)), kept)
-    if not len(rest):
-        return 0.0
-    cross = covariance[np.ix_(kept, rest)]
-    told = cross.T @ np.linalg.solve(covariance[np.ix_(kept, kept)], cross)
-    left = covariance[np.ix_(rest, rest)] - told
-    return np.trace(left @ reads[np.ix_(rest, rest)])
+def problem(rows, k=40, r=5, seed=0):
+    """Inputs behind a ReLU, outputs, a start, and which rows are held out."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, k)) @ rng.normal(size=(k, k)) / np.sqrt(k)
+    x = np.maximum(x + 0.5, 0)
+    weights = rng.normal(size=(k, r))
+    y = x @ weights + 0.3 * rng.normal(size=(rows, r)) + 2
+    start = weights + 0.5 * rng.normal(size=weights.shape)
+    return x, y, start, np.arange(rows) % 5 == 4
 
 
-def test_each_step_of_greedy_is_the_best_one():
-    covariance = covariance_of(samples())
-    weights = np.random.default_rng(1).normal(size=(12, 4))
-    reads = weights @ weights.T
-    ranking = regression.rank_by_outputs([(covariance, reads)])
-    assert sorted(ranking.order) == list(range(12))
-    whole = np.trace(covariance @ reads)
-    for k in range(1, 11):
-        first, following = ranking.order[:k], ranking.order[k:]
-        error = output_error(covariance, reads, first)
-        assert ranking.error[k] == pytest.approx(error / whole, abs=1e-9)
-        nexts = [
-            output_error(covariance, reads, [*first, unit])
-            for unit in following
-        ]
-        assert following[np.argmin(nexts)] == following[0]
+def by_moments(x, y, start, is_held_out, has_shift):
+    """`ridge_from_moments` of these rows."""
+    rows = np.concatenate([x, y], axis=1)
+    inputs, outputs = np.split(np.arange(rows.shape[1]), [x.shape[1]])
+    parts = rows, rows[~is_held_out], rows[is_held_out]
+    centers = rows.mean(axis=0), *[parts[1].mean(axis=0)] * 2
+    moments = []
+    for part, center in zip(parts, centers, strict=True):
+        part = part - center * has_shift
+        moments.append(part.T @ part / len(part))
+    return regression.ridge_from_moments(*moments, inputs, outputs, start)
 
 
-def test_greedy_weighs_readers_by_their_own_size():
-    """A reader a thousand times louder does not silence the other."""
-    covariance = np.eye(4)
-    loud = np.diag([1e6, 1e6, 0, 0])
-    soft = np.diag([0, 0, 1, 0])
-    ranking = regression.rank_by_outputs(
-        [(covariance, loud), (covariance, soft)]
+@pytest.mark.parametrize("has_shift", [True, False])
+@pytest.mark.parametrize("count", [12, 30, 45, 200])
+def test_rows_give_what_their_moments_give(count, has_shift):
+    """With fewer rows than inputs, about as many, and more."""
+    x, y, start, is_held_out = problem(count)
+    x[:, 3], x[:, 5] = 2, 0
+    wanted = by_moments(x, y, start, is_held_out, has_shift)
+    found, shift = regression.ridge_from_rows(
+        x, y, is_held_out, start, has_shift
     )
-    assert ranking.order[0] == 2
-    assert set(ranking.order[1:3]) == {0, 1}
-    assert ranking.error[3] == pytest.approx(0, abs=1e-9)
+    assert np.abs(wanted - start).max() > 0.01
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
+    left = y - x @ found - shift
+    assert np.abs(left.mean(axis=0)).max() < 1e-9 or not has_shift
+    assert shift.any() == has_shift
 
 
-def test_what_several_read_is_worth_more():
-    covariance, reads = covariance_of(samples()), np.eye(12)
-    one = regression.rank_by_outputs([(covariance, reads)])
-    three = regression.rank_by_outputs([(covariance, reads)] * 3)
-    np.testing.assert_array_equal(three.order, one.order)
-    np.testing.assert_allclose(three.error, one.error, atol=1e-12)
-    np.testing.assert_allclose(three.worth, 3 * one.worth)
+def test_rows_fit_better_than_the_start_with_fewer_rows_than_inputs():
+    x, y, start, is_held_out = problem(2000, k=300)
+    few = slice(100)
+    found, _ = regression.ridge_from_rows(
+        x[few], y[few], is_held_out[few], start
+    )
+    errors = [
+        (y - x @ weights)[100:].var(axis=0).sum() for weights in (found, start)
+    ]
+    assert errors[0] < 0.9 * errors[1]
 
 
-def test_rankings_of_low_rank():
-    x = samples(rank=5, noise=0)
-    covariance = covariance_of(x)
-    for ranking in (
-        regression.rank_by_pivots(covariance, np.ones(12)),
-        regression.rank_by_outputs([(covariance, np.eye(12))]),
-    ):
-        assert sorted(ranking.order) == list(range(12))
-        assert (np.diff(ranking.error) <= 0).all()
-        assert ranking.count_at(1.0) == 5
-        assert ranking.count_at(0.5) < 5
+@pytest.mark.parametrize("count", [60, 400])
+def test_what_is_worse_on_rows_held_out_is_not_kept(count):
+    x, y, start, is_held_out = problem(count, k=100)
+    y = x @ start
+    y[~is_held_out] += np.random.default_rng(1).normal(
+        size=y[~is_held_out].shape
+    )
+    y[is_held_out] += 1e-3
+    found, _ = regression.ridge_from_rows(x, y, is_held_out, start, False)
+    np.testing.assert_array_equal(found, start)
 
 
-def test_rankings_of_nothing_but_constants():
-    nothing = np.zeros((3, 3))
-    assert regression.rank_by_pivots(nothing, np.ones(3)).count_at(0.9) == 0
-    ranking = regression.rank_by_outputs([(nothing, np.eye(3))])
-    assert ranking.count_at(0.9) == 0
-    assert sorted(ranking.order) == [0, 1, 2]
+@pytest.mark.parametrize("count", [60, 400])
+def test_outputs_that_the_start_gives_are_left_as_they_are(count):
+    x, y, start, is_held_out = problem(count, k=100)
+    y[:, 2] = x @ start[:, 2] - 1
+    found, shift = regression.ridge_from_rows(x, y, is_held_out, start)
+    np.testing.assert_array_equal(found[:, 2], start[:, 2])
+    assert shift[2] == pytest.approx(-1)
+    assert np.abs(found - start).max(axis=0)[[0, 1, 3, 4]].min() > 0
+
+
+@pytest.mark.parametrize("is_held_out", [True, False])
+def test_without_both_kinds_of_rows_the_start_stays(is_held_out):
+    x, y, start, _ = problem(20)
+    found, _ = regression.ridge_from_rows(x, y, np.full(20, is_held_out), start)
+    np.testing.assert_array_equal(found, start)

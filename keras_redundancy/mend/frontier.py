@@ -158,8 +158,7 @@ class Frontier:
                 found = _keras.run_for_inference(own.operation, args, kwargs)
                 found = keras.tree.flatten(found)
             else:
-                graph = _keras.graph_of(model)
-                found = _keras.standardized_inputs(graph, *args, **kwargs)
+                found = _keras.standardized_inputs(model, *args, **kwargs)
             del given, args, kwargs
             for values, key in zip(lists, call.reads, strict=True):
                 if key in last_read:

@@ -32,19 +32,21 @@ def fit_to_link(
     wanted,
     sides: list[NDArray],
     matrix: NDArray,
-    shift: NDArray | None,
+    shift: NDArray,
     link: str,
-) -> tuple[NDArray, NDArray | None]:
+    has_shift: bool,
+) -> tuple[NDArray, NDArray]:
     """A matrix and a shift whose outputs come nearer to what is wanted.
 
     Args:
         read: tensor of shape (rows, numbers).
         wanted: what read @ matrix + shift should be, (rows, units).
         sides: the rows to fit to, and those that say when to stop.
-        matrix, shift: to start from; no shift is fitted where it is None.
+        matrix, shift: to start from.
         link: what becomes of the outputs: "relu": all that is not positive is
             the same; "softmax" or "sigmoid": probabilities, compared by their
             cross-entropy.
+        has_shift: whether a shift is fitted too; otherwise it is 0.
 
     Returns:
         Matrix and shift of the step that is best on the rows held out.
@@ -55,12 +57,10 @@ def fit_to_link(
     x, x_held = (ops.take(read, side, axis=0) for side in sides)
     y, y_held = (ops.take(wanted, side, axis=0) for side in sides)
     center = ops.mean(x, axis=0)
-    if shift is None:
-        center = ops.zeros_like(center)
+    if not has_shift:
+        center, shift = ops.zeros_like(center), np.zeros_like(shift)
     x, x_held = x - center, x_held - center
     middle = np.asarray(ops.convert_to_numpy(center), np.float64)
-    has_shift = shift is not None
-    shift = np.zeros(matrix.shape[1]) if shift is None else shift
     inverse = _inverse(x, bound)
     here = [_tensor(matrix, x), _tensor(shift + middle @ matrix, x)]
     best = [_value(loss, x_held, y_held, here), here]
@@ -88,7 +88,7 @@ def fit_to_link(
     matrix, shift = (
         np.asarray(ops.convert_to_numpy(x), np.float64) for x in best[1]
     )
-    return matrix, shift - middle @ matrix if has_shift else None
+    return matrix, shift - middle @ matrix
 
 
 def _tensor(array, like):

@@ -65,6 +65,11 @@ class Rows:
     wanted: object
     is_held_out: NDArray[np.bool_]
 
+    @property
+    def sides(self) -> list[NDArray[np.intp]]:
+        """Numbers of the rows to fit to, and of those held out."""
+        return [np.flatnonzero(x) for x in (~self.is_held_out, self.is_held_out)]
+
 
 def reconstruct(fit: Fit, pieces: list, samples: int) -> None:
     """Fit the kernel of the smaller model, in place.
@@ -79,47 +84,54 @@ def reconstruct(fit: Fit, pieces: list, samples: int) -> None:
     layer, bias = fit.new.layer, fit.new.bias
     has_shift = bias is not None or fit.is_centered
     matrices = fit.new.matrices
-    rest = np.zeros(matrices.shape[::2])
-    sides = [np.flatnonzero(~rows.is_held_out), np.flatnonzero(rows.is_held_out)]
+    shifts = np.zeros(matrices.shape[::2])
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
     for group, start in enumerate(matrices):
         read, wanted = rows.read[:, group], rows.wanted[:, group]
-        moments = _moments(ops.concatenate([read, wanted], axis=1), sides)
-        matrices[group] = _least_squares(start, moments, has_shift, rounding)
-        mean = moments.whole.mean
-        rest[group] = mean[len(start) :] - mean[: len(start)] @ matrices[group]
-        if fit.link != "linear" and not fit.is_centered:
-            shift = None if bias is None else rest[group]
-            matrices[group], shift = fit_to_link(
-                read, wanted, sides, matrices[group], shift, fit.link
+        found = _least_squares(
+            read, wanted, rows.is_held_out, start, has_shift, rounding
+        )
+        if fit.link != "linear":
+            found = fit_to_link(
+                read, wanted, rows.sides, *found, fit.link, bias is not None
             )
-            rest[group] = 0 if shift is None else shift
+        matrices[group], shifts[group] = found
     fit.new.assign(matrices)
     if bias is not None:
-        bias.assign(rest.reshape(bias.shape))
+        bias.assign(shifts.reshape(bias.shape))
 
 
-def _least_squares(start, moments, has_shift, rounding):
-    """The matrix from the moments of (what is read, what is wanted)."""
+def _least_squares(read, wanted, is_held_out, start, has_shift, rounding):
+    """Matrix and shift; from the moments where rows are more than numbers."""
+    sides = ~is_held_out, is_held_out
+    if sides[0].sum() < len(start):
+        arrays = [ops.convert_to_numpy(x) for x in (read, wanted)]
+        return regression.ridge_from_rows(
+            *arrays, is_held_out, start, has_shift, rounding
+        )
+    moments = _moments(ops.concatenate([read, wanted], axis=1), sides)
     whole = moments.whole
-    inputs, wanted = np.split(np.arange(len(whole.mean)), [len(start)])
+    inputs, outputs = np.split(np.arange(len(whole.mean)), [len(start)])
     # Without a shift the mean has to be predicted like the rest.
-    center = moments.fitted.mean if has_shift else np.zeros_like(whole.mean)
-    return regression.checked_regression(
-        whole.about(whole.mean if has_shift else center),
+    nowhere = np.zeros_like(whole.mean)
+    center = moments.fitted.mean if has_shift else nowhere
+    matrix = regression.ridge_from_moments(
+        whole.about(whole.mean if has_shift else nowhere),
         *(m.about(center) for m in (moments.fitted, moments.held_out)),
         inputs,
-        wanted,
+        outputs,
         start,
         rounding,
     )
+    return matrix, whole.mean[outputs] - whole.mean[inputs] @ matrix
 
 
 def _moments(rows, sides):
     return Divided(*(_moments_of(rows, side) for side in sides))
 
 
-def _moments_of(rows, chosen):
+def _moments_of(rows, is_chosen):
+    chosen = np.flatnonzero(is_chosen)
     if not len(chosen):
         return Moments.of_no_rows(rows.shape[1])
     rows = ops.take(rows, chosen, axis=0)

@@ -7,15 +7,15 @@ numbers on any others can be solved, for which the data is needed no more.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, optimize
+from scipy import linalg
 
 # Ridges that are tried, in units of a kept number's variance.
 RIDGES = 10.0 ** np.arange(-6, 1.5, 0.5)
-# A number whose variance is this small beside the largest is constant, and
-# one of which so little is left unexplained is explained.
+# A number whose variance is this small beside the largest is constant.
 CONSTANT = 1e-12
 # What of the mean variance is added to that of a number to say how large a
 # change of its coefficient is: one that hardly varies gets none for a chance.
@@ -24,7 +24,6 @@ TYPICAL = 1e-2
 INFLATION = 1.4
 # The share of samples that has to be more than the parameters take.
 LEAST_SHARE = 0.1
-EXPLAINED = 1e-6
 # Covariances of float32 activations are known to about 1e-7 of their size.
 ROUNDING = 1e-6
 
@@ -113,8 +112,8 @@ def ridge_regression(
     return problem.solution(problem.by_validation(samples))
 
 
-def checked_regression(
-    covariance: NDArray,
+def ridge_from_moments(
+    whole: NDArray,
     fitted: NDArray,
     held_out: NDArray,
     inputs: NDArray,
@@ -122,27 +121,218 @@ def checked_regression(
     start: NDArray,
     rounding: float = ROUNDING,
 ) -> NDArray:
-    """As `ridge_regression`, with a ridge that is best for rows held out.
+    """Ridge regression towards a start, checked on rows that are held out.
+
+    For rows of inputs x and outputs y it minimises, over matrices B (k, r),
+
+        mean |y - B^T x|^2 + ridge * sum_i s_i |B_i - start_i|^2
+
+    where s_i is the variance of input i over all rows, plus `TYPICAL` of the
+    mean one. Fitted to the rows of `fitted`, the ridge is the one of
+    `RIDGES` with the least error on those held out. With this ridge, B is
+    then fitted to all rows.
 
     Args:
-        covariance: of all rows, shape (n, n).
-        fitted: of most of them.
-        held_out: of the others, about the mean of those; all 0 if there are
-            none.
-        inputs, outputs: indices, shapes (k,) and (r,).
+        whole: the mean of z z^T over all rows z = (x, y), shape (n, n).
+            Where a shift is fitted too, z is taken about its mean.
+        fitted: that of the rows to fit to, about their own mean.
+        held_out: that of the other rows, about the mean of the rows to fit
+            to; zeros if there are none.
+        inputs, outputs: which of the n numbers are x and y, shapes (k,) and
+            (r,).
         start: shape (k, r).
-        rounding: as for `ridge_regression`.
+        rounding: the share of an output's variance that may be rounding.
+            Outputs of which the start leaves no more are not fitted.
 
     Returns:
-        Shape (k, r); the start where nothing is better on rows held out.
+        B, shape (k, r); the start where no ridge has less error than it on
+        the rows held out.
     """
-    problem = _Ridge.of(fitted, inputs, outputs, start, rounding)
-    ridge = None if problem is None else problem.by_held_out(held_out)
-    if ridge is None:
+    variance = np.diag(whole)
+    alive, scale = _scales(variance[inputs])
+    if not len(alive) or not len(outputs):
         return start.copy()
-    return _Ridge.of(covariance, inputs, outputs, start, rounding).solution(
-        ridge
+    among, prior = inputs[alive], start[alive]
+
+    def equations(moments):
+        known = moments[np.ix_(among, among)] * scale * scale[:, None]
+        rest, left = _left_by(prior, moments, among, outputs)
+        return known, rest * scale[:, None], left
+
+    *all_rows, left = equations(whole)
+    is_open = left > rounding * variance[outputs]
+    known, shared, _ = equations(fitted)
+    seen, seen_shared, _ = equations(held_out)
+
+    def change(more):
+        return np.vdot(more, seen @ more - 2 * seen_shared)
+
+    number = _best_ridge(known, shared * is_open, change)
+    if number is None:
+        return start.copy()
+    more = _first_solution(*all_rows, number)
+    result = start.copy()
+    result[alive] += more * is_open * scale[:, None]
+    return result
+
+
+def ridge_from_rows(
+    x: NDArray,
+    y: NDArray,
+    is_held_out: NDArray[np.bool_],
+    start: NDArray,
+    has_shift: bool = True,
+    rounding: float = ROUNDING,
+) -> tuple[NDArray, NDArray]:
+    """The problem of `ridge_from_moments`, given the rows themselves.
+
+    With fewer rows than inputs it is solved in the dual: B differs from the
+    start by a combination of rows, so the equations are as many as rows,
+    and memory is rows x inputs. Otherwise the moments of the rows are taken.
+
+    Args:
+        x: inputs, shape (rows, k).
+        y: outputs, shape (rows, r).
+        is_held_out: which rows choose the ridge, shape (rows,). Rows that
+            are like one another, as those of one image, belong together.
+        start: shape (k, r).
+        has_shift: whether there is a shift to be fitted beside B; otherwise
+            y ~ B^T x without one.
+        rounding: as for `ridge_from_moments`.
+
+    Returns:
+        B of shape (k, r), and the shift of shape (r,): zeros without one.
+
+    Source: Saunders, Gammerman and Vovk, Ridge Regression Learning Algorithm
+    in Dual Variables (1998).
+    """
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    is_fitted = ~is_held_out
+    if not is_fitted.any():
+        solution = start.copy()
+    elif is_fitted.sum() < x.shape[1]:
+        solution = _dual(x, y, is_fitted, start, has_shift, rounding)
+    else:
+        rows = np.concatenate([x, y], axis=1)
+        inputs, outputs = np.split(np.arange(rows.shape[1]), [x.shape[1]])
+        center = rows[is_fitted].mean(axis=0) if has_shift else 0
+        solution = ridge_from_moments(
+            _second_moments(rows - (rows.mean(axis=0) if has_shift else 0)),
+            _second_moments(rows[is_fitted] - center),
+            _second_moments(rows[is_held_out] - center),
+            inputs,
+            outputs,
+            start,
+            rounding,
+        )
+    if not has_shift or not len(x):
+        return solution, np.zeros(y.shape[1])
+    return solution, y.mean(axis=0) - x.mean(axis=0) @ solution
+
+
+def _dual(x, y, is_fitted, start, has_shift, rounding):
+    """B of `ridge_from_rows`; the equations are one for each row.
+
+    With Z the scaled inputs and E what the start leaves of the outputs,
+    B - start = Z^T A for the A that solves (Z Z^T / rows + ridge) A = E / rows.
+    """
+    if has_shift:
+        x, y = (z - z[is_fitted].mean(axis=0) for z in (x, y))
+
+    def about_mean(z):
+        return z - z.mean(axis=0) if has_shift else z
+
+    alive, scale = _scales(np.square(about_mean(x)).mean(axis=0))
+    errors = y - x[:, alive] @ start[alive]
+    left, size = (np.square(about_mean(z)).mean(axis=0) for z in (errors, y))
+    errors[:, left <= rounding * size] = 0
+    if not len(alive) or not errors.any():
+        return start.copy()
+    scaled = x[:, alive] * scale
+    gram = scaled @ scaled.T
+    count = is_fitted.sum()
+    told = gram[np.ix_(~is_fitted, is_fitted)]
+
+    def change(more):
+        found = told @ more
+        return np.vdot(found, found - 2 * errors[~is_fitted])
+
+    number = _best_ridge(
+        gram[np.ix_(is_fitted, is_fitted)] / count,
+        errors[is_fitted] / count,
+        change,
     )
+    if number is None:
+        return start.copy()
+    scaled, errors = about_mean(scaled), about_mean(errors)
+    gram = about_mean(about_mean(gram).T)
+    more = _first_solution(gram / len(x), errors / len(x), number)
+    result = start.copy()
+    result[alive] += (scaled.T @ more) * scale[:, None]
+    return result
+
+
+def _second_moments(rows):
+    """The mean outer product of rows, shape (n, n)."""
+    return rows.T @ rows / max(len(rows), 1)
+
+
+def _scales(variance):
+    """The inputs that vary, and what divides each by its size.
+
+    A coefficient counts in units of this size: one of an input that hardly
+    varies gets none for a chance.
+    """
+    alive = np.flatnonzero(varies(variance))
+    if not len(alive):
+        return alive, np.ones(0)
+    typical = TYPICAL * variance[alive].mean()
+    return alive, 1 / np.sqrt(variance[alive] + typical)
+
+
+def _best_ridge(known, shared, change: Callable) -> int | None:
+    """Number of the best one of `RIDGES`; None: none is better than zero.
+
+    It looks at every third one, and then on both sides of the best of these.
+
+    Args:
+        known: shape (p, p), symmetric.
+        shared: shape (p, r).
+        change: a function of the solution of (known + ridge) X = shared,
+            shape (p, r), that returns the error less that of X = 0.
+    """
+
+    @functools.cache
+    def error(number):
+        solution = _solved(known, shared, RIDGES[number])
+        return np.inf if solution is None else change(solution)
+
+    best = min(range(1, len(RIDGES), 3), key=error)
+    near = range(max(best - 1, 0), min(best + 2, len(RIDGES)))
+    best = min(near, key=error)
+    return best if error(best) < 0 else None
+
+
+def _solved(known, shared, ridge):
+    """X with (known + ridge) X = shared; None where rounding forbids it."""
+    matrix = known.copy()
+    np.fill_diagonal(matrix, matrix.diagonal() + ridge)
+    try:
+        factor = linalg.cho_factor(
+            matrix, lower=True, overwrite_a=True, check_finite=False
+        )
+    except linalg.LinAlgError:
+        return None
+    return linalg.cho_solve(factor, shared, check_finite=False)
+
+
+def _first_solution(known, shared, number):
+    """With the first ridge from this one on that rounding allows."""
+    for ridge in RIDGES[number:]:
+        solution = _solved(known, shared, ridge)
+        if solution is not None:
+            return solution
+    return np.zeros_like(shared)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -225,27 +415,6 @@ class _Ridge:
         error = np.where(share > LEAST_SHARE, error, self.left)
         return RIDGES[(error / share**2).argmin()]
 
-    def by_held_out(self, covariance: NDArray) -> float | None:
-        """The one with the least error for other rows; None: no one has less.
-
-        With h the covariance of these rows, what is fitted more, V w S for
-        the eigenvectors V and the weights w = 1 / (values + ridge) of the
-        shared S, changes their error by w^T M w - 2 w^T q.
-        """
-        among = self.inputs[self.alive]
-        prior = self.start[self.alive]
-        values, vectors = self._decomposed
-        turn = vectors * self.scale[:, None]
-        rest, _ = _left_by(prior, covariance, among, self.outputs)
-        gain = ((turn.T @ rest) * self._shared).sum(axis=1)
-        known = turn.T @ covariance[np.ix_(among, among)] @ turn
-        known *= self._shared @ self._shared.T
-        weights = 1 / (values + RIDGES[:, None])
-        change = np.einsum("nk,nk->n", weights @ known, weights)
-        change -= 2 * weights @ gain
-        best = change.argmin()
-        return RIDGES[best] if change[best] < 0 else None
-
 
 def _left_by(prior, covariance, inputs, outputs):
     """What a prediction leaves of the outputs.
@@ -265,150 +434,3 @@ def _left_by(prior, covariance, inputs, outputs):
 def varies(variance: NDArray) -> NDArray[np.bool_]:
     """Which numbers are not constant, given the variance of each."""
     return variance > CONSTANT * variance.max(initial=0)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Ranking:
-    """Numbers in the order in which they are kept.
-
-    Attributes:
-        order: shape (n,), the most important one first.
-        error: shape (n + 1,): what share of all is not told by the first k
-            numbers, from 1 for none to 0 for all; None where that is not
-            known.
-        readers: how many read the numbers: each of them gets the error.
-    """
-
-    order: NDArray[np.intp]
-    error: NDArray[np.float64] | None = None
-    readers: int = 1
-
-    def count_at(self, tau: float) -> int:
-        """How many to keep so that the others are told with correlation `tau`.
-
-        The error that is left is then at most 1 - tau^2, as for a vector
-        and its projection on another one with the cosine tau.
-        """
-        allowed = 1 - tau**2 + EXPLAINED
-        return int(np.argmax(self.error <= allowed))
-
-    @functools.cached_property
-    def worth(self) -> NDArray[np.float64]:
-        """How much error each number takes away in all, shape (n,).
-
-        It never grows.
-
-        Where a later number takes more than an earlier one, they share it:
-        the slopes of the error's lower convex hull.
-        """
-        gains = -np.diff(self.error) * self.readers
-        return -optimize.isotonic_regression(-gains).x
-
-    def count_for(self, price: float) -> int:
-        """How many to keep of those that are worth a price."""
-        return int(np.count_nonzero(self.worth > price))
-
-
-def rank_by_pivots(
-    covariance: NDArray, weights: NDArray, readers: int = 1
-) -> Ranking:
-    """Columns that span the others: QR with column pivoting.
-
-    It is done as a Cholesky factorisation of the covariance with pivoting,
-    which takes the same columns as the QR of the data would.
-
-    Args:
-        covariance: shape (n, n).
-        weights: how much each number counts, shape (n,), all at least 0.
-        readers: how many read the numbers.
-
-    Source: LAPACK's pstrf; Higham, Analysis of the Cholesky Decomposition of
-    a Semi-Definite Matrix (1990).
-    """
-    weighted = covariance * weights * weights[:, None]
-    total = np.trace(weighted)
-    if total <= 0:
-        nothing = np.zeros(len(weights) + 1)
-        return Ranking(np.arange(len(weights)), nothing, readers)
-    factor, pivots, rank, _ = linalg.lapack.dpstrf(weighted, lower=1)
-    columns = np.tril(factor)[:, :rank]
-    error = np.zeros(len(weights) + 1)
-    error[0] = 1
-    error[1:rank] = 1 - (columns**2).sum(axis=0).cumsum()[:-1] / total
-    return Ranking(pivots - 1, error.clip(0), readers)
-
-
-def rank_by_outputs(views: list[tuple[NDArray, NDArray]]) -> Ranking:
-    """Add the number that most reduces the error at what reads them.
-
-    What reads the numbers x computes W^T x; x is replaced by its least
-    squares prediction from the kept ones. Greedy orthogonal selection: each
-    step takes the number that tells most of all outputs together.
-
-    Args:
-        views: for each reader the covariance and W W^T, both of shape (n, n).
-            Each counts by the share of its outputs' variance.
-
-    Source: Natarajan, Sparse Approximate Solutions to Linear Systems (1995);
-    the updates are those of Chen, Cowan and Grant, Orthogonal Least Squares
-    Learning Algorithm for Radial Basis Function Networks (1991).
-    """
-    readers = [_Reader(*view) for view in views]
-    readers = [reader for reader in readers if reader.total > 0]
-    n = len(views[0][0])
-    order, error = [], [1.0 if readers else 0.0]
-    is_left = np.ones(n, bool)
-    while readers and len(order) < n:
-        gains = sum(reader.gains() for reader in readers) / len(readers)
-        best = int(np.where(is_left, gains, -1).argmax())
-        if gains[best] <= 0:
-            break
-        for reader in readers:
-            reader.take(best)
-        order.append(best)
-        is_left[best] = False
-        error.append(max(error[-1] - gains[best], 0))
-    rest = np.flatnonzero(is_left)
-    error += [0.0] * len(rest)
-    order = np.array([*order, *rest], np.intp)
-    return Ranking(order, np.array(error), max(len(readers), 1))
-
-
-class _Reader:
-    """The numbers as one reader sees them, less what is told already.
-
-    With C the covariance of what is left of each number, taking number j
-    subtracts v v^T / v_j from C, v its column j, and (C H C)_jj / C_jj from
-    the reader's error trace(C H).
-    """
-
-    def __init__(self, covariance, reads):
-        self.covariance, self.reads = covariance, reads
-        self.told = np.empty((len(covariance), len(covariance)))
-        self.steps = 0
-        self.variance = np.diag(covariance).copy()
-        self.least = ROUNDING * self.variance
-        self.total = float(np.einsum("ij,ij->", covariance, reads))
-        product = covariance @ reads
-        self.strength = np.einsum("ij,ij->i", product, covariance)
-
-    def gains(self):
-        """The share of the error that each number would take away."""
-        is_new = self.variance > self.least
-        gains = np.zeros(len(self.variance))
-        np.divide(self.strength, self.variance, out=gains, where=is_new)
-        return gains.clip(0) / self.total
-
-    def take(self, number):
-        left = self.variance[number]
-        if left <= self.least[number]:
-            return
-        told = self.told[:, : self.steps]
-        column = self.covariance[:, number] - told @ told[number]
-        read = self.reads @ column
-        self.strength += column**2 * (column @ read) / left**2
-        rest = self.covariance @ read - told @ (told.T @ read)
-        self.strength -= 2 * column * rest / left
-        self.variance -= column**2 / left
-        self.told[:, self.steps] = column / np.sqrt(left)
-        self.steps += 1

@@ -13,11 +13,8 @@ from keras_redundancy.channels.filters import (
 )
 from keras_redundancy.channels.gains import Gains, numbers_of
 from keras_redundancy.channels.shifts import homes_of_shifts
-from keras_redundancy.numbers.regression import (
-    rank_by_outputs,
-    rank_by_pivots,
-    varies,
-)
+from keras_redundancy.numbers.ranking import rank_by_outputs, rank_by_pivots
+from keras_redundancy.numbers.regression import varies
 from keras_redundancy.planning.selection import DATA_RANKS, RANKS, Units
 
 CRITERIA = ("filters", "folded", "activations")

@@ -8,7 +8,7 @@ import numpy as np
 from keras_redundancy.channels.filters import norms_along
 from keras_redundancy.numbers.agglomeration import UNITS_PER_CALL
 from keras_redundancy.numbers.clustering import cluster_filters
-from keras_redundancy.numbers.regression import Ranking
+from keras_redundancy.numbers.ranking import Ranking
 from keras_redundancy.numbers.similarity import (
     assign_to_nearest,
     cosine_similarity,
