@@ -179,7 +179,8 @@ def test_positions_that_meet_channels_have_to_stay():
     spaces = kr.trace(pair_model(position_weights)).spaces
     (rows,) = (space for space in spaces if space.name == "rows")
     assert rows.frozen == (
-        "multiply (Multiply) combines them with the positions of another tensor"
+        "multiply (Multiply) combines channels with the positions of another "
+        "tensor"
     )
 
 

@@ -1,10 +1,14 @@
 """What stays, by whom it is held, how much it is, and why."""
 
+import pickle
+import sys
+
 import keras
 import pytest
 from keras import layers
 
 import keras_redundancy as kr
+from keras_redundancy.channels.reasons import Reason, code_of
 from tests import models
 
 
@@ -54,6 +58,48 @@ def test_every_frozen_space_and_layer_is_explained(model):
     assert found["unknown",].parameters == 4 * 5 + 5
     assert "no rule for unknown (Unknown)" in found["unknown",].reason
     assert "register_rule" in found["third",].reason
+    entries = kr.trace(model).explain().frozen
+    assert {(entry.layers[0], entry.code) for entry in entries} == {
+        ("first", "normalized_over_channels"),
+        ("first", "model_input"),
+        ("third", "no_rule"),
+        ("unknown", "no_rule"),
+        ("top", "no_rule"),
+        ("top", "model_output"),
+    }
+
+
+class Own(Unknown):
+    """A layer whose rule gives words alone."""
+
+
+@kr.register_rule(Own)
+def _words_alone(layer, call):
+    return call.opaque("{name} is one of mine")
+
+
+def test_spaces_have_codes_for_their_reasons():
+    parts = [layers.Dense(6, name="a"), layers.Dense(5, name="b"), Own()]
+    model = keras.Sequential([keras.Input((7,)), *parts])
+    spaces = {space.name: space for space in kr.trace(model).spaces}
+    assert spaces["a"].reason_code is None
+    assert spaces["b"].reason_code == "other"
+    assert spaces["b"].frozen == "own is one of mine"
+    reasons = pickle.loads(pickle.dumps([x.frozen for x in spaces.values()]))
+    codes = [space.reason_code for space in spaces.values()]
+    assert list(map(code_of, reasons)) == codes
+
+
+def test_no_two_reasons_have_the_same_code():
+    modules = [x for n, x in sys.modules.items() if n.startswith(kr.__name__)]
+    reasons = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, Reason)
+    }
+    assert len(reasons) > 50
+    assert len({reason.code for reason in reasons}) == len(reasons)
 
 
 def test_the_largest_share_comes_first(model):

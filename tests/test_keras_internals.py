@@ -331,18 +331,6 @@ def test_arguments_of_a_call_are_replaced():
     np.testing.assert_array_equal(model(np.ones((1, 4))), 2 * np.ones((1, 4)))
 
 
-def test_leaves_and_calls_at_any_depth():
-    model = models.nested()
-    names = [layer.name for layer in _keras.leaves(model)]
-    assert "stem" in names
-    assert not {"inner", "innermost", "block"} & set(names)
-    calls = _keras.calls_at_any_depth(model)
-    kinds = [type(call.operation) for call in calls]
-    # The block is called twice, and so is what is inside of it.
-    assert kinds.count(layers.BatchNormalization) == 2
-    assert not any(_keras.is_model(call.operation) for call in calls)
-
-
 def test_layers_right_inside_of_a_layer():
     model = models.nested()
     right = _keras.flat_layers(model, recursive=False)

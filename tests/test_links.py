@@ -183,7 +183,7 @@ def surroundings(model):
     """(link, name of the layer before) of the calls of `Dense` layers."""
     around = Surroundings(model)
     found = []
-    for call in _keras.calls(_keras.graph_of(model)):
+    for call in _keras.flat_graph(model).calls:
         if isinstance(call.operation, layers.Dense):
             before = around.before(call)
             found.append((around.link(call), before and before.operation.name))
@@ -304,13 +304,23 @@ def test_what_stands_before_and_behind(make, expected):
     assert surroundings(make()) == expected
 
 
-def test_a_nested_model_ends_a_chain():
-    model = chain_of(
-        keras.Sequential(
-            [keras.Input((5,)), layers.ReLU(), layers.Dense(3, name="third")]
-        )
-    )
-    assert surroundings(model) == [("linear", None)] * 2
+def test_a_chain_goes_through_nested_models():
+    """Each of their calls has a reader and a maker of its own."""
+    parts = [keras.Input((5,)), layers.ReLU(), layers.Dense(5, name="third")]
+    inner = keras.Sequential(parts)
+    assert surroundings(chain_of(inner, inner)) == [
+        ("relu", None),
+        ("relu", "first"),
+        ("linear", "third"),
+        ("linear", None),
+    ]
+
+
+def test_a_nested_model_is_a_classifier():
+    parts = [keras.Input((5,)), layers.Dense(3), layers.Softmax()]
+    model = chain_of(ends=[layers.Dense(5), keras.Sequential(parts)])
+    *_, (link, _) = surroundings(model)
+    assert link == "softmax"
 
 
 def test_convolutions_know_their_relu(by_squares):

@@ -9,17 +9,17 @@ from keras_redundancy._keras.graph import (
     Call as Call,
     ImaginedCall as ImaginedCall,
     calls as calls,
-    calls_at_any_depth as calls_at_any_depth,
     graph_of as graph_of,
+    handed_to as handed_to,
     imagined_call as imagined_call,
     input_structure as input_structure,
     is_model as is_model,
-    leaves as leaves,
     mask_of as mask_of,
     node_of as node_of,
     origin as origin,
     output_structure as output_structure,
     output_tensors as output_tensors,
+    readers as readers,
     replace_arguments as replace_arguments,
     run_for_inference as run_for_inference,
     standardized_inputs as standardized_inputs,
@@ -73,4 +73,10 @@ from keras_redundancy._keras.running import (
     replicas as replicas,
     scope_of as scope_of,
 )
-from keras_redundancy._keras.walk import Interpreter as Interpreter
+from keras_redundancy._keras.walk import (
+    FlatCall as FlatCall,
+    FlatGraph as FlatGraph,
+    Interpreter as Interpreter,
+    flat_graph as flat_graph,
+    layers_made_alone as layers_made_alone,
+)

@@ -1,5 +1,6 @@
 """The graph of a model: its calls, and the tensors between them."""
 
+import collections
 import dataclasses
 import functools
 from typing import Any
@@ -13,11 +14,25 @@ from keras.src.models.functional import Functional
 class Call:
     """One call of an operation in a model's graph.
 
-    `inputs` and `outputs` are the flat lists of `KerasTensor`s that the call
-    read and made.
+    Attributes:
+        node: Keras's record of the call.
+        path: ids of the nodes that call the nested models around it, the
+            outermost first; () for a call in the graph of the model itself.
+        key: `path` and the call itself: the path of what it goes through.
+        inputs, outputs: flat lists of the `KerasTensor`s that it read and
+            made.
     """
 
     node: Any
+    path: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        return *self.path, id(self.node)
+
+    def key_of(self, x) -> tuple[int, ...]:
+        """The key of one of its `KerasTensor`s: see `Interpreter`."""
+        return *self.path, id(x)
 
     @property
     def operation(self):
@@ -53,6 +68,7 @@ class ImaginedCall:
     outputs: list
     arguments: tuple[tuple, dict]
     node: None = None
+    path: tuple[int, ...] = ()
 
 
 def imagined_call(layer, tensors: list) -> ImaginedCall:
@@ -116,37 +132,42 @@ def graph_of(model):
     )
 
 
-def calls(graph) -> list[Call]:
-    """The calls of `graph`, inputs excluded, in an order that can be run."""
+def calls(graph, path: tuple[int, ...] = ()) -> list[Call]:
+    """The calls of `graph`, inputs excluded, in an order that can be run.
+
+    Those of nested models are not among them: see `Interpreter`.
+    """
     by_depth = graph._nodes_by_depth
     return [
-        Call(node)
+        Call(node, path)
         for depth in sorted(by_depth, reverse=True)
         for node in by_depth[depth]
         if not node.is_input
     ]
 
 
-def calls_at_any_depth(model) -> list[Call]:
-    """The calls in the graph of `model`, with those of nested models."""
-    found = []
-    for call in calls(graph_of(model)):
-        if is_model(call.operation):
-            found += calls_at_any_depth(call.operation)
-        else:
-            found.append(call)
+def readers(graph) -> collections.Counter:
+    """{id(x): how many calls of `graph` read x}; its outputs count as well."""
+    found = collections.Counter(map(id, graph.outputs))
+    for call in calls(graph):
+        found.update(map(id, call.inputs))
     return found
 
 
-def leaves(model) -> list:
-    """The layers of the graph, at any depth, that are no models with one."""
-    found = {}
-    for operation in graph_of(model).operations:
-        if is_model(operation):
-            found |= {id(x): x for x in leaves(operation)}
-        elif isinstance(operation, keras.Layer):
-            found[id(operation)] = operation
-    return list(found.values())
+def handed_to(model, call) -> list:
+    """What a call that goes through `model` hands to each of its inputs.
+
+    Returns:
+        A list in the order of the inputs: `KerasTensor`s, constants, or None
+        for an optional input that is left out.
+    """
+    graph = graph_of(model)
+    args, kwargs = call.arguments
+    given = args[0] if args else kwargs["inputs"]
+    is_by_name = not isinstance(input_structure(graph), dict)
+    if isinstance(given, dict) and is_by_name:
+        given = [given[x.name] for x in graph.inputs]
+    return keras.tree.flatten(given)[: len(graph.inputs)]
 
 
 def node_of(tensor):
@@ -175,13 +196,25 @@ def mask_of(tensor):
     return getattr(tensor, "_keras_mask", None)
 
 
-def standardized_inputs(graph, x) -> list:
-    """What a model is given, as a list in the order of `graph.inputs`.
+def standardized_inputs(model, inputs, training=None, mask=None) -> list:
+    """The tensors that a model's graph runs on where the model is called.
+
+    They have the order, dtypes and ranks of the model's inputs, and the masks
+    that it was called with.
+
+    Args:
+        model: a functional or Sequential model.
+        inputs, training, mask: what it is called with.
 
     Raises:
-        ValueError: the structure is not that of the inputs.
+        TypeError, ValueError: the structure of `inputs` does not fit.
     """
-    return graph._standardize_inputs(x)
+    tensors = graph_of(model)._standardize_inputs(inputs)
+    masks = [] if mask is None else keras.tree.flatten(mask)
+    for x, own in zip(tensors, masks, strict=False):
+        if own is not None:
+            backend.set_keras_mask(x, own)
+    return tensors
 
 
 def output_tensors(call, tensors: dict) -> list:

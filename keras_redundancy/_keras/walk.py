@@ -1,56 +1,72 @@
-"""Go through the graph of a model, and of models in it, call by call."""
+"""The one walk through a model's graph, and the flat list of its calls."""
 
-import collections
+import dataclasses
 from typing import Any
 
 import keras
 
-from keras_redundancy._keras.graph import calls, graph_of, is_model
+from keras_redundancy._keras.graph import (
+    Call,
+    calls,
+    graph_of,
+    handed_to,
+    is_model,
+    readers,
+    wraps_one_layer,
+)
 
 
 class Interpreter:
-    """Runs a model's graph on values of any kind: numbers, labels, shapes.
+    """Runs a model's graph on values of any kind: numbers, labels, layers.
 
-    A subclass says in `call` what a call makes of its inputs; what else it
-    can say has a default. Values that nothing reads any more are dropped.
+    A subclass says in `call` what a call returns for the values that it
+    reads. Nested models are gone through, each time that they are called:
+    what they are called with, be it one tensor, a list, a dictionary or
+    keyword arguments, becomes the values of their inputs. A shared layer is
+    called once for each of its calls. Values that no call reads any more are
+    dropped.
 
-    A tensor's key is `(*path, id(x))` with the recorded `KerasTensor` x. Its
-    path is () in the graph of the model itself; in a model inside, it has the
-    id of the node of each call on the way there. So a model that is called
-    twice has other keys in each call.
+    A tensor's key is `(*path, id(x))` of the recorded `KerasTensor` x. In the
+    graph of the outermost model the path is (); in a nested model it is the
+    `key` of the call. So each call of a nested model has keys of its own.
+
+    Example: the names of all layers that lie behind each output.
+
+        class Behind(Interpreter):
+            def call(self, call, values):
+                names = {call.operation.name}
+                for x in call.inputs:
+                    names |= values[id(x)]
+                return [names] * len(call.outputs)
+
+        Behind().run(model, [set() for _ in model.inputs])
     """
 
-    def run(self, model, inputs: list, path: tuple = ()) -> list:
-        """What a model makes of its inputs.
+    def run(self, model, inputs: list, path: tuple[int, ...] = ()) -> list:
+        """The values of a model's outputs.
 
         Args:
             model: a functional or Sequential model.
             inputs: a value for each of its input tensors, in order.
-            path: that of its tensors.
+            path: that of the keys of its tensors.
 
         Returns:
-            A value for each of its output tensors; None for those that were
-            not reached because `is_done`.
+            A list; None stands for an output that was not reached before
+            `is_done`.
 
         Raises:
-            TypeError, ValueError: it has no graph, or is not built.
+            TypeError, ValueError: the model has no graph, or is not built.
         """
         graph = graph_of(model)
-        todo = calls(graph)
-        readers = collections.Counter(map(id, graph.outputs))
-        for call in todo:
-            readers.update(map(id, call.inputs))
-        values = {}
+        unread, values = readers(graph), {}
         self._keep(graph.inputs, inputs, values, path)
-        for call in todo:
+        for call in calls(graph, path):
             if self.is_done:
                 break
-            self._keep(
-                call.outputs, self.visit(call, values, path), values, path
-            )
-            readers.subtract(map(id, call.inputs))
+            self._keep(call.outputs, self.visit(call, values), values, path)
+            unread.subtract(map(id, call.inputs))
             for x in call.inputs:
-                if not readers[id(x)]:
+                if not unread[id(x)]:
                     values.pop(id(x), None)
         return [values.get(id(x)) for x in graph.outputs]
 
@@ -64,27 +80,126 @@ class Interpreter:
         """Whether to stop before the next call."""
         return False
 
-    def visit(self, call, values: dict, path: tuple) -> list:
-        """A value for each output of a call: models inside are gone through.
+    def visit(self, call: Call, values: dict[int, Any]) -> list:
+        """A value for each output of any call, of a nested model as well.
 
         Args:
-            call: the `Call`.
+            call: the call.
             values: {id(x): value} of at least all tensors x that it reads.
-            path: that of these tensors.
         """
-        if is_model(call.operation):
-            return self.enter(call, values, path)
-        return self.call(call, values, path)
+        model = self.model_in(call.operation)
+        if model is None:
+            return self.call(call, values)
+        return self.enter(call, model, values)
 
-    def enter(self, call, values: dict, path: tuple) -> list:
-        """`visit` for the call of a model."""
-        args, _ = call.fill_in(values)
-        given = keras.tree.flatten(args[0])
-        return self.run(call.operation, given, (*path, id(call.node)))
+    def model_in(self, operation):
+        """The model to go through where `operation` is called, or None."""
+        return operation if is_model(operation) else None
 
-    def call(self, call, values: dict, path: tuple) -> list:
-        """`visit` for the call of what is no model."""
+    def enter(self, call: Call, model, values: dict[int, Any]) -> list:
+        """`visit` for a call that goes through a model: run its graph."""
+        given = [
+            values[id(x)] if isinstance(x, keras.KerasTensor) else x
+            for x in handed_to(model, call)
+        ]
+        return self.run(model, given, call.key)
+
+    def call(self, call: Call, values: dict[int, Any]) -> list:
+        """`visit` for any other call: of a layer or an operation."""
         raise NotImplementedError
 
-    def made(self, x, value: Any, path: tuple) -> None:
+    def made(self, x, value: Any, path: tuple[int, ...]) -> None:
         """Called for each tensor, inputs included, when its value is known."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatCall(Call):
+    """A call, and the tensors that it reads and makes in the flat graph.
+
+    Attributes:
+        reads, makes: the keys of `inputs` and `outputs`. What a nested model
+            is called on has the key of the tensor in the outer graph, and
+            what it returns that of the tensor in the nested one.
+    """
+
+    reads: tuple = ()
+    makes: tuple = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class FlatGraph:
+    """All calls of layers and operations, in an order that can be run.
+
+    Attributes:
+        calls: a `FlatCall` for each.
+        inputs, outputs: the keys of the model's inputs and outputs.
+    """
+
+    calls: tuple[FlatCall, ...]
+    inputs: tuple
+    outputs: tuple
+
+    @property
+    def layers(self) -> list:
+        """The layers that are called, each one once."""
+        called = (call.operation for call in self.calls)
+        found = {id(x): x for x in called if isinstance(x, keras.Layer)}
+        return list(found.values())
+
+
+def flat_graph(model, steps: bool = False) -> FlatGraph:
+    """The graph of a model without borders: nested models are gone through.
+
+    Args:
+        model: a functional or Sequential model.
+        steps: go through a model in a `TimeDistributed` too, which calls it
+            on each step.
+
+    Raises:
+        TypeError, ValueError: the model has no graph, or is not built.
+    """
+    walk = _Flatten(steps)
+    inputs = tuple((id(x),) for x in graph_of(model).inputs)
+    outputs = walk.run(model, list(inputs))
+    return FlatGraph(tuple(walk.calls), inputs, tuple(outputs))
+
+
+class _Flatten(Interpreter):
+    """A walk whose values are keys: each tensor has that of its first name."""
+
+    def __init__(self, steps):
+        self.calls, self._steps = [], steps
+
+    def model_in(self, operation):
+        distributed = isinstance(operation, keras.layers.TimeDistributed)
+        inner = operation.layer if self._steps and distributed else operation
+        return super().model_in(inner)
+
+    def call(self, call, values):
+        given = [values[id(x)] for x in call.inputs]
+        # A nested model can be called on a constant, which has no key.
+        reads = tuple(key for key in given if isinstance(key, tuple))
+        makes = tuple(map(call.key_of, call.outputs))
+        self.calls.append(FlatCall(call.node, call.path, reads, makes))
+        return list(makes)
+
+
+def layers_made_alone(model) -> list:
+    """The layers in graphs, at any depth, that are made anew one by one.
+
+    Those are what the graphs call, and what their wrappers wrap; not what
+    other layers make in their constructors.
+    """
+    found = {}
+    for layer in flat_graph(model, steps=True).layers:
+        for part in _itself_and_wrapped(layer):
+            found[id(part)] = part
+    return list(found.values())
+
+
+def _itself_and_wrapped(layer):
+    if is_model(layer):
+        return layers_made_alone(layer)
+    if not wraps_one_layer(layer):
+        return [layer]
+    return [layer, *_itself_and_wrapped(layer.layer)]

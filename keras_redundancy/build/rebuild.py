@@ -51,7 +51,7 @@ def require_rebuildable(model) -> None:
     """
     leaves = [
         layer
-        for layer in _keras.leaves(model)
+        for layer in _keras.flat_graph(model).layers
         if type(layer) is not keras.layers.Lambda
     ]
     require_own_variables(leaves)

@@ -24,7 +24,7 @@ def require_tied(model) -> None:
     """
     owners = owners_of(model)
     layers = {id(layer) for layer in _keras.flat_layers(model)}
-    for call in _keras.calls_at_any_depth(model):
+    for call in _keras.flat_graph(model).calls:
         _refuse_raw_variables(call)
         followed = set(map(id, _keras.variables_in(call.arguments)))
         variables = borrowed(call)

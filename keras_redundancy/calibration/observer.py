@@ -220,18 +220,17 @@ class Run(_keras.Interpreter):
     def is_done(self):
         return bool(self.keys) and len(self.seen) == len(self.keys)
 
-    def visit(self, call, values, path):
-        places = self.inner.get((*path, id(call.node)), ())
-        if places:
-            arguments = call.fill_in(values)
-            for place in places:
-                self._note(place.key, place.compute(*arguments))
-        return super().visit(call, values, path)
+    def enter(self, call, model, values):
+        args, kwargs = call.fill_in(values)
+        given = _keras.standardized_inputs(model, *args, **kwargs)
+        return self.run(model, given, call.key)
 
-    def call(self, call, values, path):
+    def call(self, call, values):
         """What an operation returns: as when the model predicts."""
-        results = self.results(call.operation, *call.fill_in(values))
-        return keras.tree.flatten(results)
+        arguments = call.fill_in(values)
+        for place in self.inner.get(call.key, ()):
+            self._note(place.key, place.compute(*arguments))
+        return keras.tree.flatten(self.results(call.operation, *arguments))
 
     def results(self, operation, args, kwargs):
         return _keras.run_for_inference(operation, args, kwargs)

@@ -3,6 +3,7 @@
 from keras_redundancy.channels.calls import CallTrace as CallTrace
 from keras_redundancy.channels.graph import ChannelGraph as ChannelGraph
 from keras_redundancy.channels.labels import Channels as Channels, Role as Role
+from keras_redundancy.channels.reasons import Reason as Reason
 from keras_redundancy.channels.rules import (
     hidden_widths as hidden_widths,
     register_rule as register_rule,

@@ -15,15 +15,21 @@ from keras_redundancy.channels.inside import (
     imagined_call,
 )
 from keras_redundancy.channels.labels import Channels, Role
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.recorder import frozen_channels
 
-OTHER_AXIS = "{name} ({kind}) works on another axis than the channels"
-CONSTANT_INSIDE = (
-    "{name} ({kind}), a part of another layer, has a constant array operand"
+OTHER_AXIS = Reason(
+    "other_axis",
+    "{name} ({kind}) works on another axis than the channels",
 )
-NO_CONFIG = (
+CONSTANT_INSIDE = Reason(
+    "constant_in_part",
+    "{name} ({kind}), a part of another layer, has a constant array operand",
+)
+NO_CONFIG = Reason(
+    "cannot_be_saved",
     "{name} ({kind}) was given something that Keras cannot save, such as a "
-    "NumPy number: give it Python numbers"
+    "NumPy number: give it Python numbers",
 )
 
 

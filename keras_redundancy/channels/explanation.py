@@ -5,6 +5,7 @@ import math
 
 from keras_redundancy._shared.tables import Rendered, on_one_line, render_table
 from keras_redundancy.channels.labels import Constant
+from keras_redundancy.channels.reasons import code_of
 from keras_redundancy.channels.spaces import Space
 
 SHOWN = 3
@@ -22,6 +23,7 @@ class Frozen:
             the one that it writes.
         share: those parameters by those of the model, from 0 to 1.
         reason: why, in words.
+        code: a short code for the reason, such as "model_output".
     """
 
     layers: tuple[str, ...]
@@ -29,6 +31,7 @@ class Frozen:
     parameters: int
     share: float
     reason: str
+    code: str
 
     def __repr__(self):
         why = on_one_line(f"{_shortened(self.layers)}: {self.reason}")
@@ -88,7 +91,9 @@ def explain(graph, reasons: dict[Space, str | None]) -> Explanation:
 
     def entry(layers, units, parameters, reason):
         share = parameters / total
-        return Frozen(tuple(layers), units, parameters, share, reason)
+        return Frozen(
+            tuple(layers), units, parameters, share, reason, code_of(reason)
+        )
 
     frozen = [
         entry(_layers(space), space.size, graph.parameters_of(space), reason)

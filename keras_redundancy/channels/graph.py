@@ -10,13 +10,15 @@ from keras_redundancy._shared.tables import Rendered, render_table
 from keras_redundancy.channels.correspondence import colors
 from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
+from keras_redundancy.channels.reasons import Reason, code_of
 from keras_redundancy.channels.spaces import Space, VariableAxis, find_spaces
 
 ALLOWED = "{reason}; with allow_inexact=True it is pruned all the same"
 
-SEVERAL_WIDTHS = (
-    "one setting divides its channels and those of another call, which has "
-    "more or fewer: use a model or an operation of its own for each"
+SEVERAL_WIDTHS = Reason(
+    "several_widths",
+    "one setting divides these channels and those of another call, which has "
+    "more or fewer: use a model or an operation of its own for each call",
 )
 
 
@@ -126,7 +128,7 @@ def build_graph(model, recorder, allow_inexact: bool) -> ChannelGraph:
     _freeze_opaque(recorder)
     if not allow_inexact:
         store.frozen += [
-            (ids, ALLOWED.format(reason=reason))
+            (ids, Reason(code_of(reason), ALLOWED.format(reason=reason)))
             for ids, reason in store.inexact
         ]
     accesses = _calls_together(recorder.accesses, _place_of_access, store)

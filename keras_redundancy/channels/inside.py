@@ -4,14 +4,17 @@ import dataclasses
 from collections.abc import Callable
 
 from keras_redundancy import _keras
+from keras_redundancy.channels.reasons import Reason
 
-UNSET_WIDTH = (
+UNSET_WIDTH = Reason(
+    "width_not_set",
     "no argument of {name} ({kind}) is known to set the {setting} of its "
-    "layer {inner}"
+    "layer {inner}",
 )
-OTHER_VALUE = (
+OTHER_VALUE = Reason(
+    "width_differs",
     "the argument {argument} of {name} ({kind}) is {value}, not the {setting} "
-    "of its layer {inner}"
+    "of its layer {inner}",
 )
 
 

@@ -7,8 +7,12 @@ import numpy as np
 
 from keras_redundancy._shared.tables import on_one_line
 from keras_redundancy.channels.labels import Role
+from keras_redundancy.channels.reasons import Reason, code_of
 
-NO_PRODUCER = "no layer that can be made narrower writes it"
+NO_PRODUCER = Reason(
+    "no_producer",
+    "no layer that writes it can be made narrower",
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +69,8 @@ class Space:
     Attributes:
         groups: group numbers of the units, shape (units,).
         axes: the `SpaceAxis` objects of all variables that hold the units.
-        frozen: why the units have to stay, or None where they can go.
+        frozen: why the units have to stay, in words, or None where they can
+            go.
         inexact: why even an exact copy cannot go without a change of what
             the model computes, or None where it can.
         parts: by id of a layer the names of its kernels that write these
@@ -86,6 +91,15 @@ class Space:
     @property
     def size(self) -> int:
         return len(self.groups)
+
+    @property
+    def reason_code(self) -> str | None:
+        """A short code for `frozen`, such as "model_output"; None if None.
+
+        The code is the same in all releases. It is "other" for reasons of
+        rules that users write, unless these give a `Reason`.
+        """
+        return code_of(self.frozen)
 
     def axes_of(self, role: Role) -> list[SpaceAxis]:
         return [axis for axis in self.axes if axis.on.role is role]

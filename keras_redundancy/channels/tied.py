@@ -29,7 +29,7 @@ def owners_of(model) -> dict:
     """
     return {
         id(variable): layer
-        for layer in _keras.leaves(model)
+        for layer in _keras.flat_graph(model).layers
         if type(layer) is not keras.layers.Lambda
         for variable in _variables_of(layer)
     }

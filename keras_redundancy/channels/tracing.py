@@ -9,22 +9,38 @@ from keras_redundancy import _keras
 from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.recorder import Recorder, frozen_channels
 from keras_redundancy.channels.rules import apply_rule
 from keras_redundancy.channels.tied import borrowed, owners_of
 
-MODEL_INPUT = "it is an input of the model"
-MODEL_OUTPUT = "it is an output of the model"
-NESTED_ARGUMENTS = (
+MODEL_INPUT = Reason(
+    "model_input",
+    "it is an input of the model",
+)
+MODEL_OUTPUT = Reason(
+    "model_output",
+    "it is an output of the model",
+)
+NESTED_ARGUMENTS = Reason(
+    "nested_arguments",
     "{name} (a model) is called with arguments that are not shaped or "
-    "structured like its inputs"
+    "structured like its inputs",
 )
-INNER_INPUT = "{name} makes a model of its own that reads it"
-UNKNOWN_WEIGHTS = (
-    "{name} ({kind}) has the weights {weights}, which the rule for "
-    "its class does not know"
+INNER_INPUT = Reason(
+    "input_of_inner_model",
+    "{name} makes a model of its own, and these channels are an input of that "
+    "model",
 )
-LENT = "its weights are read by {name} ({kind}) too"
+UNKNOWN_WEIGHTS = Reason(
+    "unknown_weights",
+    "{name} ({kind}) has the weights {weights}, which the rule for its class "
+    "does not know",
+)
+LENT = Reason(
+    "read_by_another_layer",
+    "{name} ({kind}) reads the weights of this layer too",
+)
 
 
 def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:

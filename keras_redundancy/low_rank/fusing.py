@@ -5,7 +5,6 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras
-from keras_redundancy._keras.flat_graph import flat_graph
 from keras_redundancy._shared.arguments import (
     check_count,
     check_finite,
@@ -235,17 +234,17 @@ def _dropouts(model, layers):
         [(dropout, [layers that it is behind of]), ...].
     """
     found = {}
-    units = {}  # Of whose layers a tensor has the units, by its number.
-    for call in flat_graph(model).calls:
+    units = {}  # Of whose layers a tensor has the units, by its key.
+    for call in _keras.flat_graph(model, steps=True).calls:
         operation, inner = call.operation, _innermost(call.operation)
-        read = [x for number in call.inputs for x in units.get(number, ())]
+        read = [x for key in call.reads for x in units.get(key, ())]
         if isinstance(operation, keras.layers.Dropout):
             _, before = found.setdefault(id(operation), (operation, {}))
             before |= {id(layer): layer for layer in read}
         elif any(layer is inner for layer in layers):
-            units |= dict.fromkeys(call.outputs, (inner,))
+            units |= dict.fromkeys(call.makes, (inner,))
         elif _is_by_unit(operation):
-            units |= dict.fromkeys(call.outputs, tuple(read))
+            units |= dict.fromkeys(call.makes, tuple(read))
     return [(x, [*before.values()]) for x, before in found.values() if before]
 
 

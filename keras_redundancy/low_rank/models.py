@@ -6,7 +6,6 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy._keras.flat_graph import flat_graph, layers_made_alone
 from keras_redundancy._shared.arguments import (
     Layers,
     check_finite,
@@ -221,9 +220,9 @@ def _free_vectors(model, is_one, choice, kind):
         ValueError: there is none.
     """
     require_rebuildable(model)
-    graph = flat_graph(model)
+    graph = _keras.flat_graph(model, steps=True)
     first, last = _nearest_to_inputs(graph), _nearest_to_outputs(graph)
-    found = [x for x in layers_made_alone(model) if is_one(x)]
+    found = [x for x in _keras.layers_made_alone(model) if is_one(x)]
     ends = first & last
     found = [layer for layer in found if id(layer) not in ends]
     if not found:
@@ -254,10 +253,10 @@ def _nearest_to_inputs(graph):
     """
     reached, found = set(graph.inputs), set()
     for call in graph.calls:
-        if reached & set(call.inputs):
+        if reached & set(call.reads):
             layers = _with_kernels(call.operation)
             found |= layers
-            reached |= set() if layers else set(call.outputs)
+            reached |= set() if layers else set(call.makes)
     return found
 
 
@@ -265,10 +264,10 @@ def _nearest_to_outputs(graph):
     """The ids of the layers whose kernels make a model's outputs."""
     reached, found = set(graph.outputs), set()
     for call in reversed(graph.calls):
-        if reached & set(call.outputs):
+        if reached & set(call.makes):
             layers = _with_kernels(call.operation)
             found |= layers
-            reached |= set() if layers else set(call.inputs)
+            reached |= set() if layers else set(call.reads)
     return found
 
 
@@ -375,7 +374,7 @@ def _by_name_and_turn(model):
     does not count, so that layers of the stripped model have the same keys.
     """
     turns, found = collections.Counter(), {}
-    for layer in layers_made_alone(model):
+    for layer in _keras.layers_made_alone(model):
         if isinstance(layer, (FrobeniusNormalization, NoiseOutputs)):
             continue
         found[layer.name, turns[layer.name]] = layer

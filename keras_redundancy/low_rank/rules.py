@@ -1,15 +1,17 @@
 """Layers that strip(model) makes stock layers of, as the trace sees them."""
 
 from keras_redundancy.channels import register_rule
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.low_rank.factorized import (
     FactorizedConv2D,
     FactorizedDense,
 )
 from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
 
-FOR_TRAINING = (
+FOR_TRAINING = Reason(
+    "for_training",
     "{name} ({kind}) is there for training: strip(model) makes a stock layer "
-    "of it"
+    "of it",
 )
 
 

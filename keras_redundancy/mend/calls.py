@@ -84,21 +84,19 @@ class _Recorder(_keras.Interpreter):
     def numbered(self, specs):
         return [_Tensor(next(self._numbers), spec) for spec in specs]
 
-    def enter(self, call, values, path):
-        graph = _keras.graph_of(call.operation)
-        args, _ = call.fill_in(values)
+    def enter(self, call, model, values):
+        graph = _keras.graph_of(model)
         given = [
-            _with_shape(x, value.spec.shape[1:])
-            if isinstance(value, _Tensor)
+            _with_shape(x, values[id(y)].spec.shape[1:])
+            if isinstance(y, keras.KerasTensor)
             else x
-            for x, value in zip(
-                graph.inputs, keras.tree.flatten(args[0]), strict=True
+            for x, y in zip(
+                graph.inputs, _keras.handed_to(model, call), strict=True
             )
         ]
-        made = self._add(call, values, given, call.operation)
-        return self.run(call.operation, made, (*path, id(call.node)))
+        return self.run(model, self._add(call, values, given, model), call.key)
 
-    def call(self, call, values, path):
+    def call(self, call, values):
         specs = {id(x): values[id(x)].spec for x in call.inputs}
         outputs = _keras.output_tensors(call, specs)
         return self._add(call, values, outputs, None)

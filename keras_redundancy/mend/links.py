@@ -1,5 +1,7 @@
 """What stands before and behind a kernel in a model's graph."""
 
+import collections
+
 from keras import layers
 
 from keras_redundancy import _keras
@@ -32,7 +34,7 @@ def links_of(model) -> dict[int, str]:
     See `Surroundings.link`; "linear" where calls of a layer have several.
     """
     around, found = Surroundings(model), {}
-    for call in _keras.calls_at_any_depth(model):
+    for call in around.calls:
         if hasattr(call.operation, "kernel"):
             link, key = around.link(call), id(call.operation)
             found[key] = link if found.get(key, link) == link else "linear"
@@ -40,42 +42,41 @@ def links_of(model) -> dict[int, str]:
 
 
 class Surroundings:
-    """Of the calls of a model's graph, and of the graphs of models in it."""
+    """Who makes and who reads each tensor of a model, at any depth.
+
+    A reader or maker is found across the border of a nested model, and each
+    call of a nested model by itself.
+    """
 
     def __init__(self, model):
-        self._readers, self._maker = {}, {}
+        graph = _keras.flat_graph(model)
+        self.calls = graph.calls
+        self._calls = {call.key: call for call in graph.calls}
+        self._maker = {key: call for call in graph.calls for key in call.makes}
+        self._readers = collections.defaultdict(list)
+        for call in graph.calls:
+            for key in call.reads:
+                self._readers[key].append(call)
+        for key in graph.outputs:
+            self._readers[key].append(None)
         self._behaviours = Behaviours()
-        self._scan(_keras.graph_of(model))
-        self._classifier = self._find_classifier(model)
-
-    def _scan(self, graph):
-        for call in _keras.calls(graph):
-            for x in call.inputs:
-                self._readers.setdefault(id(x), []).append(call)
-            for x in call.outputs:
-                self._maker[id(x)] = call
-            if _keras.is_model(call.operation):
-                inner = _keras.graph_of(call.operation)
-                if id(inner.inputs[0]) not in self._readers:
-                    self._scan(inner)
-        for x in graph.outputs:
-            self._readers.setdefault(id(x), []).append(None)
+        self._classifier = self._find_classifier(model, graph.outputs)
 
     def link(self, call) -> str:
         """What becomes of what a kernel returns: one of four.
 
         Args:
-            call: of a layer that multiplies with a kernel.
+            call: of a layer that multiplies with a kernel, at any depth.
 
         Returns:
             "relu"; "softmax" or "sigmoid", in the layer, behind it or in the
             compiled loss, where it is the model's only output; "linear" for
             all else.
         """
-        if self._classifier and call.node is self._classifier[0].node:
+        if self._classifier and call.key == self._classifier[0].key:
             return self._classifier[1]
-        kind = self._kind(call)
-        if kind is Kind.LINEAR and self._is_read_by_relu(call.outputs[0]):
+        kind, (made,) = self._kind(call), self._calls[call.key].makes
+        if kind is Kind.LINEAR and self._is_read_by_relu(made):
             kind = Kind.RELU
         return "relu" if kind is Kind.RELU else "linear"
 
@@ -84,9 +85,9 @@ class Surroundings:
 
         Nothing else reads it.
         """
-        x, is_cut = call.inputs[0], False
-        while len(self._readers[id(x)]) == 1 and id(x) in self._maker:
-            maker = self._maker[id(x)]
+        key, is_cut = self._calls[call.key].reads[0], False
+        while len(self._readers[key]) == 1 and key in self._maker:
+            maker = self._maker[key]
             if type(maker.operation) is layers.Dense:
                 kind = self._kind(maker)
                 known = is_cut and kind is Kind.LINEAR
@@ -95,33 +96,32 @@ class Surroundings:
                 is_cut = True
             elif not self._is_identity(maker):
                 return None
-            x = maker.inputs[0]
+            key = maker.reads[0]
         return None
 
-    def _is_read_by_relu(self, x):
-        readers = self._readers.get(id(x), [None])
-        return all(
+    def _is_read_by_relu(self, key):
+        readers = self._readers[key]
+        return bool(readers) and all(
             reader is not None
             and (
                 self._is_relu(reader)
                 or (
                     self._is_identity(reader)
-                    and self._is_read_by_relu(reader.outputs[0])
+                    and self._is_read_by_relu(reader.makes[0])
                 )
             )
             for reader in readers
         )
 
-    def _find_classifier(self, model):
+    def _find_classifier(self, model, outputs):
         """(call of the last `Dense`, link), or None."""
-        outputs = _keras.graph_of(model).outputs
-        last = self._maker.get(id(outputs[0]))
+        last = self._maker.get(outputs[0])
         if len(outputs) > 1 or last is None:
             return None
         link = self._link_of(last)
         if link and type(last.operation) is not layers.Dense:
             # It stands behind the layer with the kernel.
-            last = self._maker.get(id(last.inputs[0]))
+            last = self._maker.get(last.reads[0])
         elif link is None:
             link = _link_of_loss(model)
         if link is None or last is None or not self._is_score(last, link):
@@ -133,7 +133,7 @@ class Surroundings:
         return (
             type(call.operation) is layers.Dense
             and self._kind(call).value in ("linear", link)
-            and len(self._readers[id(call.outputs[0])]) == 1
+            and len(self._readers[call.makes[0]]) == 1
             and len(call.inputs[0].shape) == 2
         )
 

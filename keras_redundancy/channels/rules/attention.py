@@ -5,6 +5,7 @@ from keras import layers
 
 from keras_redundancy._keras import attention_projections
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import (
     for_classes,
@@ -12,19 +13,31 @@ from keras_redundancy.channels.rules.registry import (
     rule,
 )
 
-SCORES = (
+SCORES = Reason(
+    "attention_scores",
     "{name} ({kind}) sums over its query and key channels: its scores are "
-    "made from all of them"
+    "made from all of them",
 )
-NO_CHANNELS = "the attention scores of {name} ({kind}) have no channels"
-OTHER_AXES = (
+NO_CHANNELS = Reason(
+    "attention_scores_out",
+    "the attention scores of {name} ({kind}) have no channels",
+)
+OTHER_AXES = Reason(
+    "attention_axes",
     "{name} ({kind}) attends over other axes than the one between batch and "
-    "channels"
+    "channels",
 )
-OTHER_OUTPUT = "{name} ({kind}) has an output_shape of several axes"
-HEADS_MASKED = "{name} ({kind}) has an attention_mask for each of its heads"
-NO_TENSOR = (
-    "{name} ({kind}) is called on something else than tensors of the model"
+OTHER_OUTPUT = Reason(
+    "attention_output_shape",
+    "{name} ({kind}) has an output_shape of several axes",
+)
+HEADS_MASKED = Reason(
+    "attention_mask_of_heads",
+    "{name} ({kind}) has an attention_mask for each of its heads",
+)
+NO_TENSOR = Reason(
+    "no_tensor",
+    "{name} ({kind}) is called on something other than tensors of the model",
 )
 
 

@@ -10,15 +10,29 @@ from keras_redundancy._keras import (
 )
 from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.registry import for_classes, rule
 
-BROADCASTS = "{name} ({kind}) combines tensors whose channels do not line up"
-POSITIONS = "{name} ({kind}) combines them with the positions of another tensor"
-CONSTANT = (
-    "{name} ({kind}) has an array operand with more entries than the channels"
+BROADCASTS = Reason(
+    "channels_not_aligned",
+    "{name} ({kind}) combines tensors whose channels do not line up",
 )
-JOINS_CONSTANT = "{name} ({kind}) joins channels with a constant array"
-INDICES = "{name} ({kind}) finds indices: it has a condition alone"
+POSITIONS = Reason(
+    "joined_with_positions",
+    "{name} ({kind}) combines channels with the positions of another tensor",
+)
+CONSTANT = Reason(
+    "constant_too_large",
+    "{name} ({kind}) has an array operand with more entries than the channels",
+)
+JOINS_CONSTANT = Reason(
+    "joined_with_constant",
+    "{name} ({kind}) joins channels with a constant array",
+)
+INDICES = Reason(
+    "finds_indices",
+    "{name} ({kind}) is given a condition alone, and so returns indices",
+)
 
 
 # With f(s x, s y) = s f(x, y) for s > 0, and with f(s x, t y) = s t f(x, y).

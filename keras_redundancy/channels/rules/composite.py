@@ -3,16 +3,22 @@
 import keras
 
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.recorder import frozen_channels
 
-AROUND = (
-    "the rule for {name} ({kind}) is about the channels hidden inside, not "
-    "about those that go in and out"
+AROUND = Reason(
+    "around_hidden_widths",
+    "the rule for {name} ({kind}) follows the channels hidden inside, not "
+    "those that go in and come out",
 )
-NO_SHAPE = (
-    "{inner}, inside {name} ({kind}), does not say on what shape it was built"
+NO_SHAPE = Reason(
+    "no_build_shape",
+    "{inner}, inside {name} ({kind}), does not say on what shape it was built",
 )
-SEVERAL = "{inner}, inside {name} ({kind}), returns several tensors"
+SEVERAL = Reason(
+    "several_outputs",
+    "{inner}, inside {name} ({kind}), returns several tensors",
+)
 # What configs call a width, also in the config of a wrapper.
 WIDTHS = ("units", "filters", *(f"output_shape.{axis}" for axis in range(4)))
 IN_CONFIG = ("", "layer.config.", "backward_layer.config.")

@@ -12,6 +12,7 @@ from keras_redundancy._keras import (
     variables_in,
 )
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import (
     positions,
@@ -19,21 +20,34 @@ from keras_redundancy.channels.rules.registry import (
     variables_stay,
 )
 
-CONTRACTS = "{name} ({kind}) multiplies channels of two tensors and sums them"
-POSITIONS = "{name} ({kind}) sums them with the positions of another tensor"
-CONSTANT = (
-    "{name} ({kind}) has a constant array operand of a fixed width: a Dense "
-    "layer with this kernel can be followed"
+CONTRACTS = Reason(
+    "products_summed",
+    "{name} ({kind}) multiplies channels of two tensors and sums them",
 )
-OTHER_SIZE = "{name} ({kind}) needs this axis to keep its size"
-IMPLICIT = (
+POSITIONS = Reason(
+    "summed_with_positions",
+    "{name} ({kind}) multiplies and sums channels with the positions of "
+    "another tensor",
+)
+CONSTANT = Reason(
+    "constant_width",
+    "{name} ({kind}) has a constant array operand of a fixed width: use a "
+    "Dense layer with this kernel, which can be followed",
+)
+OTHER_SIZE = Reason(
+    "fixed_size",
+    "{name} ({kind}) needs this axis in the size that it has",
+)
+IMPLICIT = Reason(
+    "implicit_subscripts",
     "{name} ({kind}) does not name the axes that come out: write subscripts "
-    'with "->"'
+    'with "->"',
 )
 
-TIED = (
-    "{name} ({kind}) reads it with the kernel of {owner}, which reads other "
-    "channels with it"
+TIED = Reason(
+    "tied_kernel",
+    "{name} ({kind}) multiplies the channels with the kernel of {owner}, "
+    "which reads other channels with the same kernel",
 )
 
 

@@ -7,6 +7,7 @@ from keras import layers, ops
 
 from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.pointwise import activated, behaviour
 from keras_redundancy.channels.rules.registry import (
     channel_axis,
@@ -15,8 +16,14 @@ from keras_redundancy.channels.rules.registry import (
     rule,
 )
 
-SUMMED = "{name} ({kind}) sums over the channels"
-NO_UNITS = "{name} ({kind}) writes no channels"
+SUMMED = Reason(
+    "channels_summed",
+    "{name} ({kind}) sums over the channels",
+)
+NO_UNITS = Reason(
+    "no_units",
+    "{name} ({kind}) writes no channels",
+)
 
 
 @rule.register(layers.Dense)

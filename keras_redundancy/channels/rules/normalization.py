@@ -8,12 +8,14 @@ from keras_redundancy._keras import (
     nn_operations as nn,
 )
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.pointwise import NORMALIZES, bent
 from keras_redundancy.channels.rules.registry import for_classes, rule
 
-FIXED_STATISTICS = (
+FIXED_STATISTICS = Reason(
+    "fixed_statistics",
     "{name} ({kind}) has statistics of a fixed width from adapt() or its "
-    "constructor"
+    "constructor",
 )
 
 

@@ -12,17 +12,26 @@ from keras_redundancy._keras import (
 )
 from keras_redundancy.channels.activations import name_of
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.registry import for_classes, rule
 
-NORMALIZES = "{name} ({kind}) normalises over the channels ({what})"
-NOT_ALONE = (
-    "the activation {what} of {name} ({kind}) is not known to act on every "
-    "channel alone: {found}"
+NORMALIZES = Reason(
+    "normalized_over_channels",
+    "{name} ({kind}) normalises over the channels ({what})",
 )
-NOISE_SHAPE = "{name} ({kind}) has a fixed noise_shape"
-CLIPS = (
-    "{name} ({kind}) has an array of bounds: keras.ops.minimum and maximum "
-    "can be followed"
+NOT_ALONE = Reason(
+    "unknown_activation",
+    "the activation {what} of {name} ({kind}) is not known to act on every "
+    "channel alone: {found}",
+)
+NOISE_SHAPE = Reason(
+    "fixed_noise_shape",
+    "{name} ({kind}) has a fixed noise_shape",
+)
+CLIPS = Reason(
+    "array_of_bounds",
+    "{name} ({kind}) has an array of bounds: use keras.ops.minimum and "
+    "maximum, which can be followed",
 )
 
 

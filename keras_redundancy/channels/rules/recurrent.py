@@ -10,6 +10,7 @@ from keras import layers, ops
 from keras_redundancy import _keras
 from keras_redundancy.channels.activations import name_of
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.pointwise import NOT_ALONE
 from keras_redundancy.channels.rules.registry import (
     for_classes,
@@ -24,17 +25,20 @@ CELLS = {
     _keras.ConvLSTMCell,
 }
 
-STATEFUL = (
+STATEFUL = Reason(
+    "stateful",
     "{name} ({kind}) is stateful: it keeps the states of its units from batch "
-    "to batch"
+    "to batch",
 )
-UNKNOWN_CELL = (
-    "{name} ({kind}) runs a cell of its own ({what}); the layers LSTM, GRU, "
-    "SimpleRNN and ConvLSTM are followed"
+UNKNOWN_CELL = Reason(
+    "unknown_cell",
+    "{name} ({kind}) runs a cell of its own ({what}); only LSTM, GRU, "
+    "SimpleRNN and ConvLSTM layers are followed",
 )
-UNKNOWN_STATE = (
-    "the initial state of {name} ({kind}) is no tensor of the model with a "
-    "channel for each unit"
+UNKNOWN_STATE = Reason(
+    "unknown_state",
+    "the initial state of {name} ({kind}) is not a tensor of the model with "
+    "one channel per unit",
 )
 
 

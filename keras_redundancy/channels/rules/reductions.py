@@ -5,16 +5,27 @@ from keras_redundancy._keras import (
     numpy_operations as ops,
 )
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import for_classes
 
-OVER_CHANNELS = "{name} ({kind}) reduces over the channels"
-ALONG_CHANNELS = "{name} ({kind}) works along the channels"
-WHOLE_BATCH = (
-    "{name} ({kind}) reduces over the batch axis too: give it the axis= of "
-    "positions"
+OVER_CHANNELS = Reason(
+    "over_channels",
+    "{name} ({kind}) reduces over the channels",
 )
-NO_CHANNELS = "{name} ({kind}) reduces over the channels and leaves none"
+ALONG_CHANNELS = Reason(
+    "along_channels",
+    "{name} ({kind}) works along the channels",
+)
+WHOLE_BATCH = Reason(
+    "over_batch",
+    "{name} ({kind}) reduces over the batch axis too: give it the axis= of "
+    "positions",
+)
+NO_CHANNELS = Reason(
+    "channels_reduced",
+    "{name} ({kind}) reduces over the channels and leaves none",
+)
 
 HOMOGENEOUS = (ops.Max, ops.Mean, ops.Min, ops.Sum, ops.Amax, ops.Amin)
 IDEMPOTENT = (ops.All, ops.Amax, ops.Amin, ops.Any, ops.Max, ops.Min)

@@ -13,6 +13,7 @@ import re
 from keras import layers, tree
 
 from keras_redundancy._keras import numpy_operations, variables_in
+from keras_redundancy.channels.reasons import Reason
 
 # What a subclass may redefine and still compute the same.
 HARMLESS = {
@@ -25,32 +26,47 @@ HARMLESS = {
     "get_config",
 }
 
-NO_RULE = (
+NO_RULE = Reason(
+    "no_rule",
     "there is no rule for {name} ({kind}); keras_redundancy.register_rule can "
-    "teach it"
+    "teach it",
 )
-NO_OPERATION_RULE = (
+NO_OPERATION_RULE = Reason(
+    "no_operation_rule",
     "there is no rule for the operation {name} ({kind}); in a layer of your "
-    "own, keras_redundancy.register_rule can teach it"
+    "own, keras_redundancy.register_rule can teach it",
 )
-PYTHON_CODE = (
-    "{name} ({kind}) runs a Python function that is not looked into: what it "
-    "does can be followed where keras.ops do it in the model's graph"
+PYTHON_CODE = Reason(
+    "python_code",
+    "{name} ({kind}) runs a Python function that cannot be looked into: write "
+    "it with keras.ops in the model's graph",
 )
-OVERRIDES = (
+OVERRIDES = Reason(
+    "overridden_layer",
     "{name} ({kind}) overrides {what} of {known}, for which the rule was "
-    "written; keras_redundancy.register_rule can teach it"
+    "written; keras_redundancy.register_rule can teach it",
 )
-NO_WEIGHT = (
+NO_WEIGHT = Reason(
+    "no_weight_of_a_layer",
     "{name} ({kind}) reads a variable that is no weight of a layer: make it "
-    "one in a layer of your own, with add_weight()"
+    "one in a layer of your own, with add_weight()",
 )
-WEIGHT_OF_OTHERS = (
-    "{name} ({kind}) reads the variable {variable}, a weight of another layer"
+WEIGHT_OF_OTHERS = Reason(
+    "weight_of_another_layer",
+    "{name} ({kind}) reads the variable {variable}, a weight of another layer",
 )
-OPEN_CHANNELS = "{name} ({kind}) reads a tensor with an open channel size"
-NO_CHANNEL_AXIS = "{name} ({kind}) reads a tensor without a channel axis"
-MASK = "it is a mask of {name} ({kind})"
+OPEN_CHANNELS = Reason(
+    "open_channel_size",
+    "{name} ({kind}) reads a tensor with an open channel size",
+)
+NO_CHANNEL_AXIS = Reason(
+    "no_channel_axis",
+    "{name} ({kind}) reads a tensor without a channel axis",
+)
+MASK = Reason(
+    "mask",
+    "it is a mask of {name} ({kind})",
+)
 FOLLOWS_KERNELS = (numpy_operations.Matmul,)
 READS_NO_CHANNELS = (layers.Embedding,)
 MASK_NAME = re.compile("(^|_)mask$")

@@ -11,29 +11,52 @@ from keras_redundancy._keras import (
     numpy_operations as ops,
 )
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.registry import rule
 
-MOVES_CHANNELS = (
+MOVES_CHANNELS = Reason(
+    "channels_mixed_by_reshape",
     "{name} ({kind}) of {before} to {after} does not keep channels apart: "
-    "only a transpose moves one axis past another"
+    "only a transpose moves one axis past another",
 )
-OPEN_SIZES = (
+OPEN_SIZES = Reason(
+    "open_sizes",
     "{name} ({kind}) flattens positions of an open size: give the model's "
-    "Input fixed sizes"
+    "Input fixed sizes",
 )
-ALL_AXES = (
+ALL_AXES = Reason(
+    "batch_flattened",
     "{name} ({kind}) flattens the batch axis too: give it an axis=, or use "
-    "Flatten"
+    "Flatten",
 )
-PADDED = "{name} ({kind}) pads all axes alike, also that of the channels"
-PADDED_MODE = "{name} ({kind}) pads the channels with mode {mode!r}"
-SHIFTED = "{name} ({kind}) shifts several axes at a time"
-BROADCAST = "{name} ({kind}) makes {size} channels of one"
-REPEATED = "{name} ({kind}) repeats channels unevenly"
-SQUEEZES_ALL = (
-    "{name} ({kind}) removes all axes of size 1: give it the axis= to remove"
+PADDED = Reason(
+    "channels_padded_alike",
+    "{name} ({kind}) pads all axes alike, also that of the channels",
 )
-SQUEEZED = "{name} ({kind}) removes the channel axis, which holds one channel"
+PADDED_MODE = Reason(
+    "channels_padded",
+    "{name} ({kind}) pads the channels with mode {mode!r}",
+)
+SHIFTED = Reason(
+    "several_axes_shifted",
+    "{name} ({kind}) shifts several axes at a time",
+)
+BROADCAST = Reason(
+    "channel_broadcast",
+    "{name} ({kind}) makes {size} channels of one",
+)
+REPEATED = Reason(
+    "uneven_repeats",
+    "{name} ({kind}) repeats channels unevenly",
+)
+SQUEEZES_ALL = Reason(
+    "all_axes_squeezed",
+    "{name} ({kind}) removes all axes of size 1: give it the axis= to remove",
+)
+SQUEEZED = Reason(
+    "channel_axis_squeezed",
+    "{name} ({kind}) removes the channel axis, which holds one channel",
+)
 
 
 # --- reshape ----------------------------------------------------------------

@@ -7,23 +7,36 @@ from keras_redundancy._keras import (
     numpy_operations as ops,
 )
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import rule
 
-STRIDED = (
+STRIDED = Reason(
+    "strided_slice",
     "{name} ({kind}) takes channels {start}:{stop}:{step} of {size}: only "
-    "steps that divide all channels evenly are followed"
+    "steps that divide all channels evenly are followed",
 )
-ONE_CHANNEL = "{name} ({kind}) takes the single channel {number}"
-EACH_CHANNEL = "{name} ({kind}) makes a tensor of every channel"
-INDEXED = (
-    "{name} ({kind}) takes channels by an array of indices: slices of "
-    "channels can be followed"
+ONE_CHANNEL = Reason(
+    "single_channel",
+    "{name} ({kind}) takes the single channel {number}",
 )
-ALL_AXES = "{name} ({kind}) takes elements of the flattened tensor"
-UNEVEN = (
-    "{name} ({kind}) makes {parts} uneven parts of {size} channels: "
-    "keras.ops.split with indices can be followed"
+EACH_CHANNEL = Reason(
+    "channels_unstacked",
+    "{name} ({kind}) makes a tensor of every channel",
+)
+INDEXED = Reason(
+    "array_of_indices",
+    "{name} ({kind}) takes channels by an array of indices: use a slice, "
+    "which can be followed",
+)
+ALL_AXES = Reason(
+    "flattened_indices",
+    "{name} ({kind}) takes elements of the flattened tensor",
+)
+UNEVEN = Reason(
+    "uneven_split",
+    "{name} ({kind}) makes {parts} uneven parts of {size} channels: use "
+    "keras.ops.split with indices, which can be followed",
 )
 
 

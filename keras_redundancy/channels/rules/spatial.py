@@ -7,15 +7,17 @@ from keras_redundancy._keras import (
     nn_operations as nn,
 )
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.registry import (
     channel_axis,
     for_classes,
     rule,
 )
 
-CHANNELS_FIRST = (
-    "{name} ({kind}) orders channels_first channels in its own way: "
-    "channels_last can be followed"
+CHANNELS_FIRST = Reason(
+    "channels_first_order",
+    "{name} ({kind}) orders channels_first channels in its own way: use "
+    "channels_last, which can be followed",
 )
 
 

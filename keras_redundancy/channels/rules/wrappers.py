@@ -6,6 +6,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.recurrent import (
     UNKNOWN_STATE,
     arguments,
@@ -13,13 +14,23 @@ from keras_redundancy.channels.rules.recurrent import (
 )
 from keras_redundancy.channels.rules.registry import rule
 
-OVER_TIME = "{name} ({kind}) works along the axis that holds the channels"
-NOT_ONE_TENSOR = (
-    "{name} ({kind}) wraps a layer that does not return one tensor with a "
-    "channel axis"
+OVER_TIME = Reason(
+    "over_time",
+    "{name} ({kind}) works along the axis that holds the channels",
 )
-UNEQUAL = "{name} ({kind}) wraps two layers of unequal width"
-OTHER_AXIS = "{name} ({kind}) concatenates along another axis than the channels"
+NOT_ONE_TENSOR = Reason(
+    "wrapped_outputs",
+    "{name} ({kind}) wraps a layer that does not return one tensor with a "
+    "channel axis",
+)
+UNEQUAL = Reason(
+    "unequal_directions",
+    "{name} ({kind}) wraps two layers of unequal width",
+)
+OTHER_AXIS = Reason(
+    "concatenated_on_other_axis",
+    "{name} ({kind}) concatenates along another axis than the channels",
+)
 BIDIRECTIONAL = {
     "forward_layer": ("layer", "config"),
     "backward_layer": ("backward_layer", "config"),
