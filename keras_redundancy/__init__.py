@@ -10,6 +10,10 @@ small.save("small.keras")
 
 from keras_redundancy import callbacks as callbacks
 from keras_redundancy._version import __version__ as __version__
+from keras_redundancy.build.stock import (
+    LayerForm as LayerForm,
+    register_stock_form as register_stock_form,
+)
 from keras_redundancy.build.stripping import strip as strip
 from keras_redundancy.calibration import pink_noise as pink_noise
 from keras_redundancy.channels import (
@@ -31,14 +35,20 @@ from keras_redundancy.layers import (
     FrobeniusNormalization as FrobeniusNormalization,
     NoiseOutputs as NoiseOutputs,
 )
-from keras_redundancy.low_rank import rules as _low_rank_rules  # noqa: F401
+from keras_redundancy.low_rank import (  # noqa: F401
+    rules as _low_rank_rules,
+    stock as _low_rank_stock,
+)
 from keras_redundancy.low_rank.models import (
     apply_rare as apply_rare,
     compact as compact,
     factorize as factorize,
     to_dense as to_dense,
 )
-from keras_redundancy.noise_out import rules as _noise_out_rules  # noqa: F401
+from keras_redundancy.noise_out import (  # noqa: F401
+    rules as _noise_out_rules,
+    stock as _noise_out_stock,
+)
 from keras_redundancy.noise_out.correlated import (
     merge_correlated as merge_correlated,
 )

@@ -1,6 +1,6 @@
 """Callbacks for `fit`."""
 
-from keras_redundancy.low_rank.fusing import DynamicLowRank as DynamicLowRank
+from keras_redundancy.low_rank.dynamic import DynamicLowRank as DynamicLowRank
 from keras_redundancy.reports.monitor import (
     RedundancyMonitor as RedundancyMonitor,
 )

@@ -1,6 +1,7 @@
 import gc
 import os
 import re
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 THREADS = (
@@ -18,15 +19,17 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 import keras  # noqa: E402
 import pytest  # noqa: E402
 
+TESTS = Path(__file__).parent
 SAMPLED = re.compile(
-    "rules|refit|reconstruct|examples|budgets|calibration|_data|evaluation|links"
-    "|fit_and_prune|merge_correlated|noise_outputs|optimizer_state"
     # Numbers in, numbers out, by NumPy alone.
-    "|clustering|similarity|rank|regression|perceptron|subspaces"
-    # What is shown of them.
-    "|report|difference|plots|monitor|command_line|browser"
+    "numbers/"
     # The graph, and what is said of it.
-    "|bad_input|correspondence|explain|flops|hostile|plan|readme|trace"
+    "|_rules|correspondence|explain|hidden_widths|trace|bad_input|hostile"
+    # Data, plans, and what is made of them.
+    "|calibration/|evaluation/|noise_out/|planning/"
+    "|links|test_low_rank|dynamic_low_rank|reconstruct|refit|optimizer_state|fit_and_prune"
+    # What is shown of them.
+    "|reports/|command_line|examples|readme"
 )
 
 
@@ -45,8 +48,13 @@ def pytest_addoption(parser):
     )
 
 
+def _name(item):
+    """The path of its file below this folder, as numbers/test_rank.py."""
+    return item.path.relative_to(TESTS).as_posix()
+
+
 def pytest_collection_modifyitems(config, items):
-    many = [x for x in items if SAMPLED.search(x.path.name)]
+    many = [x for x in items if SAMPLED.search(_name(x))]
     sampled = many[:: config.getoption("--sample")]
     left_out = {id(x) for x in many} - {id(x) for x in sampled}
     if left_out:

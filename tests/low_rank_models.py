@@ -46,3 +46,13 @@ def tied(layer, side, pairs):
     for number, other, ratio in pairs:
         vectors[number] = ratio * vectors[other]
     layer.kernel.assign(kernel)
+
+
+def turned(vector, one_minus_cos, rng):
+    """A unit vector at an angle to another one."""
+    unit = vector / np.linalg.norm(vector)
+    other = rng.normal(size=len(vector))
+    other -= (other @ unit) * unit
+    other /= np.linalg.norm(other)
+    cos = 1 - one_minus_cos
+    return cos * unit + np.sqrt(1 - cos**2) * other

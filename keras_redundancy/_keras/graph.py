@@ -69,6 +69,7 @@ class ImaginedCall:
     arguments: tuple[tuple, dict]
     node: None = None
     path: tuple[int, ...] = ()
+    key: tuple[int, ...] = ()
 
 
 def imagined_call(layer, tensors: list) -> ImaginedCall:
@@ -155,11 +156,9 @@ def readers(graph) -> collections.Counter:
 
 
 def handed_to(model, call) -> list:
-    """What a call that goes through `model` hands to each of its inputs.
+    """The `KerasTensor` that a call hands to each input of a nested model.
 
-    Returns:
-        A list in the order of the inputs: `KerasTensor`s, constants, or None
-        for an optional input that is left out.
+    Other tensors among the arguments of the call, such as masks, are left out.
     """
     graph = graph_of(model)
     args, kwargs = call.arguments
@@ -221,13 +220,15 @@ def output_tensors(call, tensors: dict) -> list:
     """`KerasTensor`s of what a call returns for the inputs `tensors`.
 
     Args:
-        call: a `Call`.
+        call: a `Call` or an `ImaginedCall`.
         tensors: {id(x): tensor} for every recorded input x.
 
     Returns:
         The recorded outputs where the inputs have the recorded shapes, else
         new ones, wired to no graph.
     """
+    if call.node is None:
+        return call.outputs
     given = [tensors[id(x)] for x in call.inputs]
     # It answers with the sizes that it was made with, open ones as well.
     forgets = (

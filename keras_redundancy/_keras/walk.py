@@ -98,10 +98,7 @@ class Interpreter:
 
     def enter(self, call: Call, model, values: dict[int, Any]) -> list:
         """`visit` for a call that goes through a model: run its graph."""
-        given = [
-            values[id(x)] if isinstance(x, keras.KerasTensor) else x
-            for x in handed_to(model, call)
-        ]
+        given = [values[id(x)] for x in handed_to(model, call)]
         return self.run(model, given, call.key)
 
     def call(self, call: Call, values: dict[int, Any]) -> list:
@@ -176,9 +173,7 @@ class _Flatten(Interpreter):
         return super().model_in(inner)
 
     def call(self, call, values):
-        given = [values[id(x)] for x in call.inputs]
-        # A nested model can be called on a constant, which has no key.
-        reads = tuple(key for key in given if isinstance(key, tuple))
+        reads = tuple(values[id(x)] for x in call.inputs)
         makes = tuple(map(call.key_of, call.outputs))
         self.calls.append(FlatCall(call.node, call.path, reads, makes))
         return list(makes)

@@ -17,9 +17,9 @@ import numpy as np
 from scipy import sparse
 
 from keras_redundancy.channels import Role, VariableAxis
-from keras_redundancy.channels.labels import Normalized, Shifted
 from keras_redundancy.channels.filters import columns_of, norms_along, read
 from keras_redundancy.channels.gains import Gains, Size
+from keras_redundancy.channels.labels import Normalized, Shifted
 from keras_redundancy.channels.shifts import Shifts, homes_of_shifts, shift_of
 
 
@@ -85,8 +85,8 @@ def axis_changes(decisions) -> list[AxisChange]:
     return changes
 
 
-class NewValues(Mapping):
-    """The arrays of all variables that change, by id(variable).
+class NewValues:
+    """The arrays of all variables that change.
 
     Each is made when it is asked for and not kept, so that the whole smaller
     model is never held twice.
@@ -99,24 +99,21 @@ class NewValues(Mapping):
         """
         self._function, self._start = function, start
         self._changes = {}
-        self._variables = {id(variable): variable for variable in others}
+        self._variables = set(map(id, others))
         # What is cut first need not be merged.
         for change in sorted(changes, key=is_consumer):
-            variable = change.on.variable
-            self._changes.setdefault(id(variable), []).append(change)
-            self._variables[id(variable)] = variable
+            key = id(change.on.variable)
+            self._changes.setdefault(key, []).append(change)
+            self._variables.add(key)
 
-    def __getitem__(self, key):
-        value = self._start(self._variables[key])
-        for change in self._changes.get(key, ()):
+    def __contains__(self, variable):
+        return id(variable) in self._variables
+
+    def __getitem__(self, variable):
+        value = self._start(variable)
+        for change in self._changes.get(id(variable), ()):
             value = self._function(change, value)
         return value
-
-    def __iter__(self):
-        return iter(self._variables)
-
-    def __len__(self):
-        return len(self._variables)
 
 
 def new_values(graph, changes, keep: str, absorber) -> tuple:
@@ -286,8 +283,7 @@ def _start_at_means(graph, changes, folded):
     def start(variable):
         if id(variable) in variances:
             return variances[id(variable)]
-        mean = means.get(id(variable))
-        return read(variable) if mean is None else mean
+        return means[variable] if variable in means else read(variable)
 
     return start
 

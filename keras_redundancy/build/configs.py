@@ -4,14 +4,14 @@ import copy
 import inspect
 import types
 import warnings
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy.low_rank.rare import RaReRegularizer
+from keras_redundancy.build import faults
 
-RARE = keras.saving.get_registered_name(RaReRegularizer)
 # What the configs of all layers and metrics have from their base class.
 OF_EVERY_OBJECT = {"name", "trainable", "dtype"}
 REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
@@ -19,19 +19,45 @@ REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
 ACTIVATIONS = ("activation", "recurrent_activation")
 
 
-def made_anew(old, settings, make, is_stock=True):
-    """A layer of the same config but for `settings`, not built yet.
+def made_anew(recipe, make: Callable):
+    """A layer of the same config but for some settings, not built yet.
 
-    If it `is_stock`, what is for training alone is left out.
+    Args:
+        recipe: its `LayerRecipe`.
+        make: a function that makes the layer of a config.
+
+    Raises:
+        ValueError: it cannot be made from that config.
+    """
+    try:
+        return _made(recipe, recipe.settings, make)
+    except REBUILD_ERRORS as error:
+        reason = faults.not_from_config(recipe.layer, error)
+        if recipe.settings and _can_be_made(recipe, make):
+            reason = faults.not_with_settings(recipe, error)
+        raise ValueError(reason) from error
+
+
+def _can_be_made(recipe, make):
+    """Whether it can be made from its own config, without other settings."""
+    try:
+        _made(recipe, {}, make)
+    except REBUILD_ERRORS:
+        return False
+    return True
+
+
+def _made(recipe, settings, make):
+    """`make` of a config that fits new shapes.
 
     Initializers would be overwritten, and one that holds an array may not fit
     any more: the new layer is built with zeros and gets them back after.
     Inner layers are built by the layer around them, on their new shapes.
     """
-    config = copy.deepcopy(get_config(old))
-    if is_stock:
-        config = _without_rare(config)
-    config = changed(config, settings)
+    old, form = recipe.layer, recipe.form
+    config = changed(copy.deepcopy(get_config(old)), settings)
+    for key in form.without:
+        config.pop(key, None)
     for key in config:
         if _is_initializer(old, key):
             config[key] = "zeros"
@@ -40,20 +66,21 @@ def made_anew(old, settings, make, is_stock=True):
     if _keras.wraps_one_layer(old):
         del config["layer"]
     _forget_shapes(config)
-    try:
-        with (
-            _keras.trusting_own_objects(),
-            keras.saving.custom_object_scope(objects_of(old)),
-        ):
-            new = from_config(type(old), config, make)
-    except REBUILD_ERRORS as error:
-        raise ValueError(
-            f"The layer {old.name!r} ({type(old).__name__}) cannot be rebuilt "
-            f"from its get_config(): {cause_of(error)} Its constructor has to "
-            "take what get_config() returns, and **kwargs (name, dtype, "
-            "trainable) that it passes on to super().__init__()."
-        ) from error
+    with (
+        _keras.trusting_own_objects(),
+        keras.saving.custom_object_scope(objects_of(old)),
+    ):
+        new = from_config(form.kind, config, make)
     _name_like(old, new)
+    return new
+
+
+def operation_anew(old, settings):
+    """An operation that is no layer, with other settings."""
+    if not settings:
+        return _keras.copy_operation(old)
+    new = type(old).from_config(changed(old.get_config(), settings))
+    new.name = old.name
     return new
 
 
@@ -116,20 +143,6 @@ def _forget_shapes(config):
                 value |= {"class_name": "Zeros", "config": {}}
         if isinstance(value, (dict, list)):
             _forget_shapes(value)
-
-
-def _without_rare(structure):
-    """A config in which what is for training alone is replaced.
-
-    What is left of it are classes that Keras knows without this package.
-    """
-    if isinstance(structure, (list, tuple)):
-        return type(structure)(map(_without_rare, structure))
-    if not isinstance(structure, dict):
-        return structure
-    if structure.get("registered_name") == RARE:
-        return structure["config"]["also"]
-    return {key: _without_rare(value) for key, value in structure.items()}
 
 
 def get_config(layer):
@@ -246,12 +259,3 @@ def same_lambda(old):
     # Past Keras's tracking: variables among them are weights of other layers.
     vars(new)["arguments"] = dict(old.arguments)
     return new
-
-
-def cause_of(error) -> str:
-    """The message of an error, on one line, without the config before it.
-
-    Keras puts the whole config first, and the exception behind it.
-    """
-    text = str(error).split("Exception encountered:")[-1]
-    return " ".join(text.strip().split("\n\n")[0].split())

@@ -7,6 +7,7 @@ from keras_redundancy.build.rebuild import (
     rebuild_and_match,
     require_rebuildable,
 )
+from keras_redundancy.build.recipe import Recipe
 from keras_redundancy.build.stripping import require_trained
 
 
@@ -21,7 +22,7 @@ def copy_for_training(model):
     require_trained(model)
     require_rebuildable(model)
     _require_copies(model)
-    its_copy, matches = rebuild_and_match(model, {}, {}, classes={})
+    its_copy, matches = rebuild_and_match(Recipe.of(model))
     carry_over(
         model.optimizer,
         its_copy.optimizer,

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy._keras.variables import set_value
 from keras_redundancy.build.absorb import (
     along,
     clusters_of,
@@ -16,7 +17,6 @@ from keras_redundancy.channels.filters import (
     norms_along,
     read,
 )
-from keras_redundancy._keras.variables import set_value
 
 # Filters that differ by less, relative to their norm, are copies.
 SAME = 1e-3

@@ -1,19 +1,19 @@
 """Take away what a model has for training alone."""
 
 from keras_redundancy import _keras
-from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
-from keras_redundancy.noise_out.outputs import NoiseOutputs
-from keras_redundancy.low_rank.factorized import Factorized
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
+from keras_redundancy.build.recipe import Recipe
+from keras_redundancy.build.stock import layers_for_training, stock_form
 
 
 def strip(model):
-    """A copy of a model without what this package put in for training.
+    """A copy of a model without what is there for training only.
 
-    `FactorizedDense` becomes `Dense`, and `FrobeniusNormalization` the layer
-    that it wraps, with the kernels that they compute with; `RaReRegularizer`
-    goes, and what it had in `also` stays; `NoiseOutputs` go. `prune` does the
-    same.
+    `FactorizedDense` becomes `Dense`, `FactorizedConv2D` `Conv2D`, and
+    `FrobeniusNormalization` the layer that it wraps, each with the kernel that
+    it computes with. A `RaReRegularizer` is replaced by the regularizer that
+    it has in `also`, and `NoiseOutputs` are left out. `prune` does the same.
+    For layers of your own, see `register_stock_form`.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
@@ -33,26 +33,25 @@ def strip(model):
         kr.strip(model).save("model.keras")
     """
     require_rebuildable(model)
-    return rebuild(model, {}, {})
+    return rebuild(Recipe.of(model, is_stock=True))
 
 
 def stock(model):
-    """The model itself, or `strip(model)` if it has layers to strip."""
-    return strip(model) if _own_layers(model) else model
+    """The model itself, or `strip(model)` if it has layers to strip.
 
-
-def _own_layers(model):
+    Raises:
+        TypeError, ValueError: as `strip`.
+    """
     _keras.graph_of(model)  # Raises where there is none.
-    own = Factorized, FrobeniusNormalization, NoiseOutputs
-    return [x for x in _keras.flat_layers(model) if isinstance(x, own)]
+    return strip(model) if layers_for_training(model) else model
 
 
 def require_trained(model) -> None:
     """Raise unless training can go on in a smaller model.
 
     Raises:
-        ValueError: it is not compiled, or has layers whose variables are
-            other ones after pruning.
+        ValueError: it is not compiled, or another layer, with other
+            variables, takes the place of one of its layers.
     """
     if _keras.compile_arguments(model) is None:
         raise ValueError(
@@ -60,12 +59,13 @@ def require_trained(model) -> None:
             "but that model is not compiled. Call compile() and fit() before, "
             "or leave optimizer=True out."
         )
-    for layer in _own_layers(model):
-        if not isinstance(layer, NoiseOutputs):
+    for layer in layers_for_training(model):
+        form = stock_form(layer)
+        if not form.is_left_out:
             raise ValueError(
                 f"optimizer=True cannot go on with the layer {layer.name!r} "
-                f"({type(layer).__name__}): pruning makes a stock layer with "
-                "other variables of it. Factorized layers become smaller "
-                "while they are trained by kr.callbacks.DynamicLowRank; for "
-                "all else, train kr.strip(model)."
+                f"({type(layer).__name__}): pruning makes a "
+                f"{form.kind.__name__} of it, whose variables the optimizer "
+                "does not know. Train kr.strip(model) in place of the model. "
+                f"{form.advice}".rstrip()
             )

@@ -7,12 +7,12 @@ that layer's copy. See `channels.tied` for the ways in which it can be read.
 import keras
 
 from keras_redundancy import _keras
+from keras_redundancy.build.rebinding import Rebinder, reached_by
 from keras_redundancy.channels.tied import (
     borrowed,
     is_own_function,
     owners_of,
 )
-from keras_redundancy.build.rebinding import Rebinder, reached_by
 
 
 def require_tied(model) -> None:
@@ -121,9 +121,9 @@ class Ties:
     that has it is called later: something of its shape stands in for it.
     """
 
-    def __init__(self, values):
-        """`values` are the new values of variables that change, by id."""
-        self._values, self._calls = values, []
+    def __init__(self, recipe):
+        """`recipe` is that of the copy."""
+        self._recipe, self._calls = recipe, []
 
     def with_stand_ins(self, arguments):
         """Arguments without variables of the old model.
@@ -136,7 +136,7 @@ class Ties:
         def stand_in(x):
             if not isinstance(x, keras.Variable):
                 return x
-            shape = self._values.get(id(x), x).shape
+            shape = self._recipe.value(x).shape
             new = keras.Variable(
                 keras.ops.zeros(shape, x.dtype), trainable=False, dtype=x.dtype
             )
@@ -196,9 +196,11 @@ def tie_functions(pairs, twins, changed) -> None:
 
 
 def _other_kind(operation, name):
+    layer = name.split("/")[-2] if "/" in name else name
     return (
         f"{operation.name!r} ({type(operation).__name__}) reads {name!r}, but "
-        "the layer that this is, or belongs to, becomes one of another class "
-        "in the new model, which computes with other numbers. Choose the "
-        "layers that are made for training with layers=, without this one."
+        f"the layer {layer!r} becomes one of another class in the new model, "
+        "whose kernel holds other numbers. Let that layer stay as it is, such "
+        f"as by kr.factorize(model, layers=lambda layer: layer.name != "
+        f"{layer!r}), or do not tie its weights."
     )

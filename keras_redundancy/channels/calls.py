@@ -1,8 +1,6 @@
 """One call of an operation, as its rule sees it."""
 
 import dataclasses
-import functools
-import inspect
 
 import keras
 import numpy as np
@@ -14,14 +12,12 @@ from keras_redundancy.channels.inside import (
     checked_sets,
     imagined_call,
 )
+from keras_redundancy.channels.labelled import LabelledCall
 from keras_redundancy.channels.labels import Channels, Role
+from keras_redundancy.channels.reads import read_inside, read_of_inputs
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.recorder import frozen_channels
+from keras_redundancy.channels.recorder import Traced
 
-OTHER_AXIS = Reason(
-    "other_axis",
-    "{name} ({kind}) works on another axis than the channels",
-)
 CONSTANT_INSIDE = Reason(
     "constant_in_part",
     "{name} ({kind}), a part of another layer, has a constant array operand",
@@ -33,153 +29,143 @@ NO_CONFIG = Reason(
 )
 
 
-class CallTrace:
-    """One call of an operation, seen by its rule.
+class CallTrace(LabelledCall):
+    """One call of a layer or an operation, as a rule sees it.
 
-    A rule reads the labels of what goes in (`inputs`), says what they mean to
-    the operation's variables and config, and returns the labels of what comes
-    out: one `Channels` or a list of them. Which labels to return:
+    A rule is a function of the layer and of this object. It does three
+    things:
 
-    | what comes out of channel x     | labels                             |
-    |---------------------------------|------------------------------------|
-    | f(x) with f(s x) = s f(x), s > 0 | those that went in                 |
-    | any other function of x alone   | `tied(ids)`                        |
-    | of the x of several inputs      | `tied(ids, other_ids)`             |
-    | their sum, or their maximum     | `summed(ids, other_ids)`           |
-    | their product                   | `multiplied(ids, other_ids)`       |
-    | x, at one of several places     | `copied(ids)` for each place       |
-    | x, normalised by the layer      | `normalized(ids, ...)`             |
-    | x times a kernel of its own     | `filtered_by(kernel, axis, ids)`   |
-    | a product with a kernel         | `written_by(kernel, axis)`         |
-    | what an inner layer makes of it | `through(inner, channels)`         |
-    | anything else                   | `opaque(reason)`                   |
+    1. It looks at what goes in: `inputs` holds one `Channels` for each input
+       tensor, with an integer label for each channel.
+    2. It says which of the layer's variables and settings belong to the
+       channels: `carried_by`, `read_by`, `written_by`, `counted_in` and so on.
+    3. It returns what comes out: one `Channels`, or a list of them. The labels
+       say how each channel that comes out depends on those that went in:
 
-    A reason is a text in which {name} and {kind} stand for the operation's
-    name and class.
+    | what comes out                                | its labels               |
+    |-----------------------------------------------|--------------------------|
+    | f(x) for each channel x, f(s x) = s f(x), s > 0 | the labels of x        |
+    | any other function of each channel x alone    | `tied(ids)`              |
+    | a function of one channel of each input       | `tied(ids, others)`      |
+    | the sum or the maximum of the inputs          | `summed(ids, others)`    |
+    | the product of the inputs                     | `multiplied(ids, others)`|
+    | the same channels, at several places          | `copied(ids, places)`    |
+    | each channel, batch-normalised                | `normalized(ids, ...)`   |
+    | each channel, times filters of its own        | `filtered_by(...)`       |
+    | units of a kernel                             | `written_by(...)`        |
+    | what a layer inside this one returns          | `through(layer, x)`      |
+    | anything else                                 | `opaque(reason)`         |
+
+    A reason says why channels have to stay. It is a string in which {name}
+    and {kind} stand for the name and the class of the operation, or a
+    `channels.Reason`, which has a code as well.
 
     Attributes:
         operation: the layer or operation that is called.
-        owner: the layer of the graph that it belongs to: itself, or the
-            wrapper or composite layer around it.
-        inputs: list of `Channels`, one per input tensor.
-        tensors, outputs: `KerasTensor`s of the shapes that go in and out.
-        arguments: (args, kwargs) as they were recorded.
+        owner: the layer of the graph that `operation` belongs to: itself, or
+            the layer around it whose constructor makes it.
+        inputs: list of `Channels`, one for each input tensor.
+        tensors: `KerasTensor`s with the shapes of the inputs.
+        arguments: (args, kwargs) of the call as Keras recorded them.
     """
 
-    def __init__(
-        self, call, inputs, tensors, outputs, recorder, inside=None, path=None
-    ):
-        self.operation = call.operation
-        self.inputs = [
-            dataclasses.replace(x, shape=tuple(tensor.shape))
-            for x, tensor in zip(inputs, tensors, strict=True)
-        ]
-        self.tensors = tensors
-        self.outputs = outputs
-        self.arguments = call.arguments
-        self.recorder = recorder
-        self.inside = inside
-        self.path = path
-        self.node = call.node
-        self._copied = {}
-        self._given = [id(x) for x in call.inputs]
-        self.owner = inside.call.owner if self.part else call.operation
+    # --- variables ----------------------------------------------------------
 
-    @property
-    def kind(self) -> str:
-        return type(self.operation).__name__
+    def read_by(self, kernel, axis: int, ids: np.ndarray, compute=None) -> None:
+        """The input axis `axis` of `kernel` reads the channels `ids`.
 
-    @property
-    def part(self) -> bool:
-        """Whether the constructor of the layer around it makes it."""
-        return self.inside is not None and self.inside.part
-
-    def say(self, reason: str, **words) -> str:
-        """`reason` with the operation's name and kind, and `words`."""
-        return reason.format(name=self.operation.name, kind=self.kind, **words)
-
-    # --- what goes in -------------------------------------------------------
-
-    def labels_on(self, axis: int, index: int = 0) -> np.ndarray:
-        """Labels of input `index` on `axis`, which may be negative.
-
-        Where the channels of that tensor are on another axis, they are frozen
-        and the axis gets new, frozen labels.
+        Args:
+            kernel: a variable, or a `constant`.
+            axis: its axis with an entry for each of the channels.
+            ids: labels of the channels.
+            compute: needed to observe on data channels that exist only inside
+                the operation: a function of the operation and of the (args,
+                kwargs) of a call that returns them as a tensor of shape
+                (samples, positions..., channels).
         """
-        x, tensor = self.inputs[index], self.tensors[index]
-        axis %= len(tensor.shape)
-        if x.axis == axis:
-            return x.ids
-        self.freeze(OTHER_AXIS, x.ids)
-        return self.new_frozen(tensor.shape[axis] or 0, OTHER_AXIS)
+        axis %= len(kernel.shape)
+        source = self._copied.get(ids.tobytes(), ids)
+        read = read_of_inputs(self, source)
+        if read is None and compute is not None:
+            read = read_inside(self, kernel, ids, compute)
+        self._access(kernel, axis, ids, Role.CONSUMER, read)
 
-    def argument(self, name: str, default=None):
-        """What the operation's `call` was given for its argument `name`."""
-        call = inspect.signature(type(self.operation).call)
-        args, kwargs = self.arguments
-        bound = call.bind_partial(self.operation, *args, **kwargs).arguments
-        return {**bound, **bound.get("kwargs", {})}.get(name, default)
+    def carried_by(
+        self, variable, axis: int, ids: np.ndarray, acts: str = "tells"
+    ) -> None:
+        """`axis` of `variable` holds one entry for each of the channels `ids`.
 
-    def index_of(self, tensor) -> int | None:
-        """Which of `inputs` a tensor among the arguments is."""
-        same = [i for i, given in enumerate(self._given) if given == id(tensor)]
-        return same[0] if same else None
+        The entry goes with its channel. Two units are only equal if their
+        entries are, up to the scales of the units where `acts` allows that.
 
-    # --- labels -------------------------------------------------------------
-
-    def new(self, size: int) -> np.ndarray:
-        """Labels of a new value of `size` channels."""
-        return self.recorder.store.new(size)
-
-    def new_frozen(self, size: int, reason: str) -> np.ndarray:
-        ids = self.new(size)
-        self.freeze(reason, ids)
-        return ids
-
-    def tied(self, *values: np.ndarray) -> np.ndarray:
-        """Labels of a new value whose channels are tied to all `values`."""
-        return self._joined(values, "function")
-
-    def summed(self, *values: np.ndarray) -> np.ndarray:
-        """As `tied`, of f with f(s x, s y, ...) = s f(x, y, ...) for s > 0."""
-        return self._joined(values, "sum")
-
-    def multiplied(self, *values: np.ndarray) -> np.ndarray:
-        """As `tied`, of f with f(s x, t y, ...) = s t f(x, y, ...)."""
-        return self._joined(values, "product")
-
-    def _joined(self, values, how):
-        ids = self.new(len(values[0]))
-        for value in values:
-            self.recorder.store.tie(ids, value)
-        self.recorder.steps.append(labels.Joined(ids, values, how))
-        return ids
-
-    def tie(self, *values: np.ndarray) -> None:
-        """The channels values[0][i], values[1][i], ... only go together."""
-        for value in values[1:]:
-            self.recorder.store.tie(values[0], value)
-
-    def copied(self, source: np.ndarray, places: int = 1) -> np.ndarray:
-        """Labels of the same channels, seen at other positions.
-
-        Shape (places * channels,): all channels at the first place, then all
-        at the second.
+        Args:
+            variable: a variable, a `constant`, or None, which is ignored.
+            axis: its axis with an entry for each channel.
+            ids: labels of the channels that come out.
+            acts: what an entry v does with a channel x: "adds" (x + v),
+                "multiplies" (x v), "divides" (x / v), "bends" (some f with
+                f(s x) = s f(x) for s > 0, such as a slope), or "tells"
+                (anything else).
         """
-        ids = self.recorder.store.new(len(source), places)
-        source = np.tile(source, places)
-        self.recorder.store.tie(ids, source)
-        self.recorder.steps.append(labels.Copied(ids, source))
-        self._copied[ids.tobytes()] = source
-        return ids
+        if variable is not None:
+            axis %= len(variable.shape)
+            self._access(variable, axis, ids, Role.CARRIER)
+            step = labels.Carried(ids, variable, axis, acts)
+            self.recorder.steps.append(step)
+
+    def shifted_by(
+        self,
+        bias,
+        kernel,
+        axis,
+        ids,
+        *,
+        linear=True,
+        setting=None,
+        taps="all",
+        spans=None,
+    ) -> None:
+        """A bias is added to the units that `kernel` writes.
+
+        Args:
+            bias: a variable with the axes `spans` of the kernel, or None.
+            kernel, axis, ids: the arguments of `written_by`, and the labels
+                that it returned.
+            linear: whether the operation returns the sum itself.
+            setting: (entry, value) of the operation's config that make a
+                bias where there is none, such as ("use_bias", True).
+            taps: which outputs of a unit read the whole filter: "all" of
+                them, all "inside" of a border that is padded with zeros, or
+                "some".
+            spans: the axes of the kernel that the bias has; by default
+                `axis`.
+        """
+        axis %= len(kernel.shape)
+        spans = (axis,) if spans is None else tuple(spans)
+        if bias is not None:
+            self._access(bias, spans.index(axis), ids, Role.CARRIER)
+        setting = None if self.part else setting
+        self.recorder.steps.append(
+            labels.Shifted(
+                ids,
+                kernel,
+                axis,
+                bias,
+                self.operation,
+                setting,
+                linear,
+                taps,
+                spans,
+            )
+        )
 
     def normalized(
         self, source, gamma, variance, epsilon, beta=None, mean=None
     ) -> np.ndarray:
-        """Labels of a value scaled per channel by a batch normalisation.
+        """Labels of the channels `source` after a batch normalisation.
 
-        It is gamma * (source - mean) / sqrt(variance + epsilon) + beta, of
-        variables of the shape (channels,); gamma and beta may be None.
+        It computes gamma (source - mean) / sqrt(variance + epsilon) + beta
+        with variables of shape (channels,). gamma, beta and mean may be None.
         """
         ids = self.new(len(source))
         self.recorder.store.tie(ids, source)
@@ -203,16 +189,17 @@ class CallTrace:
         return ids
 
     def filtered_by(self, kernel, axis: int, source, multiplier: int = 1):
-        """New labels: each channel times filters of its own (depthwise).
+        """Labels of channels that have filters of their own (depthwise).
 
         Args:
-            kernel: the kernel. `axis` has an entry for each channel, or, like
-                what comes out, for each channel and each of its filters.
+            kernel: the variable with the filters.
+            axis: the axis of `kernel` with an entry for each channel that goes
+                in, or for each one that comes out.
             source: labels of what goes in, shape (channels,).
-            multiplier: how many filters each channel has.
+            multiplier: the number of filters of each channel.
 
         Returns:
-            Labels of shape (channels * multiplier,): channel c's filter m is
+            Shape (channels * multiplier,): filter m of channel c is at
             c * multiplier + m.
         """
         axis %= len(kernel.shape)
@@ -233,126 +220,53 @@ class CallTrace:
         return ids
 
     def written_by(self, kernel, axis: int) -> np.ndarray:
-        """New labels: the units on output axis `axis` of `kernel`."""
+        """Labels of new units: those on the output axis `axis` of `kernel`."""
         axis %= len(kernel.shape)
         ids = self.new(kernel.shape[axis])
         self.recorder.steps.append(labels.Filtered(ids, kernel, axis))
         self._access(kernel, axis, ids, Role.PRODUCER)
         return ids
 
-    # --- variables, settings, costs -----------------------------------------
-
-    def read_by(self, kernel, axis: int, ids: np.ndarray, compute=None) -> None:
-        """Input axis `axis` of `kernel` reads the channels `ids`.
-
-        Where these are inside of the operation, calibration data shows them
-        only if `compute` says how: a function of the operation and of a
-        call's args and kwargs that returns the tensor, channels last, with a
-        channel for each of `ids`. Its other axes are samples and positions.
-        """
-        axis %= len(kernel.shape)
-        read = self._read(ids)
-        if read is None and compute is not None:
-            read = self._read_inside(kernel, ids, compute)
-        self._access(kernel, axis, ids, Role.CONSUMER, read)
-
-    def carried_by(
-        self, variable, axis: int, ids: np.ndarray, acts: str = "tells"
-    ) -> None:
-        """`axis` of `variable` holds one entry for each channel of `ids`.
-
-        Two units are the same only where their entries agree, up to the
-        units' strengths where it is known what the entry does.
-
-        Args:
-            variable: a variable, a `constant`, or None, which does nothing.
-            axis: its axis with an entry for each channel.
-            ids: labels of what comes out.
-            acts: what an entry v does with a channel x: it "adds" (x + v),
-                "multiplies" (x v), "divides" (x / v), "bends" (a function
-                with f(s x) = s f(x) for s > 0, such as a slope), or does
-                something else and only "tells" units apart.
-        """
-        if variable is not None:
-            axis %= len(variable.shape)
-            self._access(variable, axis, ids, Role.CARRIER)
-            step = labels.Carried(ids, variable, axis, acts)
-            self.recorder.steps.append(step)
-
-    def shifted_by(
-        self,
-        bias,
-        kernel,
-        axis,
-        ids,
-        *,
-        linear=True,
-        setting=None,
-        taps="all",
-        spans=None,
-    ) -> None:
-        """What `kernel` wrote on `axis` gets an entry of `bias` each.
-
-        Args:
-            bias: a variable with the axes `spans` of the kernel, or None.
-            kernel, axis, ids: as in `written_by`, and what it returned.
-            linear: whether the operation returns the sum as it is.
-            setting: (entry, value) of the operation's config that make a
-                bias where there is none, such as ("use_bias", True).
-            taps: which outputs of a unit read its whole filter: "all"; all
-                "inside" of a border of zeros; or "some".
-            spans: axes of the kernel that the bias has; default: `axis`.
-        """
-        axis %= len(kernel.shape)
-        spans = (axis,) if spans is None else tuple(spans)
-        if bias is not None:
-            self._access(bias, spans.index(axis), ids, Role.CARRIER)
-        setting = None if self.part else setting
-        self.recorder.steps.append(
-            labels.Shifted(
-                ids,
-                kernel,
-                axis,
-                bias,
-                self.operation,
-                setting,
-                linear,
-                taps,
-                spans,
-            )
-        )
-
     def keeps(self, *variables) -> None:
         """These variables have no axis with an entry for each channel.
 
-        What a rule says nothing of is taken for a gap in the rule, and the
-        layer's channels are frozen.
+        A rule has to name each variable of a layer. Where it does not, the
+        channels of the layer are frozen.
         """
         self.recorder.kept.update(map(id, variables))
 
-    def counted_in(self, *path, ids, whole=None) -> None:
-        """Config entry `path` of the operation is the number of `ids`.
+    # --- settings and costs -------------------------------------------------
 
-        Where `ids` is a list of arrays, it is the tuple of their numbers.
-        Pass the labels of the `whole` axis where the entry that stands there
-        now says something about the others too, such as a negative index.
+    def counted_in(self, *path, ids, whole=None) -> None:
+        """An entry of the operation's config is the number of channels `ids`.
+
+        Args:
+            *path: the keys that lead to the entry: "units", or
+                "target_shape", 2.
+            ids: labels; or a list of arrays of labels, where the entry is the
+                tuple of their numbers.
+            whole: labels of the whole axis, where the entry depends on the
+                other channels of the axis too, such as a negative index.
         """
         self._count(self.setting(path), path, ids, whole)
 
     def counted_in_argument(self, *path, ids, whole=None) -> None:
-        """Entry `path` of the call's arguments is the number of `ids`.
+        """An argument of the call is the number of the channels `ids`.
 
-        A path is ("args", 1, ...) or ("kwargs", name, ...); "start" and
-        "stop" lead into a slice. `whole` is that of `counted_in`.
+        Args:
+            *path: the keys that lead to the argument: "args", 1 or "kwargs",
+                "size"; "start" and "stop" lead into a slice.
+            ids, whole: as for `counted_in`.
         """
         known = self.node is not None and not self.part
         place = (self.node, path) if known else None
         self._count(place, path, ids, whole)
 
     def setting(self, path: tuple) -> tuple | None:
-        """(operation, path) of what sets config entry `path`; None if nothing.
+        """The (operation, path) that sets an entry of this layer's config.
 
-        For an inner layer it can be an argument of the layer around it.
+        For a layer inside another one, it can be an argument of the outer
+        layer. None if no argument sets the entry.
         """
         if not self.part:
             return self.operation, path
@@ -375,9 +289,15 @@ class CallTrace:
             self.recorder.store.freeze(part, reason)
 
     def constant(self, value, *path) -> labels.Constant:
-        """The array `value` at `path` of the config or the arguments.
+        """An array in the config or the arguments, to be used as a variable.
 
-        `carried_by` and `read_by` take it as they take a variable.
+        Args:
+            value: the array.
+            *path: the keys that lead to it, in the config, or in the
+                arguments as for `counted_in_argument`.
+
+        Returns:
+            What `carried_by` and `read_by` take in place of a variable.
         """
         owner = self.operation
         if path[0] in labels.ARGUMENTS:
@@ -386,47 +306,49 @@ class CallTrace:
         return self.recorder.constants.setdefault((id(owner), path), made)
 
     def multiplies(self, kernel, positions: int | None, per=None) -> None:
-        """The call reads the whole of `kernel` at `positions` positions.
+        """The call multiplies the whole of `kernel` at so many positions.
 
-        This is what FLOPs are counted from; None where a spatial size of the
-        model is open. With labels `per`, it does so for each such channel.
+        Multiply-adds are counted from this.
+
+        Args:
+            kernel: the variable.
+            positions: the number of positions; None if it is not known.
+            per: labels of channels: the positions are counted for each one.
         """
-        outer = self.inside
-        while outer is not None:
-            known = positions is not None and outer.times is not None
-            positions = positions * outer.times if known else None
-            outer = outer.call.inside
+        times = 1 if self.inside is None else self.inside.times_in_all
+        known = positions is not None and times is not None
+        positions = positions * times if known else None
         made = labels.Product(self.owner, kernel, positions, per)
         self.recorder.products.append(made)
 
     # --- layers inside ------------------------------------------------------
 
     def through(self, layer, *inputs: Channels, sets=None, times=1, given=None):
-        """Labels of what an inner layer makes of `inputs`.
+        """What a layer inside this one returns for `inputs`.
 
         Args:
             layer: a built layer that this operation calls.
-            *inputs: `Channels` with shapes: of `self.inputs`, or what another
-                call of `through` returned.
-            sets: {entry of the inner layer's config: argument of this one},
-                such as {"units": "ff_dim"}: which arguments of this operation
-                set the widths of the inner layer. What no argument sets has
-                to stay. For the layer inside a `keras.layers.Wrapper` it is
-                not needed: wrappers are made anew around a new layer.
-            times: how often the operation calls it; None if that is open.
-            given: a function of the operation and of a call's args and kwargs
-                that returns the (args, kwargs) which it calls the layer on,
-                for the layer inside a wrapper: what is read inside that layer
-                is computed from them.
+            *inputs: `Channels` with shapes: from `inputs`, or returned by
+                another call of `through`.
+            sets: {entry of the inner layer's config: argument of this
+                layer's constructor}, such as {"units": "ff_dim"}: the
+                arguments that set the widths of the inner layer. Widths that
+                no argument sets have to stay. Not needed for the layer inside
+                a `keras.layers.Wrapper`.
+            times: how often this operation calls the layer; None if that is
+                not known.
+            given: needed to observe on data what the inner layer reads: a
+                function of this operation and of the (args, kwargs) of a call
+                that returns the (args, kwargs) of the inner call.
 
         Returns:
-            `Channels` with a shape, or a list of them where the layer
-            returns several tensors.
+            `Channels` with a shape; a list of them if the layer returns
+            several tensors.
 
         Raises:
-            ValueError: the layer is not built or cannot be called on these
+            ValueError: the layer is not built, or cannot be called on these
                 shapes; or it is a model, and `sets` does not say which of its
-                layers it is about.
+                layers is meant.
         """
         sets = checked_sets(self.operation, layer, sets)
         tensors = [
@@ -434,87 +356,14 @@ class CallTrace:
             for x in inputs
         ]
         call = imagined_call(self.operation, layer, tensors)
-        inside = Inside(self, sets, times, given)
-        seen = CallTrace(
-            call, inputs, tensors, call.outputs, self.recorder, inside
-        )
-        results, shapes = self.recorder.follow(seen)
+        walk = self._walk.into(Inside(self, sets, times, given))
+        traced = map(Traced, inputs, tensors)
+        values = dict(zip(map(id, tensors), traced, strict=True))
         results = [
-            dataclasses.replace(x, shape=tuple(tensor.shape))
-            for x, tensor in zip(results, shapes, strict=True)
+            dataclasses.replace(x.channels, shape=tuple(x.tensor.shape))
+            for x in walk.visit(call, values)
         ]
         return results[0] if len(results) == 1 else results
-
-    # --- limits -------------------------------------------------------------
-
-    def mixes(self, *values: np.ndarray) -> None:
-        """The operation computes something over all channels of a value.
-
-        Without a copy of another one it stays the same, such as a maximum;
-        see `inexact` for what does not.
-        """
-        for ids in values:
-            self.recorder.steps.append(labels.Mixed(ids))
-
-    def freeze(self, reason: str, *values: np.ndarray, **words) -> None:
-        """The channels `values` (default: all inputs) have to stay."""
-        reason = self.say(reason, **words)
-        for ids in values or [x.ids for x in self.inputs]:
-            self.recorder.store.freeze(ids, reason)
-
-    def inexact(self, reason: str, *values: np.ndarray, **words) -> None:
-        """Without a channel of `values`, others come out changed.
-
-        Such channels are frozen unless the caller allows it.
-        """
-        reason = self.say(reason, **words)
-        self.mixes(*values)
-        for ids in values:
-            self.recorder.store.inexact.append((ids, reason))
-
-    def opaque(self, reason: str, **words) -> list[Channels]:
-        """Freeze what goes in and what comes out: the rule for no rule.
-
-        The layer's other calls are frozen with it: they share its weights.
-        """
-        self.freeze(reason, **words)
-        reason = self.say(reason, **words)
-        for layer in _with_sublayers(self.operation):
-            self.recorder.opaque[id(layer)] = layer, reason
-        return [
-            frozen_channels(tensor, reason, self.recorder.store)
-            for tensor in self.outputs
-        ]
-
-    def _read(self, ids):
-        """Where `ids`, or what they are copies of, went in; None if nowhere."""
-        source = self._copied.get(ids.tobytes(), ids)
-        for x in self.inputs:
-            if x.place is None or not np.isin(source, x.ids).all():
-                continue
-            columns = np.arange(len(x.ids))
-            if not np.array_equal(source, x.ids):
-                order = np.argsort(x.ids, kind="stable")
-                columns = order[np.searchsorted(x.ids, source, sorter=order)]
-            return labels.Read(x.place, columns)
-        return None
-
-    def _read_inside(self, kernel, ids, compute):
-        """`Read` of what a call computes; None where its inputs are unknown.
-
-        The inputs of a layer inside another one are known from layer to
-        layer, up to the one that stands in the model's graph.
-        """
-        call, function = self, functools.partial(compute, self.operation)
-        while call.inside is not None:
-            given = call.inside.given
-            if given is None or call.node is not None:
-                return None
-            call = call.inside.call
-            given = functools.partial(given, call.operation)
-            function = functools.partial(_composed, function, given)
-        place = labels.InnerPlace(call.path, call.node, kernel, function)
-        return labels.Read(place, np.arange(len(ids)))
 
     def _access(self, variable, axis, ids, role, read=None):
         if len(ids) != variable.shape[axis]:
@@ -533,13 +382,3 @@ class CallTrace:
         self.recorder.accesses.append(
             labels.Access(owner, variable, axis, ids, role, read)
         )
-
-
-def _composed(function, given, args, kwargs):
-    return function(*given(args, kwargs))
-
-
-def _with_sublayers(operation):
-    if isinstance(operation, keras.Layer):
-        return _keras.flat_layers(operation)
-    return [operation]

@@ -42,6 +42,14 @@ class Inside:
         outer = self.call.inside
         return self.sets is not None or (outer is not None and outer.part)
 
+    @property
+    def times_in_all(self) -> int | None:
+        """How often the outermost call makes the inner one; None if open."""
+        outer = self.call.inside
+        around = 1 if outer is None else outer.times_in_all
+        known = self.times is not None and around is not None
+        return self.times * around if known else None
+
     def setting(self, layer, path: tuple) -> tuple | None:
         """(operation, path) of what sets entry `path` of the config of `layer`.
 

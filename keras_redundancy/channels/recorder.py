@@ -1,30 +1,40 @@
 """What the rules say while a model is traced."""
 
 import dataclasses
-from collections.abc import Callable
 
 from keras_redundancy.channels import labels
 from keras_redundancy.channels.activations import Behaviours
 from keras_redundancy.channels.labels import Channels
 
 
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A tensor of a traced model: its channels, and a `KerasTensor` like it."""
+
+    channels: Channels
+    tensor: object
+
+
 @dataclasses.dataclass
 class Recorder:
     """All that the rules say while a model is traced.
 
-    `follow` gives the labels of what a `CallTrace` returns, `behaviours` know
-    what activation functions do. `opaque` holds
-    operations and reasons by id(operation), `constants` the arrays in
-    arguments and configs by id(owner) and path, `kept` the ids of variables
-    without channels.
-
-    `owners` are the layers of the graph by the id of a variable, `lent` layers
-    and reasons by id(layer) of those whose variables are read by others too,
-    `tied` the ids of these variables.
+    Attributes:
+        store: the labels, with their ties and reasons.
+        behaviours: what activation functions do.
+        accesses, widths, steps, products: the records of those names in
+            `labels`, in the order of the calls.
+        opaque: {id(operation): (operation, reason)} of what was not followed.
+        constants: {(id(owner), path): `Constant`} of arrays in arguments and
+            configs.
+        kept: ids of variables without channels.
+        owners: {id(variable): layer} of the layers of the graph.
+        lent: {id(layer): (layer, reason)} of layers whose variables are read
+            by others too.
+        tied: ids of these variables.
     """
 
     store: labels.LabelStore
-    follow: Callable
     behaviours: Behaviours = dataclasses.field(default_factory=Behaviours)
     accesses: list = dataclasses.field(default_factory=list)
     widths: list = dataclasses.field(default_factory=list)

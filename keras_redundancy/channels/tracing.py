@@ -10,8 +10,13 @@ from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.recorder import Recorder, frozen_channels
+from keras_redundancy.channels.recorder import (
+    Recorder,
+    Traced,
+    frozen_channels,
+)
 from keras_redundancy.channels.rules import apply_rule
+from keras_redundancy.channels.rules.registry import MASK
 from keras_redundancy.channels.tied import borrowed, owners_of
 
 MODEL_INPUT = Reason(
@@ -22,10 +27,10 @@ MODEL_OUTPUT = Reason(
     "model_output",
     "it is an output of the model",
 )
-NESTED_ARGUMENTS = Reason(
-    "nested_arguments",
-    "{name} (a model) is called with arguments that are not shaped or "
-    "structured like its inputs",
+OTHER_RANK = Reason(
+    "other_rank",
+    "{name} (a model) is called on tensors with more or fewer axes than its "
+    "inputs have",
 )
 INNER_INPUT = Reason(
     "input_of_inner_model",
@@ -79,110 +84,102 @@ def record(model, tensors) -> Recorder:
         tensors: a `KerasTensor` for each of its inputs, of the shape that is
             asked for.
     """
-    graph = _keras.graph_of(model)
-    recorder = Recorder(LabelStore(), follow, owners=owners_of(model))
-    inputs = [_input_channels(x, recorder.store) for x in graph.inputs]
-    outputs, _ = _run(graph, inputs, tensors, recorder)
-    recorder.store.frozen[:0] = [(x.ids, MODEL_OUTPUT) for x in outputs]
+    flat = _keras.flat_graph(model)
+    readers = collections.Counter(flat.outputs)
+    for call in flat.calls:
+        readers.update(call.reads)
+    recorder = Recorder(LabelStore(), owners=owners_of(model))
+    walk = _Trace(recorder, readers)
+    inputs = [
+        Traced(_input_channels(x, key, readers, recorder.store), tensor)
+        for x, key, tensor in zip(
+            _keras.graph_of(model).inputs, flat.inputs, tensors, strict=True
+        )
+    ]
+    outputs = [x.channels.ids for x in walk.run(model, inputs)]
+    recorder.store.frozen[:0] = [(ids, MODEL_OUTPUT) for ids in outputs]
     return recorder
 
 
-def _input_channels(x, store):
+def _input_channels(x, key, readers, store):
     channels = frozen_channels(x, MODEL_INPUT, store)
-    place = Place((), x, channels.axis, readers=1)
+    place = Place((), x, channels.axis, readers[key])
     return dataclasses.replace(channels, place=place)
 
 
-def _run(graph, inputs, input_tensors, recorder, inside=None, path=()):
-    """Labels and shapes of what `graph` makes of these inputs.
+class _Trace(_keras.Interpreter):
+    """A walk whose values are `Traced`: labels, and shapes of this call.
 
-    Shapes are those of this call: the sizes that an inner model leaves open
-    are known where it is used. `path` is that of the `Place`s of its tensors;
-    None where it is inside a layer.
+    The sizes that a nested model leaves open are known where it is called.
+
+    Attributes:
+        recorder: notes what the rules say.
+        inside: the `Inside` of the layer whose call this walk is part of;
+            None in the graph of the model itself.
     """
-    readers = collections.Counter(map(id, graph.outputs))
-    for call in _keras.calls(graph):
-        readers.update(map(id, call.inputs))
-    values = {
-        id(x): _read_here(value, readers[id(x)])
-        for x, value in zip(graph.inputs, inputs, strict=True)
-    }
-    tensors = dict(zip(map(id, graph.inputs), input_tensors, strict=True))
-    for x in graph.inputs:
-        _count_input(_keras.origin(x), values[id(x)], recorder, inside)
-    for call in _keras.calls(graph):
-        seen = CallTrace(
-            call,
-            [values[id(x)] for x in call.inputs],
-            [tensors[id(x)] for x in call.inputs],
-            _keras.output_tensors(call, tensors),
-            recorder,
-            inside,
-            path,
-        )
-        results, shapes = follow(seen)
-        for x, value, tensor in zip(call.outputs, results, shapes, strict=True):
-            place = None
-            if path is not None:
-                place = Place(path, x, value.axis, readers[id(x)])
-            values[id(x)] = dataclasses.replace(value, place=place)
-            tensors[id(x)] = tensor
-    return (
-        [values[id(x)] for x in graph.outputs],
-        [tensors[id(x)] for x in graph.outputs],
-    )
+
+    def __init__(self, recorder, readers=None, inside=None):
+        """`readers`: {key of a tensor: how many calls read it}."""
+        self.recorder, self.inside, self._readers = recorder, inside, readers
+
+    def into(self, inside) -> "_Trace":
+        """The walk through what a layer calls inside its own call."""
+        return _Trace(self.recorder, inside=inside)
+
+    def run(self, model, inputs, path=()):
+        for x, value in zip(_keras.graph_of(model).inputs, inputs, strict=True):
+            self._count_input(_keras.origin(x), value.channels)
+        return super().run(model, inputs, path)
+
+    def _count_input(self, layer, channels):
+        """The input of a nested model has a width of its own in its config.
+
+        Where the constructor of another layer makes the model, nothing is
+        known to set that width.
+        """
+        if self.inside is not None and self.inside.part:
+            name = self.inside.call.operation.name
+            reason = INNER_INPUT.format(name=name)
+            self.recorder.store.freeze(channels.ids, reason)
+        elif layer.batch_shape[channels.axis] is not None:
+            path = ("batch_shape", channels.axis)
+            self.recorder.widths.append(Width(layer, path, channels.ids))
+
+    def enter(self, call, model, values):
+        handed = _keras.handed_to(model, call)
+        seen = self._seen(call, values)
+        shapes = (values[id(x)].tensor.shape for x in handed)
+        ranks = (len(x.shape) for x in _keras.graph_of(model).inputs)
+        if list(map(len, shapes)) != list(ranks):
+            return self._traced(call, seen, seen.opaque(OTHER_RANK))
+        handed = set(map(id, handed))
+        for x in call.inputs:
+            if id(x) not in handed:
+                seen.freeze(MASK, values[id(x)].channels.ids)
+        return super().enter(call, model, values)
+
+    def call(self, call, values):
+        seen = self._seen(call, values)
+        return self._traced(call, seen, _by_rule(seen))
+
+    def _seen(self, call, values):
+        return CallTrace(call, [values[id(x)] for x in call.inputs], self)
+
+    def _traced(self, call, seen, outputs):
+        if self.inside is None:
+            outputs = [
+                dataclasses.replace(value, place=self._place(call, x, value))
+                for x, value in zip(call.outputs, outputs, strict=True)
+            ]
+        return list(map(Traced, outputs, seen.outputs))
+
+    def _place(self, call, x, value):
+        readers = self._readers[call.key_of(x)]
+        return Place(call.path, x, value.axis, readers)
 
 
-def _read_here(value, readers):
-    """An input of a model is read by that model's calls, not by the model."""
-    if value.place is None:
-        return value
-    readers += value.place.readers - 1
-    place = dataclasses.replace(value.place, readers=readers)
-    return dataclasses.replace(value, place=place)
-
-
-def _count_input(layer, value, recorder, inside):
-    """An inner model's input has a width of its own in its config.
-
-    Where the model is made by the constructor of another layer, nothing is
-    known to set that width.
-    """
-    if inside is not None and inside.part:
-        reason = INNER_INPUT.format(name=inside.call.operation.name)
-        recorder.store.freeze(value.ids, reason)
-    elif layer.batch_shape[value.axis] is not None:
-        path = ("batch_shape", value.axis)
-        recorder.widths.append(Width(layer, path, value.ids))
-
-
-def follow(seen: CallTrace) -> tuple[list[Channels], list]:
-    """Labels and shapes of what a call returns."""
-    if _keras.is_model(seen.operation):
-        return _run_nested(seen)
-    return _run_operation(seen), seen.outputs
-
-
-def _run_nested(seen):
-    inner = _keras.graph_of(seen.operation)
-    given = keras.tree.flatten(seen.arguments[0])
-    args, structure = seen.arguments[0], _keras.input_structure(inner)
-    alike = len(args) == 1 and len(given) == len(inner.inputs)
-    alike = alike and isinstance(args[0], dict) == isinstance(structure, dict)
-    if not alike or any(
-        len(x.shape) != len(y.shape)
-        for x, y in zip(seen.tensors, inner.inputs, strict=True)
-    ):
-        return seen.opaque(NESTED_ARGUMENTS), seen.outputs
-    path = None
-    if seen.path is not None and seen.inside is None:
-        path = (*seen.path, id(seen.node))
-    return _run(
-        inner, seen.inputs, seen.tensors, seen.recorder, seen.inside, path
-    )
-
-
-def _run_operation(seen):
+def _by_rule(seen):
+    """What the rule says that a call of a layer or an operation returns."""
     accesses = seen.recorder.accesses
     before = len(accesses)
     read = borrowed(seen) if seen.inside is None else []

@@ -1,1 +1,1 @@
-"""Train for low rank: RaRe, factorized layers, Frobenius norms."""
+"""Train at low rank: RaRe, factorized layers, Frobenius normalisation."""

@@ -1,4 +1,4 @@
-"""A wrapper that trains the direction and the size of a kernel apart."""
+"""A wrapper that trains the direction and the norm of a kernel apart."""
 
 import keras
 from keras import ops
@@ -8,23 +8,29 @@ from keras_redundancy.low_rank.norms import inverse_norm
 
 @keras.saving.register_keras_serializable(package="keras_redundancy")
 class FrobeniusNormalization(keras.layers.Wrapper):
-    """The kernel of a layer over its Frobenius norm, times a trained size.
+    """Divides the kernel of a layer by its norm, times a trained factor.
 
     In place of its kernel W the layer computes with
 
         k * g * W / ||W||
 
-    where k is the norm that W had when it was built, and g, 1 at first, is
-    trained. So the function does not change until it is trained, and W keeps
-    its own size: it is never overwritten. `strip` and `prune` make the layer
-    alone of it, with the kernel that it computes with.
+    where ||W|| is the Frobenius norm, k the norm of W when it was built, and
+    g a trained scalar that starts at 1. So at first the layer computes what it
+    did without the wrapper. W is trained too and is never overwritten. `strip`
+    and `prune` return the layer without the wrapper, with k g W / ||W|| as its
+    kernel.
 
     Args:
-        layer: one with a `kernel`: `Dense`, `EinsumDense` or a convolution.
+        layer: a layer with a `kernel`: `Dense`, `EinsumDense` or a
+            convolution.
         **kwargs: those of `keras.layers.Wrapper`, such as `name`.
 
+    Attributes:
+        size: k, a scalar that is not trained.
+        gain: g, a trained scalar.
+
     Raises:
-        ValueError: when it is built, `layer` has no kernel.
+        ValueError: when it is built, if `layer` has no kernel.
 
     Example:
 
@@ -42,13 +48,13 @@ class FrobeniusNormalization(keras.layers.Wrapper):
                 f"{self.layer.name!r} ({type(self.layer).__name__}) has none. "
                 "Wrap a Dense layer or a convolution."
             )
-        # Rounded to bfloat16, they would change all weights by 0.4 %.
+        # Not in bfloat16: its rounding would change all weights by up to 0.4 %.
         wide = keras.backend.result_type(self.variable_dtype, "float32")
         self.size = self.add_weight(
             name="size",
             shape=(),
             dtype=wide,
-            initializer=self._norm_at_first,
+            initializer=self._initial_norm,
             trainable=False,
             autocast=False,
         )
@@ -60,23 +66,24 @@ class FrobeniusNormalization(keras.layers.Wrapper):
             autocast=False,
         )
 
-    def _norm_at_first(self, shape, dtype=None):
+    def _initial_norm(self, shape, dtype=None):
         kernel = ops.convert_to_tensor(self.layer.kernel.value)
         return ops.cast(1 / inverse_norm(kernel), dtype)
 
     def effective_kernel(self):
-        """What the layer computes with in place of its kernel."""
+        """k g W / ||W||: the kernel that the layer computes with."""
         kernel = ops.convert_to_tensor(self.layer.kernel.value)
         factor = self.factor()
         return ops.cast(ops.cast(kernel, factor.dtype) * factor, kernel.dtype)
 
     def factor(self):
-        """What the kernel is multiplied by: k g / ||W||."""
+        """k g / ||W||, a scalar."""
         kernel = ops.convert_to_tensor(self.layer.kernel.value)
         scale = inverse_norm(kernel)
         return ops.cast(self.size * self.gain, scale.dtype) * scale
 
     def call(self, inputs, *args, **kwargs):
+        """Call the layer in a scope where its kernel has another value."""
         kernel = self.layer.kernel
         values = [
             (v, self.effective_kernel() if v is kernel else v.value)
@@ -91,6 +98,7 @@ class FrobeniusNormalization(keras.layers.Wrapper):
             outputs = self.layer(inputs, *args, **kwargs)
         for loss in scope.losses:
             self.add_loss(loss)
+        # Outside the scope, assign what the layer assigned to its state in it.
         for variable, value in zip(state, before, strict=True):
             now = scope.get_current_value(variable)
             if now is not value:

@@ -1,4 +1,4 @@
-"""Find the parallel vectors of a matrix, and join two into one."""
+"""Find the parallel columns of a matrix, and fuse two into one: in NumPy."""
 
 import dataclasses
 import functools
@@ -6,25 +6,29 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-# Columns are compared by so many random sums of their numbers first.
+# How many random sums of a column's numbers are compared first.
 SKETCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
 class Fusion:
-    """Two columns of a matrix become one.
+    """Two parallel columns a, b of a matrix become one.
 
-    With a = r b, both are multiples of s b, where s = sqrt(r^2 + 1): a is
-    r / s of it and b is 1 / s. So what took the two columns takes these shares
-    of the one, and [a b] = (s b) [r/s 1/s].
+    With a = r b, both are multiples of s b, where s = sqrt(r^2 + 1):
+
+        [a b] = (s b) [r/s 1/s]
+
+    So s b takes the place of b, what used a uses r/s of it, and what used b
+    uses 1/s of it. These are the `shares`.
 
     Attributes:
-        kept, gone: the numbers of b and a.
-        ratio: r, which is negative for opposite columns.
+        kept: the number of the column b.
+        gone: the number of the column a.
+        ratio: r, negative for opposite columns.
 
     Source: Lee et al., On the Redundancy in the Rank of Neural Network
-    Parameters and Its Controllability (2021). Its ratio is that of the sums
-    of the two columns, which may be 0; here it is that of their norms.
+    Parameters and Its Controllability (2021). There r is the ratio of the sums
+    of the two columns, which may be 0; here it is the ratio of their norms.
     """
 
     kept: int
@@ -36,41 +40,46 @@ class Fusion:
         """The fusion of two columns of a matrix.
 
         Raises:
-            ValueError: they are the same one, or the one to keep is 0.
+            ValueError: both are the same column, or the one to keep is 0.
         """
         return cls.of_vectors(kept, gone, matrix[:, kept], matrix[:, gone])
 
     @classmethod
-    def of_vectors(cls, kept: int, gone: int, b: NDArray, a: NDArray):
-        """As `of`, of the two columns by themselves, first the one to keep."""
-        sizes = np.linalg.norm(a), np.linalg.norm(b)
-        if kept == gone or not sizes[1] > 0:
+    def of_vectors(
+        cls, kept: int, gone: int, b: NDArray, a: NDArray
+    ) -> "Fusion":
+        """As `of`, of the columns themselves: b is kept, a goes."""
+        norms = np.linalg.norm(a), np.linalg.norm(b)
+        if kept == gone or not norms[1] > 0:
             what = "the same" if kept == gone else "0"
             raise ValueError(
                 f"Columns {kept} and {gone} cannot be fused: the one to keep "
                 f"is {what}. Keep one of two that is not 0."
             )
         sign = -1 if a @ b < 0 else 1
-        return cls(int(kept), int(gone), float(sign * sizes[0] / sizes[1]))
+        return cls(int(kept), int(gone), float(sign * norms[0] / norms[1]))
 
     @property
     def shares(self) -> tuple[float, float]:
-        """What the gone and the kept column are of the one that is left."""
+        """r/s and 1/s: what a and what b are of the column that is left."""
         size = np.hypot(self.ratio, 1)
         return self.ratio / size, 1 / size
 
     def join(self, array: NDArray, axis: int, squares: bool = False) -> None:
-        """Join the two columns, in place; 0 stays in place of the other.
+        """Fuse the two columns, in place: the one that goes becomes 0.
 
-        Gradients, and so an optimizer's momenta, are joined in the same way:
-        what the column is to the loss is the sum of what its shares are. Of
-        squares, such as Adam's second moment, it is the mean square of a sum
-        of what is independent; those of the other column are left, as
+        The new column is r/s a + 1/s b, which is s b for a = r b. Gradients,
+        and so an optimizer's momenta, are fused in the same way: the gradient
+        by s b is the sum of those by a and b, each times its share.
+
+        Squares of gradients, such as Adam's second moment, become
+        (r/s)^2 a + (1/s)^2 b, the mean square of that sum if its parts are
+        independent. The squares of the column that goes stay, because
         optimizers divide by them.
 
         Args:
             array: the matrix, or another one of its shape.
-            axis: that along which its columns stand.
+            axis: the axis along which its columns are counted.
             squares: whether it holds squares.
         """
         columns = np.moveaxis(array, axis, -1)
@@ -83,7 +92,7 @@ class Fusion:
             columns[..., self.gone] = 0
 
     def joined(self, array: NDArray, axis: int) -> NDArray:
-        """A copy with the two columns joined, as by `join`."""
+        """A copy of `array` in which `join` has fused the two columns."""
         result = array.copy()
         self.join(result, axis)
         return result
@@ -94,52 +103,53 @@ def parallel_columns(
 ) -> list[Fusion]:
     """The fusions after which no two columns in use are parallel.
 
-    Those that seem parallel by `SKETCH` random sums, ten times less strictly,
-    are compared by all numbers. What is parallel is so in any sums: of pairs
-    at the limit fewer than one in 10^8 are missed (the tail of an F
-    distribution).
+    Pairs are chosen by `SKETCH` random sums of each column's numbers, with ten
+    times `tau_cos`, and then compared by all numbers. Parallel columns have
+    parallel sums; of pairs right at `tau_cos`, fewer than one in 10^8 are
+    missed (the tail of an F distribution).
 
     Args:
         matrix: shape (numbers, columns).
-        used: the numbers of the columns in use.
-        tau_cos: two with 1 - |cos| below it are parallel, if also
-        tau_euc: their distance, the shorter one scaled to the size of the
-            longer, is below it, in units of the root mean square of the sizes
-            of those in use. A column of zeros is parallel to all.
+        used: the numbers of the columns in use, sorted, without repeats.
+        tau_cos: columns with 1 - |cos| below this are parallel, if `tau_euc`
+            holds too.
+        tau_euc: the limit of their distance, after the shorter one is scaled
+            to the norm of the longer one, in units of the root mean square
+            norm of the columns in use. A column of zeros is parallel to all.
 
     Returns:
-        In an order in which they can be made, the closest first. The longer
-        column of two is kept. None where a number is not finite.
+        Fusions in an order in which they can be made, the closest pairs first
+        (columns of zeros before them). The longer column of a pair is kept.
+        None if a number is not finite.
     """
     matrix = np.asarray(matrix, np.float32)
-    sizes = np.linalg.norm(matrix, axis=0).astype(np.float64)
-    usual = np.sqrt(np.mean(sizes[used] ** 2))
+    norms = np.linalg.norm(matrix, axis=0).astype(np.float64)
+    usual = np.sqrt(np.mean(norms[used] ** 2))
     if len(used) < 2 or not 0 < usual < np.inf:
         return []
-    largest = used[np.argmax(sizes[used])]
-    fusions = [Fusion(int(largest), int(x), 0.0) for x in used if not sizes[x]]
-    used = used[sizes[used] > 0]
-    pairs = _candidates(matrix, used, tau_cos)
+    largest = used[np.argmax(norms[used])]
+    fusions = [Fusion(int(largest), int(x), 0.0) for x in used if not norms[x]]
+    pairs = _candidates(matrix, used[norms[used] > 0], tau_cos)
     columns = {
         int(x): matrix[:, x].astype(np.float64) for x in np.unique(pairs)
     }
-    now = {x: x for x in columns}  # What became of each.
+    fused_into = {x: x for x in columns}
     sines = [_sine(columns[a], columns[b]) for a, b in pairs]
     for pair in pairs[np.argsort(sines)]:
-        a, b = (_last(now, int(x)) for x in pair)
+        a, b = (_last(fused_into, int(x)) for x in pair)
         if a == b:
             continue
-        kept, gone = (a, b) if sizes[a] >= sizes[b] else (b, a)
+        kept, gone = (a, b) if norms[a] >= norms[b] else (b, a)
         sine = _sine(columns[a], columns[b])
         cosine_is_near = 1 - np.sqrt(max(1 - sine**2, 0)) < tau_cos
-        # The chord of two vectors of the larger size.
-        distance = 2 * np.sin(np.arcsin(min(sine, 1)) / 2) * sizes[kept]
+        # The chord between two vectors of the larger norm.
+        distance = 2 * np.sin(np.arcsin(min(sine, 1)) / 2) * norms[kept]
         if cosine_is_near and distance < tau_euc * usual:
             fusion = Fusion.of_vectors(kept, gone, columns[kept], columns[gone])
             of_gone, of_kept = fusion.shares
             columns[kept] = of_kept * columns[kept] + of_gone * columns[gone]
-            sizes[kept] = np.linalg.norm(columns[kept])
-            now[gone] = kept
+            norms[kept] = np.linalg.norm(columns[kept])
+            fused_into[gone] = kept
             fusions.append(fusion)
     return fusions
 
@@ -154,7 +164,7 @@ def _candidates(matrix, used, tau_cos):
     cosines = units.T @ units
     np.abs(cosines, out=cosines)
     np.fill_diagonal(cosines, 0)
-    # What is parallel to the last bit may seem not to be.
+    # By rounding, the cosine of parallel columns may be a little below 1.
     least = 1 - max(tau_cos, 1e-6)
     some = np.flatnonzero(cosines.max(axis=0) > least)
     pairs = np.argwhere(np.triu(cosines[np.ix_(some, some)]) > least)
@@ -163,17 +173,21 @@ def _candidates(matrix, used, tau_cos):
 
 @functools.cache
 def random_signs(numbers: int) -> NDArray:
-    """Of the random sums, shape (SKETCH, numbers): the same ones each time."""
+    """Signs for `SKETCH` random sums, shape (SKETCH, numbers).
+
+    The same ones in each call.
+    """
     return np.random.default_rng(0).choice([-1, 1], (SKETCH, numbers))
 
 
 def _sine(a, b):
-    """Of the angle between two vectors, exact for small ones."""
+    """The sine of the angle between two vectors, exact for small angles."""
     a, b = a / np.linalg.norm(a), b / np.linalg.norm(b)
     return np.linalg.norm(a - (a @ b) * b)
 
 
-def _last(now, number):
-    while now[number] != number:
-        number = now[number]
+def _last(fused_into, number):
+    """The column that a column was fused into, through all fusions."""
+    while fused_into[number] != number:
+        number = fused_into[number]
     return number

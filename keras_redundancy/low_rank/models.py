@@ -1,85 +1,73 @@
-"""Train for low rank: factorized copies of models, and small ones of them."""
+"""Copies of models to train at low rank, and smaller ones after that."""
 
 import collections
+import math
 
 import keras
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy._shared.arguments import (
-    Layers,
-    check_finite,
-    selected_layers,
+from keras_redundancy._shared.arguments import Layers, check_finite
+from keras_redundancy._shared.convolutions import (
+    CONVOLUTIONS,
+    SEPARABLE,
+    TRANSPOSED,
 )
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
+from keras_redundancy.build.recipe import LayerRecipe, Recipe
+from keras_redundancy.build.stock import LayerForm, stock_form
+from keras_redundancy.low_rank.ends import free_vectors
 from keras_redundancy.low_rank.factorized import (
-    SIZES,
     STOCK_CLASSES,
     Factorized,
     can_be_factorized,
-    share_out,
 )
 from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
-from keras_redundancy.low_rank.rare import SIDES, RaReRegularizer
-from keras_redundancy.noise_out.outputs import NoiseOutputs
+from keras_redundancy.low_rank.kept_pairs import share_out
+from keras_redundancy.low_rank.rare import RaReRegularizer
+from keras_redundancy.low_rank.shrinking import in_use
+from keras_redundancy.low_rank.sides import SIDES, SIZES
+from keras_redundancy.low_rank.stock import factorized_form
 from keras_redundancy.planning.plans import plan
 
 FACTORIZED_CLASSES = {stock: cls for cls, stock in STOCK_CLASSES.items()}
-CONVOLUTIONS = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-)
-TRANSPOSED = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 
-# Their variables may have several axes, but make no units of others: they
-# scale and shift what goes through, or are gone after training.
-PASSED_THROUGH = (
-    keras.layers.BatchNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.Normalization,
-    keras.layers.PReLU,
-    keras.layers.RMSNormalization,
-    NoiseOutputs,
-)
-
-# Columns with 1 - |cos| below it differ by the rounding of float32.
+# Columns with 1 - |cos| below this differ by the rounding of float32 only.
 ROUNDING = 1e-11
 
 
 def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
-    """A copy of a model whose kernels are regularized to be redundant.
+    """A copy of a model with a `RaReRegularizer` for each kernel.
 
-    Each kernel of m x n numbers has a `RaReRegularizer` of its own, of
+    A kernel of m x n numbers gets the strength
 
         strength * m n / c
 
-    where c is the sum of m n over all of them. Of the layers that read the
-    model's inputs, inputs are not drawn together, and of those that make its
-    outputs units are not. A regularizer that a layer has is kept beside it.
-    It may be called before or after `factorize`; of factorized layers only
-    what they can join is drawn together.
+    where c is the sum of m n over all kernels that get one. In layers that
+    read the model's inputs only units are pulled together, in layers that make
+    its outputs only inputs. A layer's other regularizer is kept, as `also` of
+    the new one. Call it before or after `factorize`: in factorized layers only
+    vectors that they can fuse are pulled together.
 
-    Not regularized are depthwise kernels, grouped convolutions and an
-    `EinsumDense` that is not like a `Dense` layer: two of their filters read
-    different channels, or write different axes, so that no unit can go where
-    they are parallel. Nor are layers inside of others that are no wrappers,
-    such as those of a `MultiHeadAttention`.
+    These kernels get none:
+
+    - depthwise kernels, kernels of grouped convolutions, and those of an
+      `EinsumDense` that does not compute what a `Dense` layer does: two of
+      their filters read different channels or write different axes, so that
+      parallel filters could not be fused;
+    - kernels with a single unit or a single input, which have no two vectors
+      whose angle could change;
+    - kernels of layers inside other layers that are no wrappers, such as the
+      projections of a `MultiHeadAttention`.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
         strength: of the penalty of the whole model; lambda_1 of the paper.
-        layers: the layers to regularize, of `Dense`, `EinsumDense`,
-            convolutions, transposed and separable ones: a name, a regular
-            expression, a list of them, or a callable that takes a layer and
-            returns a bool. By default all.
+        layers: the layers to regularize, among `Dense`, `EinsumDense` and
+            convolutions, transposed and separable ones included: a name, a
+            regular expression, a list of them, or a callable that takes a
+            layer and returns a bool. By default all.
         **options: further arguments of `RaReRegularizer`: `measure`,
             `tau_cos` or `exact`.
 
@@ -87,8 +75,8 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
         A new `keras.Model`, compiled with the same arguments if `model` was.
 
     Raises:
-        TypeError, ValueError: the model cannot be rebuilt or has no such
-            layer, or an argument is refused by `RaReRegularizer`.
+        TypeError, ValueError: the model cannot be rebuilt or has no layer to
+            regularize, or `RaReRegularizer` refuses an argument.
 
     Example:
 
@@ -98,14 +86,14 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
     Parameters and Its Controllability (2021), L_RaRe.
     """
     strength = check_finite("strength", strength)
-    vectors = _free_vectors(
+    vectors = free_vectors(
         model,
-        lambda layer: _rare_kernel(layer) is not None,
+        _can_be_regularized,
         layers,
-        "Dense layer or convolution whose vectors could be drawn together",
+        "Dense layer or convolution whose vectors could be pulled together",
     )
     sizes = [_outer_size(layer) for layer, _ in vectors]
-    settings = {}
+    changes = []
     for (layer, free), size in zip(vectors, sizes, strict=True):
         _, argument, units_axis = _rare_kernel(layer)
         also = getattr(layer, argument)
@@ -119,19 +107,34 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
             **options,
         )
         serialized = keras.regularizers.serialize(rare)
-        settings[id(layer)] = {(argument,): serialized}
-    regularized = rebuild(model, settings, {}, classes={})
+        # The new layer's RaRe looks for its own pairs.
+        form = LayerForm(layer, values={"state": None})
+        changes.append(LayerRecipe(layer, form, {(argument,): serialized}))
+    regularized = rebuild(Recipe.of(model, changes))
     layers = _keras.flat_layers(regularized)
     share_out([x for x in layers if isinstance(x, Factorized)])
     return regularized
 
 
+def _can_be_regularized(layer):
+    """Whether RaRe can pull vectors of its kernel together."""
+    found = _rare_kernel(layer)
+    if found is None:
+        return False
+    if isinstance(layer, Factorized):
+        return layer.has_pairs(layer.sides)
+    name, _, axis = found
+    shape = getattr(layer, name).shape
+    units = shape[axis]
+    return units > 1 and math.prod(shape) > units
+
+
 def _rare_kernel(layer):
-    """What RaRe can regularize of a layer, or None.
+    """The kernel of a layer that RaRe can regularize.
 
     Returns:
-        The name of the kernel, that of the argument for its regularizer, and
-        the axis of its units.
+        (attribute of the kernel, argument of its regularizer, axis of its
+        units), or None.
     """
     kernel = "kernel", "kernel_regularizer"
     if isinstance(layer, keras.layers.Dense):
@@ -149,10 +152,11 @@ def _rare_kernel(layer):
 
 
 def _units_axis_of_einsum(equation):
-    """The kernel's axis that is new and last; None if it is no `Dense` layer.
+    """The units' axis of the kernel; None if it is not like that of `Dense`.
 
-    So it is one where the channels, and whatever else the kernel reads, are
-    summed over, and the kernel makes the channels of the output alone.
+    It is like that of `Dense` if it sums over the channels, and over whatever
+    else the kernel reads, and if the only new axis that it makes is the last
+    one of the output.
     """
     given, out = equation.replace(" ", "").split("->")
     given, kernel = given.split(",")
@@ -174,28 +178,31 @@ def _outer_size(layer):
 def factorize(model, layers: Layers = None):
     """A copy of a model with factorized layers in place of stock ones.
 
-    `Dense` becomes `FactorizedDense`, and `Conv2D` `FactorizedConv2D`. It
-    computes the same, and is compiled with the same arguments if `model` was.
-    Of layers that read the model's inputs only units can be fused, of those
-    that make its outputs only inputs. `to_dense` and `strip` make stock layers
-    of them again.
+    `Dense` becomes `FactorizedDense`, and `Conv2D` `FactorizedConv2D`; the
+    copy computes the same. In layers that read the model's inputs only units
+    can be fused, in layers that make its outputs only inputs. `to_dense` and
+    `strip` turn factorized layers into stock ones again.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
-        layers: those to replace: a name, a regular expression, a list of
+        layers: the layers to replace: a name, a regular expression, a list of
             them, or a callable that takes a layer and returns a bool. By
             default all.
 
     Returns:
-        A new `keras.Model`.
+        A new `keras.Model`, compiled with the same arguments if `model` was.
 
     Raises:
         TypeError: the model has no graph to follow.
         ValueError: it is not built, has no layer to factorize, or a layer
             cannot be rebuilt.
+
+    Example:
+
+        model = kr.factorize(model, layers="dense.*")
     """
-    vectors = _free_vectors(
+    vectors = free_vectors(
         model,
         lambda layer: (
             type(layer) in FACTORIZED_CLASSES and can_be_factorized(layer)
@@ -207,92 +214,19 @@ def factorize(model, layers: Layers = None):
 
 
 def _factorized(model, vectors):
-    """With factorized layers in place of those of [(layer, vectors), ...]."""
-    classes = {id(x): FACTORIZED_CLASSES[type(x)] for x, _ in vectors}
-    settings = {id(x): {("vectors",): free} for x, free in vectors}
-    return rebuild(model, settings, {}, classes=classes)
-
-
-def _free_vectors(model, is_one, choice, kind):
-    """The layers to change, and what may be joined: [(layer, vectors), ...].
-
-    Raises:
-        ValueError: there is none.
-    """
-    require_rebuildable(model)
-    graph = _keras.flat_graph(model, steps=True)
-    first, last = _nearest_to_inputs(graph), _nearest_to_outputs(graph)
-    found = [x for x in _keras.layers_made_alone(model) if is_one(x)]
-    ends = first & last
-    found = [layer for layer in found if id(layer) not in ends]
-    if not found:
-        raise ValueError(
-            f"The model {model.name!r} has no {kind}. What reads the inputs "
-            "of the model and makes its outputs, both at once, does not count."
-        )
-    if choice is not None:
-        chosen = selected_layers(choice, found, "layers")
-        found = [layer for layer in found if id(layer) in chosen]
-    return [
-        (
-            layer,
-            "units"
-            if id(layer) in first
-            else "inputs"
-            if id(layer) in last
-            else "both",
-        )
-        for layer in found
+    """A copy in which the layers of [(layer, vectors), ...] are factorized."""
+    changes = [
+        LayerRecipe(x, factorized_form(x), {("vectors",): free})
+        for x, free in vectors
     ]
-
-
-def _nearest_to_inputs(graph):
-    """The ids of the layers whose kernels read a model's inputs.
-
-    Layers without kernels, and models of such layers, lie between them.
-    """
-    reached, found = set(graph.inputs), set()
-    for call in graph.calls:
-        if reached & set(call.reads):
-            layers = _with_kernels(call.operation)
-            found |= layers
-            reached |= set() if layers else set(call.makes)
-    return found
-
-
-def _nearest_to_outputs(graph):
-    """The ids of the layers whose kernels make a model's outputs."""
-    reached, found = set(graph.outputs), set()
-    for call in reversed(graph.calls):
-        if reached & set(call.makes):
-            layers = _with_kernels(call.operation)
-            found |= layers
-            reached |= set() if layers else set(call.reads)
-    return found
-
-
-def _with_kernels(operation):
-    """The ids of a layer with a kernel and of all inside of it, else none."""
-    if not isinstance(operation, keras.Layer):
-        return set()
-    parts = _keras.flat_layers(operation)
-    passed = {
-        id(variable)
-        for part in parts
-        if isinstance(part, PASSED_THROUGH)
-        for variable in part.variables
-    }
-    has_kernel = any(
-        len(variable.shape) > 1 and id(variable) not in passed
-        for variable in operation.variables
-    )
-    return set(map(id, parts)) if has_kernel else set()
+    return rebuild(Recipe.of(model, changes))
 
 
 def to_dense(model):
     """A copy of a model with stock layers in place of factorized ones.
 
-    All else that is for training stays; `strip` takes that away too.
+    Unlike `strip`, it keeps all else that is there for training, such as
+    regularizers.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
@@ -307,32 +241,46 @@ def to_dense(model):
         ValueError: it is not built, or a layer cannot be rebuilt.
     """
     require_rebuildable(model)
-    classes = {
-        id(layer): STOCK_CLASSES[type(layer)]
-        for layer in _keras.flat_layers(model)
-        if type(layer) in STOCK_CLASSES
-    }
-    return rebuild(model, {}, {}, classes=classes)
+    changes = []
+    for layer in _keras.layers_made_alone(model):
+        if isinstance(layer, Factorized):
+            changes.append(LayerRecipe(layer, stock_form(layer)))
+        elif isinstance(layer, FrobeniusNormalization) and isinstance(
+            layer.layer, Factorized
+        ):
+            size = _size_around_stock(layer)
+            changes.append(LayerRecipe(layer, values=((layer.size, size),)))
+    return rebuild(Recipe.of(model, changes))
+
+
+def _size_around_stock(layer):
+    """The k of k g W / ||W|| that gives P W Q the factor that W had."""
+    inner = layer.layer
+    kernel = keras.ops.convert_to_numpy(inner.kernel).astype(float)
+    before, after = map(np.linalg.norm, (kernel, inner.effective_kernel()))
+    return layer.size * (after / before if before else 1)
 
 
 def compact(model):
-    """A copy of a factorized model without what is not used, for inference.
+    """A small copy of a factorized model, for inference.
 
-    First the feature space: units whose columns and biases are multiples of
-    one another, by a number greater than 0 where a ReLU follows, are one unit
-    with other sizes, so one of them stays (see `prune`). Then each layer that
-    was factorized keeps the rows and columns that differ: it becomes a
-    `FactorizedDense` or `FactorizedConv2D` with a smaller W, or a stock layer
-    where that takes no more numbers.
+    Two steps, neither of which changes what the model computes:
+
+    1. `prune` removes units that are multiples of others: their columns of
+       P W Q and their biases are, by a positive factor where a ReLU follows.
+    2. Each layer that was factorized keeps the rows and columns of W in use,
+       after those that are parallel up to rounding are fused. It becomes a
+       `FactorizedDense` or `FactorizedConv2D` with a smaller W, or a stock
+       layer where W would be no smaller than the stock layer's kernel.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
 
     Returns:
-        A new `keras.Model` that computes the same, to float rounding, compiled
-        with the same arguments if `model` was. What else was for training is
-        stripped.
+        A new `keras.Model` that computes the same up to float rounding,
+        compiled with the same arguments if `model` was. All else that is there
+        for training is stripped.
 
     Raises:
         TypeError: the model has no graph to follow.
@@ -348,42 +296,44 @@ def compact(model):
             if isinstance(layer, Factorized)
         ],
     )
-    settings, values, classes = {}, {}, {}
+    changes = []
     for layer in _keras.flat_layers(loose):
         if not isinstance(layer, Factorized):
             continue
         limit = _rounding(layer.kernel.dtype)
         layer.fuse_parallel(limit, np.inf, to_square=False)
-        (kernel,), indices = layer.in_use([layer.kernel])
+        (kernel,), indices = in_use(layer, [layer.kernel])
         if kernel.size < np.prod(layer.kernel.shape):
-            settings[id(layer)] = {
+            settings = {
                 (SIZES[side],): kernel.shape[SIDES[side]] for side in indices
             }
-            values[id(layer.kernel)] = kernel
-            for side, index in indices.items():
-                values[id(getattr(layer, f"{side}_index"))] = index
+            values = [(layer.kernel, kernel)] + [
+                (layer.factor_variables(side)[0], index)
+                for side, index in indices.items()
+            ]
+            change = LayerRecipe(layer, settings=settings, values=tuple(values))
+            changes.append(change)
         else:
-            classes[id(layer)] = STOCK_CLASSES[type(layer)]
-    return rebuild(loose, settings, values, classes=classes)
+            changes.append(LayerRecipe(layer, stock_form(layer)))
+    return rebuild(Recipe.of(loose, changes))
 
 
 def _by_name_and_turn(model):
-    """The layers of a model: {(name, how many before have it): layer}.
+    """Dense layers and convolutions: {(name, number of that name): layer}.
 
-    Layers of models inside may have the same names. What `strip` takes away
-    does not count, so that layers of the stripped model have the same keys.
+    Layers in different nested models may have the same name. `prune` keeps
+    their order, so a layer's key is the same in the smaller model.
     """
     turns, found = collections.Counter(), {}
     for layer in _keras.layers_made_alone(model):
-        if isinstance(layer, (FrobeniusNormalization, NoiseOutputs)):
-            continue
-        found[layer.name, turns[layer.name]] = layer
-        turns[layer.name] += 1
+        if isinstance(layer, tuple(FACTORIZED_CLASSES)):
+            found[layer.name, turns[layer.name]] = layer
+            turns[layer.name] += 1
     return found
 
 
 def _rounding(dtype):
-    """Columns with 1 - |cos| below it differ by the rounding of a dtype."""
+    """Columns with 1 - |cos| below this differ by a dtype's rounding only."""
     unit = {"bfloat16": 2.0**-7, "float16": 2.0**-10}
     sine = unit.get(keras.backend.standardize_dtype(dtype), 0)
     return max(ROUNDING, sine**2 / 2)

@@ -1,4 +1,4 @@
-"""Constraints for `kernel_constraint=`."""
+"""The Frobenius norm: a constraint, and its inverse for other layers."""
 
 import keras
 from keras import ops
@@ -10,14 +10,14 @@ from keras_redundancy._shared.arguments import check_positive
 class FrobeniusNorm(keras.constraints.Constraint):
     """Scales a weight to a given Frobenius norm after each training step.
 
-    Its direction is left to the optimizer, its size is not. For a size that
-    is trained too, see `FrobeniusNormalization`.
+    The optimizer then trains its direction alone. To train the norm as well,
+    use `FrobeniusNormalization`.
 
     Args:
-        norm: the root of the sum of all squared weights, greater than 0.
+        norm: sqrt(sum of all squared weights), greater than 0.
 
     Raises:
-        TypeError, ValueError: `norm` is no such number.
+        TypeError, ValueError: `norm` is not a finite number greater than 0.
 
     Example:
 
@@ -28,7 +28,7 @@ class FrobeniusNorm(keras.constraints.Constraint):
         self.norm = check_positive("norm", norm)
 
     def __call__(self, w):
-        # float16 holds neither large factors nor the size of small weights.
+        # In float16 a large factor, or a small norm, would be lost.
         factor = self.norm * inverse_norm(w)
         return ops.cast(ops.cast(w, factor.dtype) * factor, w.dtype)
 
@@ -37,12 +37,14 @@ class FrobeniusNorm(keras.constraints.Constraint):
 
 
 def inverse_norm(w):
-    """1 / ||w||, the Frobenius norm; 1 for a tensor of zeros.
+    """1 / ||w||, with the Frobenius norm ||w||; 1 for a tensor of zeros.
 
-    In float32 at least: squares of small weights are lost in float16.
+    A scalar, computed in float32 at least: float16 cannot hold the squares of
+    small weights.
     """
     if keras.backend.standardize_dtype(w.dtype) != "float64":
         w = ops.cast(w, "float32")
     squares = ops.sum(ops.square(w))
-    # No branch divides by 0: its gradient would be NaN in both.
+    # Never a division by 0, even where `where` discards the result: its
+    # gradient would be NaN.
     return ops.rsqrt(ops.where(squares > 0, squares, 1))

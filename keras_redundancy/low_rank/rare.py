@@ -1,6 +1,7 @@
-"""Regularizers that make a kernel redundant while it is trained."""
+"""A regularizer that makes the vectors of a kernel parallel in training."""
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import keras
@@ -12,65 +13,66 @@ from keras_redundancy._shared.arguments import (
     check_finite,
     check_option,
 )
-from keras_redundancy.low_rank.fusion import SKETCH, random_signs
+from keras_redundancy._shared.losses import as_loss
+from keras_redundancy.low_rank.pairs import Pair, closest_pairs
+from keras_redundancy.low_rank.sides import SIDES, VECTORS, sides_of
 
 MEASURES = ("squared_sine", "squared_distance")
-VECTORS = ("both", "units", "inputs")
-
-# What a vector of a kernel is of, and the axis along which they stand.
-SIDES = {"input": -2, "unit": -1}
-
-# So many of the closest pairs are kept.
-CANDIDATES = 8
-
-# Vectors with a sum of squares below it count as 0. The product of two such
-# sums is no number of float32 any more, nor is what is divided by it.
-LEAST_SQUARES = 1e-18
 
 
 @keras.saving.register_keras_serializable(package="keras_redundancy")
 class RaReRegularizer(keras.regularizers.Regularizer):
-    """Redundancy in the rank: draws the closest two vectors of a kernel closer.
+    """Redundancy in the rank: pulls the closest two vectors closer together.
 
-    A kernel is a matrix: a column for each unit, of the weights that make it,
-    and a row for each input, of the weights that read it. Of the columns, and
-    of the rows, the two that are nearest to parallel or opposite are found,
-    and only these are drawn together. What has become parallel can be fused
-    without a change of what the layer computes: the rank has fallen. The
-    penalty is
+    A kernel is read as a matrix of shape (inputs, units): a column holds the
+    weights of one unit, a row the weights that read one input. With a, b the
+    two columns, and c, d the two rows, that are nearest to parallel or
+    opposite, the penalty is
 
-        strength / 2 * (1 - cos(columns)^2 + 1 - cos(rows)^2)
+        strength / 2 * (1 - cos(a, b)^2 + 1 - cos(c, d)^2)
 
-    It is a `kernel_regularizer` of `Dense` and of convolutions, whose inputs
-    are those at all places of the window. A regularizer is given the kernel
-    and nothing of its layer, so it has to be told where the units are if they
-    are not on the last axis: see `units_axis`. `apply_rare` tells it.
+    so that only these four vectors get a gradient. Pairs that are parallel
+    already are passed over. Parallel vectors can be fused without changing
+    what the layer computes (see `factorize`): the rank of the kernel has
+    fallen.
+
+    Use it as `kernel_regularizer` of `Dense` and of convolutions, where each
+    place of the window counts as an input of its own. A regularizer sees the
+    kernel but not the layer, so for a layer whose units are not on the last
+    axis of the kernel, say where they are with `units_axis`. `apply_rare`
+    does so by itself.
 
     Args:
-        strength: at least 0. `apply_rare` shares one out among all layers.
-        measure: "squared_sine", 1 - cos^2, as the text of the paper has it; or
+        strength: at least 0. `apply_rare` divides one strength among all
+            layers.
+        measure: "squared_sine", 1 - cos^2, as in the text of the paper; or
             "squared_distance", (1 - cos)^2, as its formula is printed, which
-            draws no opposite vectors together.
-        vectors: "units" for columns alone, "inputs" for rows alone, or "both".
+            does not pull opposite vectors together.
+        vectors: "units" compares columns, "inputs" rows, "both" both.
         tau_cos: vectors with 1 - |cos| below this count as parallel.
         exact: whether to compare all numbers of all pairs in each step. By
-            default random sums of them are compared, the same ones in every
-            step, then the best few pairs by all numbers: vectors that are
-            parallel are found as surely, at a fraction of the time.
-        also: another regularizer, whose penalty is added; an identifier of
-            one, such as "l2"; or None. A kernel can have but one.
-        units_axis: the axis of the kernel on which the units are, or a list
-            of several whose combinations are the units. -1 is right for
-            `Dense`, for convolutions, and for the pointwise kernel of a
+            default pairs are chosen by random sums of the vectors' numbers,
+            the same sums in every step, and the best few are compared by all
+            numbers. That finds parallel vectors as surely, in a fraction of
+            the time.
+        also: another regularizer whose penalty is added, since a kernel can
+            have only one: an object, an identifier such as "l2", or None.
+        units_axis: the axis of the kernel that holds the units, or a list of
+            axes whose combinations are the units. -1 is right for `Dense`,
+            for convolutions, and for the pointwise kernel of a
             `SeparableConv2D`; -2 for transposed convolutions, whose kernels
             are (..., units, inputs). The kernel of a `DepthwiseConv2D` is
-            (..., channels, multiplier): with [-2, -1] and vectors="units" the
-            windows of all its channels are compared.
+            (..., channels, multiplier): pass [-2, -1] and vectors="units" to
+            compare the windows of all its channels.
 
     Raises:
         TypeError, ValueError: an argument is of a wrong type, out of range or
-            unknown; when it is called, the tensor has no such axes, or none
-            beside them.
+            unknown; or, when it is called, the kernel does not have the axes
+            `units_axis`, or has no other axis.
+
+    Warns:
+        UserWarning: the first time it is called with a kernel of a shape that
+            has a single unit or a single input, where no angle can change.
 
     Example:
 
@@ -80,7 +82,7 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         )
 
     Source: Lee et al., On the Redundancy in the Rank of Neural Network
-    Parameters and Its Controllability (2021).
+    Parameters and Its Controllability, Appl. Sci. 11:725 (2021), L_RaRe.
     """
 
     def __init__(
@@ -98,16 +100,19 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         if self.tau_cos >= 1:
             raise ValueError(
                 f"tau_cos={tau_cos!r} counts all vectors as parallel, so that "
-                "none are drawn together. Pass a number in [0, 1), e.g. 1e-4."
+                "none are pulled together. Pass a number in [0, 1), e.g. 1e-4."
             )
         check_option("measure", measure, MEASURES)
         check_option("vectors", vectors, VECTORS)
         self.measure, self.vectors, self.exact = measure, vectors, bool(exact)
         self.also = keras.regularizers.get(also)
         self.units_axis = check_axes("units_axis", units_axis)
+        self._shapes_warned_of = set()
 
     def __call__(self, x):
         matrix = self.as_matrix(x)
+        if 1 in matrix.shape:
+            self.warn_of_no_effect(tuple(x.shape))
         distances = (
             self.distance(matrix, self.closest(matrix, axis)[0], axis)
             for axis in (SIDES[side] for side in sides_of(self.vectors))
@@ -116,14 +121,15 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         return penalty if self.also is None else penalty + self.penalty_also(x)
 
     def penalty_also(self, x):
-        """The penalty of the regularizer `also` by itself."""
+        """The penalty of the regularizer `also` alone."""
         return as_loss(self.also(x))
 
     def as_matrix(self, kernel):
         """A kernel as a matrix of shape (inputs, units).
 
         Raises:
-            ValueError: it has not all of `units_axis`, or no axis beside them.
+            ValueError: the kernel does not have the axes `units_axis`, or has
+                no other axis.
         """
         rank, shape = len(kernel.shape), tuple(kernel.shape)
         if rank < 2:
@@ -148,16 +154,43 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         units = math.prod(shape[axis] for axis in of_units)
         return ops.reshape(kernel, (-1, units))
 
+    def warn_of_no_effect(self, shape: tuple) -> None:
+        """Warn, once for each shape, of a kernel that gets no gradient.
+
+        With a single vector on a side there is no pair, and vectors of a
+        single number are all parallel.
+        """
+        if not self.strength or shape in self._shapes_warned_of:
+            return
+        self._shapes_warned_of.add(shape)
+        remedy = "Leave"
+        last = len(shape) - 1
+        is_last = (np.atleast_1d(self.units_axis) % len(shape) == [last]).all()
+        if len(shape) > 2 and shape[-1] == 1 and is_last:
+            remedy = (
+                "If it is the kernel (..., channels, multiplier) of a "
+                "depthwise convolution, pass units_axis=[-2, -1], "
+                'vectors="units" to compare its channels; otherwise leave'
+            )
+        warnings.warn(
+            f"RaReRegularizer has no effect on a kernel of shape {shape} with "
+            f"units_axis={self.units_axis!r}: it has a single unit or a single "
+            "input, so there are no two vectors whose angle could change. "
+            f"{remedy} the regularizer out for this layer, as apply_rare does.",
+            stacklevel=2,
+        )
+
     def closest(self, matrix, axis: int = -1):
-        """The vectors of a matrix to draw together.
+        """The vectors of a matrix to pull together.
 
         Args:
             matrix: shape (inputs, units).
-            axis: that along which they stand: -1 for columns, -2 for rows.
+            axis: the axis along which vectors are counted: -1 for columns, -2
+                for rows.
 
         Returns:
-            Pairs of their numbers, the first one the closest, int32, shape
-            (pairs, 2); as `closest_pairs`.
+            Pairs of vector numbers, int32, shape (pairs, 2), the closest pair
+            first, as `closest_pairs` returns them.
         """
         return closest_pairs(
             ops.stop_gradient(matrix),
@@ -168,54 +201,57 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         )
 
     def distance(self, matrix, pair, axis: int = -1):
-        """How far two vectors of a matrix are from parallel.
+        """How far two vectors of a matrix are from parallel, by `measure`.
 
-        The gradient is that of these vectors alone. No gather is in it: its
-        transpose, a scatter, would take as long as all of a training step.
+        The gradient is computed by hand: only the two vectors get one, and no
+        gather is differentiated, because its transpose, a scatter, takes as
+        long as the rest of a training step.
 
         Args:
             matrix: shape (inputs, units).
-            pair: their numbers, shape (2,).
-            axis: that along which they stand: -1 for columns, -2 for rows.
+            pair: two vector numbers, shape (2,).
+            axis: the axis along which vectors are counted: -1 for columns, -2
+                for rows.
 
         Returns:
-            A scalar, float32 or float64. It is 0 where they are the same one,
-            or one has no direction: it is 0 or not finite.
+            A scalar, float32 or float64: 0 if both numbers are the same, or if
+            a vector is 0 or not finite and so has no direction.
         """
 
         @ops.custom_gradient
         def measured(matrix):
-            # XLA joins no sort with what comes after it. Else it would look up
-            # the pair again for each number of the gradient.
-            found = _Pair(matrix, ops.sort(pair), axis)
+            # XLA does not fuse a sort with the operations behind it. Without
+            # the sort it would look up the pair again for each number of the
+            # gradient.
+            found = Pair(matrix, ops.sort(pair), axis)
 
             def gradient(*args, upstream=None):
                 (upstream,) = args if upstream is None else (upstream,)
-                return found.gradient(upstream * self._slope(found))
+                return found.gradient(upstream * self._slope(found.cosine))
 
-            return self._distance(found), gradient
+            distance = self._distance(found.cosine)
+            return ops.where(found.is_valid, distance, 0), gradient
 
-        # Times 1: what was read of a variable counts as one in TensorFlow.
+        # TensorFlow refuses a custom gradient by a variable; a product with 1
+        # is a tensor.
         return measured(matrix * 1)
 
-    def _distance(self, pair):
+    def _distance(self, cosine):
         if self.measure == "squared_distance":
-            distance = ops.square(1 - pair.cosine)
-        else:
-            distance = 1 - ops.square(pair.cosine)
-        return ops.where(pair.is_one, distance, 0)
+            return ops.square(1 - cosine)
+        return 1 - ops.square(cosine)
 
-    def _slope(self, pair):
-        """The derivative of the distance by the cosine."""
+    def _slope(self, cosine):
+        """The derivative of `_distance` by the cosine."""
         if self.measure == "squared_distance":
-            return -2 * (1 - pair.cosine)
-        return -2 * pair.cosine
+            return -2 * (1 - cosine)
+        return -2 * cosine
 
     def is_parallel(self, distance):
-        """Whether that is the `distance` of two that count as parallel.
+        """Whether two vectors at this `distance` count as parallel.
 
-        So does that of what is no pair of two with directions, which is 0:
-        there is nothing to draw together.
+        A distance of 0 counts, so it is true as well for a pair that is not
+        valid: there is nothing to pull together.
         """
         if self.measure == "squared_distance":
             limit = self.tau_cos**2
@@ -233,158 +269,3 @@ class RaReRegularizer(keras.regularizers.Regularizer):
             "also": keras.regularizers.serialize(self.also),
             "units_axis": self.units_axis,
         }
-
-
-def sides_of(vectors: str) -> list[str]:
-    """Those of `SIDES` that "both", "units" or "inputs" means."""
-    return [side for side in SIDES if vectors in ("both", f"{side}s")]
-
-
-def as_loss(penalty):
-    """In the dtype of losses: Keras does not add up several dtypes.
-
-    A layer may have another one than `keras.config.floatx()`, which losses
-    have.
-    """
-    return ops.cast(penalty, keras.config.floatx())
-
-
-class _Pair:
-    """Two vectors of a matrix, and the cosine of the angle between them.
-
-    Attributes:
-        is_one: whether they are two and have directions.
-        cosine: between them.
-    """
-
-    def __init__(self, matrix, pair, axis):
-        self.pair, self.axis = pair, axis
-        self.count, self.dtype = matrix.shape[axis], matrix.dtype
-        vectors = ops.take(matrix, pair, axis=axis)
-        if axis == -1:
-            vectors = ops.transpose(vectors)
-        if keras.backend.standardize_dtype(matrix.dtype) != "float64":
-            vectors = ops.cast(vectors, "float32")
-        a, b = vectors[0], vectors[1]
-        # All at once, which is faster than one after the other.
-        products = ops.sum(ops.stack([a * a, b * b, a * b]), axis=1)
-        is_one = ops.logical_and(
-            _have_direction(products[0]), _have_direction(products[1])
-        )
-        self.is_one = ops.logical_and(is_one, pair[0] != pair[1])
-        self.vectors = ops.where(self.is_one, vectors, 0)
-        products = ops.where(self.is_one, products, 1)
-        self.sizes = ops.sqrt(products[:2])
-        self.cosine = products[2] / (self.sizes[0] * self.sizes[1])
-
-    def gradient(self, upstream):
-        """Of the cosine, times a number: a matrix."""
-        sizes = ops.expand_dims(self.sizes, 1)
-        a, b = ops.unstack(self.vectors / sizes)
-        slopes = upstream / self.sizes
-        by_a = slopes[0] * (b - self.cosine * a)
-        by_b = slopes[1] * (a - self.cosine * b)
-        numbers = ops.arange(self.count, dtype="int32")
-        numbers = ops.expand_dims(numbers, -3 - self.axis)
-        rest = ops.where(
-            numbers == self.pair[1], ops.expand_dims(by_b, self.axis), 0
-        )
-        gradient = ops.where(
-            numbers == self.pair[0], ops.expand_dims(by_a, self.axis), rest
-        )
-        return ops.cast(gradient, self.dtype)
-
-
-def closest_pairs(
-    matrix,
-    axis: int = -1,
-    signed: bool = False,
-    below: float = 2.0,
-    exact: bool = True,
-):
-    """The columns, or the rows, of a matrix that are nearest to parallel.
-
-    Args:
-        matrix: shape (rows, columns), on the device.
-        axis: that along which the vectors stand: -1 for columns, -2 for rows.
-        signed: whether opposite vectors are the farthest; else they are as
-            close as parallel ones.
-        below: pairs with a cosine of at least this are passed over.
-        exact: whether to compare all numbers of all pairs. Else pairs are
-            found by `SKETCH` random sums, and only put in order by all
-            numbers. Parallel vectors have parallel sums.
-
-    Returns:
-        `CANDIDATES` pairs of two numbers, or as many as there are vectors,
-        int32, shape (pairs, 2). The closest one comes first; of the others,
-        each is the closest of one vector to those after it. One vector alone
-        is paired with itself, and what is passed over comes last.
-
-    Source of the random sums: Charikar, Similarity Estimation Techniques from
-    Rounding Algorithms (2002); Johnson and Lindenstrauss (1984).
-    """
-    if keras.backend.standardize_dtype(matrix.dtype) != "float64":
-        matrix = ops.cast(matrix, "float32")
-    other_axis = -3 - axis
-    size, count = matrix.shape[other_axis], matrix.shape[axis]
-    is_sketch = not exact and size > SKETCH
-    compared = matrix
-    if is_sketch:
-        signs = ops.convert_to_tensor(random_signs(size), matrix.dtype)
-        if axis == -1:
-            compared = ops.matmul(signs, matrix)
-        else:
-            compared = ops.matmul(matrix, ops.transpose(signs))
-    cosines = _cosines(compared, axis, signed)
-    numbers = ops.arange(count)
-    is_pair = ops.expand_dims(numbers, 0) > ops.expand_dims(numbers, 1)
-    is_pair = ops.logical_and(is_pair, cosines < below)
-    cosines = ops.where(is_pair, cosines, -2)
-    _, ones = ops.top_k(ops.max(cosines, axis=1), min(CANDIDATES, count))
-    others = ops.argmax(ops.take(cosines, ones, axis=0), axis=1)
-    ones, others = ops.cast(ones, "int32"), ops.cast(others, "int32")
-    pairs = ops.stack([ones, others], axis=1)
-    if not is_sketch:
-        return pairs
-    a, b = (ops.take(matrix, x, axis=axis) for x in (ones, others))
-    squares = [ops.sum(x * x, axis=other_axis) for x in (a, b)]
-    is_pair = ops.logical_and(*map(_have_direction, squares))
-    sizes = ops.where(is_pair, squares[0] * squares[1], 0)
-    cosines = ops.sum(a * b, axis=other_axis) * _inverse_root(sizes)
-    if not signed:
-        cosines = ops.abs(cosines)
-    is_pair = ops.logical_and(is_pair, cosines < below)
-    cosines = ops.where(is_pair, cosines, -2)
-    return ops.take(pairs, ops.argsort(-cosines), axis=0)
-
-
-def _cosines(matrix, axis, signed):
-    """Of all pairs of vectors, shape (vectors, vectors).
-
-    It is 0, or -2 if `signed`, with one that has no direction: that is 0, or
-    holds what is not finite.
-    """
-    squares = ops.sum(ops.square(matrix), axis=-3 - axis, keepdims=True)
-    is_vector = _have_direction(squares)
-    root = _inverse_root(ops.where(is_vector, squares, 0))
-    units = ops.where(is_vector, matrix * root, 0)
-    is_vector = ops.reshape(is_vector, (-1, 1))
-    turned = ops.transpose(units)
-    factors = (turned, units) if axis == -1 else (units, turned)
-    cosines = ops.matmul(*factors)
-    if not signed:
-        return ops.abs(cosines)
-    # One without a direction is no one's nearest.
-    have_directions = ops.logical_and(is_vector, ops.transpose(is_vector))
-    return ops.where(have_directions, cosines, -2)
-
-
-def _have_direction(squares):
-    """Whether vectors with these sums of squares are not 0, and finite."""
-    return ops.logical_and(squares > LEAST_SQUARES, ops.isfinite(squares))
-
-
-def _inverse_root(squares):
-    """1 / sqrt(x), and 0 where x is 0."""
-    is_some = squares > 0
-    return ops.where(is_some, ops.rsqrt(ops.where(is_some, squares, 1)), 0)

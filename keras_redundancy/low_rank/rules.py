@@ -1,4 +1,4 @@
-"""Layers that strip(model) makes stock layers of, as the trace sees them."""
+"""Rules for layers that `strip` replaces: their channels are frozen."""
 
 from keras_redundancy.channels import register_rule
 from keras_redundancy.channels.reasons import Reason

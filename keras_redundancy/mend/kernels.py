@@ -10,15 +10,12 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-CONVOLUTIONS = layers.Conv1D, layers.Conv2D, layers.Conv3D
-TRANSPOSED = (
-    layers.Conv1DTranspose,
-    layers.Conv2DTranspose,
-    layers.Conv3DTranspose,
+from keras_redundancy._shared.convolutions import (
+    CONVOLUTIONS,
+    DEPTHWISE,
+    SEPARABLE,
+    TRANSPOSED,
 )
-DEPTHWISE = layers.DepthwiseConv1D, layers.DepthwiseConv2D
-SEPARABLE = layers.SeparableConv1D, layers.SeparableConv2D
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Product:

@@ -3,12 +3,11 @@
 import dataclasses
 
 import numpy as np
-from keras import layers
 
 from keras_redundancy._shared.progress import progress
-from keras_redundancy.channels.labels import Normalized, Shifted
+from keras_redundancy.channels.labels import Shifted
 from keras_redundancy.channels.shifts import homes_of_shifts
-from keras_redundancy.mend.kernels import DEPTHWISE, product_of
+from keras_redundancy.mend.kernels import product_of
 from keras_redundancy.mend.links import links_of
 from keras_redundancy.mend.normalization import normalizes
 from keras_redundancy.mend.reconstruct import Fit

@@ -21,7 +21,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from keras_redundancy import _keras
 from keras_redundancy.mend.calls import (
     Step,
     most_bytes,
@@ -34,7 +33,7 @@ from keras_redundancy.mend.frontier import (
     read_batches,
     put_back,
 )
-from keras_redundancy.mend.normalization import normalizes, repair_statistics
+from keras_redundancy.mend.normalization import repair_statistics
 from keras_redundancy.mend.reconstruct import Fit, reconstruct
 
 

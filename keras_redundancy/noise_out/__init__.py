@@ -1,1 +1,1 @@
-"""Units that predict noise become alike, and can be merged."""
+"""NoiseOut: units that predict noise become correlated and are merged."""

@@ -1,4 +1,4 @@
-"""NoiseOut's step: of two correlated units one goes."""
+"""NoiseOut's pruning step: of two correlated units one is removed."""
 
 import dataclasses
 
@@ -41,30 +41,33 @@ def merge_correlated(
 ):
     """Remove units whose activations are linear in those of others.
 
-    Of all pairs of units that are read alike, in all layers, those with the
-    largest correlation of activations, of either sign, lose one unit. What
-    read it reads a multiple of the other, and its bias takes what is constant.
-    A unit that is constant goes first. One that has taken another one's place
-    stays.
+    Among all pairs of units of one layer, in all layers, those with the
+    largest |correlation| of activations lose one unit each. Layers that read
+    the removed unit read a multiple of the other one in its place, and a
+    constant is added to their biases. Constant units are removed first. A unit
+    that others were merged into stays.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
         data: some hundred or thousand samples, what `Model.predict` takes, or
             what `calibrate` returned.
-        count: how many units go, at most: in the paper 1.
-        threshold: only units with a |correlation| of at least this go, in
+        count: how many units to remove at most; 1 in the paper.
+        threshold: remove only units with a |correlation| of at least this, in
             [0, 1]. Give `count`, `threshold` or both.
-        absorb: "affine": consumers read the one unit that is most correlated;
-            "least_squares": all that stay.
-        layers: those to take units from: a name, a regular expression, a list
-            of them, or a callable that takes a layer and returns a bool.
+        absorb: what consumers read in place of a removed unit: "affine", a
+            multiple of the unit most correlated with it; "least_squares", a
+            linear combination of all units that stay.
+        layers: the layers to remove units from: a name, a regular expression,
+            a list of them, or a callable that takes a layer and returns a
+            bool. By default all.
         skip: layers to leave alone, given in the same ways.
         min_units: how many units of each layer stay at least.
         batch_size: for arrays in `data`.
         steps: how many batches of `data` to use at most, as for `plan`.
-        optimizer: whether training goes on with the state of the model's
-            optimizer, and with its `NoiseOutputs`, as for `plan`.
+        optimizer: whether the smaller model keeps the state of the model's
+            optimizer, and its `NoiseOutputs`, to go on with training, as for
+            `plan`.
 
     Returns:
         A new `keras.Model`, compiled with the same arguments if `model` was.
@@ -73,24 +76,17 @@ def merge_correlated(
         TypeError: neither `count` nor `threshold` is given, or an argument is
             of a wrong type.
         ValueError: an argument is out of range, `data` is empty or does not
-            fit, or the model cannot be rebuilt.
+            fit the model, or the model cannot be rebuilt.
+
+    Example:
+
+        small = kr.merge_correlated(model, images, threshold=0.95)
 
     Source: Babaeizadeh, Smaragdis and Campbell, A Simple yet Effective Method
     to Prune Dense Layers of Neural Networks (2016), algorithm 1, there with
     one pair at a time.
     """
-    if count is None and threshold is None:
-        raise TypeError(
-            "How much goes is said by count= (units) or threshold= "
-            "(correlation), but received none of them."
-        )
-    if count is not None:
-        check_count("count", count)
-    if threshold is not None and check_finite("threshold", threshold) > 1:
-        raise ValueError(
-            f"threshold={threshold!r} is a correlation, in [0, 1]. Pass e.g. "
-            "0.9."
-        )
+    _check_amount(count, threshold)
     check_option("absorb", absorb, FITS)
     check_count("min_units", min_units)
     check_count("batch_size", batch_size)
@@ -108,10 +104,12 @@ def merge_correlated(
     statistics, decisions = data.statistics, []
     homes = homes_of_shifts(graph)
     units = [
-        _Units.of(space, [] if reason else statistics.of_space(space), homes)
+        _CorrelatedUnits.of(
+            space, [] if reason else statistics.of_space(space), homes
+        )
         for space, reason in zip(spaces, reasons, strict=True)
     ]
-    _join(units, count, threshold or 0.0, min_units)
+    _merge_most_correlated(units, count, threshold or 0.0, min_units)
     for space, reason, each in zip(spaces, reasons, units, strict=True):
         selection = Selection(np.unique(each.stands_for), each.stands_for)
         decisions.append(Decision(space, None, None, selection, reason))
@@ -121,42 +119,57 @@ def merge_correlated(
     ).apply()
 
 
+def _check_amount(count, threshold):
+    if count is None and threshold is None:
+        raise TypeError(
+            "merge_correlated received neither count= nor threshold=, so it "
+            "does not know how many units to remove. Pass count= (units), "
+            "threshold= (a correlation), or both."
+        )
+    if count is not None:
+        check_count("count", count)
+    if threshold is not None and check_finite("threshold", threshold) > 1:
+        raise ValueError(
+            f"threshold={threshold!r} is a correlation, in [0, 1]. Pass e.g. "
+            "0.9."
+        )
+
+
 @dataclasses.dataclass(eq=False)
-class _Units:
-    """The n units of a space.
+class _CorrelatedUnits:
+    """The n units of a space, of which some are merged into others.
 
     Attributes:
-        correlation: |correlation| of each two, the least one of all consumers,
-            shape (n, n); 1 with a unit that is constant. Consumers without a
-            bias that could take what is constant see their cosine. None if
-            nothing is known of it.
-        loudness: how much of what consumers read each is, shape (n,).
-        stands_for: the unit in the place of each, shape (n,).
+        correlation: |correlation| of each two units, shape (n, n); 1 with a
+            unit that is constant. For a consumer without a bias, which could
+            take the constant part, it is |cosine|. Of several consumers, the
+            least one. None if the activations are not known.
+        energy: the variance of each unit times the squared weights that read
+            it, summed over consumers, shape (n,).
+        stands_for: for each unit the one whose output is read in its place,
+            shape (n,); itself if it stays.
     """
 
     correlation: np.ndarray | None
-    loudness: np.ndarray
+    energy: np.ndarray
     stands_for: np.ndarray
 
     @classmethod
     def of(cls, space, views, homes):
-        stands_for = np.arange(space.size)
-        correlation, loudness = None, np.zeros(space.size)
+        """From what consumers read: the views, and homes of their biases."""
+        correlation, energy = None, np.zeros(space.size)
         for view, own in views:
             moments = view.moments.part(own)
             covariance = moments.covariance
             if id(view.on.variable) not in homes:
                 covariance = covariance + np.outer(moments.mean, moments.mean)
             variance = np.diag(covariance)
-            loudness = loudness + variance * np.diag(reads_of(view, own))
-            alive = varies(variance)
-            scale = 1 / np.sqrt(np.where(alive, variance, 1))
-            found = np.abs(covariance * scale * scale[:, None])
-            found[~alive] = found[:, ~alive] = 1
+            energy = energy + variance * np.diag(reads_of(view, own))
+            found = _correlation(covariance)
             if correlation is not None:
                 found = np.minimum(found, correlation)
             correlation = found
-        return cls(correlation, loudness, stands_for)
+        return cls(correlation, energy, np.arange(space.size))
 
     def pairs(self, threshold):
         """|correlation|, shape (pairs,), and the two units, (2, pairs)."""
@@ -166,21 +179,38 @@ class _Units:
         pairs = np.stack(np.nonzero(above))
         return self.correlation[tuple(pairs)], pairs
 
-    def join(self, pair, least):
-        """Remove one of two units, if both are there; whether it was done."""
+    def merge(self, pair, least):
+        """Merge one of two units into the other, if both are still there.
+
+        A unit that others were merged into stays; otherwise the one of less
+        energy goes. `least` units stay at least.
+
+        Returns:
+            Whether a unit was removed.
+        """
         stays = self.stands_for == np.arange(len(self.stands_for))
         if not stays[pair].all() or stays.sum() <= least:
             return False
         needed = [(self.stands_for == unit).sum() > 1 for unit in pair]
         if all(needed):
             return False
-        gone = int(np.lexsort((self.loudness[pair], needed))[0])
+        gone = int(np.lexsort((self.energy[pair], needed))[0])
         self.stands_for[pair[gone]] = pair[1 - gone]
         return True
 
 
-def _join(spaces, count, threshold, least):
-    """Take units away, those of the most correlated pairs first."""
+def _correlation(covariance):
+    """|correlation| of each two units; 1 with a unit that is constant."""
+    variance = np.diag(covariance)
+    alive = varies(variance)
+    scale = 1 / np.sqrt(np.where(alive, variance, 1))
+    found = np.abs(covariance * scale * scale[:, None])
+    found[~alive] = found[:, ~alive] = 1
+    return found
+
+
+def _merge_most_correlated(spaces, count, threshold, least):
+    """Remove up to `count` units, those of the most correlated pairs first."""
     found = [units.pairs(threshold) for units in spaces]
     correlation = np.concatenate([values for values, _ in found])
     owner = np.repeat(np.arange(len(found)), [len(x) for x, _ in found])
@@ -189,4 +219,4 @@ def _join(spaces, count, threshold, least):
     for number in np.argsort(-correlation, kind="stable"):
         if not left:
             break
-        left -= spaces[owner[number]].join(pairs[:, number], least)
+        left -= spaces[owner[number]].merge(pairs[:, number], least)

@@ -12,42 +12,50 @@ from keras_redundancy._shared.arguments import (
     check_positive,
     check_seed,
 )
-from keras_redundancy.low_rank.rare import as_loss
+from keras_redundancy._shared.losses import as_loss
 
 DISTRIBUTIONS = ("gaussian", "binomial", "constant")
 
 
 @keras.saving.register_keras_serializable(package="keras_redundancy")
 class NoiseOutputs(keras.layers.Layer):
-    """Passes its input on, and in training has it predict noise as well.
+    """Passes its input on and, in training, predicts noise from it.
 
-    The units of the layer before it are read by `units` more outputs, whose
-    targets are random and drawn anew in every step. All that can be learned
-    of these is their mean, and the error is least where the hidden units tell
-    nothing else: their activations become correlated, so that one of two can
-    go (see `merge_correlated` and `fit_and_prune`). At inference, and in what
-    `strip` and `prune` return, nothing of it is left.
+    In training, `units` noise outputs are computed from the layer before it,
+    by a kernel and a bias that are trained, and a loss compares them with
+    random targets that are drawn anew in every step. All that can be learned
+    about these targets is their mean, so the loss is smallest where the noise
+    outputs do not vary with the input. That makes the activations before them
+    correlated, and of two correlated units one can be removed (see
+    `merge_correlated` and `fit_and_prune`). At inference the layer does
+    nothing, and `strip` and `prune` leave it out.
 
-    The loss is the sum over the outputs, and the mean over samples, of squared
-    errors, or for "binomial" of binary cross-entropies. So it weighs as much
-    as if the noise outputs were outputs of the model, one beside the other.
+    The loss is
+
+        weight * mean over samples of (sum over noise outputs of errors)
+
+    with squared errors or, for "binomial", binary cross-entropies of the
+    outputs as logits. That is what the noise outputs would weigh as outputs of
+    the model with a loss each.
 
     Args:
         units: how many noise outputs there are.
         distribution: of the targets: "gaussian"; "binomial", which is 1 with
-            the probability `mean`, else 0; or "constant", always `mean`.
-        mean: of the targets.
-        stddev: the standard deviation of "gaussian" ones.
-        weight: what the loss is multiplied by.
-        return_outputs: whether to return the noise outputs too, shape
-            (batch, ..., units), as outputs of the model are in the paper.
+            probability `mean` and else 0; or "constant", always `mean`.
+        mean: the mean of the targets.
+        stddev: the standard deviation of "gaussian" targets.
+        weight: a factor of the loss, greater than 0.
+        return_outputs: whether to return the noise outputs too, so that they
+            can be outputs of the model, as in the paper.
         seed: for the targets.
         **kwargs: those of `keras.layers.Layer`, such as `name`.
 
     Raises:
-        TypeError, ValueError: an argument is of a wrong type or out of range.
+        TypeError, ValueError: an argument is of a wrong type or out of range;
+            or, when it is built, the input's last axis is open.
 
-    Shapes: the input (batch, ..., channels) is returned as it is.
+    Shapes: the input (batch, ..., channels) is returned as it is; with
+    `return_outputs`, a pair of it and the noise outputs (batch, ..., units).
 
     Example:
 
@@ -91,9 +99,10 @@ class NoiseOutputs(keras.layers.Layer):
         channels = input_shape[-1]
         if channels is None:
             raise ValueError(
-                f"NoiseOutputs read the last axis of their input, but of the "
-                f"shape {tuple(input_shape)} that is open. Give the model's "
-                "keras.Input a fixed size there."
+                "NoiseOutputs has a kernel with a row for each channel of its "
+                f"input, but the last axis of the input shape "
+                f"{tuple(input_shape)} is open. Give keras.Input a fixed size "
+                "there."
             )
         self.kernel = self.add_weight(
             name="kernel",

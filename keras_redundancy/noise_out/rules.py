@@ -1,4 +1,4 @@
-"""Layers of this package that stay while training goes on."""
+"""The rule for `NoiseOutputs`, which stay while training goes on."""
 
 from keras_redundancy.channels import Channels, register_rule
 from keras_redundancy.channels.reasons import Reason

@@ -2,23 +2,22 @@
 
 import dataclasses
 import math
-import threading
 
 import numpy as np
 
 from keras_redundancy._shared.tables import Rendered, on_one_line, render_table
-from keras_redundancy.build.absorb import axis_changes, new_values
-from keras_redundancy.build.optimizer_state import SlotCut, carry_over
-from keras_redundancy.build.rebuild import rebuild_and_match
+from keras_redundancy.build.absorb import axis_changes
+from keras_redundancy.build.apply import (
+    kept_counter,
+    removed_groups,
+    smaller_model,
+)
 from keras_redundancy.channels import ChannelGraph, Space
 from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.products import multiply_adds
 from keras_redundancy.mend.repair import Repair
 from keras_redundancy.planning.selection import Selection
-
-# While a model runs on JAX, its arrays are not its own for others to read.
-ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,10 +94,7 @@ class Plan(Rendered):
     @property
     def removed(self) -> np.ndarray:
         """Whether each group of channels goes, a bool array."""
-        gone = np.zeros(self.graph.group.max(initial=-1) + 1, bool)
-        for decision in self.decisions:
-            gone[decision.space.groups[decision.selection.removed]] = True
-        return gone
+        return removed_groups(self.graph, self.decisions)
 
     @property
     def parameters(self) -> tuple[int, int]:
@@ -176,60 +172,19 @@ class Plan(Rendered):
         Raises:
             ValueError: a layer cannot be rebuilt from its config.
         """
-        with ONE_AT_A_TIME:
-            return self._built(verbose)
-
-    def _built(self, verbose):
-        changes = axis_changes(self.decisions)
-        values, absorber = new_values(
-            self.graph, changes, self.keep, self.absorber
+        return smaller_model(
+            self.graph,
+            self.decisions,
+            self.keep,
+            self.absorber,
+            self.repair,
+            self.optimizer,
+            verbose,
         )
-        settings, biases = self._settings(), {}
-        for step, bias in absorber.shifts.created.values():
-            entry, value = step.setting
-            settings.setdefault(id(step.layer), {})[entry,] = value
-            kept = ~self.removed[self.graph.group[step.ids]]
-            axis = step.spans.index(step.axis)
-            biases[id(step.layer)] = np.compress(kept, bias, axis)
-        for axis in self.graph.axes:
-            constant = axis.variable
-            if isinstance(constant, Constant) and id(constant) in values:
-                own = settings.setdefault(id(constant.owner), {})
-                own[constant.path] = values[id(constant)]
-        model = self.graph.model
-        small, matches = rebuild_and_match(
-            model, settings, values, biases, {} if self.optimizer else None
-        )
-        if self.repair is not None:
-            self.repair.mend(self.graph, self.removed, small, verbose)
-        if self.optimizer and small.compiled:
-            carry_over(
-                model.optimizer,
-                small.optimizer,
-                matches,
-                SlotCut(changes, self.keep, absorber, self.decisions),
-                small.trainable_variables,
-            )
-        return small
-
-    def _settings(self):
-        """{id(owner): {path: count}} of the widths that change."""
-        count_of = self._counter_after()
-        settings = {}
-        for width in self.graph.widths:
-            counts = tuple(map(count_of, width.parts))
-            changes = counts != tuple(map(len, width.parts))
-            if width.whole is not None:
-                changes |= count_of(width.whole) < len(width.whole)
-            if changes:
-                count = counts if isinstance(width.ids, list) else counts[0]
-                settings.setdefault(id(width.owner), {})[width.path] = count
-        return settings
 
     def _counter_after(self):
         """A function that counts which of an array of labels stay."""
-        kept = ~self.removed[self.graph.group]
-        return lambda ids: int(kept[ids].sum())
+        return kept_counter(self.graph, self.removed)
 
     def __str__(self):
         rows = [

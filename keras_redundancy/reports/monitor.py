@@ -12,8 +12,8 @@ from keras import ops
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count, check_option
 from keras_redundancy._shared.files import writable_folder
+from keras_redundancy.build.stock import unused_parameters
 from keras_redundancy.calibration.observer import Run, Watch, answers
-from keras_redundancy.low_rank.factorized import Factorized
 from keras_redundancy.numbers.clustering import LINKAGES
 from keras_redundancy.reports.analysis import check_taus, reports
 from keras_redundancy.reports.heatmaps import pairwise, similarities
@@ -177,7 +177,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
     def _costs(self, report):
         """Parameters and multiply-adds of the model as it is."""
         return {
-            "parameters": report.parameters - _out_of_use(self.model),
+            "parameters": report.parameters - unused_parameters(self.model),
             "multiply_adds": report.multiply_adds,
         }
 
@@ -216,17 +216,6 @@ def _scalars(found):
     return scalars
 
 
-def _out_of_use(model):
-    """Numbers of factorized kernels P W Q that P and Q make superfluous."""
-    total = 0
-    for layer in _keras.flat_layers(model):
-        if isinstance(layer, Factorized):
-            inner = int(np.prod(layer.kernel.shape[:-2]))
-            full, used = layer.outer_sizes, layer.sizes
-            total += inner * (full[0] * full[1] - used[0] * used[1])
-    return total
-
-
 class _Zeros:
     """The share of zeros in what each activation makes of some samples."""
 
@@ -234,7 +223,10 @@ class _Zeros:
         self._data, self._model, self._observer = data, None, None
 
     def shares(self, model) -> dict[str, float]:
-        """{tag: share}, of the layers of the graph itself."""
+        """{tag: share} of the layers that are called, at any depth.
+
+        That of a layer that is called several times is the mean of its calls.
+        """
         if model is not self._model:
             self._model, self._observer = model, ZeroShares(model)
         names = self._observer.names
@@ -258,18 +250,20 @@ class ZeroShares(Watch):
 
     def __init__(self, model):
         super().__init__(model)
-        keys = {
-            call.operation.name: (id(call.outputs[0]),)
-            for call in _keras.calls(_keras.graph_of(model))
-            if _activates(call.operation)
-        }
+        keys = {}
+        for call in _keras.flat_graph(model).calls:
+            if _activates(call.operation):
+                keys.setdefault(call.operation.name, []).append(call.makes[0])
         self.names, self.keys = tuple(keys), tuple(keys.values())
 
     def call(self, inputs):
         *tensors, _ = inputs
-        run = Run(frozenset(self.keys))
+        run = Run(frozenset(key for own in self.keys for key in own))
         run.run(self.model, tensors)
-        return [_share_of_zeros(run.seen[key]) for key in self.keys]
+        return [
+            sum(_share_of_zeros(run.seen[key]) for key in own) / len(own)
+            for own in self.keys
+        ]
 
 
 def _share_of_zeros(x):

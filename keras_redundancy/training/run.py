@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy.build.copying import copy_for_training
+from keras_redundancy.build.stock import parameters_after_training
 from keras_redundancy.build.stripping import stock
-from keras_redundancy.noise_out.outputs import NoiseOutputs
 from keras_redundancy.planning.budgets import OutOfReachError
 from keras_redundancy.training.batches import Batches
 from keras_redundancy.training.one_fit import (
@@ -112,7 +112,7 @@ class Run:
         if progress.seed is not None:
             keras.utils.set_random_seed(progress.seed + progress.epoch)
         self.watch.restart()
-        self.watch.sizes = {"parameters": size_of(self.model)}
+        self.watch.sizes = {"parameters": parameters_after_training(self.model)}
         self.model.fit(
             x,
             y,
@@ -216,7 +216,7 @@ class Run:
 
     def _remember(self, model, value):
         """Of the smallest models, and of their epochs, the best one."""
-        parameters, best = size_of(model), self.best
+        parameters, best = parameters_after_training(model), self.best
         is_better = best is None or parameters < best.parameters
         if not is_better and parameters == best.parameters:
             is_better = self._holds(value, best.value)
@@ -248,7 +248,10 @@ class Run:
         if smaller is None:
             return
         _require_trainable(smaller)
-        before, after = size_of(self.model), size_of(smaller)
+        before, after = (
+            parameters_after_training(self.model),
+            parameters_after_training(smaller),
+        )
         if after >= before:
             return
         progress.cuts.append(
@@ -332,16 +335,6 @@ class Run:
             f"{monitor} never held the floor of {progress.floor}: at best it "
             f"was {progress.top:g} in {progress.epoch} epochs."
         )
-
-
-def size_of(model) -> int:
-    """How many parameters a model has, but for its `NoiseOutputs`."""
-    own = sum(
-        layer.count_params()
-        for layer in _keras.flat_layers(model)
-        if isinstance(layer, NoiseOutputs)
-    )
-    return model.count_params() - own
 
 
 def _for_json(entry):

@@ -6,7 +6,6 @@ from keras import layers
 from keras_redundancy._keras import attention_projections
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import (
     for_classes,
     positions,
@@ -53,14 +52,7 @@ def _attention(layer, call):
     call.keeps(*layer.weights)
     axis = len(call.outputs[0].shape) - 1
     out = Channels(call.labels_on(-1, value), axis)
-    reason = call.say(NO_CHANNELS)
-    return [
-        out,
-        *(
-            frozen_channels(scores, reason, call.recorder.store)
-            for scores in call.outputs[1:]
-        ),
-    ]
+    return [out, *(call.frozen(x, NO_CHANNELS) for x in call.outputs[1:])]
 
 
 # --- heads ------------------------------------------------------------------

@@ -4,7 +4,6 @@ import keras
 
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.recorder import frozen_channels
 
 AROUND = Reason(
     "around_hidden_widths",
@@ -100,11 +99,7 @@ def hidden_widths(**arguments):
             _follow(call, argument, chain)
         for inner, sets in attention:
             _follow_heads(call, inner, sets)
-        reason = call.say(AROUND)
-        return [
-            frozen_channels(tensor, reason, call.recorder.store)
-            for tensor in call.outputs
-        ]
+        return [call.frozen(tensor, AROUND) for tensor in call.outputs]
 
     return rule
 

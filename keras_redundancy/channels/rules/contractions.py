@@ -13,7 +13,6 @@ from keras_redundancy._keras import (
 )
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import (
     positions,
     rule,
@@ -151,8 +150,7 @@ def _product(call, given, out):
         if letter != chosen:
             call.freeze(OTHER_SIZE, *ids)
     if chosen is None:
-        reason = call.say(CONTRACTS)
-        return frozen_channels(call.outputs[0], reason, call.recorder.store)
+        return call.frozen(call.outputs[0], CONTRACTS)
     ids = carried[chosen]
     ids = call.multiplied(*ids) if len(ids) > 1 else ids[0]
     return Channels(ids, out.index(chosen))

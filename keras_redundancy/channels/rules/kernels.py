@@ -5,6 +5,12 @@ import string
 import keras
 from keras import layers, ops
 
+from keras_redundancy._shared.convolutions import (
+    CONVOLUTIONS,
+    DEPTHWISE,
+    SEPARABLE,
+    TRANSPOSED,
+)
 from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
@@ -77,7 +83,7 @@ def _spatial_sizes(shape, axis):
     return [n for i, n in enumerate(shape) if i not in (0, axis)]
 
 
-@for_classes(layers.Conv1D, layers.Conv2D, layers.Conv3D)
+@for_classes(*CONVOLUTIONS)
 def _convolution(layer, call):
     axis = channel_axis(layer, call)
     sizes = _spatial_sizes(call.outputs[0].shape, axis)
@@ -111,9 +117,7 @@ def _one_group_per_channel(layer, call, ids, axis):
     return Channels(activated(call, filters, layer.activation, axis), axis)
 
 
-@for_classes(
-    layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose
-)
+@for_classes(*TRANSPOSED)
 def _transposed_convolution(layer, call):
     """The kernel has the shape (..., filters, channels).
 
@@ -131,7 +135,7 @@ def _transposed_convolution(layer, call):
     return _written(layer, call, layer.kernel, -2, "filters", axis, taps)
 
 
-@for_classes(layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+@for_classes(*DEPTHWISE)
 def _depthwise_convolution(layer, call):
     """The kernel has the shape (..., channels, multiplier)."""
     axis = channel_axis(layer, call)
@@ -144,7 +148,7 @@ def _depthwise_convolution(layer, call):
     return Channels(activated(call, ids, layer.activation, axis), axis)
 
 
-@for_classes(layers.SeparableConv1D, layers.SeparableConv2D)
+@for_classes(*SEPARABLE)
 def _separable_convolution(layer, call):
     axis = channel_axis(layer, call)
     sizes = _spatial_sizes(call.outputs[0].shape, axis)

@@ -6,7 +6,6 @@ from keras_redundancy._keras import (
 )
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import for_classes
 
 OVER_CHANNELS = Reason(
@@ -86,5 +85,4 @@ def _over_channels(operation, call, x, keepdims):
         call.inexact(OVER_CHANNELS, x.ids)
     if keepdims:
         return Channels(call.new(1), x.axis)
-    reason = call.say(NO_CHANNELS)
-    return frozen_channels(call.outputs[0], reason, call.recorder.store)
+    return call.frozen(call.outputs[0], NO_CHANNELS)

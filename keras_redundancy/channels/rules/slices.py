@@ -8,7 +8,6 @@ from keras_redundancy._keras import (
 )
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.recorder import frozen_channels
 from keras_redundancy.channels.rules.registry import rule
 
 STRIDED = Reason(
@@ -124,8 +123,7 @@ def _single(call, ids, path, number):
     number %= len(ids)
     call.freeze(ONE_CHANNEL, ids[number : number + 1], number=number)
     call.counted_in_argument(*path, ids=ids[:number], whole=whole)
-    reason = call.say(ONE_CHANNEL, number=number)
-    return frozen_channels(call.outputs[0], reason, call.recorder.store)
+    return call.frozen(call.outputs[0], ONE_CHANNEL, number=number)
 
 
 @rule.register(ops.Split)

@@ -1,0 +1,1 @@
+"""A recipe, and the smaller stock model that is made from it."""

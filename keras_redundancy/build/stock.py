@@ -1,0 +1,223 @@
+"""What takes the place of a layer for training in a stock model.
+
+A layer that is there for training only says here what it becomes in the model
+that `strip` and `prune` return: another layer, with weights that compute the
+same, or nothing. The layers of this package do so in `low_rank/stock.py` and
+`noise_out/stock.py`, through the same door as those of users.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_redundancy import _keras
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class LayerForm:
+    """What a layer becomes in a new model.
+
+    Attributes:
+        like: the layer that the new one gets its name, config and weights
+            from: the layer itself, or the one that it wraps. None where
+            nothing takes its place: the layers behind it then read what it
+            read.
+        cls: the class of the new layer; None for that of `like`.
+        without: entries of the config of `like` that `cls` does not take.
+        values: {attribute: value} of variables that are not copied from those
+            of `like`. A value is an array, a variable, or a function that
+            returns one of them; None leaves what the new layer initializes.
+            With another `cls`, nothing but these is set.
+        unused: how many parameters of the new layer are multiples of others,
+            as the layer is now.
+        advice: what to do where training cannot go on with the new layer, as
+            a sentence for an error.
+    """
+
+    like: Any
+    cls: type | None = None
+    without: tuple[str, ...] = ()
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unused: int = 0
+    advice: str = ""
+
+    def __repr__(self):
+        if self.is_left_out:
+            return "<LayerForm: nothing>"
+        name = getattr(self.like, "name", self.like)
+        return f"<LayerForm: {self.kind.__name__} like {name!r}>"
+
+    @property
+    def is_left_out(self) -> bool:
+        return self.like is None
+
+    @property
+    def kind(self) -> type:
+        """The class of the new layer."""
+        return self.cls or type(self.like)
+
+    @property
+    def is_other_class(self) -> bool:
+        return self.kind is not type(self.like)
+
+    def takes_place_of(self, layer) -> bool:
+        """Whether another layer, or none, takes the place of `layer`."""
+        return self.like is not layer or self.is_other_class
+
+    def value(self, name: str):
+        """The array or variable that the new layer has as attribute `name`."""
+        return value_of(self.values.get(name, getattr(self.like, name, None)))
+
+
+NOTHING = LayerForm(None)
+
+
+def value_of(value):
+    """An array or variable, also where a function returns it."""
+    return value() if callable(value) else value
+
+
+@functools.singledispatch
+def _stock_form(thing):
+    """The default for all classes that did not register: it is stock."""
+    return thing
+
+
+def register_stock_form(kind: type, function: Callable | None = None):
+    """Say what a layer for training becomes in a stock model.
+
+    `strip` and `prune` put that in the place of each layer of the class, and
+    of its subclasses. Models can be pruned with `optimizer=True`, which goes
+    on with training, where nothing takes the place of the layer: then it
+    stays, and needs a rule (see `register_rule`).
+
+    Args:
+        kind: a subclass of `keras.Layer`; or of a regularizer, a constraint
+            or another object that stands in the configs of layers.
+        function: takes an object of the class. For a layer, it returns a
+            `LayerForm`, or None if nothing takes the place of the layer, so
+            that the layers behind it read what it read. For another object,
+            it returns the object that takes its place, or None. Without it,
+            `register_stock_form(kind)` is a decorator.
+
+    Returns:
+        `function`, or the decorator.
+
+    Raises:
+        TypeError: `kind` is no class, or `function` cannot be called.
+
+    Example: a `Dense` layer with its weights divided by their norm.
+
+        @kr.register_stock_form(NormalizedDense)
+        def normalized_dense(layer):
+            return kr.LayerForm(
+                layer,
+                keras.layers.Dense,
+                without=("epsilon",),
+                values={"kernel": layer.normalized, "bias": layer.bias},
+            )
+    """
+    if not inspect.isclass(kind):
+        raise TypeError(
+            "register_stock_form expects a class, but received "
+            f"{kind!r}. Write register_stock_form(MyLayer), not the layer's "
+            "name or a layer."
+        )
+    if function is None:
+        return functools.partial(register_stock_form, kind)
+    if not callable(function):
+        raise TypeError(
+            "A stock form is given by a function of a layer, but received "
+            f"{function!r}."
+        )
+    _stock_form.register(kind)(function)
+    return function
+
+
+def stock_form(layer) -> LayerForm:
+    """What takes the place of a layer in a stock model.
+
+    Raises:
+        TypeError: the function that was registered for its class returned no
+            `LayerForm`.
+    """
+    form = _stock_form(layer)
+    if form is layer:
+        return LayerForm(layer)
+    if form is None:
+        return NOTHING
+    if not isinstance(form, LayerForm):
+        raise TypeError(
+            f"The function {function_name(_stock_form.dispatch(type(layer)))} "
+            f"that is registered for {type(layer).__name__} returned {form!r}, "
+            "but it has to return a LayerForm, or None if nothing takes the "
+            "place of the layer."
+        )
+    return form
+
+
+def layers_for_training(model) -> list:
+    """The layers of a model, at any depth, that are no stock layers."""
+    return [
+        layer
+        for layer in _keras.flat_layers(model)
+        if stock_form(layer).takes_place_of(layer)
+    ]
+
+
+def stock_settings(config, path: tuple = ()) -> dict:
+    """{path: config} of the objects in a layer's config that are not stock.
+
+    Layers inside do not count: they are made anew by the layer around them.
+    """
+    if isinstance(config, (list, tuple)):
+        entries = enumerate(config)
+    elif isinstance(config, dict):
+        kind = keras.saving.get_registered_object(config.get("registered_name"))
+        if _is_object_for_training(kind):
+            return {path: _stock_config(config)}
+        entries = config.items()
+    else:
+        return {}
+    found = {}
+    for key, value in entries:
+        found |= stock_settings(value, (*path, key))
+    return found
+
+
+def _is_object_for_training(kind):
+    if not inspect.isclass(kind) or issubclass(kind, keras.Layer):
+        return False
+    return _stock_form.dispatch(kind) is not _stock_form.registry[object]
+
+
+def _stock_config(config):
+    own = _stock_form(keras.saving.deserialize_keras_object(config))
+    return keras.saving.serialize_keras_object(own)
+
+
+def parameters_after_training(model) -> int:
+    """How many parameters a model has without the layers that are left out."""
+    left_out = [x for x in layers_for_training(model) if _is_nothing(x)]
+    weights = {id(v): v for layer in left_out for v in layer.weights}
+    gone = sum(int(np.prod(v.shape)) for v in weights.values())
+    return model.count_params() - gone
+
+
+def _is_nothing(layer):
+    return stock_form(layer).is_left_out
+
+
+def unused_parameters(model) -> int:
+    """How many parameters of the stock model are multiples of others."""
+    return sum(stock_form(x).unused for x in layers_for_training(model))
+
+
+def function_name(function) -> str:
+    """Module and name of a function, for errors."""
+    return f"{function.__module__}.{function.__qualname__}"

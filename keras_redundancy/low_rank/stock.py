@@ -1,0 +1,66 @@
+"""The stock forms of factorized and normalised layers, and of RaRe."""
+
+from keras import ops
+
+from keras_redundancy.build.stock import (
+    LayerForm,
+    register_stock_form,
+    stock_form,
+)
+from keras_redundancy.low_rank.factorized import (
+    OWN_ARGUMENTS,
+    STOCK_CLASSES,
+    FactorizedConv2D,
+    FactorizedDense,
+)
+from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
+from keras_redundancy.low_rank.rare import RaReRegularizer
+
+SHRINK = (
+    "kr.callbacks.DynamicLowRank makes factorized layers smaller while they "
+    "are trained."
+)
+
+
+@register_stock_form(FactorizedConv2D)
+@register_stock_form(FactorizedDense)
+def dense_form(layer) -> LayerForm:
+    """The stock layer with the kernel P W Q."""
+    kind = next(x for x in type(layer).__mro__ if x in STOCK_CLASSES)
+    full, used = map(layer.weights_of, (layer.outer_sizes, layer.sizes))
+    return LayerForm(
+        layer,
+        STOCK_CLASSES[kind],
+        without=OWN_ARGUMENTS,
+        values={"kernel": layer.effective_kernel, "bias": layer.bias},
+        unused=full - used,
+        advice=SHRINK,
+    )
+
+
+@register_stock_form(FrobeniusNormalization)
+def wrapped_form(layer) -> LayerForm:
+    """The stock form of the layer inside, its kernel W times k g / ||W||."""
+    inner = stock_form(layer.layer)
+
+    def kernel():
+        factor = ops.convert_to_numpy(layer.factor())
+        return ops.convert_to_numpy(inner.value("kernel")) * factor
+
+    return LayerForm(layer.layer, values={"kernel": kernel})
+
+
+@register_stock_form(RaReRegularizer)
+def other_regularizer(rare):
+    """The regularizer that was there before RaRe."""
+    return rare.also
+
+
+def factorized_form(layer) -> LayerForm:
+    """A stock layer as a factorized one, where P and Q are the identity."""
+    classes = {stock: cls for cls, stock in STOCK_CLASSES.items()}
+    return LayerForm(
+        layer,
+        classes[type(layer)],
+        values={"kernel": layer.kernel, "bias": layer.bias},
+    )

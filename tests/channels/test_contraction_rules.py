@@ -1,0 +1,89 @@
+"""Rules of products of tensors: matrices, einsum, attention by hand."""
+
+import keras
+import pytest
+from keras import layers, ops
+
+import keras_redundancy as kr
+from tests.channels.images import (
+    array,
+    assert_followed,
+    image_model,
+    pair_model,
+    thin,
+)
+
+
+def attention(heads):
+    """Attention by hand: queries and keys stay, values are followed."""
+    inputs = keras.Input((7, 10))
+
+    def projected(name):
+        x = layers.Dense(16, name=name)(inputs)
+        x = layers.Reshape((7, heads, 16 // heads))(x)
+        return ops.transpose(x, (0, 2, 1, 3))
+
+    scores = ops.matmul(projected("q"), ops.swapaxes(projected("k"), -1, -2))
+    weights = ops.softmax(scores / (16 // heads) ** 0.5)
+    x = ops.transpose(ops.matmul(weights, projected("v")), (0, 2, 1, 3))
+    x = layers.Dense(8, activation="relu", name="o")(layers.Reshape((7, 16))(x))
+    return keras.Model(inputs, layers.Dense(3, name="top")(x))
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_attention_by_hand(heads, tmp_path):
+    model = attention(heads)
+    scores = {"k + q", "q + k"} & {s.name for s in kr.trace(model).spaces}
+    found = assert_followed(model, tmp_path, scores)
+    assert found == {"v": 16 // heads, "o": 8}
+    allowed = kr.trace(model, allow_inexact=True).prunable
+    assert sum(s.name in scores for s in allowed) == 1
+
+
+PRODUCTS = {
+    "weights from positions": (
+        lambda x, y: ops.einsum("bhwc,bhwk->bhkc", x, thin(y)),
+        {"a": 12, "b": 12},
+    ),
+    "with ellipsis": (
+        lambda x, y: ops.einsum("...c,...c->...c", x, y),
+        {"ab": 12},
+    ),
+    "per channel": (
+        lambda x, y: ops.einsum("bhwc,bhvc->bwvc", x, y),
+        {"ab": 12},
+    ),
+    "of one tensor": (
+        lambda x, y: ops.einsum("bhwc->bwc", x) + y[:, 1],
+        {"ab": 12},
+    ),
+    "channels in front": (
+        lambda x, y: ops.matmul(ops.moveaxis(x, -1, 1), ops.moveaxis(y, -1, 1)),
+        {"ab": 12},
+    ),
+    "one channel in front": (
+        lambda x, y: ops.matmul(
+            ops.moveaxis(x, -1, 1), ops.moveaxis(thin(y), -1, 1)
+        ),
+        {"a": 12, "b": 12, "thin": 1},
+    ),
+    "of three": (
+        lambda x, y: ops.einsum("bhwc,bhvc,bhvk->bwc", x, y, thin(y)),
+        {"ab": 12},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_of_tensors(name, tmp_path):
+    combine, expected = PRODUCTS[name]
+    model = pair_model(combine)
+    made = {layer.name for layer in model.layers}
+    frozen = {"thin"} & made - set(expected)
+    assert assert_followed(model, tmp_path, frozen) == expected
+
+
+def test_a_constant_matrix_is_read_like_a_kernel(tmp_path):
+    matrix = array(12, 7)
+    found = assert_followed(image_model(lambda x: x @ matrix), tmp_path)
+    assert found == {"a": 12}

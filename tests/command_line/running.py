@@ -1,0 +1,28 @@
+"""Runs the command in a process of its own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras_redundancy as kr
+
+ROOT = Path(kr.__file__).parent.parent
+
+
+def command(folder, *arguments):
+    """Its exit code, what it printed, and what it said of errors."""
+    arguments = map(str, arguments)
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_redundancy_command", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    said = done.stderr[done.stderr.find("keras-redundancy: error:") :]
+    return done.returncode, done.stdout, said
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())

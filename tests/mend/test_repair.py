@@ -1,0 +1,93 @@
+"""Moving statistics of a smaller model, from what its data became."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_redundancy as kr
+from keras_redundancy.mend import normalization
+from tests import models
+
+EPSILON = 1e-3
+
+
+def repaired_channel(moving, old, new):
+    """Mean and variance of one channel; each argument is such a pair."""
+    moving, old, new = (np.float32(x).reshape(2, 1) for x in (moving, old, new))
+    found = normalization.repaired(moving, old, new, np.array([0]), EPSILON)
+    return tuple(float(models.numpy(x)[0]) for x in found)
+
+
+def scale(variance):
+    return 1 / np.sqrt(variance + EPSILON)
+
+
+def test_the_data_comes_out_as_it_did():
+    mean, variance = repaired_channel((1, 2), (1.5, 2), (0.5, 0.5))
+    assert mean == pytest.approx(0)
+    spread = np.sqrt(0.5) * scale(variance)
+    assert spread == pytest.approx(np.sqrt(2) * scale(2), rel=0.03)
+
+
+@pytest.mark.parametrize("variance", [0.0, 1e-9, 0.3])
+def test_what_did_not_change_keeps_its_statistics(variance):
+    found = repaired_channel((1, 0.7), (2, variance), (2, variance))
+    assert found == (1, np.float32(0.7))
+
+
+@pytest.mark.parametrize("old", [0.0, 1e-10, 1e-6])
+@pytest.mark.parametrize("new", [0.0, 1e-9, 1e-5])
+def test_what_hardly_varied_keeps_its_scale(old, new):
+    mean, variance = repaired_channel((1, 0.7), (2, old), (2.5, new))
+    assert mean == 1.5
+    assert scale(variance) == pytest.approx(scale(0.7), rel=0.01)
+
+
+def test_what_became_constant_keeps_its_variance():
+    assert repaired_channel((1, 0.7), (2, 0.7), (3, 0)) == pytest.approx(
+        (2, 0.7)
+    )
+
+
+@pytest.mark.parametrize("new", [1e-5, 1e-3, 1e3])
+@pytest.mark.parametrize("moving", [1e-8, 1e-3, 1.0, 50.0])
+def test_no_scale_changes_by_more_than_so_much(moving, new):
+    """Nor does a variance fall below zero."""
+    _, variance = repaired_channel((0, moving), (0, 1), (0, new))
+    assert variance >= 0
+    change = scale(variance) / scale(moving)
+    assert 0.99 / normalization.MOST < change < 1.01 * normalization.MOST
+
+
+def barely_firing(seed):
+    """A unit whose ReLU lets one of the samples through, by a thousandth."""
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((6,))
+    hidden = layers.Dense(12, activation="relu", name="wide")(inputs)
+    x = layers.Dense(4, activation="relu", name="rare")(hidden)
+    x = layers.Dense(2)(layers.BatchNormalization()(x))
+    model = keras.Model(inputs, x)
+    data = models.random_inputs(model, seed=seed, batch=400)
+    kernel, bias = (models.numpy(v) for v in model.get_layer("rare").weights)
+    (before,) = models.outputs(keras.Model(inputs, hidden), data)
+    bias[0] = 1e-3 - (before @ kernel)[:, 0].max()
+    model.get_layer("rare").bias.assign(bias)
+    return model, data
+
+
+@pytest.mark.parametrize("rounds", [0, 1])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_unit_that_barely_fires_does_not_blow_up(seed, rounds):
+    model, data = barely_firing(seed)
+    options = {"ratio": {"wide": 0.3}, "data": data, "rounds": rounds}
+    far = 3 * models.random_inputs(model, seed=9, batch=500)
+    (wanted,) = models.outputs(model, far)
+    errors = [
+        np.abs(models.outputs(small, far)[0] - wanted).mean()
+        for small in (
+            kr.prune(model, **options),
+            kr.prune(model, **options | {"rounds": 0}, repair=False),
+        )
+    ]
+    assert errors[0] < 1.3 * errors[1]
