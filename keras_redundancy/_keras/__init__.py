@@ -23,6 +23,7 @@ from keras_redundancy._keras.graph import (
     replace_arguments as replace_arguments,
     run_for_inference as run_for_inference,
     standardized_inputs as standardized_inputs,
+    with_mask as with_mask,
     wraps_one_layer as wraps_one_layer,
 )
 from keras_redundancy._keras.objects import (

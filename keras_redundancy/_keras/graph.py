@@ -195,6 +195,13 @@ def mask_of(tensor):
     return getattr(tensor, "_keras_mask", None)
 
 
+def with_mask(tensor, mask):
+    """The tensor, with a mask for the layers that it is passed on to."""
+    if mask is not None:
+        backend.set_keras_mask(tensor, mask)
+    return tensor
+
+
 def standardized_inputs(model, inputs, training=None, mask=None) -> list:
     """The tensors that a model's graph runs on where the model is called.
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from keras import ops
 from keras_redundancy import _keras
 from keras_redundancy.calibration.data import batches, samples_in
 from keras_redundancy.calibration.observer import expected_samples
-from keras_redundancy.mend.calls import PairedCall, Step
+from keras_redundancy.mend.calls import Step
 
 # The share of the budget that a batch may take. Together they leave room for
 # one that is being worked on.
@@ -124,13 +125,29 @@ class Frontier:
             for side in (0, 1):
                 self._values.setdefault((number, side), []).append(x)
 
-    def read_by(self, call: PairedCall) -> list:
-        """For each batch (first sample, samples, old, new): the first input."""
-        sides = (self._values[call.reads[0], side] for side in (0, 1))
+    def at(self, old: int, new: int) -> list:
+        """For each batch (first sample, samples, old tensor, new tensor).
+
+        Args:
+            old, new: number of a tensor of either model.
+        """
+        sides = self._values[old, 0], self._values[new, 1]
         return [
             (batch.first, batch.size, *both)
             for batch, *both in zip(self.batches, *sides, strict=True)
         ]
+
+    def change(self, number: int, function: Callable, of: int) -> None:
+        """Make a tensor of the smaller model anew.
+
+        Args:
+            number: that of the tensor.
+            function: makes it, batch by batch.
+            of: number of the tensor that it is made of.
+        """
+        values = self._values[number, 1]
+        for batch, given in enumerate(self._values[of, 1]):
+            values[batch] = function(given, values[batch])
 
     def advance(self, step: Step) -> None:
         """Run the calls of a step, and drop what nothing reads any more."""

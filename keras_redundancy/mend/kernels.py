@@ -17,6 +17,7 @@ from keras_redundancy._shared.convolutions import (
     TRANSPOSED,
 )
 
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Product:
     """A kernel that multiplies rows: outputs = rows @ matrix + bias.
@@ -113,7 +114,9 @@ class Product:
             inside = ops.convert_to_tensor(is_inside[..., None, None])
             x = ops.where(inside, x, ops.zeros((), x.dtype))
         x = ops.moveaxis(x, 3, 2) if groups > 1 else x
-        return ops.reshape(x, (-1, len(positions), groups, index[0].size * each))
+        return ops.reshape(
+            x, (-1, len(positions), groups, index[0].size * each)
+        )
 
 
 def _places(taps, sizes, positions):

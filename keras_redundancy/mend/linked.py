@@ -23,8 +23,8 @@ from scipy import linalg
 STEPS = 60
 # Stop where so many steps in a row are no better for the rows held out.
 PATIENCE = 8
-# Added to the inputs' covariance, in units of their variances.
-RIDGE = 1e-4
+# Added to the inputs' second moments, in units of their mean variance.
+ROUNDING = 1e-6
 
 
 def fit_to_link(
@@ -61,19 +61,27 @@ def fit_to_link(
         center, shift = ops.zeros_like(center), np.zeros_like(shift)
     x, x_held = x - center, x_held - center
     middle = np.asarray(ops.convert_to_numpy(center), np.float64)
-    inverse = _inverse(x, bound)
+    # What a change of the matrix by one costs, beside the loss of one row.
+    dear = float(ops.mean(ops.square(x))) / x.shape[0]
+    if link == "relu":
+        dear *= float(ops.sum(ops.var(y, axis=0))) / 2
+    inverse = _inverse(x, bound, 2 * dear)
     here = [_tensor(matrix, x), _tensor(shift + middle @ matrix, x)]
-    best = [_value(loss, x_held, y_held, here), here]
-    last, momentum, idle, value = here, 1.0, 0, np.inf
+    first = _value(loss, x_held, y_held, here)
+    best = [np.inf, here]
+    start = last = here
+    momentum, idle, value = 1.0, 0, np.inf
     for _ in range(STEPS):
         found, slope = loss(ops.matmul(x, here[0]) + here[1], y)
-        found = float(found)
+        change = here[0] - start[0]
+        found = float(found + dear * ops.sum(ops.square(change)))
         if found > value:
             # The momentum has gone too far.
             momentum, here, value = 1.0, last, np.inf
             continue
         value = found
-        step = ops.matmul(inverse, ops.matmul(ops.transpose(x), slope))
+        slopes = ops.matmul(ops.transpose(x), slope) / x.shape[0]
+        step = ops.matmul(inverse, slopes + 2 * dear * change)
         shifted = ops.mean(slope, axis=0) / bound
         new = [here[0] - step, here[1] - shifted if has_shift else here[1]]
         grown = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
@@ -85,6 +93,8 @@ def fit_to_link(
             best, idle = [held, new], 0
         elif (idle := idle + 1) == PATIENCE:
             break
+    if best[0] >= first:
+        return matrix, shift
     matrix, shift = (
         np.asarray(ops.convert_to_numpy(x), np.float64) for x in best[1]
     )
@@ -99,14 +109,14 @@ def _value(loss, x, wanted, layer):
     return float(loss(ops.matmul(x, layer[0]) + layer[1], wanted)[0])
 
 
-def _inverse(x, bound):
-    """Of the second moments of the rows, times rows and bound."""
-    known = ops.matmul(ops.transpose(x), x) / x.shape[0]
+def _inverse(x, bound, more):
+    """Of what the second moments times the bound and `more` make together."""
+    known = ops.matmul(ops.transpose(x), x) * (bound / x.shape[0])
     known = np.asarray(ops.convert_to_numpy(known), np.float64)
-    size = np.diag(known)
-    known[np.diag_indices_from(known)] += RIDGE * (size + size.mean()) + 1e-30
+    more += ROUNDING * bound * np.diag(known).mean() + 1e-30
+    known[np.diag_indices_from(known)] += more
     inverse = linalg.inv(known, overwrite_a=True, assume_a="pos")
-    return _tensor(inverse / (bound * x.shape[0]), x)
+    return _tensor(inverse, x)
 
 
 # --- losses: the mean of all rows, and the slope of each row's own ----------

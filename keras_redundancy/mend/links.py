@@ -28,19 +28,6 @@ IDENTITIES = (
 )
 
 
-def links_of(model) -> dict[int, str]:
-    """{id(layer): link} of what becomes of what each layer returns.
-
-    See `Surroundings.link`; "linear" where calls of a layer have several.
-    """
-    around, found = Surroundings(model), {}
-    for call in around.calls:
-        if hasattr(call.operation, "kernel"):
-            link, key = around.link(call), id(call.operation)
-            found[key] = link if found.get(key, link) == link else "linear"
-    return found
-
-
 class Surroundings:
     """Who makes and who reads each tensor of a model, at any depth.
 
@@ -61,6 +48,10 @@ class Surroundings:
             self._readers[key].append(None)
         self._behaviours = Behaviours()
         self._classifier = self._find_classifier(model, graph.outputs)
+
+    def calls_of(self, layer) -> list:
+        """All calls of a layer."""
+        return [call for call in self.calls if call.operation is layer]
 
     def link(self, call) -> str:
         """What becomes of what a kernel returns: one of four.

@@ -21,12 +21,12 @@ def normalizes(operation) -> bool:
     return type(operation) is kind and not operation.renorm
 
 
-def repair_statistics(old, new, kept: NDArray, calls: list) -> None:
+def repair_statistics(old, new, kept: NDArray | None, calls: list) -> None:
     """Set the moving statistics of a BatchNormalization, in place.
 
     Args:
         old, new: the layer of the original model and that of the smaller one.
-        kept: which channels the new one has.
+        kept: which channels the new one has; None for all.
         calls: for each call (what the old layer reads, what the new one
             does), two lists of tensors. The statistics are the mean of those
             of all calls. Those of a masked call say nothing: it is left out.
@@ -42,6 +42,8 @@ def repair_statistics(old, new, kept: NDArray, calls: list) -> None:
         np.mean([_statistics(old, tensors) for tensors in side], axis=0)
         for side in zip(*calls, strict=True)
     )
+    if kept is None:
+        kept = np.arange(len(moving[0]))
     mean, variance = repaired(moving, before, after, kept, old.epsilon)
     new.moving_mean.assign(mean)
     new.moving_variance.assign(variance)

@@ -14,6 +14,7 @@ Networks (2017), with the inputs of the pruned network.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 from keras import ops
@@ -24,6 +25,7 @@ from keras_redundancy.calibration.observer import GOLDEN, positions_for
 from keras_redundancy.mend.kernels import Product
 from keras_redundancy.mend.linked import fit_to_link
 from keras_redundancy.numbers import regression
+from keras_redundancy.numbers.perceptron import fit_perceptron
 
 # The share of a variance that rounding to these may be: ten squared steps.
 ROUNDING = {"bfloat16": 10 * 2.0**-14, "float16": 10 * 2.0**-20}
@@ -31,6 +33,10 @@ ROUNDING = {"bfloat16": 10 * 2.0**-14, "float16": 10 * 2.0**-20}
 POSITIONS = 16
 # So many numbers the rows of a kernel and of its outputs hold at most.
 NUMBERS = 2**25
+# Of two `Dense` layers with more weights only the second one is fitted, where
+# the walk has come to it. And so many rows are enough to fit both at once.
+LARGEST_CHAIN = 2**22
+CHAIN_ROWS = 2**14
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,6 +48,8 @@ class Fit:
         kept: units of the old one that the new one has, shape (units,).
         link: what becomes of what they return, as `Surroundings.link` says.
         is_centered: whether a BatchNormalization behind takes its mean away.
+        before: that of a `Dense` of which this one reads the ReLU, and
+            nothing else does; None where there is none.
     """
 
     old: Product
@@ -49,6 +57,19 @@ class Fit:
     kept: NDArray[np.intp]
     link: str
     is_centered: bool
+    before: "Fit | None" = None
+
+    @property
+    def layer(self):
+        """The layer of the original model."""
+        return self.old.layer
+
+    @property
+    def chain(self) -> "list[Fit]":
+        """This one and the one before, if both are small enough, or none."""
+        both = [self.before, self] if self.before else []
+        weights = sum(math.prod(fit.new.kernel.shape) for fit in both)
+        return both if weights <= LARGEST_CHAIN else []
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,7 +89,9 @@ class Rows:
     @property
     def sides(self) -> list[NDArray[np.intp]]:
         """Numbers of the rows to fit to, and of those held out."""
-        return [np.flatnonzero(x) for x in (~self.is_held_out, self.is_held_out)]
+        return [
+            np.flatnonzero(x) for x in (~self.is_held_out, self.is_held_out)
+        ]
 
 
 def reconstruct(fit: Fit, pieces: list, samples: int) -> None:
@@ -91,7 +114,7 @@ def reconstruct(fit: Fit, pieces: list, samples: int) -> None:
         found = _least_squares(
             read, wanted, rows.is_held_out, start, has_shift, rounding
         )
-        if fit.link != "linear":
+        if fit.link != "linear" and not fit.chain:
             found = fit_to_link(
                 read, wanted, rows.sides, *found, fit.link, bias is not None
             )
@@ -99,6 +122,33 @@ def reconstruct(fit: Fit, pieces: list, samples: int) -> None:
     fit.new.assign(matrices)
     if bias is not None:
         bias.assign(shifts.reshape(bias.shape))
+
+
+def reconstruct_both(fit: Fit, pieces: list, samples: int) -> None:
+    """Fit a kernel and the one before it at once, in place.
+
+    Args:
+        fit: of the second kernel, with a `before`.
+        pieces: as for `reconstruct`, with what the second old layer reads and
+            what the first new one does.
+        samples: how many samples there are.
+    """
+    rows = _rows(dataclasses.replace(fit, new=fit.before.new), pieces, samples)
+    start = []
+    for each in fit.chain:
+        bias = each.new.bias
+        bias = None if bias is None else np.asarray(bias, np.float32)
+        start.append((each.new.matrices[0].astype("float32"), bias))
+    inputs, wanted = (
+        ops.convert_to_numpy(x)[:CHAIN_ROWS, 0]
+        for x in (rows.read, rows.wanted)
+    )
+    is_held_out = rows.is_held_out[:CHAIN_ROWS]
+    found = fit_perceptron(start, inputs, wanted, fit.link, is_held_out)
+    for each, (kernel, bias) in zip(fit.chain, found, strict=True):
+        each.new.assign(kernel[None])
+        if bias is not None:
+            each.new.bias.assign(bias)
 
 
 def _least_squares(read, wanted, is_held_out, start, has_shift, rounding):
@@ -145,7 +195,8 @@ def _moments_of(rows, is_chosen):
 
 
 def _rows(fit, pieces, samples):
-    groups, numbers, units = fit.new.shape
+    groups, numbers, _ = fit.new.shape
+    units = len(fit.kept) // groups
     most_rows = max(NUMBERS // (groups * (numbers + units)), 1)
     calls = max(sum(size for _, size, *_ in pieces) // max(samples, 1), 1)
     most_rows //= calls

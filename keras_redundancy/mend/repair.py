@@ -3,12 +3,13 @@
 import dataclasses
 
 import numpy as np
+from keras.layers import Dense
 
 from keras_redundancy._shared.progress import progress
 from keras_redundancy.channels.labels import Shifted
 from keras_redundancy.channels.shifts import homes_of_shifts
 from keras_redundancy.mend.kernels import product_of
-from keras_redundancy.mend.links import links_of
+from keras_redundancy.mend.links import Surroundings
 from keras_redundancy.mend.normalization import normalizes
 from keras_redundancy.mend.reconstruct import Fit
 from keras_redundancy.mend.walk import Norm, mended_layers, walk
@@ -84,6 +85,17 @@ def _menders(graph, removed, small, fits):
         id(axis.variable): np.flatnonzero(~removed[axis.group])
         for axis in graph.axes
     }
+    layers = mended_layers(graph.model, small)
+    menders = {
+        id(old): Norm(old, new, kept_channels.get(id(old.moving_mean)))
+        for old, new in layers
+        if normalizes(old)
+    }
+    return menders | _fits(graph, removed, layers) if fits else menders
+
+
+def _fits(graph, removed, layers):
+    """{id(layer): its `Fit`} of all kernels that can be fitted."""
     kept_units = {
         id(step.layer): np.flatnonzero(~removed[graph.group[step.ids]])
         for step in graph.steps
@@ -95,20 +107,19 @@ def _menders(graph, removed, small, fits):
         for home in homes_of_shifts(graph).values()
         if home.sign < 0
     }
-    links = links_of(graph.model) if fits else {}
-    menders = {}
-    for old, new in mended_layers(graph.model, small):
-        if normalizes(old):
-            everyone = np.arange(old.moving_mean.shape[0])
-            kept = kept_channels.get(id(old.moving_mean), everyone)
-            menders[id(old)] = Norm(old, new, kept)
-        elif fits and id(old) in kept_units:
-            products = product_of(old), product_of(new)
-            if None not in products:
-                menders[id(old)] = Fit(
-                    *products,
-                    kept_units[id(old)],
-                    links.get(id(old), "linear"),
-                    id(old) in centered,
-                )
-    return menders
+    around, found = Surroundings(graph.model), {}
+    for old, new in layers:
+        key, calls = id(old), around.calls_of(old)
+        products = product_of(old), product_of(new)
+        if key not in kept_units or None in products:
+            continue
+        links = set(map(around.link, calls))
+        link = links.pop() if len(links) == 1 else "linear"
+        before = around.before(calls[0]) if type(old) is Dense else None
+        first = before and found.get(id(before.operation))
+        if first and not len(calls) == len(around.calls_of(first.layer)) == 1:
+            first = None
+        found[key] = Fit(
+            *products, kept_units[key], link, key in centered, first
+        )
+    return found

@@ -17,10 +17,15 @@ they run, each to what the layers before it, already changed, return.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 
 import numpy as np
+from keras import ops
+from keras.layers import BatchNormalization
+from numpy.typing import NDArray
 
+from keras_redundancy import _keras
 from keras_redundancy.mend.calls import (
     Step,
     most_bytes,
@@ -30,11 +35,15 @@ from keras_redundancy.mend.calls import (
 from keras_redundancy.mend.frontier import (
     Frontier,
     amount_of,
-    read_batches,
     put_back,
+    read_batches,
 )
 from keras_redundancy.mend.normalization import repair_statistics
-from keras_redundancy.mend.reconstruct import Fit, reconstruct
+from keras_redundancy.mend.reconstruct import (
+    Fit,
+    reconstruct,
+    reconstruct_both,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,12 +52,12 @@ class Norm:
 
     Attributes:
         old, new: the layer of the model and that of the smaller one.
-        kept: channels that the new one has, shape (channels,).
+        kept: channels that the new one has, shape (channels,); None for all.
     """
 
-    old: object
-    new: object
-    kept: np.ndarray
+    old: BatchNormalization
+    new: BatchNormalization
+    kept: NDArray[np.intp] | None
 
 
 def mended_layers(old, new) -> list:
@@ -80,7 +89,7 @@ def walk(
     """
     found, first, expected = read_batches(old, data, batch_size)
     shapes = [None if x is None else x.shape[1:] for x in first[0]]
-    calls = paired_calls(old, new, shapes)
+    calls = list(_with_chains(paired_calls(old, new, shapes), menders))
     steps = steps_of(calls, len(shapes), set(menders))
     steps = steps[: _last_mended(steps, menders)]
     each = most_bytes(steps, len(shapes))
@@ -97,6 +106,17 @@ def walk(
     return frontier.samples, frontier.given
 
 
+def _with_chains(calls, menders):
+    """What the first layer of a chain reads is held for the second one."""
+    first_read = {id(call.layer): call.reads[:1] for call in calls}
+    for call in calls:
+        mender = menders.get(id(call.layer))
+        if isinstance(mender, Fit) and mender.chain:
+            holds = first_read[id(mender.before.layer)]
+            call = dataclasses.replace(call, holds=holds)
+        yield call
+
+
 def _last_mended(steps, menders):
     """How many steps there are up to the last one that mends something."""
     numbers = [
@@ -108,15 +128,31 @@ def _last_mended(steps, menders):
 
 
 def _mend(mender: Fit | Norm, step: Step, frontier: Frontier, keep: Callable):
-    read = [frontier.read_by(call) for call in step.calls]
+    reads = [call.reads[0] for call in step.calls]
+    pieces = [frontier.at(number, number) for number in reads]
     if isinstance(mender, Norm):
-        calls = [list(zip(*((old, new) for *_, old, new in x))) for x in read]
+        calls = [tuple(zip(*call, strict=True))[2:] for call in pieces]
         repair_statistics(mender.old, mender.new, mender.kept, calls)
         keep(mender.new.moving_mean)
         keep(mender.new.moving_variance)
     elif step.is_whole:
-        pieces = [piece for call in read for piece in call]
+        pieces = list(itertools.chain(*pieces))
         reconstruct(mender, pieces, frontier.samples)
+        if mender.chain:
+            _mend_both(mender, step.calls[0], frontier)
         keep(mender.new.kernel)
         if mender.new.bias is not None:
             keep(mender.new.bias)
+
+
+def _mend_both(fit, call, frontier):
+    """Fit the `Dense` before too, and make anew what this one reads."""
+    (first,) = call.holds
+    pieces = frontier.at(call.reads[0], first)
+    reconstruct_both(fit, pieces, frontier.samples)
+
+    def relu(x, old):
+        y = ops.relu(_keras.run_for_inference(fit.before.new.layer, (x,), {}))
+        return _keras.with_mask(y, _keras.mask_of(old))
+
+    frontier.change(call.reads[0], relu, first)
