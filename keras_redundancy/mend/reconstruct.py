@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_redundancy.calibration.moments import HELD_OUT, Divided, Moments
+from keras_redundancy.calibration.moments import HELD_OUT, Moments
 from keras_redundancy.calibration.observer import GOLDEN, positions_for
 from keras_redundancy.mend.kernels import Product
 from keras_redundancy.mend.linked import fit_to_link
@@ -109,14 +109,16 @@ def reconstruct(fit: Fit, pieces: list, samples: int) -> None:
     matrices = fit.new.matrices
     shifts = np.zeros(matrices.shape[::2])
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
-    for group, start in enumerate(matrices):
-        read, wanted = rows.read[:, group], rows.wanted[:, group]
-        found = _least_squares(
-            read, wanted, rows.is_held_out, start, has_shift, rounding
-        )
-        if fit.link != "linear" and not fit.chain:
+    solutions = _least_squares(rows, matrices, has_shift, rounding)
+    for group, found in enumerate(solutions):
+        if fit.link != "linear" and not fit.chain and not fit.new.is_depthwise:
             found = fit_to_link(
-                read, wanted, rows.sides, *found, fit.link, bias is not None
+                rows.read[:, group],
+                rows.wanted[:, group],
+                rows.sides,
+                *found,
+                fit.link,
+                bias is not None,
             )
         matrices[group], shifts[group] = found
     fit.new.assign(matrices)
@@ -151,47 +153,54 @@ def reconstruct_both(fit: Fit, pieces: list, samples: int) -> None:
             each.new.bias.assign(bias)
 
 
-def _least_squares(read, wanted, is_held_out, start, has_shift, rounding):
-    """Matrix and shift; from the moments where rows are more than numbers."""
-    sides = ~is_held_out, is_held_out
-    if sides[0].sum() < len(start):
-        arrays = [ops.convert_to_numpy(x) for x in (read, wanted)]
-        return regression.ridge_from_rows(
-            *arrays, is_held_out, start, has_shift, rounding
+def _least_squares(rows, starts, has_shift, rounding):
+    """Matrix and shift of each group, from the rows or from their moments."""
+    numbers = starts.shape[1]
+    if len(rows.sides[0]) < numbers:
+        for group, start in enumerate(starts):
+            arrays = [
+                ops.convert_to_numpy(x[:, group])
+                for x in (rows.read, rows.wanted)
+            ]
+            yield regression.ridge_from_rows(
+                *arrays, rows.is_held_out, start, has_shift, rounding
+            )
+        return
+    sides = zip(*(_moments(rows, side) for side in rows.sides), strict=True)
+    inputs, outputs = np.split(np.arange(sum(starts.shape[1:])), [numbers])
+    for start, (fitted, held_out) in zip(starts, sides, strict=True):
+        whole = fitted + held_out
+        # Without a shift the mean has to be predicted like the rest.
+        nowhere = np.zeros_like(whole.mean)
+        center = fitted.mean if has_shift else nowhere
+        matrix = regression.ridge_from_moments(
+            whole.about(whole.mean if has_shift else nowhere),
+            *(m.about(center) for m in (fitted, held_out)),
+            inputs,
+            outputs,
+            start,
+            rounding,
         )
-    moments = _moments(ops.concatenate([read, wanted], axis=1), sides)
-    whole = moments.whole
-    inputs, outputs = np.split(np.arange(len(whole.mean)), [len(start)])
-    # Without a shift the mean has to be predicted like the rest.
-    nowhere = np.zeros_like(whole.mean)
-    center = moments.fitted.mean if has_shift else nowhere
-    matrix = regression.ridge_from_moments(
-        whole.about(whole.mean if has_shift else nowhere),
-        *(m.about(center) for m in (moments.fitted, moments.held_out)),
-        inputs,
-        outputs,
-        start,
-        rounding,
+        yield matrix, whole.mean[outputs] - whole.mean[inputs] @ matrix
+
+
+def _moments(rows, chosen):
+    """Those of what is read and then what is wanted, for each group."""
+    read, wanted = rows.read, rows.wanted
+    count, groups = len(chosen), read.shape[1]
+    if not count:
+        size = read.shape[2] + wanted.shape[2]
+        return [Moments.of_no_rows(size) for _ in range(groups)]
+    x = ops.concatenate([read, wanted], axis=2)
+    x = ops.moveaxis(ops.take(x, chosen, axis=0), 1, 0)
+    mean = ops.mean(x, axis=1, keepdims=True)
+    x = x - mean
+    scatter = ops.matmul(ops.swapaxes(x, 1, 2), x)
+    arrays = (
+        ops.convert_to_numpy(x).astype(np.float64)
+        for x in (mean[:, 0], scatter)
     )
-    return matrix, whole.mean[outputs] - whole.mean[inputs] @ matrix
-
-
-def _moments(rows, sides):
-    return Divided(*(_moments_of(rows, side) for side in sides))
-
-
-def _moments_of(rows, is_chosen):
-    chosen = np.flatnonzero(is_chosen)
-    if not len(chosen):
-        return Moments.of_no_rows(rows.shape[1])
-    rows = ops.take(rows, chosen, axis=0)
-    mean = ops.mean(rows, axis=0)
-    rows = rows - mean
-    scatter = ops.matmul(ops.transpose(rows), rows)
-    mean, scatter = (
-        ops.convert_to_numpy(x).astype(np.float64) for x in (mean, scatter)
-    )
-    return Moments(len(chosen), len(chosen), mean, scatter)
+    return [Moments(count, count, *each) for each in zip(*arrays, strict=True)]
 
 
 def _rows(fit, pieces, samples):

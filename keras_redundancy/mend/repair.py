@@ -2,11 +2,13 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 from keras.layers import Dense
 
+from keras_redundancy._shared.convolutions import DEPTHWISE
 from keras_redundancy._shared.progress import progress
-from keras_redundancy.channels.labels import Shifted
+from keras_redundancy.channels.labels import Normalized, Shifted
 from keras_redundancy.channels.shifts import homes_of_shifts
 from keras_redundancy.mend.kernels import product_of
 from keras_redundancy.mend.links import Surroundings
@@ -91,22 +93,53 @@ def _menders(graph, removed, small, fits):
         for old, new in layers
         if normalizes(old)
     }
-    return menders | _fits(graph, removed, layers) if fits else menders
+    if fits:
+        kept_units = _kept_units(graph, removed, kept_channels, layers)
+        menders |= _fits(graph, kept_units, layers)
+    return menders
 
 
-def _fits(graph, removed, layers):
-    """{id(layer): its `Fit`} of all kernels that can be fitted."""
+def _kept_units(graph, removed, kept_channels, layers):
+    """{id(layer): units that stay} of the layers whose kernels are fitted.
+
+    A kernel that is read elsewhere too is not fitted to one layer.
+    """
     kept_units = {
         id(step.layer): np.flatnonzero(~removed[graph.group[step.ids]])
         for step in graph.steps
-        # A kernel that is read elsewhere too is not fitted to one layer.
         if isinstance(step, Shifted) and id(step.kernel) not in graph.tied
     }
-    centered = {
+    for layer, _ in layers:
+        if type(layer) in DEPTHWISE and id(layer.kernel) not in graph.tied:
+            channels = kept_channels.get(id(layer.kernel))
+            if channels is not None:
+                each = np.arange(layer.depth_multiplier)
+                units = channels[:, None] * layer.depth_multiplier + each
+                kept_units[id(layer)] = units.reshape(-1)
+    return kept_units
+
+
+def _centered(graph):
+    """Ids of the layers whose means a BatchNormalization takes away."""
+    kernels = {
         id(home.step.layer)
         for home in homes_of_shifts(graph).values()
         if home.sign < 0
     }
+    depthwise = {
+        id(step.after)
+        for step in graph.steps
+        if isinstance(step, Normalized)
+        and step.mean is not None
+        and type(step.after) in DEPTHWISE
+        and step.after.activation is keras.activations.linear
+    }
+    return kernels | depthwise
+
+
+def _fits(graph, kept_units, layers):
+    """{id(layer): its `Fit`} of all kernels that can be fitted."""
+    centered = _centered(graph)
     around, found = Surroundings(graph.model), {}
     for old, new in layers:
         key, calls = id(old), around.calls_of(old)
