@@ -20,11 +20,12 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from keras_redundancy.calibration.moments import HELD_OUT, Moments
+from keras_redundancy.calibration.moments import HELD_OUT
 from keras_redundancy.calibration.observer import GOLDEN, positions_for
 from keras_redundancy.mend.kernels import Product
 from keras_redundancy.mend.linked import fit_to_link
 from keras_redundancy.numbers import regression
+from keras_redundancy.numbers.grouped_regression import grouped_ridge
 from keras_redundancy.numbers.perceptron import fit_perceptron
 
 # The share of a variance that rounding to these may be: ten squared steps.
@@ -166,22 +167,49 @@ def _least_squares(rows, starts, has_shift, rounding):
                 *arrays, rows.is_held_out, start, has_shift, rounding
             )
         return
-    sides = zip(*(_moments(rows, side) for side in rows.sides), strict=True)
-    inputs, outputs = np.split(np.arange(sum(starts.shape[1:])), [numbers])
-    for start, (fitted, held_out) in zip(starts, sides, strict=True):
-        whole = fitted + held_out
-        # Without a shift the mean has to be predicted like the rest.
-        nowhere = np.zeros_like(whole.mean)
-        center = fitted.mean if has_shift else nowhere
-        matrix = regression.ridge_from_moments(
-            whole.about(whole.mean if has_shift else nowhere),
-            *(m.about(center) for m in (fitted, held_out)),
-            inputs,
-            outputs,
-            start,
-            rounding,
-        )
-        yield matrix, whole.mean[outputs] - whole.mean[inputs] @ matrix
+    fitted, held_out = (_moments(rows, side) for side in rows.sides)
+    whole = _of_both(fitted, held_out)
+    # Without a shift the mean has to be predicted like the rest.
+    nowhere = np.zeros_like(whole.mean)
+    center = fitted.mean if has_shift else nowhere
+    about = [
+        whole.about(whole.mean if has_shift else nowhere),
+        *(side.about(center) for side in (fitted, held_out)),
+    ]
+    if len(starts) > 1:
+        found = grouped_ridge(*about, starts, rounding)
+    else:
+        each = np.split(np.arange(whole.mean.shape[1]), [numbers])
+        about = [moments[0] for moments in about]
+        found = regression.ridge_from_moments(
+            *about, *each, starts[0], rounding
+        )[None]
+    inputs, outputs = np.split(whole.mean, [numbers], axis=1)
+    for matrix, read, wanted in zip(found, inputs, outputs, strict=True):
+        yield matrix, wanted - read @ matrix
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Moments:
+    """Of the rows of all groups: their count, means and scatter matrices.
+
+    Attributes:
+        count: how many rows each group has.
+        mean: shape (groups, n).
+        scatter: sums of the outer products of rows minus their mean, shape
+            (groups, n, n).
+    """
+
+    count: int
+    mean: NDArray[np.float64]
+    scatter: NDArray[np.float64]
+
+    def about(self, center) -> NDArray[np.float64]:
+        """The mean outer products of rows minus `center`, (groups, n, n)."""
+        if not self.count:
+            return np.zeros_like(self.scatter)
+        step = self.mean - center
+        return self.scatter / self.count + step[:, :, None] * step[:, None]
 
 
 def _moments(rows, chosen):
@@ -190,7 +218,8 @@ def _moments(rows, chosen):
     count, groups = len(chosen), read.shape[1]
     if not count:
         size = read.shape[2] + wanted.shape[2]
-        return [Moments.of_no_rows(size) for _ in range(groups)]
+        nothing = np.zeros((groups, size)), np.zeros((groups, size, size))
+        return _Moments(0, *nothing)
     x = ops.concatenate([read, wanted], axis=2)
     x = ops.moveaxis(ops.take(x, chosen, axis=0), 1, 0)
     mean = ops.mean(x, axis=1, keepdims=True)
@@ -200,7 +229,17 @@ def _moments(rows, chosen):
         ops.convert_to_numpy(x).astype(np.float64)
         for x in (mean[:, 0], scatter)
     )
-    return [Moments(count, count, *each) for each in zip(*arrays, strict=True)]
+    return _Moments(count, *arrays)
+
+
+def _of_both(one, other):
+    count = one.count + other.count
+    step = other.mean - one.mean
+    mean = one.mean + step * (other.count / count)
+    scatter = one.scatter + other.scatter
+    between = step[:, :, None] * step[:, None]
+    between *= one.count * other.count / count
+    return _Moments(count, mean, scatter + between)
 
 
 def _rows(fit, pieces, samples):
