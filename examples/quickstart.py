@@ -3,6 +3,10 @@
     python examples/quickstart.py
     python examples/quickstart.py --dataset fashion_mnist --data FOLDER
 
+Prunes the network by the similarity of its filters alone, at each --tau; and,
+with the training images but not their labels, to each --target share of its
+multiply-adds. Each smaller network is then fine-tuned for --tune epochs.
+
 Runs on scikit-learn's handwritten digits by default, in a minute or two.
 Writes the smallest model of the table to --out and opens it in a process
 that cannot import keras_redundancy.
@@ -33,7 +37,7 @@ WIDTHS = {
 }
 EPOCHS = {"digits": 30, "fashion_mnist": 6, "mnist": 6, "cifar10": 20}
 HEADER = (
-    "tau",
+    "cut by",
     "params",
     "multiply-adds",
     "1 image, ms",
@@ -121,8 +125,13 @@ def arguments():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     example_data.add_arguments(parser)
+    parser.add_argument("--tau", type=float, nargs="+", default=[0.5, 0.3, 0.2])
     parser.add_argument(
-        "--tau", type=float, nargs="+", default=[0.7, 0.5, 0.4, 0.3, 0.2]
+        "--target",
+        type=float,
+        nargs="*",
+        default=[0.5, 0.25],
+        help="shares of the multiply-adds to be left, calibrated on images",
     )
     parser.add_argument("--epochs", type=int, help="to train for")
     parser.add_argument("--tune", type=int, help="epochs to fine-tune for")
@@ -148,14 +157,20 @@ def main():
     before = accuracy(model, test_data)
     kr.analyze(model, tau=0.5).render()
 
+    cuts = {f"tau = {tau:g}": {"tau": tau} for tau in args.tau}
+    for share in args.target:
+        cuts[f"{share:.0%}, with data"] = {
+            "target": {"flops": share},
+            "data": train_data[0],
+        }
     rows, smaller = [], []
-    for tau in args.tau:
-        small = kr.prune(model, tau=tau)
+    for cut, options in cuts.items():
+        small = kr.prune(model, **options)
         pruned = accuracy(small, test_data)
-        print(f"\ntau = {tau}: {pruned:.2f} % after pruning, fine-tuning:")
+        print(f"\n{cut}: {pruned:.2f} % after pruning, fine-tuning:")
         train(small, train_data, tune, rate=5e-4)
         smaller.append(small)
-        rows.append((tau, small, pruned, accuracy(small, test_data)))
+        rows.append((cut, small, pruned, accuracy(small, test_data)))
 
     print("\nMeasuring latency")
     times = latencies([model, *smaller], test_data[0][0])
@@ -170,8 +185,8 @@ def main():
             None,
         )
     ] + [
-        (f"{tau:g}", s.count_params(), kr.flops(s), *t, before, pruned, tuned)
-        for (tau, s, pruned, tuned), t in zip(rows, times[1:], strict=True)
+        (cut, s.count_params(), kr.flops(s), *t, before, pruned, tuned)
+        for (cut, s, pruned, tuned), t in zip(rows, times[1:], strict=True)
     ]
     title = (
         f"{args.dataset}, test set, seed {args.seed}, {epochs} epochs, "

@@ -1,11 +1,40 @@
 """Measure and remove the redundancy of Keras 3 models.
 
-import keras_redundancy as kr
+    import keras_redundancy as kr
 
-kr.analyze(model, tau=0.5).render()      # what is redundant
-print(kr.plan(model, tau=0.9))           # what would go
-small = kr.prune(model, tau=0.9)         # a smaller, stock Keras model
-small.save("small.keras")
+    kr.analyze(model, tau=0.5).render()  # what is redundant
+    print(kr.plan(model, tau=0.9))  # what would go
+    small = kr.prune(model, tau=0.9)  # a smaller, stock Keras model
+    small.save("small.keras")
+
+The smaller model shares nothing with the original: either can be trained while
+the other is used. Weights that are tied stay tied, and models of your own
+classes keep what they are made with; a warning names what cannot be kept.
+
+What else to know about the smaller model:
+
+- A filter of zeros has no direction. Its unit is constant, and goes at any tau
+  and first for a ratio or target, where the biases of the layers that read it
+  can take the constant. Before a border padded with zeros it goes only where
+  another unit is equal in everything else too, or where its constant is zero.
+- Two units with filters w and s w, s > 0, are merged with the scale s. That is
+  exact through ReLU, LeakyReLU, PReLU, pooling, linear layers, sums and
+  factors, and through BatchNormalization up to its shift. Behind other
+  activations they are merged without the scale.
+- Where the outputs of a unit read different parts of its filter, as in
+  transposed convolutions with strides, no bias is right for all outputs:
+  constants are predicted from the kept units like everything else.
+- Attention is observed from outside: its heads are merged by their filters, and
+  data decide nothing about them. What other layers read inside, such as the
+  second kernel of a `SeparableConv2D` or the recurrent kernel of an `LSTM`, is
+  observed.
+- With `optimizer=True`, the optimizer's slots that have the shape of the
+  weights are carried over. What Adafactor keeps by rows and columns starts
+  afresh, with a warning.
+- Refused, with the reason, are: quantized and LoRA-enabled layers; variables
+  that the graph or a `Lambda` reads and that are no weights of a layer, since
+  the smaller model would share them with the original; and models in which a
+  wrapper and the graph share a layer, which a rebuilt model would not.
 """
 
 from keras_redundancy import callbacks as callbacks

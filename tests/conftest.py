@@ -29,7 +29,7 @@ SAMPLED = re.compile(
     "|calibration/|evaluation/|noise_out/|planning/"
     "|links|test_low_rank|dynamic_low_rank|reconstruct|refit|optimizer_state|fit_and_prune"
     # What is shown of them.
-    "|reports/|command_line|examples|readme"
+    "|reports/|command_line|examples|guides|readme"
 )
 
 

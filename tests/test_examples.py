@@ -52,7 +52,8 @@ def test_quickstart(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Redundancy of 'quickstart'" in done.stdout
     header = next(x for x in done.stdout.splitlines() if "fine-tuned" in x)
-    assert header.split()[:2] == ["tau", "params"]
+    assert header.split()[:3] == ["cut", "by", "params"]
+    assert "25%, with data" in done.stdout
     assert "opened without keras_redundancy" in done.stdout
     assert (tmp_path / "small.keras").exists()
 

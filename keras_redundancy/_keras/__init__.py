@@ -1,8 +1,8 @@
 """The one room that touches what Keras does not export.
 
 Keras has no public way to walk the graph of a model. Everything this package
-needs for it is here, and `tests/test_keras_internals.py` is its contract:
-when a Keras release changes one of these attributes, that test says which.
+needs for that is here, and `tests/_keras/` is the contract: when a Keras
+release changes one of the private attributes, those tests say which.
 """
 
 from keras_redundancy._keras.graph import (
@@ -19,29 +19,30 @@ from keras_redundancy._keras.graph import (
     origin as origin,
     output_structure as output_structure,
     output_tensors as output_tensors,
-    readers as readers,
     replace_arguments as replace_arguments,
     run_for_inference as run_for_inference,
     standardized_inputs as standardized_inputs,
     with_mask as with_mask,
-    wraps_one_layer as wraps_one_layer,
 )
-from keras_redundancy._keras.objects import (
+from keras_redundancy._keras.layers import (
     attention_projections as attention_projections,
-    compile_arguments as compile_arguments,
-    compile_is_overridden as compile_is_overridden,
     copy_operation as copy_operation,
     flat_layers as flat_layers,
     has_config as has_config,
-    has_own_config as has_own_config,
     is_stock_class as is_stock_class,
     lambda_output_shape as lambda_output_shape,
+    returning_sequences as returning_sequences,
+    trusting_own_objects as trusting_own_objects,
+    wraps_one_layer as wraps_one_layer,
+)
+from keras_redundancy._keras.models import (
+    compile_arguments as compile_arguments,
+    compile_is_overridden as compile_is_overridden,
+    has_own_config as has_own_config,
     loss_function as loss_function,
     own_attributes as own_attributes,
     plain_class as plain_class,
     rebuildable_class as rebuildable_class,
-    returning_sequences as returning_sequences,
-    trusting_own_objects as trusting_own_objects,
 )
 from keras_redundancy._keras.operations import (
     ConvLSTMCell as ConvLSTMCell,

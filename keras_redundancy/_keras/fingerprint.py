@@ -5,7 +5,7 @@ import hashlib
 import keras
 import numpy as np
 
-from keras_redundancy._keras.objects import flat_layers
+from keras_redundancy._keras.layers import flat_layers
 
 
 def fingerprint(model) -> str:

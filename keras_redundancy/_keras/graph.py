@@ -1,6 +1,5 @@
-"""The graph of a model: its calls, and the tensors between them."""
+"""The graph of one model: its calls, and the tensors between them."""
 
-import collections
 import dataclasses
 import functools
 from typing import Any
@@ -8,6 +7,84 @@ from typing import Any
 import keras
 from keras.src import backend
 from keras.src.models.functional import Functional
+
+
+def is_model(operation) -> bool:
+    """Whether an operation of a graph is itself a model that runs its graph.
+
+    False for a model whose class overrides `call`: that may do anything.
+    """
+    if isinstance(operation, keras.Sequential):
+        return type(operation).call is keras.Sequential.call
+    if isinstance(operation, Functional):
+        return type(operation).call is Functional.call
+    return False
+
+
+def graph_of(model):
+    """The `Functional` object that holds the graph of `model`.
+
+    Raises:
+        TypeError: `model` is no Keras model, or one without a graph.
+        ValueError: `model` is not built yet.
+    """
+    if is_model(model) and isinstance(model, keras.Sequential):
+        if isinstance(model._functional, Functional):
+            return model._functional
+        raise ValueError(
+            f"The Sequential model {model.name!r} has not been built, so its "
+            "layers have no weights and no shapes yet. Add a "
+            "keras.Input(shape) as its first element, call it once on data, "
+            "or call model.build(input_shape)."
+        )
+    if is_model(model):
+        return model
+    if isinstance(model, keras.Model):
+        raise TypeError(
+            f"The model {model.name!r} is a subclassed model "
+            f"({type(model).__name__}): its call() is Python code and has no "
+            "graph to follow. Make a functional model of it: inputs = "
+            "keras.Input(shape), then keras.Model(inputs, "
+            "<what call() does, written on inputs>), and copy the weights "
+            "with set_weights()."
+        )
+    raise TypeError(
+        "Expected a keras.Model (functional or Sequential), but received "
+        f"{type(model).__name__}: {model!r}. For a saved model, pass what "
+        "keras.models.load_model(path) returns."
+    )
+
+
+def input_structure(graph):
+    """The inputs of `graph` in the structure the model was made with."""
+    return graph._inputs_struct
+
+
+def output_structure(graph):
+    """The outputs of `graph` in the structure the model was made with."""
+    return graph._outputs_struct
+
+
+# --- tensors ----------------------------------------------------------------
+
+
+def origin(tensor):
+    """The operation that made a `KerasTensor`."""
+    return tensor._keras_history.operation
+
+
+def node_of(tensor):
+    """The node that records the call which made a `KerasTensor`."""
+    operation, index, _ = tensor._keras_history
+    return operation._inbound_nodes[index]
+
+
+def mask_of(tensor):
+    """The mask that a layer set for a tensor that it returned, or None."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+# --- calls ------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,9 +95,10 @@ class Call:
         node: Keras's record of the call.
         path: ids of the nodes that call the nested models around it, the
             outermost first; () for a call in the graph of the model itself.
-        key: `path` and the call itself: the path of what it goes through.
-        inputs, outputs: flat lists of the `KerasTensor`s that it read and
-            made.
+        key: `path` and the id of the node. If a nested model is called, this
+            is the path of the calls in its graph.
+        inputs, outputs: flat lists of the `KerasTensor`s that the call read
+            and made.
     """
 
     node: Any
@@ -61,7 +139,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class ImaginedCall:
-    """A `Call` that stands in no graph: one that a layer makes of another."""
+    """A `Call` that no graph records: one that a layer makes of another."""
 
     operation: Any
     inputs: list
@@ -78,65 +156,15 @@ def imagined_call(layer, tensors: list) -> ImaginedCall:
     return ImaginedCall(layer, tensors, outputs, (tuple(tensors), {}))
 
 
-def is_model(operation) -> bool:
-    """Whether an operation of a graph is itself a model that runs its graph.
-
-    A model with a `call` of its own does something else with it.
-    """
-    if isinstance(operation, keras.Sequential):
-        return type(operation).call is keras.Sequential.call
-    if isinstance(operation, Functional):
-        return type(operation).call is Functional.call
-    return False
-
-
-def wraps_one_layer(operation) -> bool:
-    """Whether it is made as `Class(layer, **config)`, like TimeDistributed."""
-    wrapper = keras.layers.Wrapper
-    return (
-        isinstance(operation, wrapper)
-        and type(operation).from_config.__func__ is wrapper.from_config.__func__
-    )
-
-
-def graph_of(model):
-    """The `Functional` object that holds the graph of `model`.
-
-    Raises:
-        TypeError: `model` is no Keras model, or one without a graph.
-        ValueError: `model` is not built yet.
-    """
-    if is_model(model) and isinstance(model, keras.Sequential):
-        if isinstance(model._functional, Functional):
-            return model._functional
-        raise ValueError(
-            f"The Sequential model {model.name!r} has not been built, so its "
-            "layers have no weights and no shapes yet. Add a "
-            "keras.Input(shape) as its first element, call it once on data, "
-            "or call model.build(input_shape)."
-        )
-    if is_model(model):
-        return model
-    if isinstance(model, keras.Model):
-        raise TypeError(
-            f"The model {model.name!r} is a subclassed model "
-            f"({type(model).__name__}): its call() is Python code and has no "
-            "graph to follow. Make a functional model of it: inputs = "
-            "keras.Input(shape), then keras.Model(inputs, "
-            "<what call() does, written on inputs>), and copy the weights "
-            "with set_weights()."
-        )
-    raise TypeError(
-        "Expected a keras.Model (functional or Sequential), but received "
-        f"{type(model).__name__}: {model!r}. For a saved model, pass what "
-        "keras.models.load_model(path) returns."
-    )
-
-
 def calls(graph, path: tuple[int, ...] = ()) -> list[Call]:
     """The calls of `graph`, inputs excluded, in an order that can be run.
 
-    Those of nested models are not among them: see `Interpreter`.
+    A nested model is one call here. `Interpreter` and `flat_graph` go through
+    it.
+
+    Args:
+        graph: what `graph_of` returns.
+        path: that of the calls.
     """
     by_depth = graph._nodes_by_depth
     return [
@@ -147,36 +175,8 @@ def calls(graph, path: tuple[int, ...] = ()) -> list[Call]:
     ]
 
 
-def readers(graph) -> collections.Counter:
-    """{id(x): how many calls of `graph` read x}; its outputs count as well."""
-    found = collections.Counter(map(id, graph.outputs))
-    for call in calls(graph):
-        found.update(map(id, call.inputs))
-    return found
-
-
-def handed_to(model, call) -> list:
-    """The `KerasTensor` that a call hands to each input of a nested model.
-
-    Other tensors among the arguments of the call, such as masks, are left out.
-    """
-    graph = graph_of(model)
-    args, kwargs = call.arguments
-    given = args[0] if args else kwargs["inputs"]
-    is_by_name = not isinstance(input_structure(graph), dict)
-    if isinstance(given, dict) and is_by_name:
-        given = [given[x.name] for x in graph.inputs]
-    return keras.tree.flatten(given)[: len(graph.inputs)]
-
-
-def node_of(tensor):
-    """The node that records the call which made a `KerasTensor`."""
-    operation, index, _ = tensor._keras_history
-    return operation._inbound_nodes[index]
-
-
 def replace_arguments(node, function) -> None:
-    """Put function(x) in the place of each x among a call's arguments."""
+    """Replace each x among a call's arguments by function(x)."""
     arguments = node.arguments
     arguments.args, arguments.kwargs = keras.tree.map_structure(
         function, (arguments.args, arguments.kwargs)
@@ -190,39 +190,6 @@ def run_for_inference(operation, args, kwargs):
     return operation(*args, **kwargs)
 
 
-def mask_of(tensor):
-    """The mask that a layer set for what it returned, or None."""
-    return getattr(tensor, "_keras_mask", None)
-
-
-def with_mask(tensor, mask):
-    """The tensor, with a mask for the layers that it is passed on to."""
-    if mask is not None:
-        backend.set_keras_mask(tensor, mask)
-    return tensor
-
-
-def standardized_inputs(model, inputs, training=None, mask=None) -> list:
-    """The tensors that a model's graph runs on where the model is called.
-
-    They have the order, dtypes and ranks of the model's inputs, and the masks
-    that it was called with.
-
-    Args:
-        model: a functional or Sequential model.
-        inputs, training, mask: what it is called with.
-
-    Raises:
-        TypeError, ValueError: the structure of `inputs` does not fit.
-    """
-    tensors = graph_of(model)._standardize_inputs(inputs)
-    masks = [] if mask is None else keras.tree.flatten(mask)
-    for x, own in zip(tensors, masks, strict=False):
-        if own is not None:
-            backend.set_keras_mask(x, own)
-    return tensors
-
-
 def output_tensors(call, tensors: dict) -> list:
     """`KerasTensor`s of what a call returns for the inputs `tensors`.
 
@@ -232,12 +199,12 @@ def output_tensors(call, tensors: dict) -> list:
 
     Returns:
         The recorded outputs where the inputs have the recorded shapes, else
-        new ones, wired to no graph.
+        new ones that belong to no graph.
     """
     if call.node is None:
         return call.outputs
     given = [tensors[id(x)] for x in call.inputs]
-    # It answers with the sizes that it was made with, open ones as well.
+    # An EinsumDense returns the sizes that it was built with, open ones too.
     forgets = (
         isinstance(call.operation, keras.layers.EinsumDense)
         and _has_open_size(call.outputs)
@@ -261,16 +228,39 @@ def _has_open_size(tensors):
     return any(None in x.shape[1:] for x in tensors)
 
 
-def input_structure(graph):
-    """The inputs of `graph` in the structure the model was made with."""
-    return graph._inputs_struct
+# --- calls of models --------------------------------------------------------
 
 
-def output_structure(graph):
-    """The outputs of `graph` in the structure the model was made with."""
-    return graph._outputs_struct
+def handed_to(model, call) -> list:
+    """The `KerasTensor` that a call hands to each input of a nested model.
+
+    Other tensors among the arguments of the call, such as masks, are left out.
+    """
+    graph = graph_of(model)
+    args, kwargs = call.arguments
+    given = args[0] if args else kwargs["inputs"]
+    is_by_name = not isinstance(input_structure(graph), dict)
+    if isinstance(given, dict) and is_by_name:
+        given = [given[x.name] for x in graph.inputs]
+    return keras.tree.flatten(given)[: len(graph.inputs)]
 
 
-def origin(tensor):
-    """The operation that made a `KerasTensor`."""
-    return tensor._keras_history.operation
+def standardized_inputs(model, inputs, training=None, mask=None) -> list:
+    """The tensors that a model's graph runs on where the model is called.
+
+    They have the order, dtypes and ranks of the model's inputs, and the masks
+    that the model was called with.
+
+    Args:
+        model: a functional or Sequential model.
+        inputs, training, mask: the arguments of its call.
+
+    Raises:
+        TypeError, ValueError: the structure of `inputs` does not fit.
+    """
+    tensors = graph_of(model)._standardize_inputs(inputs)
+    masks = [] if mask is None else keras.tree.flatten(mask)
+    for x, own in zip(tensors, masks, strict=False):
+        if own is not None:
+            backend.set_keras_mask(x, own)
+    return tensors

@@ -1,6 +1,8 @@
 """The one walk through a model's graph, and the flat list of its calls."""
 
+import collections
 import dataclasses
+import itertools
 from typing import Any
 
 import keras
@@ -11,9 +13,8 @@ from keras_redundancy._keras.graph import (
     graph_of,
     handed_to,
     is_model,
-    readers,
-    wraps_one_layer,
 )
+from keras_redundancy._keras.layers import wraps_one_layer
 
 
 class Interpreter:
@@ -58,16 +59,18 @@ class Interpreter:
             TypeError, ValueError: the model has no graph, or is not built.
         """
         graph = graph_of(model)
-        unread, values = readers(graph), {}
+        todo, values = calls(graph, path), {}
+        read = itertools.chain(graph.outputs, *(call.inputs for call in todo))
+        unread = collections.Counter(map(id, read))
         self._keep(graph.inputs, inputs, values, path)
-        for call in calls(graph, path):
+        for call in todo:
             if self.is_done:
                 break
             self._keep(call.outputs, self.visit(call, values), values, path)
-            unread.subtract(map(id, call.inputs))
             for x in call.inputs:
+                unread[id(x)] -= 1
                 if not unread[id(x)]:
-                    values.pop(id(x), None)
+                    del values[id(x)]
         return [values.get(id(x)) for x in graph.outputs]
 
     def _keep(self, tensors, results, values, path):

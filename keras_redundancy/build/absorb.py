@@ -1,63 +1,38 @@
-"""Map and absorb: what the variables of a smaller model hold.
+"""The new values of variables: removed units are cut out or merged.
 
-Producers and carriers lose the removed units (or take the mean of a cluster);
-each consumer axis becomes `M @ consumer`, where row k of M has a 1 for the
-kept unit k and, when merging, the scale of every unit that k stands for. What
-a unit that is constant added goes into the consumer's bias. What calibration
-data adds is in `refit`.
+Producers and carriers lose the entries of removed units, or get the mean of
+each cluster in the place of its representative. A consumer's axis becomes
+`M @ kernel`: row k of M has a 1 at the kept unit k and, when merging, the
+scale of each removed unit that k stands for. What a constant unit added to a
+consumer is added to the consumer's bias. `refit` has the absorber that
+computes M from calibration data.
 """
 
 import copy
-import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 
 import numpy as np
-from scipy import sparse
 
-from keras_redundancy.channels import Role, VariableAxis
-from keras_redundancy.channels.filters import columns_of, norms_along, read
-from keras_redundancy.channels.gains import Gains, Size
-from keras_redundancy.channels.labels import Normalized, Shifted
+from keras_redundancy.build.changes import (
+    AxisChange,
+    NewValues,
+    is_consumer,
+    merge,
+    touched_groups,
+)
+from keras_redundancy.build.means import start_at_means
+from keras_redundancy.channels.filters import read
+from keras_redundancy.channels.gains import Gains
 from keras_redundancy.channels.shifts import Shifts, homes_of_shifts, shift_of
 
 
-@dataclasses.dataclass(eq=False)
-class AxisChange:
-    """What happens to one axis of a variable.
-
-    Attributes:
-        on: the axis.
-        kept: positions that stay, shape (kept,).
-        source, target: positions that go, and the positions that stand for
-            them, both of shape (removed,).
-        idle: which of them hold units that are constant: nothing stands for
-            these. Shape (removed,).
-    """
-
-    on: VariableAxis
-    kept: np.ndarray
-    source: np.ndarray
-    target: np.ndarray
-    idle: np.ndarray
-
-    def only(self, chosen: np.ndarray) -> "AxisChange":
-        """The same, of some of the positions that go."""
-        return dataclasses.replace(
-            self,
-            source=self.source[chosen],
-            target=self.target[chosen],
-            idle=self.idle[chosen],
-        )
-
-
-def is_consumer(change: AxisChange) -> bool:
-    return change.on.role is Role.CONSUMER
-
-
 def axis_changes(decisions) -> list[AxisChange]:
-    """What the decisions about spaces mean for every axis they touch."""
+    """The `AxisChange` of every axis on which units are removed.
+
+    Args:
+        decisions: objects with a `space` and a `selection` of its units.
+    """
     touched = {}
     for decision in decisions:
         selection = decision.selection
@@ -85,39 +60,8 @@ def axis_changes(decisions) -> list[AxisChange]:
     return changes
 
 
-class NewValues:
-    """The arrays of all variables that change.
-
-    Each is made when it is asked for and not kept, so that the whole smaller
-    model is never held twice.
-    """
-
-    def __init__(self, changes, function, start=read, others=()):
-        """`function(change, value)` for each change, from start(variable).
-
-        Of the variables `others` it is start(variable) even without a change.
-        """
-        self._function, self._start = function, start
-        self._changes = {}
-        self._variables = set(map(id, others))
-        # What is cut first need not be merged.
-        for change in sorted(changes, key=is_consumer):
-            key = id(change.on.variable)
-            self._changes.setdefault(key, []).append(change)
-            self._variables.add(key)
-
-    def __contains__(self, variable):
-        return id(variable) in self._variables
-
-    def __getitem__(self, variable):
-        value = self._start(variable)
-        for change in self._changes.get(id(variable), ()):
-            value = self._function(change, value)
-        return value
-
-
 def new_values(graph, changes, keep: str, absorber) -> tuple:
-    """The arrays of all variables that change.
+    """The new arrays of all variables that change.
 
     Args:
         graph: the traced model.
@@ -131,7 +75,7 @@ def new_values(graph, changes, keep: str, absorber) -> tuple:
     """
     start = read
     if keep == "mean":
-        start = _start_at_means(graph, changes, absorber.folded)
+        start = start_at_means(graph, changes, absorber.folded)
     absorber = absorber.prepared(graph, changes, start)
 
     def smaller(change, value):
@@ -146,14 +90,15 @@ def new_values(graph, changes, keep: str, absorber) -> tuple:
 
 
 class Drop:
-    """What reads a removed unit loses that input.
+    """Consumers lose their weights for removed units.
 
     Attributes:
-        shifts: the `Shifts` of the prepared absorber.
-        added_to: variables that get something without being cut.
-        merges: whether a unit that stays does what others did besides.
-        folded: whether units were compared with what a BatchNormalization
-            behind makes of them.
+        shifts: the `Shifts` of the prepared absorber: what is added to the
+            consumers' biases.
+        added_to: variables that change without being cut, such as biases.
+        merges: whether kept units take over from removed ones.
+        folded: whether units were compared as the BatchNormalization behind
+            them makes them.
     """
 
     merges = False
@@ -161,11 +106,11 @@ class Drop:
     shifts = Shifts()
 
     def biases_for(self, graph, changes) -> list:
-        """The `Shifted` of the layers that will get a bias."""
+        """The `Shifted` of the layers without a bias that will get one."""
         return []
 
     def prepared(self, graph, changes, start) -> "Drop":
-        """One that knows all that changes; `start` reads an old value."""
+        """A copy for these changes; `start(variable)` reads an old value."""
         return self
 
     @property
@@ -173,26 +118,27 @@ class Drop:
         return self.shifts.variables
 
     def start(self, variable, value):
-        """What a variable holds before it is cut."""
+        """The array of a variable before it is cut, shifts added."""
         return self.shifts.added(variable, value)
 
     def absorb(self, change, value):
-        """What the axis of a consumer becomes."""
+        """The array of a consumer after the change of one axis."""
         return np.take(value, change.kept, change.on.axis)
 
 
 class Merge(Drop):
-    """What reads a removed unit reads its stand-in, scaled where it may be.
+    """Consumers read a removed unit's stand-in instead, times a scale.
 
-    What reads a unit that is constant gets a shift.
+    The scale is the ratio of the two units' gains, so 1 for exact copies. What
+    a constant unit added to a consumer is added to the consumer's bias.
     """
 
     merges = True
 
     def __init__(self, constants: Mapping | None = None, folded: bool = False):
         """Args:
-        constants: {id(axis): array}: what is on each position of a consumer's
-            axis where that is constant.
+        constants: {id(axis): array of shape (n,)} of consumers' axes: the
+            value of each unit that is constant, NaN for all others.
         folded: as for `Gains`.
         """
         self._constants, self.folded = constants or {}, folded
@@ -203,7 +149,7 @@ class Merge(Drop):
         return absorber
 
     def _prepare(self, graph, changes, start):
-        touched = _touched_groups(graph, changes)
+        touched = touched_groups(graph, changes)
         gains = functools.partial(
             Gains, graph, touched=touched, folded=self.folded
         )
@@ -227,12 +173,12 @@ class Merge(Drop):
         return list(found.values())
 
     def _shifts(self, change) -> bool:
-        """Whether what reads the units of a change gets a shift."""
+        """Whether a constant is added to the bias of a consumer."""
         _, constants = self._idle(change)
         return bool(constants.any())
 
     def _idle(self, change):
-        """Positions that go and are known to be constant, and what they are."""
+        """Positions of removed units that are constant, and their values."""
         constants = self._constants.get(id(change.on))
         if constants is None:
             return np.empty(0, int), np.empty(0)
@@ -241,7 +187,7 @@ class Merge(Drop):
         return gone, constants[gone]
 
     def _shift(self, change, home):
-        """What a consumer's units get more, or None."""
+        """What is added to the bias of a consumer, or None."""
         gone, constants = self._idle(change)
         if not constants.any():
             return None
@@ -252,178 +198,12 @@ class Merge(Drop):
         return merge(change, value, self._scales[id(change)], own)
 
 
-def _touched_groups(graph, changes):
-    """Whether each group goes or stands for one that goes, a bool array."""
-    touched = np.zeros(graph.group.max(initial=-1) + 1, bool)
-    for change in changes:
-        touched[change.on.group[change.source]] = True
-        touched[change.on.group[change.target]] = True
-    return touched
-
-
-# --- means of clusters ------------------------------------------------------
-
-
-def _start_at_means(graph, changes, folded):
-    """A function that reads variables, with means where units stand for more.
-
-    The members of a cluster are made as large as their representative first:
-    of w and 3 w, and of all that goes with their sizes, the mean is w.
-    """
-    others = [change for change in changes if not is_consumer(change)]
-    touched = _touched_groups(graph, others)
-    sizes = Gains(graph, read, touched, folded=folded).sizes
-
-    def size_of(change):
-        return sizes.get((id(change.on.variable), change.on.axis))
-
-    means = NewValues(others, lambda c, v: mean_in_place(c, v, size_of(c)))
-    variances = _variances_of_means(graph, others, size_of)
-
-    def start(variable):
-        if id(variable) in variances:
-            return variances[id(variable)]
-        return means[variable] if variable in means else read(variable)
-
-    return start
-
-
-def mean_in_place(change, value, size: Size | None = None):
-    """Full-size array with each cluster's mean at its representative."""
-    members, counts = clusters_of(change, value.dtype)
-    shape = [1] * value.ndim
-    shape[change.on.axis] = len(counts)
-    scaled = value
-    if size is not None:
-        ratio = _relative(change, size).astype(value.dtype).reshape(shape)
-        scaled = (value + size.added) / ratio
-    sums = along(scaled, change.on.axis, members)
-    means = sums / counts.clip(1).reshape(shape)
-    if size is not None:
-        means = means - size.added
-    several = (counts > 1).reshape(shape)
-    return np.where(several, means, value).astype(value.dtype)
-
-
-def _relative(change, size):
-    """How large each unit is beside the one that stands for it, (n,)."""
-    of = np.where(size.of > 0, size.of, 1)
-    return of / of[_owners(change)]
-
-
-def _owners(change):
-    """The unit that stands for each, shape (n,): itself, if none does."""
-    owner = np.arange(len(change.on.group))
-    owner[change.source] = np.where(change.idle, change.source, change.target)
-    return owner
-
-
-def clusters_of(change, dtype):
-    """Which unit stands for which, (n, n), and for how many, shape (n,)."""
-    size, owner = len(change.on.group), _owners(change)
-    members = sparse.csr_array(
-        (np.ones(size, dtype), (owner, np.arange(size))), shape=(size, size)
-    )
-    return members, np.bincount(owner, minlength=size)
-
-
-def _variances_of_means(graph, changes, size_of):
-    """{id(moving variance): array} where the means of clusters are normalised.
-
-    The mean of k numbers varies less than they do: by 1/k^2 of the sum of
-    their covariances, which are sigma_i sigma_j times the cosine of the
-    filters i and j, if what these read were white.
-
-    Source: Wang et al., Forget the Data and Fine-Tuning! Just Fold the
-    Network to Compress (2025): the repair without data, here from all
-    cosines within a cluster in place of their mean.
-    """
-    producers = {
-        id(step.layer): step
-        for step in graph.steps
-        if isinstance(step, Shifted)
-    }
-    by_variable = {id(change.on.variable): change for change in changes}
-    found = {}
-    for step in graph.steps:
-        if not isinstance(step, Normalized):
-            continue
-        change = by_variable.get(id(step.variance))
-        producer = producers.get(id(step.made_by))
-        if change is not None and producer is not None and producer.linear:
-            found[id(step.variance)] = _variance_of_means(
-                step, producer, change, size_of(change)
-            )
-    return found
-
-
-def _variance_of_means(step, producer, change, size):
-    variance = read(step.variance)
-    filters = columns_of(read(producer.kernel), producer.axis)
-    norms = norms_along(filters, -1)
-    deviations = np.sqrt(variance + step.epsilon)
-    if size is not None:
-        deviations = deviations / np.sqrt(_relative(change, size))
-    deviations = deviations / np.where(norms > 0, norms, 1)
-    members, counts = clusters_of(change, variance.dtype)
-    sums = members @ (filters * deviations).T
-    of_means = np.einsum("nz,nz->n", sums, sums) / counts.clip(1) ** 2
-    of_means = (of_means - step.epsilon).clip(0)
-    return np.where(counts > 1, of_means, variance).astype(variance.dtype)
-
-
-# --- products ---------------------------------------------------------------
-
-
-def merge(change, value, scale, own=1.0):
-    """M @ value along the axis of the change.
-
-    Args:
-        change: an `AxisChange`.
-        value: an array.
-        scale: how many times its stand-in each removed position is.
-        own: how many times what it was each kept position is.
-    """
-    size, kept = len(change.on.group), change.kept
-    row = np.empty(size, int)
-    row[kept] = np.arange(len(kept))
-    own = np.broadcast_to(own, len(kept))
-    matrix = sparse.csr_array(
-        (
-            np.concatenate([own, scale]).astype(value.dtype),
-            (
-                np.concatenate([np.arange(len(kept)), row[change.target]]),
-                np.concatenate([kept, change.source]),
-            ),
-        ),
-        shape=(len(kept), size),
-    )
-    return along(value, change.on.axis, matrix)
-
-
-def along(value, axis, matrix):
-    """`matrix` of shape (k, n) times `value` along its axis of size n."""
-    before, n, after = (
-        value.shape[:axis],
-        matrix.shape[0],
-        value.shape[axis + 1 :],
-    )
-    if math.prod(after) == 1:
-        rows = value.reshape(-1, value.shape[axis])
-        return (matrix @ rows.T).T.reshape(*before, n, *after)
-    blocks = value.reshape(-1, value.shape[axis], math.prod(after))
-    result = np.empty((len(blocks), n, math.prod(after)), value.dtype)
-    for block, product in zip(blocks, result, strict=True):
-        product[:] = matrix @ block
-    return result.reshape(*before, n, *after)
-
-
 def _scale(change, before, after):
-    """How many times its stand-in each removed position's channel is.
+    """The gains of removed units over those of their stand-ins, (removed,).
 
-    The ratio of the two channels' gains, the mean over the calls of a shared
-    layer. A channel that answers with the opposite sign is not a positive
-    multiple of its stand-in: its scale is 0. So is that of an idle unit.
+    The mean over the calls of a shared layer. A unit with a gain of the
+    opposite sign is no positive multiple of its stand-in, and a constant unit
+    has none: their scale is 0.
     """
     ids = change.on.ids
     ratio = _ratio(before[ids[:, change.source]], after[ids[:, change.target]])
@@ -431,7 +211,7 @@ def _scale(change, before, after):
 
 
 def _own_scale(change, before, after):
-    """How many times what it is now each kept position's channel was."""
+    """The old gain of each kept unit over its new one, shape (kept,)."""
     ids = change.on.ids[:, change.kept]
     return np.maximum(_ratio(before[ids], after[ids]), 0).mean(axis=0)
 

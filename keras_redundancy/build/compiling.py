@@ -14,13 +14,13 @@ def compile_like(model, result, rebinder=None) -> None:
     """Compile `result` with the arguments of `model`, if that is compiled.
 
     Args:
-        model: the other one.
+        model: the model whose arguments are used.
         result: the model to compile.
         rebinder: a `Rebinder` for functions, such as losses, that refer to
             layers of `model`.
 
     Warns:
-        UserWarning: `result` is not compiled, and why.
+        UserWarning: `result` could not be compiled; the warning says why.
     """
     try:
         arguments = fresh_arguments(model)
@@ -39,7 +39,7 @@ def compile_like(model, result, rebinder=None) -> None:
 
 
 def fresh_arguments(model) -> dict | None:
-    """What `model.compile` was called with, for another model.
+    """The arguments of `model.compile`, made anew for another model.
 
     Returns:
         The arguments, with a new optimizer and new metrics, or None if the
@@ -58,7 +58,7 @@ def fresh_arguments(model) -> dict | None:
 
 
 def fresh(value):
-    """A copy of an optimizer or metric without its state; all else as is."""
+    """A copy of an optimizer or metric, without its state; else the value."""
     if not isinstance(value, keras.Optimizer | keras.Metric):
         return value
     try:
@@ -73,32 +73,32 @@ def fresh(value):
 
 
 def _made_anew(value):
-    told = value.get_config()
-    config = told | _untold(value, told)
+    config = value.get_config()
+    given = config | _attributes_not_in(config, value)
     with keras.saving.custom_object_scope(by_name(vars(value).values())):
         try:
-            new = type(value).from_config(dict(config))
+            new = type(value).from_config(dict(given))
             new.name = value.name
             return new
         except TypeError:
             parameters = inspect.signature(type(value)).parameters
-            taken = {k: v for k, v in config.items() if k in parameters}
-            if len(taken) == len(config):
+            taken = {k: v for k, v in given.items() if k in parameters}
+            if len(taken) == len(given):
                 raise
             new = type(value).from_config(dict(taken))
     new.name = value.name
     again = new.get_config()
-    lost = [k for k in told if k not in taken and again[k] != told[k]]
+    lost = [k for k in config if k not in taken and again[k] != config[k]]
     if lost:
         raise ValueError(f"its constructor does not take {', '.join(lost)}.")
     return new
 
 
-def _untold(value, config):
-    """Arguments of a metric's constructor that its class does not tell.
+def _attributes_not_in(config, value):
+    """Arguments of a metric's constructor that its config does not have.
 
-    Without a `get_config` of its own, a metric tells its name and dtype alone.
-    By the convention of Keras, others are attributes of the same names.
+    A metric class without a `get_config` has the name and the dtype in its
+    config only. By Keras's convention, other arguments are attributes.
     """
     if type(value).get_config is not keras.Metric.get_config:
         return {}

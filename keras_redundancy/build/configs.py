@@ -1,4 +1,4 @@
-"""Make single layers and operations anew, from their configs."""
+"""Make single layers and operations anew from their configs."""
 
 import copy
 import inspect
@@ -12,10 +12,10 @@ import numpy as np
 from keras_redundancy import _keras
 from keras_redundancy.build import faults
 
-# What the configs of all layers and metrics have from their base class.
+# Entries that all layers and metrics have in their configs.
 OF_EVERY_OBJECT = {"name", "trainable", "dtype"}
 REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
-# Settings that are activation functions.
+# Entries of configs that are activation functions.
 ACTIVATIONS = ("activation", "recurrent_activation")
 
 
@@ -85,10 +85,10 @@ def operation_anew(old, settings):
 
 
 def from_config(cls, config, make):
-    """What `make` makes of a config of the class `cls`.
+    """What `make` returns for a config of the class `cls`.
 
-    A constructor without **kwargs cannot take what the config of every layer
-    and metric has: it goes without.
+    If the constructor has no **kwargs and refuses the entries that every
+    layer or metric has in its config, the object is made without them.
     """
     taken = inspect.signature(cls.__init__).parameters
     takes_all = any(x.kind is x.VAR_KEYWORD for x in taken.values())
@@ -103,10 +103,10 @@ def from_config(cls, config, make):
 
 
 def _name_like(old, new):
-    """Names and dtype policies, which not every config carries.
+    """Copy names and dtype policies, which not every config has.
 
-    Of layers inside too, where the constructor has made all that there are.
-    A model made inside has its own names, and gets its inputs later.
+    Those of inner layers as well, if the constructor has made as many. A
+    model that the constructor makes keeps its own names.
     """
     new.name = old.name
     if new.dtype_policy != old.dtype_policy:
@@ -122,7 +122,10 @@ def _name_like(old, new):
 
 
 def _is_initializer(layer, key):
-    """Recurrent layers keep it in their cell, attention layers as _key."""
+    """Whether an entry of a layer's config is an initializer.
+
+    Recurrent layers keep it in their cell, attention layers as _key.
+    """
     kept = [vars(layer).get(key), vars(layer).get(f"_{key}")]
     if key.endswith("initializer"):
         kept.append(getattr(layer, key, None))
@@ -130,9 +133,10 @@ def _is_initializer(layer, key):
 
 
 def _forget_shapes(config):
-    """Drop what fits the old shapes alone in the configs of inner layers.
+    """Drop from the configs of inner layers what fits the old shapes only.
 
-    The shapes that they were built on, and initializers that hold an array.
+    That is the shapes that they were built on, and initializers that hold an
+    array.
     """
     for value in config.values() if isinstance(config, dict) else config:
         if isinstance(value, dict):
@@ -146,9 +150,9 @@ def _forget_shapes(config):
 
 
 def get_config(layer):
-    """The layer's config; Keras warns of functions without names.
+    """The layer's config, without Keras's warning of functions without names.
 
-    An activation function that Keras cannot write down is "linear" in there.
+    An activation that Keras cannot serialize is "linear" in the config.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*includes a `lambda`")
@@ -156,7 +160,7 @@ def get_config(layer):
 
 
 def _with_a_config(layer):
-    """The layer, or a copy of it without what Keras cannot write down."""
+    """The layer, or a copy without activations that Keras cannot serialize."""
     others = {
         key: keras.activations.linear
         for key in ACTIVATIONS
@@ -175,7 +179,7 @@ def _with_a_config(layer):
 
 
 def _own_function(layer, key):
-    """The function that config entry `key` stands for, or None."""
+    """The function of the layer that the config entry `key` names, or None."""
     value = vars(layer).get(key)
     if key in ACTIVATIONS:  # That of a recurrent layer is in its cell.
         value = getattr(layer, key, None)
@@ -197,7 +201,7 @@ def is_function(value):
 
 
 def changed(structure, settings):
-    """`structure` with the values of `settings`, {path: value}, in place."""
+    """A copy of a structure with the values of `settings`, {path: value}."""
     for path, value in settings.items():
         structure = _replaced(structure, path, value)
     return structure
@@ -229,10 +233,10 @@ def _like(old, value):
 
 
 def objects_of(layer):
-    """The functions and objects a layer was given, by the name Keras uses.
+    """The functions and objects that a layer was given, by Keras's names.
 
-    So a layer with an activation or initializer of the user's own can be
-    rebuilt without registering it.
+    With these, a layer with an activation or initializer of the user's own is
+    rebuilt although that is not registered.
     """
     parts = _keras.flat_layers(layer)
     return by_name(parts) | by_name(
@@ -247,7 +251,7 @@ def by_name(objects):
 
 
 def same_lambda(old):
-    """A Lambda keeps its function: config would have to unpickle it."""
+    """A Lambda with the same function, which its config would pickle."""
     new = keras.layers.Lambda(
         old.function,
         output_shape=_keras.lambda_output_shape(old),

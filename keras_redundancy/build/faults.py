@@ -90,15 +90,18 @@ def not_called(recipe, call, given, error) -> str:
             "arguments of the constructor and of get_config()."
         )
     if recipe.settings:
-        what = f"{what} with {words_of(recipe.settings)}"
-    reads = f"reads {after} in place of {before}, and" * (before != after)
+        what += f" with {words_of(recipe.settings)}"
+    reads = ""
+    if before != after:
+        reads = f" It reads {after} where it read {before}."
+    sources = map(source_of, given)
+    wrong = next(filter(_has_own_rule, sources), recipe.layer)
     return (
-        f"{what} and then could not be called. In the new model it {reads} "
-        f"fails: {error}\nThat it can be changed so is what "
-        f"{rule_for(recipe.layer)} says. Where that is a rule of your own, "
-        "have it name each argument that counts channels, by call.width(), "
-        "and freeze channels whose number is fixed otherwise. Or leave the "
-        "layer out with skip=."
+        f"{what} and then could not be called.{reads} {error}\n"
+        f"{_blamed(recipe.layer, wrong)}. If that is a rule of your own, have "
+        "it name the arguments that count channels with call.counted_in(), and "
+        "freeze channels whose number is fixed in another way. Or leave the "
+        f"layer {wrong.name!r} out with skip=."
     )
 
 
@@ -113,22 +116,31 @@ def other_shape(recipe, variable, shape, made, source) -> str:
         source: what returns too many or too few channels to the layer, or
             None if that is not known.
     """
-    layer = recipe.layer
-    because = (
-        f"its width is fixed in a way that {rule_for(layer)} does not know"
-    )
-    if source is not None:
-        because = (
-            f"it reads what {source.name!r} ({type(source).__name__}) returns, "
-            f"and {rule_for(source)} is wrong about how many channels these are"
-        )
-        layer = source
+    wrong = recipe.layer if source is None else source
     return (
         f"The variable {variable.path!r} should have the shape {shape} in the "
         f"smaller model, but {named(recipe.layer).replace('The', 'the')} made "
-        f"it {made}: {because}. Correct the rule, or leave the layer "
-        f"{layer.name!r} out with skip=."
+        f"it {made}. {_blamed(recipe.layer, wrong)}. Correct the rule, or "
+        f"leave the layer {wrong.name!r} out with skip=."
     )
+
+
+def _blamed(layer, wrong):
+    """Whose rule is wrong: that of a layer, or of another one before it."""
+    if wrong is layer:
+        return (
+            f"Its width is fixed in a way that {rule_for(layer)} does not know"
+        )
+    return (
+        f"It reads what {wrong.name!r} ({type(wrong).__name__}) returns, and "
+        f"{rule_for(wrong)} is wrong about how many channels these are"
+    )
+
+
+def _has_own_rule(operation):
+    """Whether the rule for an operation is one of the user's."""
+    function = rule.dispatch(type(operation))
+    return function.__module__.split(".")[0] != "keras_redundancy"
 
 
 def other_count(layer, before, after) -> str:
@@ -172,19 +184,35 @@ def another_shape_without(call) -> str:
     )
 
 
-def source_of(new, count: int):
-    """The operation in the new model that gave a layer so many channels.
+def source_of(x):
+    """The operation that gave a tensor as many channels as it has.
 
-    From the layer's input upwards, past all that return as many channels as
-    they read.
+    From the tensor upwards, past all that return as many as they read.
     """
-    x = new.input
     while True:
-        operation = _keras.origin(x)
-        inputs = _keras.node_of(x).input_tensors
-        if len(inputs) != 1 or inputs[0].shape[-1:] != (count,):
+        operation, node = _keras.origin(x), _keras.node_of(x)
+        if _keras.is_model(operation):
+            number = [id(y) for y in node.outputs].index(id(x))
+            x = _keras.graph_of(operation).outputs[number]
+            continue
+        inputs = node.input_tensors
+        if len(inputs) != 1 or inputs[0].shape[-1:] != x.shape[-1:]:
             return operation
         x = inputs[0]
+
+
+def source_for(layer, count: int):
+    """The operation that gave a new layer so many channels, or None.
+
+    None if they were not given to it: another axis has this size. Nor is it
+    known for a layer that is called by the layer around it.
+    """
+    try:
+        x = layer.input
+    except (AttributeError, ValueError):
+        return None
+    is_given = isinstance(x, keras.KerasTensor) and x.shape[-1:] == (count,)
+    return source_of(x) if is_given else None
 
 
 def _shapes(tensors):

@@ -1,4 +1,4 @@
-"""What a model of the user's own class has beside its graph."""
+"""Models of the user's own classes: constructor, attributes, methods."""
 
 import inspect
 import numbers
@@ -31,7 +31,7 @@ STATELESS = (
 
 
 def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
-    """The class to make a copy of `model` with, and further arguments of it.
+    """The class of a copy of `model`, and further arguments to make it with.
 
     An argument of the constructor is what `get_config` of the class says, or
     the model's attribute of that name.
@@ -41,8 +41,9 @@ def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
         twins: {id(layer of the model): its counterpart}.
 
     Returns:
-        The class, a plain one where its constructor is not like Keras's or
-        needs an argument that nothing tells; and {name: value}.
+        The class, and {name: value}. The class is Keras's own if the
+        constructor of the user's is not like that of Keras, or needs an
+        argument whose value is not known.
 
     Warns:
         UserWarning: methods or arguments are lost.
@@ -51,7 +52,7 @@ def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
     if cls is not type(model):
         _warn_of_lost_methods(model, cls, "has a constructor of its own")
         return cls, {}
-    told, defaults, needed = {}, [], []
+    known, defaults, needed = {}, [], []
     config = _own_config(cls, model)
     for name, parameter in inspect.signature(cls.__init__).parameters.items():
         if name in OF_EVERY_MODEL or parameter.kind in (
@@ -61,7 +62,7 @@ def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
             continue
         value = copied(config.get(name, vars(model).get(name, LOST)), twins)
         if value is not LOST:
-            told[name] = value
+            known[name] = value
         elif parameter.default is parameter.empty:
             needed.append(name)
         else:
@@ -78,7 +79,7 @@ def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
             "these names, or return them from get_config().",
             stacklevel=2,
         )
-    return cls, told
+    return cls, known
 
 
 def copy_attributes(old, new, twins: dict) -> None:

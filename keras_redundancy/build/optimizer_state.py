@@ -6,12 +6,8 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._keras.variables import set_value
-from keras_redundancy.build.absorb import (
-    along,
-    clusters_of,
-    is_consumer,
-    mean_in_place,
-)
+from keras_redundancy.build.changes import along, clusters_of, is_consumer
+from keras_redundancy.build.means import mean_in_place
 from keras_redundancy.channels.filters import (
     joined_filters,
     norms_along,
@@ -23,16 +19,15 @@ SAME = 1e-3
 
 
 class SlotCut:
-    """Does to the slots of variables what was done to the variables.
+    """Cuts the slots of variables as the variables were cut.
 
-    Weights w of units that stay became M w where they are consumed, and
-    slices elsewhere. Of gradients and their squares, units that stay keep
-    their own, a slice everywhere. Only where a unit stands for an exact copy
-    it gets what both of them got, as a unit without copies would have: for a
-    momentum the sum, for averages of squares the square of the sum of roots.
-    For units that are merely similar that is too much: training went on more
-    slowly with it than with the unit's own (see
-    examples/benchmarks/optimizer_state.py).
+    Slots that hold weights are cut like weights: consumers become M w, others
+    a slice. In slots that hold gradients or their squares, each kept unit
+    keeps its own entries, a slice everywhere. Only a unit that stands for an
+    exact copy gets the gradients of both, as it would have without the copy:
+    the sum of momenta, and for averages of squares the square of the sum of
+    roots. For units that are merely similar, training went on more slowly with
+    sums than with slices (see examples/benchmarks/optimizer_state.py).
     """
 
     def __init__(self, changes, keep: str, absorber, decisions=()):
@@ -51,7 +46,7 @@ class SlotCut:
                 self._copies.update(_copies(decision))
 
     def value(self, slot, kind: str, source, target):
-        """What a slot becomes, to be copied, or None if that cannot be told.
+        """The new value of a slot, or None if the slot cannot be cut.
 
         Args:
             slot: of the variable `source`.
@@ -93,7 +88,7 @@ class SlotCut:
 
 
 def _copies(decision):
-    """The groups of units that go and are copies of those in their place."""
+    """The groups of removed units that are copies of their stand-ins."""
     removed = decision.selection.removed
     if not len(removed):
         return []
@@ -108,17 +103,18 @@ def _copies(decision):
 
 
 def carry_over(old, new, matches, cut: SlotCut, trained) -> None:
-    """Go on with one optimizer where another one is, in place.
+    """Copy the state of one optimizer to another one, in place.
 
     Args:
         old: the optimizer of the model that was cut.
-        new: that of the smaller model, of the same class; it is built.
+        new: the optimizer of the smaller model, of the same class. It is
+            built here.
         matches: [(variable of the old model, its counterpart), ...].
-        cut: what was done to them.
-        trained: what `new` is to train.
+        cut: how the slots of these variables are cut.
+        trained: the variables that `new` trains.
 
     Warns:
-        UserWarning: for some variables the state could not be carried over.
+        UserWarning: the state of some variables could not be copied.
     """
     if not old.built:
         return
@@ -149,8 +145,9 @@ def carry_over(old, new, matches, cut: SlotCut, trained) -> None:
         names = ", ".join(afresh[:3]) + (", ..." if len(afresh) > 3 else "")
         warnings.warn(
             f"What {type(old).__name__} keeps for {names} "
-            f"({len(afresh)} of {len(trained)} variables) has not the shape "
-            "of the variable or was not there, so it cannot be cut with it "
-            "and starts afresh. Adam, SGD and most others go on as they were.",
+            f"({len(afresh)} of {len(trained)} variables) starts afresh: it is "
+            "missing, or has not the shape of the variable, so that it cannot "
+            "be cut like the variable. With Adam, SGD and most other "
+            "optimizers, training goes on with the state of before.",
             stacklevel=3,
         )

@@ -1,18 +1,18 @@
-"""Python functions of a model, made to read what its copy has."""
+"""Copies of Python functions that read the layers of a copied model."""
 
 import functools
 import types
 
 from keras_redundancy.channels.tied import is_own_function
 
-EMPTY = object()  # Stands for a variable of a function that has no value yet.
+EMPTY = object()  # Stands for a variable in a closure without a value yet.
 
 
 def held_by(value) -> list:
-    """What a function or container holds and can be made anew with.
+    """The objects in a container, or those that a function refers to.
 
-    Of a function that is what its closure, its defaults and the globals that
-    it names refer to.
+    A function refers to objects in its closure, its defaults and the globals
+    that it names. Functions of libraries are not looked into.
     """
     if isinstance(value, types.FunctionType):
         if not is_own_function(value):
@@ -35,7 +35,7 @@ def held_by(value) -> list:
 
 
 def reached_by(value) -> list:
-    """`value`, what it holds, what that holds, and so on, each once."""
+    """`value` and all objects that it holds, at any depth, each once."""
     found, left = {}, [value]
     while left:
         value = left.pop()
@@ -46,23 +46,23 @@ def reached_by(value) -> list:
 
 
 class Rebinder:
-    """Makes functions anew that refer to objects which have a twin."""
+    """Copies functions so that they refer to the twins of objects."""
 
     def __init__(self, twins: dict):
-        """`twins` are the objects to refer to, by the id of those before."""
+        """`twins` are {id(object): the object to refer to instead}."""
         self._twins = twins
 
     def rebound(self, value):
-        """`value`, or a copy that refers to the twins in its place."""
+        """`value`, or a copy of it that refers to twins."""
         return self._rebound(value, {})
 
     def _reaches(self, value):
         return any(id(x) in self._twins for x in reached_by(value))
 
     def _rebound(self, value, made):
-        """`made` are the functions made so far: they can refer to themselves.
+        """`made` has the functions copied so far, {id(function): copy}.
 
-        That is {id(function): function}.
+        A function can refer to itself.
         """
         if id(value) in self._twins:
             return self._twins[id(value)]
@@ -85,9 +85,9 @@ class Rebinder:
         return type(value)(map(again, value))
 
     def _function(self, old, made):
-        """The same code with other globals, closure and defaults.
+        """A function of the same code with other globals and closure.
 
-        Globals that refer to no twin are what they are at this time.
+        Its globals that refer to no twin keep the values of now.
         """
         named = {
             name: value

@@ -182,8 +182,11 @@ class Builder(_keras.Interpreter):
                 if len({tuple(x.shape) for x in first}) > 1:
                     raise ValueError(faults.another_shape_without(call))
 
-    def visit(self, call, values):
-        """The new tensors of a call; a new model is called like a layer."""
+    def model_in(self, operation):
+        """None: a new model is called like a layer, not gone through."""
+
+    def call(self, call, values):
+        """The tensors that a call makes in the new graph."""
         recipe = self._recipe[call.operation]
         given = [values[id(x)] for x in call.inputs]
         if any(x is None for x in given):

@@ -177,7 +177,7 @@ def own_variables(layer) -> list:
 
 
 def operations(model) -> list:
-    """The layers and operations that a recipe tells of, `model` as the last.
+    """All layers and operations that a recipe is about, `model` as the last.
 
     In the order of the graph, at any depth: what is inside of a model or a
     wrapper comes before it.

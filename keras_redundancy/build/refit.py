@@ -1,9 +1,9 @@
-"""Absorb by regression: what goes is predicted from what stays.
+"""Consumers that read removed units as predicted from the kept ones.
 
-A removed unit's activation is, as the calibration data has it, a linear
-function of those of kept units and a shift. Each consumer reads the kept units
-accordingly, and the shift goes into its bias. Where a consumer reads what is
-inside a layer, nothing is known of it, and it is merged.
+Calibration data says how each removed unit is predicted best from the kept
+units that the same consumer reads: removed ~ kept @ matrix + shift. The matrix
+goes into the consumer's kernel, the shift into its bias. Consumers inside of
+layers, whose inputs the calibration does not see, are merged.
 """
 
 import dataclasses
@@ -11,17 +11,19 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from keras_redundancy.build.absorb import Merge, is_consumer, merge
+from keras_redundancy.build.absorb import Merge
+from keras_redundancy.build.changes import is_consumer, merge
 from keras_redundancy.channels.shifts import homes_of_shifts, shift_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fit:
-    """How the units that go are predicted on an axis.
+    """The prediction of removed units from kept ones, on one axis.
 
     Attributes:
-        kept, removed: positions of shape (k, m) and (r, m): column by column
-            the same units.
+        kept, removed: positions of shape (k, m) and (r, m). Where the axis
+            has each unit m times, as behind a `Flatten`, each column has all
+            units once.
         matrix: shape (k, r): removed ~ kept @ matrix + shift.
         shift: shape (r,).
     """
@@ -33,7 +35,7 @@ class Fit:
 
 
 class Refit(Merge):
-    """What reads a removed unit reads what the data says it is made of."""
+    """Consumers read removed units as calibration data predicts them."""
 
     def __init__(
         self,
@@ -43,9 +45,9 @@ class Refit(Merge):
         folded: bool = False,
     ):
         """Args:
-        statistics: those of the calibration data.
-        solve: a function of covariance, kept and removed numbers and samples,
-            such as `regression.least_squares`.
+        statistics: the `Statistics` of the calibration data.
+        solve: a function (covariance, kept, removed, samples) that returns
+            the matrix of a `Fit`, such as `regression.least_squares`.
         constants, folded: as for `Merge`.
         """
         super().__init__(constants, folded)
@@ -94,7 +96,7 @@ class Refit(Merge):
         moments = view.moments
         known = moments.covariance
         if home is None:
-            # Without a shift the mean has to be predicted like the rest.
+            # Without a bias for the shift, the means are predicted as well.
             known = known + np.outer(moments.mean, moments.mean)
         matrix = self._solve(known, kept, removed, moments.samples)
         shift = moments.mean[removed] - moments.mean[kept] @ matrix

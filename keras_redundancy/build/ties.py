@@ -1,7 +1,7 @@
-"""Weights that are tied: read by more than the layer that has them.
+"""Tied weights: variables that not only their own layer reads.
 
-In a copy of a model, what read a variable of a layer reads the variable of
-that layer's copy. See `channels.tied` for the ways in which it can be read.
+Whatever reads a variable of a layer has to read, in a copy of the model, the
+variable of that layer's copy. `channels.tied` lists how it can be read.
 """
 
 import keras
@@ -16,15 +16,16 @@ from keras_redundancy.channels.tied import (
 
 
 def require_tied(model) -> None:
-    """Raise unless a copy of `model` can read variables of its own alone.
+    """Raise unless a copy of `model` can do without variables of `model`.
 
     Raises:
         ValueError: an operation reads a variable that is no weight of the
             model, or reads one in Python code that cannot be made anew.
     """
-    owners = owners_of(model)
+    graph = _keras.flat_graph(model)
+    owners = owners_of(graph.layers)
     layers = {id(layer) for layer in _keras.flat_layers(model)}
-    for call in _keras.flat_graph(model).calls:
+    for call in graph.calls:
         _refuse_raw_variables(call)
         followed = set(map(id, _keras.variables_in(call.arguments)))
         variables = borrowed(call)
@@ -48,8 +49,8 @@ def require_own_variables(layers) -> None:
                 raise ValueError(
                     f"The layers {other.name!r} and {layer.name!r} share the "
                     f"variable {variable.path!r}, one of them inside a wrapper "
-                    "or a custom layer. Rebuilt from their configs they would "
-                    "share it no more. Call the inner layer itself in the "
+                    "or a custom layer. Rebuilt from their configs, each would "
+                    "have its own. Call the inner layer itself in the "
                     "graph, or give both a layer of their own."
                 )
 
@@ -78,22 +79,23 @@ def _require_followed(operation, variable, owners, followed):
 
 
 def _refuse_raw_variables(call):
-    """On TensorFlow, `variable.value` is a variable too, but not Keras's."""
+    """Raise for `variable.value`, which on TensorFlow is a variable as well."""
     for value in keras.tree.flatten(call.arguments):
         if hasattr(value, "assign") and not isinstance(value, keras.Variable):
             raise ValueError(
                 f"{call.operation.name!r} ({type(call.operation).__name__}) "
-                f"reads a variable of {keras.backend.backend()}, of the shape "
-                f"{tuple(value.shape)}: which layer it belongs to is not "
-                "known. Pass Keras's own, such as layer.kernel in place of "
-                "layer.kernel.value."
+                f"reads a variable of {keras.backend.backend()} with the shape "
+                f"{tuple(value.shape)}, which does not say which layer it "
+                "belongs to. Pass Keras's own, such as layer.kernel in place "
+                "of layer.kernel.value."
             )
 
 
 def _variables_reached(operation, layers):
     """Ids of the variables that functions of a layer refer to.
 
-    By themselves, or by the layers of the model (with the ids `layers`).
+    `layers` has the ids of the layers of the model: a function that refers to
+    one of these refers to all its variables.
     """
     found = set()
     for part in _keras.flat_layers(operation):
@@ -107,7 +109,7 @@ def _variables_reached(operation, layers):
 
 
 def _functions_of(layer):
-    """{attribute: value} of what of a layer can refer to other layers."""
+    """{attribute: function} of those of a layer that can refer to others."""
     found = {k: x for k, x in vars(layer).items() if is_own_function(x)}
     if type(layer) is keras.layers.Lambda:
         found["arguments"] = layer.arguments
@@ -115,10 +117,10 @@ def _functions_of(layer):
 
 
 class Ties:
-    """The variables among the arguments of a graph's calls.
+    """Variables that calls of a graph have as arguments, in a copy of it.
 
-    While a copy of a graph is made, a variable is not there yet if the layer
-    that has it is called later: something of its shape stands in for it.
+    While the copy is made, such a variable may not exist yet, because its
+    layer is called later: a new variable of its shape stands in for it.
     """
 
     def __init__(self, recipe):
@@ -126,10 +128,10 @@ class Ties:
         self._recipe, self._calls = recipe, []
 
     def with_stand_ins(self, arguments):
-        """Arguments without variables of the old model.
+        """The arguments of a call with stand-ins for variables.
 
         Returns:
-            They, and {id(stand-in): variable}.
+            The new arguments, and {id(stand-in): (variable, stand-in)}.
         """
         lent = {}
 
@@ -146,12 +148,12 @@ class Ties:
         return keras.tree.map_structure(stand_in, arguments), lent
 
     def note(self, results, lent) -> None:
-        """Remember a call that returned `results` and read stand-ins."""
+        """Remember a call that returned `results`, if it read stand-ins."""
         if lent:
             self._calls.append((_keras.node_of(results[0]), lent))
 
     def tie(self, twins) -> None:
-        """Have all calls read the variables of the new model.
+        """Put variables of the new model in the place of the stand-ins.
 
         Args:
             twins: {id(variable): its counterpart}.
@@ -167,16 +169,16 @@ class Ties:
 
 
 def tie_functions(pairs, twins, changed) -> None:
-    """Have the functions of new layers refer to new layers and variables.
+    """Let functions of new layers refer to new layers and variables.
 
     Args:
-        pairs: [(layer, its counterpart), ...], those inside of them included.
+        pairs: [(layer, its counterpart), ...], inner layers included.
         twins: {id(layer or variable): its counterpart}.
-        changed: {id(layer or variable): name} of those in the place of which
-            there is a layer of another class.
+        changed: {id(layer or variable): name} of those that have no
+            counterpart, since a layer of another class took their place.
 
     Raises:
-        ValueError: a function refers to one of these.
+        ValueError: a function refers to one without a counterpart.
     """
     rebinder = Rebinder(twins)
     for old, new in pairs:

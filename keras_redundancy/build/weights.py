@@ -110,7 +110,7 @@ def _require_shape(recipe, new, source, value, target):
     wrong = None
     if len(shape) == len(made):
         differ = [a for a, b in zip(made, shape, strict=True) if a != b]
-        wrong = faults.source_of(new, *differ) if len(differ) == 1 else None
+        wrong = faults.source_for(new, *differ) if len(differ) == 1 else None
     raise ValueError(faults.other_shape(recipe, source, shape, made, wrong))
 
 

@@ -16,7 +16,7 @@ def pink_noise(
     The amplitude falls with the frequency f as 1/f, along all axes but the
     last: what neighbours hold is alike, as in photographs or sound. It tells
     less than real samples do, and not of every network more than its filters:
-    of the three in the README, of one.
+    of the three in examples/README.md, of one.
 
     Args:
         shape: that of a sample, the channels last, such as (32, 32, 3).

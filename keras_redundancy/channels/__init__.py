@@ -1,4 +1,56 @@
-"""What the graph of a model ties together: labels, rules, trace."""
+"""What the graph of a model ties together: labels, rules, trace.
+
+`trace(model)` follows every channel through the graph of a functional or
+Sequential model. Each channel gets a label, and channels that the graph ties
+together are kept or removed together: the units of a residual stream are
+compared by the filters of all layers that write to it, the groups of a grouped
+convolution keep equally many filters, and the gates of an LSTM go with their
+unit.
+
+Followed are:
+
+- kernels: `Dense` on any rank, `EinsumDense`, `Embedding`; `Conv1D`, `Conv2D`
+  and `Conv3D` with groups and dilation, transposed, depthwise with any
+  multiplier, separable;
+- sequences: `LSTM`, `GRU`, `SimpleRNN`, `ConvLSTM`, `Bidirectional`,
+  `TimeDistributed`; whole heads of `MultiHeadAttention` and
+  `GroupQueryAttention`; `Attention`;
+- what works on each channel by itself: `BatchNormalization`, instance and other
+  normalisation over positions, `PReLU`, dropout, noise, pooling, padding,
+  cropping, resizing, and activations however they are given (those of Keras,
+  functions of `keras.ops`, `tf.nn` or `jax.nn`, activation layers, partial
+  functions, your own);
+- shapes: `Flatten`, `Reshape`, `Permute`, `RepeatVector`, and of `keras.ops`
+  reshape, transpose, split, slices such as `x[..., :k]`, stack, concatenate,
+  repeat, tile, pad, flip, expand and squeeze. Fixed sizes in them are counted
+  anew for the smaller model;
+- several tensors: sums, products, maxima and comparisons, with broadcasting,
+  with numbers and with arrays; `matmul` and `einsum` of two tensors, as in
+  attention written by hand;
+- reductions over positions or channels: mean, max, sum and the like;
+- structure: several inputs and outputs, shared layers, nested models at any
+  depth, wrappers, subclasses that compute the same.
+
+An activation function that is not one of Keras is run on some numbers to see
+what it does. If it mixes channels, reads variables or is random, the channels
+that it is applied to are frozen, and the reason says so.
+
+Everything else is frozen: its channels stay as they are, nothing is guessed.
+`Plan.explain()` lists every frozen space of channels, the layers that hold it,
+its share of the parameters and the reason:
+
+- Inputs and outputs of the model: their sizes are the model's interface.
+- Channels that something is computed over, as by `LayerNormalization`,
+  `GroupNormalization`, softmax or a sum over channels: without one channel the
+  others change, so that not even an exact copy can go unnoticed.
+  `allow_inexact=True` prunes them all the same, and the plan marks them as
+  inexact.
+- Channels that are multiplied with those of another tensor and summed, such as
+  queries and keys: a copy cannot be merged into another unit.
+- Layers without a rule, `Lambda`, layers with weights that their rule does not
+  know, and subclasses that override `call` or a part of it: nobody knows what
+  they do with channels. `register_rule` adds a rule for a layer of your own.
+"""
 
 from keras_redundancy.channels.calls import CallTrace as CallTrace
 from keras_redundancy.channels.graph import ChannelGraph as ChannelGraph

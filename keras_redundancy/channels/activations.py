@@ -1,8 +1,8 @@
 """What an activation function does with channels.
 
-Keras's own functions are known. Any other one, such as `tf.nn.relu`, a partial
-function, a lambda or an activation layer, is run on numbers of the shape that
-it meets in the model, and what comes out says which kind it is.
+Keras's own functions are known. Any other function, such as `tf.nn.relu`, a
+partial function, a lambda or an activation layer, is run on numbers of the
+shape that it is called on in the model. Its outputs show the kind.
 """
 
 import dataclasses
@@ -17,10 +17,11 @@ from keras import activations, ops
 class Kind(enum.Enum):
     """What an activation function does with channels.
 
-    Element-wise: every number is made of the one in its place. Homogeneous:
-    so it is, and f(s x) = s f(x) for all s > 0. Channel-wise: every channel
-    is alone, not every position. Normalizing: each channel is made of all,
-    and all are treated alike.
+    Element-wise: each number depends on the one in its place alone.
+    Homogeneous: element-wise, and f(s x) = s f(x) for all s > 0.
+    Channel-wise: each channel depends on itself alone, but on all positions.
+    Normalizing: each channel depends on all channels, symmetrically, such as
+    in a softmax. Mixing: anything else.
     """
 
     LINEAR = "linear"
@@ -53,14 +54,14 @@ class Kind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Behaviour:
-    """The kind of an activation function; why not element-wise, in words."""
+    """The kind of an activation function, and why it is not element-wise."""
 
     kind: Kind
     reason: str | None = None
 
 
 class Behaviours:
-    """What activation functions do, each looked at once."""
+    """Finds the kind of activation functions; each is run once."""
 
     def __init__(self):
         self._found = {}

@@ -42,19 +42,21 @@ class CallTrace(LabelledCall):
     3. It returns what comes out: one `Channels`, or a list of them. The labels
        say how each channel that comes out depends on those that went in:
 
-    | what comes out                                | its labels               |
-    |-----------------------------------------------|--------------------------|
-    | f(x) for each channel x, f(s x) = s f(x), s > 0 | the labels of x        |
-    | any other function of each channel x alone    | `tied(ids)`              |
-    | a function of one channel of each input       | `tied(ids, others)`      |
-    | the sum or the maximum of the inputs          | `summed(ids, others)`    |
-    | the product of the inputs                     | `multiplied(ids, others)`|
-    | the same channels, at several places          | `copied(ids, places)`    |
-    | each channel, batch-normalised                | `normalized(ids, ...)`   |
-    | each channel, times filters of its own        | `filtered_by(...)`       |
-    | units of a kernel                             | `written_by(...)`        |
-    | what a layer inside this one returns          | `through(layer, x)`      |
-    | anything else                                 | `opaque(reason)`         |
+    | what comes out                           | its labels                |
+    |------------------------------------------|---------------------------|
+    | f(x) of each channel x, f(s x) = s f(x)  | those of x                |
+    | any other function of each channel alone | `tied(ids)`               |
+    | a function of channel i of each input    | `tied(ids, others)`       |
+    | the sum or the maximum of the inputs     | `summed(ids, others)`     |
+    | the product of the inputs                | `multiplied(ids, others)` |
+    | the same channels, at several places     | `copied(ids, places)`     |
+    | each channel, batch-normalised           | `normalized(ids, ...)`    |
+    | each channel, times filters of its own   | `filtered_by(...)`        |
+    | units of a kernel                        | `written_by(...)`         |
+    | what a layer inside this one returns     | `through(layer, x)`       |
+    | anything else                            | `opaque(reason)`          |
+
+    (s stands for any number above 0.)
 
     A reason says why channels have to stay. It is a string in which {name}
     and {kind} stand for the name and the class of the operation, or a
@@ -70,6 +72,14 @@ class CallTrace(LabelledCall):
     """
 
     # --- variables ----------------------------------------------------------
+
+    def written_by(self, kernel, axis: int) -> np.ndarray:
+        """Labels of new units: those on the output axis `axis` of `kernel`."""
+        axis %= len(kernel.shape)
+        ids = self.new(kernel.shape[axis])
+        self.recorder.steps.append(labels.Filtered(ids, kernel, axis))
+        self._access(kernel, axis, ids, Role.PRODUCER)
+        return ids
 
     def read_by(self, kernel, axis: int, ids: np.ndarray, compute=None) -> None:
         """The input axis `axis` of `kernel` reads the channels `ids`.
@@ -159,35 +169,6 @@ class CallTrace(LabelledCall):
             )
         )
 
-    def normalized(
-        self, source, gamma, variance, epsilon, beta=None, mean=None
-    ) -> np.ndarray:
-        """Labels of the channels `source` after a batch normalisation.
-
-        It computes gamma (source - mean) / sqrt(variance + epsilon) + beta
-        with variables of shape (channels,). gamma, beta and mean may be None.
-        """
-        ids = self.new(len(source))
-        self.recorder.store.tie(ids, source)
-        place = self.inputs[0].place
-        made_by, alone = None, False
-        if place is not None:
-            made_by, alone = _keras.origin(place.tensor), place.readers == 1
-        self.recorder.steps.append(
-            labels.Normalized(
-                ids,
-                source,
-                gamma,
-                variance,
-                epsilon,
-                beta,
-                mean,
-                made_by,
-                alone,
-            )
-        )
-        return ids
-
     def filtered_by(self, kernel, axis: int, source, multiplier: int = 1):
         """Labels of channels that have filters of their own (depthwise).
 
@@ -219,12 +200,33 @@ class CallTrace(LabelledCall):
         )
         return ids
 
-    def written_by(self, kernel, axis: int) -> np.ndarray:
-        """Labels of new units: those on the output axis `axis` of `kernel`."""
-        axis %= len(kernel.shape)
-        ids = self.new(kernel.shape[axis])
-        self.recorder.steps.append(labels.Filtered(ids, kernel, axis))
-        self._access(kernel, axis, ids, Role.PRODUCER)
+    def normalized(
+        self, source, gamma, variance, epsilon, beta=None, mean=None
+    ) -> np.ndarray:
+        """Labels of the channels `source` after a batch normalisation.
+
+        It computes gamma (source - mean) / sqrt(variance + epsilon) + beta
+        with variables of shape (channels,). gamma, beta and mean may be None.
+        """
+        ids = self.new(len(source))
+        self.recorder.store.tie(ids, source)
+        place = self.inputs[0].place
+        made_by, alone = None, False
+        if place is not None:
+            made_by, alone = _keras.origin(place.tensor), place.readers == 1
+        self.recorder.steps.append(
+            labels.Normalized(
+                ids,
+                source,
+                gamma,
+                variance,
+                epsilon,
+                beta,
+                mean,
+                made_by,
+                alone,
+            )
+        )
         return ids
 
     def keeps(self, *variables) -> None:

@@ -5,8 +5,8 @@ known which channel of the one is the same thing as which of the other. Most
 groups hold one label of a value, and labels of one value correspond. But the
 labels of one value can be tied to one another: the four gates of an LSTM's
 unit, the positions of a `Dense` that is reshaped to an image, the same filter
-of every group of a grouped convolution. Then they are told apart by what they
-are tied to, and through which tie.
+of every group of a grouped convolution. Such labels are distinguished by the
+labels that they are tied to, and by the ties.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ def colors(store, group: np.ndarray) -> np.ndarray:
     Within a group no two labels share a number. Starting from the numbers of
     the values, groups that hold two labels of one value are refined: the new
     number of a label is made from its own and those of the labels that it is
-    tied to (color refinement, Weisfeiler and Leman 1968). Labels that stay
-    alike are interchangeable, and the first of them is told apart by decree.
+    tied to (color refinement, Weisfeiler and Leman 1968). Labels that are still
+    alike are symmetric: ties between them are broken arbitrarily.
 
     Args:
         store: a `LabelStore`.
@@ -69,8 +69,8 @@ def _refined(group, color, ties):
 def _seen_by(color, ties):
     """For every label the sum over its ties of what is at the other end.
 
-    The two ends of a tie look different: in a ring of labels, the one before
-    is told from the one behind.
+    The two ends of a tie count differently, so that in a ring of labels the
+    one before and the one behind a label differ.
     """
     a, b, tie = ties
     result = np.zeros(len(color), np.uint64)

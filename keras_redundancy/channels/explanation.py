@@ -13,16 +13,15 @@ SHOWN = 3
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """A space, or the weights of a layer, that pruning leaves alone.
+    """A space that pruning leaves alone, or a layer that was not followed.
 
     Attributes:
-        layers: names of the layers that hold it, those that write it first.
-        units: how many units it has, None for a layer that was not followed.
-        parameters: how many parameters are its own or lie between it and
-            another space. A kernel counts for the space that it reads and for
-            the one that it writes.
-        share: those parameters by those of the model, from 0 to 1.
-        reason: why, in words.
+        layers: names of the layers that hold the units, producers first.
+        units: the number of units; None for a layer that was not followed.
+        parameters: the number of parameters that would go with all units. A
+            kernel between two spaces counts for both.
+        share: `parameters` divided by the parameters of the model.
+        reason: why the units stay, in words.
         code: a short code for the reason, such as "model_output".
     """
 
@@ -40,12 +39,13 @@ class Frozen:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation(Rendered):
-    """What cannot be pruned and why; `render()` shows it as a table.
+    """What stays of a model and why; `render()` prints it as a table.
 
     Attributes:
         model: the model's name.
-        frozen: the `Frozen` spaces and layers, the largest share first.
-        prunable: share of the parameters that lie in prunable spaces.
+        frozen: a `Frozen` for each space and layer that stays, the largest
+            share first.
+        prunable: the share of the parameters that lie in prunable spaces.
     """
 
     model: str

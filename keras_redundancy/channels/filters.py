@@ -1,4 +1,4 @@
-"""Compare: what a space's units are compared by."""
+"""The filters of a space's units: what the units are compared by."""
 
 import keras
 import numpy as np
@@ -10,8 +10,8 @@ from keras_redundancy.channels.labels import Constant
 def read(variable) -> np.ndarray:
     """The value of a Keras variable as a float32 or float64 array.
 
-    It is not to be written to: where it can be, it is the variable's own
-    memory. A `Constant` is read as it is.
+    Do not write to the array: it can be the variable's own memory. Of a
+    `Constant`, its value is returned.
     """
     if isinstance(variable, Constant):
         return variable.value
@@ -57,9 +57,9 @@ def joined_filters(space, fold=None) -> tuple[np.ndarray, np.ndarray]:
     """The filters of a space's units, and their norms.
 
     With several producers (a residual stream) each unit's filters are
-    stacked, each producer's kernel divided by its Frobenius norm, so that
-    all producers count alike and units are parallel only where they are so
-    in all producers, by the same factor.
+    stacked, each producer's kernel divided by its Frobenius norm. So all
+    producers count alike, and two units are parallel only if their filters
+    are multiples by the same factor in all producers.
 
     Args:
         space: the space.
@@ -116,10 +116,11 @@ def _require_finite(numbers, layer, what="filters"):
 
 
 def require_finite_carriers(spaces) -> None:
-    """Raise unless all that the spaces' carriers hold is finite.
+    """Raise unless the values of all carriers of the spaces are finite.
 
     Raises:
-        ValueError: a bias, a BatchNormalization or the like is not.
+        ValueError: a bias, a BatchNormalization or another carrier holds NaN
+            or infinity.
     """
     carriers = {
         id(place.on.variable): place.on
@@ -133,7 +134,12 @@ def require_finite_carriers(spaces) -> None:
 
 
 def carried(space, units) -> np.ndarray:
-    """What the space's carriers hold for `units`, shape (units, numbers)."""
+    """The values of the space's carriers, shape (units, numbers).
+
+    Args:
+        space: the space.
+        units: numbers of the units to return them for.
+    """
     rows = [np.zeros((len(units), 1))]
     for place in space.axes_of(Role.CARRIER):
         value = np.moveaxis(read(place.on.variable), place.on.axis, 0)

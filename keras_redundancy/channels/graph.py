@@ -24,22 +24,23 @@ SEVERAL_WIDTHS = Reason(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelGraph(Rendered):
-    """What `trace(model)` found; `render()` shows its spaces.
+    """The result of `trace(model)`; `render()` prints its spaces as a table.
 
     Attributes:
         model: the model that was traced.
-        axes: every labelled axis of every variable.
-        spaces: the spaces that some variable holds, in graph order.
-        widths: config entries that count channels.
-        steps: what is known of values made from one another, in graph order.
-        products: the `Product` of every call that reads a kernel.
-        opaque: (operation, reason) of every operation that was not followed.
+        axes: a `VariableAxis` for each labelled axis of each variable.
+        spaces: the spaces of the model, in graph order.
+        widths: the settings that count channels.
+        steps: how values are made from one another, in graph order.
+        products: the `Product` of each call that reads a kernel.
+        opaque: (operation, reason) of each operation that was not followed.
         group: group of every label, shape (labels,).
         color: color of every label, shape (labels,): labels of two groups
             correspond where they agree.
-        tied: ids of the variables that are read by more than their layer.
-        input_shapes: those of a sample of each input, which `products` are
-            counted on; None where they are those that the model was made with.
+        tied: ids of the variables that other layers or operations than their
+            own layer read too.
+        input_shapes: the shape of a sample of each input that `products` are
+            counted for; None for the shapes of the model's inputs.
     """
 
     model: object
@@ -56,6 +57,7 @@ class ChannelGraph(Rendered):
 
     @property
     def prunable(self) -> list[Space]:
+        """The spaces that are not frozen."""
         return [space for space in self.spaces if not space.frozen]
 
     def parameters_of(self, *spaces: Space) -> int:
@@ -82,7 +84,7 @@ class ChannelGraph(Rendered):
     def untouched(self) -> list[tuple[str, str]]:
         """(name, reason) of layers with weights that were not followed.
 
-        Without those that are parts of another of them.
+        Layers inside of such layers are left out.
         """
         layers = [
             (operation, reason)
@@ -108,7 +110,7 @@ class ChannelGraph(Rendered):
         )
 
     def explain(self) -> Explanation:
-        """Every frozen space, the layers that hold it, its share, and why."""
+        """An `Explanation`: each frozen space, its layers and the reason."""
         return explain(self, {space: space.frozen for space in self.spaces})
 
     def __str__(self):
@@ -157,9 +159,10 @@ def build_graph(model, recorder, allow_inexact: bool) -> ChannelGraph:
 
 
 def _freeze_opaque(recorder):
-    """What a layer that was not followed holds in its other calls stays.
+    """Freeze all channels of variables whose use is not known everywhere.
 
-    So does what is read elsewhere in a way that was not followed.
+    These are the variables of layers that were not followed in some call, and
+    variables that another layer reads in an unknown way.
     """
     variables = {
         id(variable): reason

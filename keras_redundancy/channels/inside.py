@@ -1,4 +1,4 @@
-"""Layers inside other layers: which setting of the outer one is their width."""
+"""Layers inside other layers: which setting of the outer sets their width."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,15 +20,16 @@ OTHER_VALUE = Reason(
 
 @dataclasses.dataclass(frozen=True)
 class Inside:
-    """The call of another operation that a call is part of.
+    """How a call is part of the call of an outer layer.
 
     Attributes:
         call: the `CallTrace` of the outer operation.
-        sets: {entry of the inner layer's config: argument of the outer one},
-            or None where the inner layer itself is made anew.
-        times: how often the outer call makes the inner one.
+        sets: {entry of the inner layer's config: argument of the outer one};
+            None for the layer inside a wrapper, which is made anew itself.
+        times: how often the outer call makes the inner one; None if that is
+            not known.
         given: a function of the outer operation and its (args, kwargs) that
-            returns those of the inner call; None where that is not known.
+            returns those of the inner call; None if they are not known.
     """
 
     call: object

@@ -17,17 +17,23 @@ from scipy.sparse.csgraph import connected_components
 
 ARGUMENTS = ("args", "kwargs")
 
-# "all" outputs; all "inside" of a border that is padded with zeros; or "some",
-# as where a transposed convolution has strides.
+# The outputs of a unit that read the whole of its filter: "all" of them; all
+# "inside" of a border that is padded with zeros; or "some", such as those of a
+# transposed convolution with strides.
 TAPS = ("all", "inside", "some")
-# What an entry for a channel does with it: y = x + v, y = x v, y = x / v, or
-# something else, of which only s f(x) = f(s x), s > 0, is known; or not even
-# that.
+# What the entry v of a variable does with the channel x: y = x + v, y = x v,
+# y = x / v, some y = f(x) with f(s x) = s f(x) for s > 0 ("bends"), or anything
+# else ("tells").
 ACTS = ("adds", "multiplies", "divides", "bends", "tells")
 
 
 class Role(enum.Enum):
-    """What a variable's axis does with the channels that label it."""
+    """What a variable does with the channels that sit on one of its axes.
+
+    A producer writes them (a kernel's output axis), a carrier changes each of
+    them (a bias, a BatchNormalization's gamma), and a consumer reads them (a
+    kernel's input axis).
+    """
 
     PRODUCER = "producer"
     CARRIER = "carrier"
@@ -43,7 +49,8 @@ class Place:
             outermost first.
         tensor: the `KerasTensor` in the innermost model's graph.
         axis: its channel axis.
-        readers: how many calls read it, the model's outputs counted.
+        readers: how many calls read it, those in nested models included. An
+            output of the model counts as a reader.
     """
 
     path: tuple[int, ...]
@@ -63,9 +70,10 @@ class Channels:
     Attributes:
         ids: integer array of shape (channels,), one label per channel.
         axis: the tensor's channel axis, counted from 0 (the batch axis).
-        shape: the tensor's shape, filled in for what goes into a rule.
-        place: where the tensor is, filled in likewise; None for what is
-            inside a layer.
+        shape: the tensor's shape. A rule finds it in its inputs, and need not
+            give it for what the rule returns.
+        place: where in the model the tensor is. A rule need not give it. None
+            for tensors inside a layer.
     """
 
     ids: np.ndarray
@@ -118,9 +126,9 @@ class Read:
 class Access:
     """Labels `ids` of shape (size,) sit on `axis` of a layer's `variable`.
 
-    For a consumer, `read` tells where in the model the channels are that it
-    reads; None where that is inside a layer whose rule does not say how to
-    compute it.
+    For a consumer, `read` says where in the model the channels are that the
+    variable reads. It is None for channels inside a layer whose rule does not
+    say how to compute them.
     """
 
     layer: object
@@ -144,9 +152,9 @@ class Width:
     leads into the arguments: ("args", 1, 3, "stop"). Where `ids` is a list of
     arrays, the setting is the tuple of their counts.
 
-    `whole` are all labels of an axis, where the setting says something about
-    the others too, such as a bound that is counted from the end. It is then
-    written anew when one of them goes, even if its own count stays.
+    `whole` are all labels of an axis, for a setting that depends on the other
+    channels of the axis too, such as a bound that is counted from the end.
+    Such a setting is written anew when any of these channels goes.
     """
 
     owner: object
@@ -166,10 +174,10 @@ class Width:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Constant:
-    """An array that stands in a call's arguments or an operation's config.
+    """An array in a call's arguments or in an operation's config.
 
-    It is read, cut and merged like a variable. `owner` and `path` are those
-    of a `Width`.
+    The array is read, cut and merged like a variable. `owner` and `path` say
+    where it is, as in a `Width`.
     """
 
     owner: object
@@ -187,10 +195,10 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """`layer` reads the whole of `kernel` at so many positions.
+    """`layer` multiplies the whole of `kernel` at so many positions.
 
-    `positions` is None where it is open; with labels `per`, it is the number
-    of positions for each of these channels.
+    `positions` is None if it is not known. With labels `per`, the kernel is
+    multiplied at that many positions for each of these channels.
     """
 
     layer: object
@@ -201,10 +209,10 @@ class Product:
 
 @dataclasses.dataclass(frozen=True)
 class Filtered:
-    """`ids` hold what `kernel`, output axis `axis`, wrote.
+    """The channels `ids` are units on the output axis `axis` of `kernel`.
 
-    With a `source`, every channel was filtered on its own: a depthwise
-    kernel.
+    With a `source`, the kernel is depthwise: it filters each channel of
+    `source` by itself.
     """
 
     ids: np.ndarray
@@ -215,16 +223,16 @@ class Filtered:
 
 @dataclasses.dataclass(frozen=True)
 class Shifted:
-    """What `kernel` wrote gets an entry of `bias` for each of its units.
+    """An entry of `bias` is added to each unit that `kernel` writes.
 
     Attributes:
         ids: labels of the units, shape (units,).
         kernel, axis: the kernel and its output axis.
         bias: the variable, of shape (units,); None where there is none.
         layer: the layer that adds it.
-        setting: entry of the layer's config, and its value, that make a bias
-            where there is none; None if nothing does.
-        linear: whether the layer returns the sum as it is.
+        setting: (entry, value) of the layer's config that make a bias where
+            there is none; None if no setting does.
+        linear: whether the layer returns the sum itself.
         taps: which outputs of a unit read all entries of its filter: one of
             `TAPS`. A constant in what the kernel reads adds the same to those
             that do.
@@ -244,12 +252,12 @@ class Shifted:
 
 @dataclasses.dataclass(frozen=True)
 class Normalized:
-    """`ids` hold gamma * (source - mean) / sqrt(variance + epsilon) + beta.
+    """`ids` are gamma (source - mean) / sqrt(variance + epsilon) + beta.
 
     Attributes:
-        made_by: the layer that returned `source`; None where that is inside
-            of another one.
-        alone: whether nothing else reads `source`.
+        made_by: the layer that returned `source`; None if that layer is
+            inside another one.
+        alone: whether no other call reads `source`.
     """
 
     ids: np.ndarray
@@ -264,7 +272,7 @@ class Normalized:
 
     @property
     def after(self):
-        """The layer that returned `source`, where nothing else reads it."""
+        """`made_by` if no other call reads `source`, else None."""
         return self.made_by if self.alone else None
 
 
@@ -272,7 +280,7 @@ class Normalized:
 class Carried:
     """`axis` of `variable` holds an entry for each of the channels `ids`.
 
-    `acts` is one of `ACTS`. What `ids` name is what comes out.
+    `acts` is one of `ACTS`. `ids` label the channels that come out.
     """
 
     ids: np.ndarray
@@ -283,7 +291,7 @@ class Carried:
 
 @dataclasses.dataclass(frozen=True)
 class Joined:
-    """`ids` hold, channel by channel, what was made of all `sources`.
+    """Channel i of `ids` is a function of channel i of each of `sources`.
 
     Attributes:
         how: "sum", for f with f(s x, s y, ...) = s f(x, y, ...), s > 0;
@@ -297,10 +305,10 @@ class Joined:
 
 @dataclasses.dataclass(frozen=True)
 class Mixed:
-    """Something that is no kernel reads the channels `ids` together.
+    """An operation without a kernel reads the channels `ids` together.
 
-    Such as a maximum over them: copies can go from them, but no multiple and
-    no constant.
+    A maximum over channels is an example: a copy of another channel can go,
+    but not a multiple of one, and not a constant channel.
     """
 
     ids: np.ndarray
@@ -315,12 +323,15 @@ class Copied:
 
 
 class LabelStore:
-    """Makes labels and collects what is said about them.
+    """Makes labels and collects their ties and reasons.
 
     Attributes:
+        starts: the first label of each value.
+        count: the number of labels.
+        ties: pairs of arrays of labels, tied element by element.
         frozen: (labels, reason) of channels that must stay.
-        inexact: (labels, reason) of channels that can go, but never without
-            a change of what the model computes, not even exact copies.
+        inexact: (labels, reason) of channels without which the model always
+            computes something else, even if they are exact copies of others.
     """
 
     def __init__(self):
@@ -344,7 +355,7 @@ class LabelStore:
         self.ties.append((a, b))
 
     def freeze(self, ids: np.ndarray, reason: str) -> None:
-        """The channels `ids` must be kept; `reason` says why, in words."""
+        """The channels `ids` must stay; `reason` says why."""
         self.frozen.append((ids, reason))
 
     def births(self) -> np.ndarray:
@@ -353,7 +364,7 @@ class LabelStore:
         return np.repeat(np.arange(len(self.starts)), lengths)
 
     def edges(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """All ties, label by label: one side, the other, number of the tie."""
+        """All pairs of tied labels: one side, the other, number of the tie."""
         lengths = [len(a) for a, _ in self.ties]
         return (
             np.concatenate([a for a, _ in self.ties] or [np.empty(0, int)]),

@@ -20,12 +20,16 @@ class VariableAxis:
     """One axis of a variable and the labels that sit on it.
 
     Attributes:
+        layer: the layer of the graph that holds the variable.
+        variable: the variable, or a `Constant`.
+        axis: the number of the axis.
+        role: what the variable does with the channels on it.
         ids: labels of shape (calls, size), a row for each call of the layer.
         group: group of each position, shape (size,).
         key: the color of each position, shape (size,): positions of two
             units correspond where their keys agree.
-        reads: for a consumer the `Read` of each call, None where it is not
-            known how to compute what it reads.
+        reads: for a consumer a `Read` for each call, or None for a call in
+            which it is not known how to compute the channels.
     """
 
     layer: object
@@ -49,8 +53,8 @@ class VariableAxis:
 class SpaceAxis:
     """Where the units of a space sit on a variable's axis.
 
-    `positions` has shape (units, m): unit u holds the m positions of row u,
-    and column i of all rows is the same place of the network.
+    `positions` is an integer array of shape (units, m). Unit u sits at the m
+    positions in row u. Positions in one column correspond to each other.
     """
 
     on: VariableAxis
@@ -64,17 +68,17 @@ class SpaceAxis:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Space:
-    """All groups of channels that live on the same axes.
+    """All groups of channels on the same axes, such as a residual stream.
 
     Attributes:
         groups: group numbers of the units, shape (units,).
-        axes: the `SpaceAxis` objects of all variables that hold the units.
+        axes: a `SpaceAxis` for each axis of a variable that the units are on.
         frozen: why the units have to stay, in words, or None where they can
             go.
-        inexact: why even an exact copy cannot go without a change of what
-            the model computes, or None where it can.
-        parts: by id of a layer the names of its kernels that write these
-            units, where others of its kernels write other units.
+        inexact: why the model computes something else even if a unit goes
+            that is an exact copy of another one, or None.
+        parts: {id(layer): names of the kernels that write these units} of
+            layers with other kernels that write other units.
     """
 
     groups: np.ndarray
@@ -90,6 +94,7 @@ class Space:
 
     @property
     def size(self) -> int:
+        """The number of units."""
         return len(self.groups)
 
     @property
@@ -102,6 +107,7 @@ class Space:
         return code_of(self.frozen)
 
     def axes_of(self, role: Role) -> list[SpaceAxis]:
+        """The axes on which the units have this role."""
         return [axis for axis in self.axes if axis.on.role is role]
 
     @property
@@ -112,7 +118,7 @@ class Space:
 
     @property
     def name(self) -> str:
-        """The producers' names, shortened where there are many."""
+        """The names of the producers, joined by " + "; of many, the first."""
         names = [
             f"{layer.name} ({', '.join(_shortened(self.parts[id(layer)]))})"
             if id(layer) in self.parts

@@ -1,4 +1,4 @@
-"""Variables that are read by more than the layer that has them.
+"""Tied weights: variables that other layers than their own read too.
 
 A variable of one layer can be an argument of an operation
 (`ops.matmul(x, encoder.kernel)`), or be read by Python code: in a `Lambda`, in
@@ -22,14 +22,14 @@ LIBRARIES = {
 }
 
 
-def owners_of(model) -> dict:
-    """{id(variable): layer} of the variables of a model's layers.
+def owners_of(layers) -> dict:
+    """{id(variable): layer} of the variables of some layers.
 
-    A `Lambda` makes none: those among its arguments are of other layers.
+    A `Lambda` has none: variables among its arguments are those of others.
     """
     return {
         id(variable): layer
-        for layer in _keras.flat_graph(model).layers
+        for layer in layers
         if type(layer) is not keras.layers.Lambda
         for variable in _variables_of(layer)
     }

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 
 import keras
 
@@ -85,10 +86,9 @@ def record(model, tensors) -> Recorder:
             asked for.
     """
     flat = _keras.flat_graph(model)
-    readers = collections.Counter(flat.outputs)
-    for call in flat.calls:
-        readers.update(call.reads)
-    recorder = Recorder(LabelStore(), owners=owners_of(model))
+    read = itertools.chain(flat.outputs, *(call.reads for call in flat.calls))
+    readers = collections.Counter(read)
+    recorder = Recorder(LabelStore(), owners=owners_of(flat.layers))
     walk = _Trace(recorder, readers)
     inputs = [
         Traced(_input_channels(x, key, readers, recorder.store), tensor)

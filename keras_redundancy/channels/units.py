@@ -16,13 +16,14 @@ from keras_redundancy.channels.spaces import kernel_names
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Units:
-    """Units that a layer writes with one kernel, or with several.
+    """Units that a layer writes with one kernel, or with several together.
 
     Attributes:
         layer: the layer.
-        places: a `SpaceAxis` for every kernel; row u of its positions is
-            where unit u sits.
-        part: the kernels' names where the layer writes other units too.
+        places: a `SpaceAxis` for each kernel; unit u sits at the positions in
+            row u.
+        part: the names of the kernels, if other kernels of the layer write
+            other units; else None.
     """
 
     layer: object
@@ -36,19 +37,22 @@ class Units:
         return place.on.group[place.positions[:, 0]]
 
     def filters(self) -> np.ndarray:
-        """Shape (z, n), one column per unit; of several kernels joined."""
+        """The filters, shape (z, n), one column per unit.
+
+        Those of several kernels are stacked: see `joined_filters`.
+        """
         if len(self.places) == 1:
             return finite_kernel_matrix(self.places[0].on)
         return joined_filters(Space(self.groups, self.places, None, None))[0]
 
 
 def written_units(graph) -> list[Units]:
-    """What every layer writes, in graph order.
+    """The units of every layer, in graph order.
 
-    Kernels of one layer that write one space of units, such as the two of an
-    LSTM, or those for queries, keys and values, belong together: a unit is
-    what they write of it, an LSTM's with all its gates. A kernel that is
-    alone has a unit for every filter.
+    Kernels of one layer whose units can only go together, such as the two of
+    an LSTM, or those for queries, keys and values, make one `Units`. The unit
+    of an LSTM has the filters of all its gates. A kernel by itself has a unit
+    for every filter.
     """
     together = {}
     for space in graph.spaces:
@@ -82,9 +86,9 @@ def _part(units, names):
 
 
 def distinct(names: Iterable[str]) -> list[str]:
-    """Names of layers, which those of models in a model can share.
+    """Names of layers, made unique: layers of nested models can share one.
 
-    The second one of a name is "name (2)", and so on.
+    The second of two equal names becomes "name (2)", and so on.
     """
     counts, found = Counter(), []
     for name in names:

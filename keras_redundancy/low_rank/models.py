@@ -18,7 +18,6 @@ from keras_redundancy.build.recipe import LayerRecipe, Recipe
 from keras_redundancy.build.stock import LayerForm, stock_form
 from keras_redundancy.low_rank.ends import free_vectors
 from keras_redundancy.low_rank.factorized import (
-    STOCK_CLASSES,
     Factorized,
     can_be_factorized,
 )
@@ -27,10 +26,11 @@ from keras_redundancy.low_rank.kept_pairs import share_out
 from keras_redundancy.low_rank.rare import RaReRegularizer
 from keras_redundancy.low_rank.shrinking import in_use
 from keras_redundancy.low_rank.sides import SIDES, SIZES
-from keras_redundancy.low_rank.stock import factorized_form
+from keras_redundancy.low_rank.stock import (
+    FACTORIZED_CLASSES,
+    factorized_form,
+)
 from keras_redundancy.planning.plans import plan
-
-FACTORIZED_CLASSES = {stock: cls for cls, stock in STOCK_CLASSES.items()}
 
 # Columns with 1 - |cos| below this differ by the rounding of float32 only.
 ROUNDING = 1e-11

@@ -16,6 +16,8 @@ from keras_redundancy.low_rank.factorized import (
 from keras_redundancy.low_rank.frobenius import FrobeniusNormalization
 from keras_redundancy.low_rank.rare import RaReRegularizer
 
+FACTORIZED_CLASSES = {stock: cls for cls, stock in STOCK_CLASSES.items()}
+
 SHRINK = (
     "kr.callbacks.DynamicLowRank makes factorized layers smaller while they "
     "are trained."
@@ -58,9 +60,8 @@ def other_regularizer(rare):
 
 def factorized_form(layer) -> LayerForm:
     """A stock layer as a factorized one, where P and Q are the identity."""
-    classes = {stock: cls for cls, stock in STOCK_CLASSES.items()}
     return LayerForm(
         layer,
-        classes[type(layer)],
+        FACTORIZED_CLASSES[type(layer)],
         values={"kernel": layer.kernel, "bias": layer.bias},
     )

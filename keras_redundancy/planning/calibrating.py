@@ -20,8 +20,11 @@ def calibrate(
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
-        data: some hundred or thousand samples: what `Model.predict` takes;
-            targets are ignored.
+        data: some hundred or thousand samples: what `Model.predict` takes,
+            such as arrays, sparse matrices, text, dictionaries (with more
+            columns than the model reads, too), a `tf.data.Dataset`, a
+            `PyDataset` or a generator; targets are ignored. An iterator can be
+            used once: its first 32 batches are remembered for mending.
         batch_size: for arrays in `data`.
         steps: how many batches of `data` to use at most, as for `plan`.
         allow_inexact: as for `plan`.

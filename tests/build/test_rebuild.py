@@ -268,3 +268,87 @@ def test_the_smaller_model_exports(tmp_path):
     np.testing.assert_allclose(
         served.serve(data).numpy(), models.outputs(small, data)[0], atol=1e-5
     )
+
+
+@keras.saving.register_keras_serializable("tests")
+class Gate(layers.Layer):
+    """Returns `width` channels, whatever it reads."""
+
+    def __init__(self, width, **options):
+        super().__init__(**options)
+        self.width = width
+
+    def call(self, x):
+        ones = keras.ops.ones((1, self.width))
+        return keras.ops.mean(x, -1, keepdims=True) * ones
+
+    def get_config(self):
+        return super().get_config() | {"width": self.width}
+
+
+def gated(cls, **options):
+    """A model with a layer whose rule is wrong, and a ReLU behind it."""
+    inputs = keras.Input((4,))
+    x = layers.Dense(8, name="before")(inputs)
+    x = layers.ReLU()(cls(8, name="gate", **options)(x))
+    return models.randomized(
+        keras.Model(inputs, layers.Dense(2, name="after")(x))
+    )
+
+
+def test_a_rule_that_is_wrong_about_what_comes_out_is_named():
+    """The layer behind cannot take the weights; the rule is at fault."""
+
+    class Fixed(Gate):
+        pass
+
+    @kr.register_rule(Fixed)
+    def forgets_the_width(layer, call):
+        return call.inputs[0]
+
+    blamed = r"'gate' \(Fixed\).*forgets_the_width\) is wrong.*'gate' out"
+    with pytest.raises(ValueError, match=f"'after/kernel'.*{blamed}"):
+        kr.prune(gated(Fixed), ratio=0.5)
+    # An addition behind it cannot even be called.
+    inputs = keras.Input((4,))
+    x = layers.Dense(8)(inputs)
+    x = layers.Add(name="sum")([x, Fixed(8, name="gate")(x)])
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    with pytest.raises(ValueError, match=f"(?s)'sum'.*called.*{blamed}"):
+        kr.prune(models.randomized(model), ratio=0.5)
+
+
+def test_a_setting_that_a_rule_changes_is_named():
+    """Its own config makes the layer; with the rule's setting, it fails."""
+
+    class Even(Gate):
+        def __init__(self, width, **options):
+            super().__init__(width, **options)
+            if width % 2:
+                raise ValueError(f"width has to be even, not {width}.")
+
+    @kr.register_rule(Even)
+    def any_width(layer, call):
+        call.counted_in("width", ids=call.inputs[0].ids)
+        return call.inputs[0]
+
+    message = (
+        r"'gate' \(Even\) can be rebuilt.*not with width=5: width has to be "
+        r"even.*any_width\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        kr.prune(gated(Even), ratio=0.375)
+
+
+def test_a_layer_whose_config_is_at_fault_is_not_blamed_on_its_rule():
+    class Picky(Gate):
+        def __init__(self, width, name):
+            super().__init__(width, name=name)
+
+        def get_config(self):
+            return {"name": self.name, "size": self.width}
+
+    kr.register_rule(Picky, lambda layer, call: call.inputs[0])
+    message = r"'gate' \(Picky\) cannot be rebuilt from its get_config\(\)"
+    with pytest.raises(ValueError, match=message):
+        kr.prune(gated(Picky), ratio=0.5)

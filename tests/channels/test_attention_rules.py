@@ -288,11 +288,11 @@ UNFOLLOWED = {
         (5, 12),
         "overrides _compute_attention of MultiHeadAttention",
     ),
-    "constant": (constant_value, (5, 12), "else than tensors of the model"),
+    "constant": (constant_value, (5, 12), "other than tensors of the model"),
     "constant value": (
         lambda x: layers.Attention()([x, np.ones((4, 6, 16), "float32")]),
         (5, 12),
-        "else than tensors of the model",
+        "other than tensors of the model",
     ),
 }
 

@@ -25,10 +25,11 @@ HEADS = ("num_heads", "num_query_heads", "num_key_value_heads")
 
 
 def hidden_widths(**arguments):
-    """A rule for a composite layer that hides channels inside.
+    """Make a rule for a layer that hides channels inside.
 
-    Such as a transformer block with a wide feed-forward part: what goes into
-    the block and comes out of it stays, what is hidden inside can go.
+    A transformer block with a wide feed-forward part is an example: the
+    channels that go into the block and come out of it stay, those that are
+    hidden inside can go.
 
         keras_redundancy.register_rule(
             TransformerBlock,
@@ -38,21 +39,25 @@ def hidden_widths(**arguments):
             ),
         )
 
-    The rule has to take your word for what it cannot see: that `call` runs
-    the layers of a chain one after the other and gives the hidden channels to
-    no others, and that whatever else it does between two of them works on
-    every channel alone, as an activation function does. What normalises or
-    mixes the hidden channels, such as a softmax or a LayerNormalization, has
-    to be a layer that the chain names. Else the smaller model computes
-    something else, without a warning.
+    The rule cannot see the code of the layer, so you have to make sure that:
+
+    - `call` runs the layers of a chain one after the other, and passes the
+      hidden channels to no other layers;
+    - whatever else `call` does between two of these layers acts on every
+      channel alone, as an activation function does. A layer that normalises
+      or mixes the hidden channels, such as a LayerNormalization, has to be in
+      the chain.
+
+    Otherwise the smaller model computes something else, without a warning.
 
     Args:
-        **arguments: an argument of the layer's constructor that sets a hidden
-            width, and the names of the attributes that hold the layers.
+        **arguments: the name of an argument of the layer's constructor that
+            sets a hidden width, and the names of the attributes that hold the
+            layers of that width:
 
             - A tuple of names is a chain: its first layer writes as many
-              channels as the argument says, its last layer reads them. Those
-              between carry them on, or write as many of their own.
+              channels as the argument says, its last layer reads them. The
+              layers between pass them on, or write as many new ones.
             - A list of tuples: several chains, all of that width.
             - One name: a `MultiHeadAttention` with as many heads as the
               argument says. For a `GroupQueryAttention`, the arguments have

@@ -1,8 +1,8 @@
 """Rules are looked up by class: `rule`, `apply_rule`, `register_rule`.
 
 A rule takes the operation and its `CallTrace`, and returns the labels of what
-comes out. Subclasses inherit rules, unless they override what the class
-computes: the rule was written for that.
+comes out. Subclasses inherit the rule of their base class, unless they
+override a method that changes what the layer computes.
 """
 
 import functools
@@ -136,14 +136,20 @@ def _overridden(kind, known):
 
 
 def register_rule(layer_class, function=None):
-    """Teach the trace what a layer class of your own does with channels.
+    """Teach `trace` what a layer class of your own does with channels.
+
+    A rule takes the layer and one call of it. It says which variables of the
+    layer hold an entry for each channel, and returns the channels of what
+    comes out. `help(CallTrace)` lists everything that a rule can say.
 
     Args:
         layer_class: a subclass of `keras.Layer`. Its subclasses inherit the
-            rule, as long as they do not redefine what it computes.
-        function: the rule: it takes the layer and a `CallTrace`, and returns
-            the `Channels` of what the layer returns, or a list of them.
-            Without it, `register_rule(layer_class)` is a decorator.
+            rule, unless they override `call` or another method that changes
+            what the layer computes.
+        function: the rule. It takes the layer and a `CallTrace`, and returns
+            the `Channels` of the layer's output, or a list of them for
+            several outputs. Without `function`, `register_rule(layer_class)`
+            returns a decorator.
 
     Returns:
         `function`, or the decorator.
@@ -152,6 +158,16 @@ def register_rule(layer_class, function=None):
         TypeError: `layer_class` is no class, or `function` cannot be called.
 
     Example: a layer that scales every channel.
+
+        @keras.saving.register_keras_serializable()
+        class ChannelScale(keras.layers.Layer):
+            def build(self, shape):
+                self.scale = self.add_weight(
+                    shape=shape[-1:], initializer="ones"
+                )
+
+            def call(self, x):
+                return x * self.scale
 
         @keras_redundancy.register_rule(ChannelScale)
         def channel_scale(layer, call):
@@ -172,7 +188,14 @@ def register_rule(layer_class, function=None):
             z = call.through(layer.skip, x, sets={"filters": "filters"})
             return Channels(call.tied(y.ids, z.ids), y.axis)
 
-    Where only what is hidden inside may go, `hidden_widths` makes the rule.
+    Example: a block with a wide part inside, whose width is an argument of its
+    constructor, and whose attributes `expand` and `project` hold the layers
+    that write and read it. Such a rule is ready-made, see `hidden_widths`:
+
+        keras_redundancy.register_rule(
+            Block,
+            keras_redundancy.hidden_widths(ff_dim=("expand", "project")),
+        )
     """
     if not inspect.isclass(layer_class):
         raise TypeError(

@@ -1,0 +1,97 @@
+"""Layers and operations as objects: what is in them, and copies of them."""
+
+import keras
+from keras.src.ops.operation import Operation
+from keras.src.saving.serialization_lib import SafeModeScope
+
+
+def flat_layers(layer, recursive: bool = True) -> list:
+    """A layer or model and all layers in it, outer before inner ones.
+
+    Args:
+        layer: the layer or model.
+        recursive: False leaves out what is inside of the layers in it.
+    """
+    return layer._flatten_layers(recursive=recursive)
+
+
+def wraps_one_layer(operation) -> bool:
+    """Whether its class is made as `Class(layer, **config)`.
+
+    `TimeDistributed` is an example. `Bidirectional`, with two layers, is not.
+    """
+    wrapper = keras.layers.Wrapper
+    return (
+        isinstance(operation, wrapper)
+        and type(operation).from_config.__func__ is wrapper.from_config.__func__
+    )
+
+
+def attention_projections(layer) -> dict:
+    """The `EinsumDense` layers inside an attention layer with heads.
+
+    Returns:
+        {"query": ..., "key": ..., "value": ..., "output": ...}, and "gate"
+        where the layer has one.
+    """
+    projections = {
+        "query": layer._query_dense,
+        "key": layer._key_dense,
+        "value": layer._value_dense,
+    }
+    if hasattr(layer, "_gate_dense"):
+        projections["gate"] = layer._gate_dense
+    return projections | {"output": layer._output_dense}
+
+
+def lambda_output_shape(layer):
+    """The `output_shape` that a `Lambda` layer was made with."""
+    return layer._output_shape
+
+
+# --- made anew --------------------------------------------------------------
+
+
+def is_stock_class(cls) -> bool:
+    """Whether a class comes with Keras or with this package."""
+    return cls.__module__.split(".")[0] in ("keras", "keras_redundancy")
+
+
+def has_config(operation) -> bool:
+    """Whether an operation can be made anew with other settings.
+
+    True for all layers: those that cannot be made anew are refused earlier,
+    with the cause.
+    """
+    own = type(operation).get_config is not Operation.get_config
+    return own or operation._auto_config is not None
+
+
+def trusting_own_objects():
+    """A context in which configs of live objects may hold Python functions."""
+    return SafeModeScope(False)
+
+
+def copy_operation(operation):
+    """A copy of an operation without weights, connected to no graph.
+
+    `copy.copy` saves and loads the operation, which not all of them allow.
+    """
+    clone = object.__new__(type(operation))
+    vars(clone).update(vars(operation))
+    clone._inbound_nodes = []
+    clone._outbound_nodes = []
+    return clone
+
+
+def returning_sequences(layer):
+    """A copy of a recurrent layer that returns the output of every step.
+
+    It runs the same cell, and returns no states. For a masked step it returns
+    the output of the step before.
+    """
+    copy = copy_operation(layer)
+    vars(copy).update(
+        return_sequences=True, return_state=False, zero_output_for_mask=False
+    )
+    return copy

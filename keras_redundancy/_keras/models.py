@@ -1,0 +1,85 @@
+"""Models as objects: their classes, attributes and compile arguments."""
+
+import functools
+
+import keras
+from keras.src.models.functional import Functional, functional_like_constructor
+
+
+def rebuildable_class(model) -> type:
+    """The class to rebuild a model with.
+
+    That is the class of the model, if it takes the arguments of `keras.Model`
+    or `keras.Sequential`: so a custom `train_step` is kept. Otherwise it is
+    the class of Keras that it extends.
+    """
+    cls = type(model)
+    if isinstance(model, keras.Sequential):
+        alike = cls.__init__ is keras.Sequential.__init__
+    else:
+        alike = functional_like_constructor(cls)
+    return cls if alike else plain_class(model)
+
+
+def plain_class(model) -> type:
+    """`keras.Sequential` or `keras.Model`, whichever a model is."""
+    is_sequential = isinstance(model, keras.Sequential)
+    return keras.Sequential if is_sequential else keras.Model
+
+
+def has_own_config(cls) -> bool:
+    """Whether a class of models overrides `get_config`."""
+    own = (keras.Model.get_config, Functional.get_config)
+    return cls.get_config not in (*own, keras.Sequential.get_config)
+
+
+# Attributes that Keras sets on a model after its constructor.
+SET_LATER = {
+    "_compile_config",
+    "_compiled_trainable_state",
+    "_eval_epoch_iterator",
+    "_functional",
+    "_jax_state",
+    "_jax_state_synced",
+    "history",
+    "optimizer",
+    "stop_evaluating",
+    "stop_predicting",
+    "stop_training",
+}
+
+
+def own_attributes(model) -> dict:
+    """{name: value} of the attributes that a user set on a model."""
+    known = _attributes_of_all_models() | SET_LATER
+    return {key: x for key, x in vars(model).items() if key not in known}
+
+
+@functools.cache
+def _attributes_of_all_models():
+    x = keras.Input((1,), name="plain_input")
+    return set(vars(keras.Model(x, x, name="plain")))
+
+
+def compile_arguments(model) -> dict | None:
+    """The arguments that `model.compile` was called with; None if never."""
+    if not model.compiled or not hasattr(model, "_compile_config"):
+        return None
+    return dict(model._compile_config.config)
+
+
+def loss_function(loss) -> tuple[str | None, bool]:
+    """(name of the function that a loss computes, whether it takes logits).
+
+    The name is None for what is no loss function of Keras.
+    """
+    function = getattr(loss, "fn", None)
+    settings = getattr(loss, "_fn_kwargs", {})
+    return getattr(function, "__name__", None), settings.get(
+        "from_logits", False
+    )
+
+
+def compile_is_overridden(model) -> bool:
+    """Whether the class of a model overrides `compile`."""
+    return type(model).compile is not keras.Model.compile

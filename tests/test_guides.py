@@ -1,0 +1,108 @@
+"""The guides run, and find what their text says that they find."""
+
+import ast
+import runpy
+from pathlib import Path
+
+import keras
+import pytest
+from keras import layers
+
+import keras_redundancy as kr
+from keras_redundancy.channels.rules import registry
+from tests.rule_checks import assert_copies_go
+
+GUIDES = Path(__file__).parent.parent / "examples" / "guides"
+FIELDS = (
+    *("Title", "Author", "Date created", "Last modified", "Description"),
+    "Accelerator",
+)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capfd):
+    """Runs a guide; returns its variables and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    rules = dict(registry.rule.registry)
+
+    def run(name):
+        found = runpy.run_path(str(GUIDES / f"{name}.py"))
+        return found, capfd.readouterr().out
+
+    yield run
+    for cls in set(registry.rule.registry) - set(rules):
+        registry.rule.register(cls)(registry.rule.registry[object])
+
+
+@pytest.mark.parametrize(
+    "path", sorted(GUIDES.glob("*.py")), ids=lambda path: path.stem
+)
+def test_guides_have_the_form_of_those_of_keras(path):
+    cells = [
+        node.value.value
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    ]
+    header = dict(line.split(": ", 1) for line in cells[0].strip().splitlines())
+    assert tuple(header) == FIELDS
+    assert cells[1].startswith("\n## Introduction\n")
+    assert all(cell.startswith("\n") and cell.endswith("\n") for cell in cells)
+
+
+def test_shrink_an_application(run):
+    found, printed = run("shrink_an_application")
+    model, small = found["model"], found["small"]
+    assert kr.flops(small) <= 0.5 * kr.flops(model)
+    assert small.count_params() < 0.3 * model.count_params()
+    widths = [x.filters for x in small.layers if type(x) is layers.Conv2D]
+    assert {width % 8 for width in widths[:-1]} == {0}
+    assert found["before"] > 0.5
+    assert found["tuned"] > found["before"] - 0.1
+    assert "it is an output of the model" in printed
+    assert "small.keras:" in printed
+
+
+def test_choose_how_much(run):
+    found, printed = run("choose_how_much")
+    trial = found["found"].trial
+    assert trial.score >= found["found"].base.score - 0.01
+    assert kr.flops(found["small"]) < 0.5 * kr.flops(found["model"])
+    scores = {
+        name: trials[-1].score
+        for name, trials in found["comparison"].trials.items()
+    }
+    dropped = scores.pop("largest L1 norms, rest dropped")
+    assert min(scores.values()) > dropped
+    assert "cut alone" in printed
+
+
+def test_train_at_low_rank(run):
+    found, printed = run("train_at_low_rank")
+    plain, small = found["plain"], found["small"]
+    assert small.count_params() < 0.8 * plain.count_params()
+    assert found["plan"].parameters[1] == plain.count_params()
+    accuracy = found["accuracy"]
+    assert accuracy(small) > accuracy(plain) - 0.03
+    assert "of W are in use" in printed
+
+
+def test_teach_it_a_layer(run, tmp_path):
+    found, printed = run("teach_it_a_layer")
+    assert "there is no rule for scale (ChannelScale)" in printed
+    assert "16 of 32 channels are left" in printed
+    assert found["error"].item() < 1e-5
+    assert [x.ff_dim for x in found["small"].layers[1:3]] == [32, 32]
+    # The rules that it registers hold what rules have to hold.
+    inputs = keras.Input((12,))
+    x = layers.Dense(16, name="before")(inputs)
+    x = layers.Dense(8, activation="relu")(found["ChannelScale"]()(x))
+    assert_copies_go(keras.Model(inputs, layers.Dense(3)(x)), tmp_path)
+
+
+def test_the_example_of_register_rule_is_that_of_the_guide():
+    text = (GUIDES / "teach_it_a_layer.py").read_text()
+    rule = text.split("@kr.register_rule(ChannelScale)\n")[1].split("\n\n")[0]
+    rule = rule.replace("kr.Channels", "Channels").splitlines()
+    documented = kr.register_rule.__doc__.splitlines()
+    at = documented.index(" " * 8 + rule[0])
+    assert documented[at : at + len(rule)] == [" " * 8 + x for x in rule]
