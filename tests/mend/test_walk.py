@@ -152,6 +152,7 @@ def test_memory_bounds_the_samples(capsys):
     small = plan.apply(verbose=True)
     assert 20 < plan.repair.used < 65
     assert f"{plan.repair.used} of 90 samples" in capsys.readouterr().out
+    assert f"{plan.repair.used} of 90 samples" in str(plan)
     once = without_a_round(model, ratio=0.4, data=data)
     new_data = fresh(model, batch=40)
     assert error(model, small, new_data) < error(model, once, new_data)
