@@ -85,7 +85,23 @@ from keras_redundancy.numbers.clustering import (
     cluster_filters as cluster_filters,
 )
 from keras_redundancy.numbers.subspaces import svcca as svcca
+from keras_redundancy.planning.absorbing import (
+    Affine as Affine,
+    Drop as Drop,
+    LeastSquares as LeastSquares,
+    Mend as Mend,
+    Merge as Merge,
+)
 from keras_redundancy.planning.calibrating import calibrate as calibrate
+from keras_redundancy.planning.methods import (
+    FPGM as FPGM,
+    L1 as L1,
+    Clusters as Clusters,
+    Greedy as Greedy,
+    Method as Method,
+    Pivoted as Pivoted,
+    Random as Random,
+)
 from keras_redundancy.planning.plans import plan as plan, prune as prune
 from keras_redundancy.regularizers import RaReRegularizer as RaReRegularizer
 from keras_redundancy.reports import plots as plots

@@ -22,7 +22,7 @@ import pytest  # noqa: E402
 TESTS = Path(__file__).parent
 SAMPLED = re.compile(
     # Numbers in, numbers out, by NumPy alone.
-    "numbers/"
+    "numbers/|shared/"
     # The graph, and what is said of it.
     "|_rules|correspondence|explain|hidden_widths|trace|bad_input|hostile"
     # Data, plans, and what is made of them.

@@ -1,11 +1,22 @@
-"""What every rule has to hold, on a small model that uses it."""
+"""Small models around a layer, and what every rule has to hold on them."""
 
 import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import keras_redundancy as kr
 from tests import models
+
+
+def between(layer, shape=(5, 20), **options):
+    """A model in which `layer` reads 16 units, and a kernel all it returns."""
+    inputs = keras.Input(shape, **options)
+    x = layers.Dense(16, activation="relu", name="before")(inputs)
+    results = keras.tree.flatten(layer(x))
+    x = [layers.Flatten()(y) if len(y.shape) > 2 else y for y in results]
+    x = layers.Concatenate()(x) if len(x) > 1 else x[0]
+    return keras.Model(inputs, layers.Dense(3, name="top")(x))
 
 
 def assert_copies_go(model, tmp_path=None, seed=0, data=None, **options):

@@ -102,6 +102,7 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path):
         ("data_pruning", ["quickstart", "--samples", 32], "total / predict"),
         ("clustering", ["--quick"], "Time over that of the bare products"),
         ("wide_layers", ["--quick"], "clusters"),
+        ("ranking", ["--quick"], "ratio"),
         (
             "fit_and_prune",
             ["--repeats", 1, "--epochs", 3],

@@ -71,9 +71,7 @@ for layer in model.layers:
 
 def train(model, epochs, rate):
     model.compile(
-        keras.optimizers.Adam(rate),
-        "sparse_categorical_crossentropy",
-        jit_compile=False,  # compiling would take longer than training
+        keras.optimizers.Adam(rate), "sparse_categorical_crossentropy"
     )
     model.fit(
         images[~test], labels[~test], batch_size=32, epochs=epochs, verbose=0

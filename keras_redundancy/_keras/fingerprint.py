@@ -1,4 +1,4 @@
-"""Tell whether a model has the weights that it had."""
+"""A hash of a model's weights, to see whether they have changed."""
 
 import hashlib
 
@@ -11,9 +11,9 @@ from keras_redundancy._keras.layers import flat_layers
 def fingerprint(model) -> str:
     """A hash of the shapes and numbers of a model's weights.
 
-    It takes a tenth of a second for 25 million weights. What layers keep of
-    the last batch, such as the states of a stateful LSTM, and the states of
-    random generators are left out: they change whenever a model runs.
+    It takes a tenth of a second for 25 million weights. Left out is what
+    changes whenever the model runs: the states that layers keep from the last
+    batch, such as those of a stateful LSTM, and of random generators.
     """
     known = hashlib.sha256(repr(model.input_shape).encode())
     states = {id(state) for state in _states(model)}

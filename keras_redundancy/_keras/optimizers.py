@@ -1,9 +1,9 @@
-"""What optimizers keep for variables, and variables of new sizes."""
+"""Slots of optimizers, such as momenta, and variables of new sizes."""
 
 import keras
 
-# What the optimizers of Keras keep in lists by these names; what they keep in
-# others, such as momenta, is linear in the gradients.
+# The attributes in which optimizers of Keras keep slots that are not linear in
+# the gradients. Slots in all other lists, such as momenta, are linear.
 SLOT_KINDS = {
     "_velocities": "square",
     "_velocity_hats": "square",
@@ -18,7 +18,7 @@ SLOT_KINDS = {
 
 
 def _inner(optimizer):
-    """The one that keeps slots: one that scales losses holds another one."""
+    """The optimizer with the slots: a `LossScaleOptimizer` holds another."""
     return getattr(optimizer, "inner_optimizer", optimizer)
 
 
@@ -27,12 +27,13 @@ def _is_schedule_free(optimizer):
 
 
 def slots(optimizer, variable) -> list[tuple]:
-    """What an optimizer keeps for a variable that it trains.
+    """The slots of an optimizer for a variable that it trains.
 
     Returns:
-        [(slot variable, kind), ...]: "linear" in gradients, a "square" of
-        them, a "size", the root of one, or averages of "weights"; none if the
-        optimizer is None or does not train the variable.
+        [(slot variable, kind), ...]. The kind is "linear" in the gradients, a
+        "square" of them, a "size" (the root of a square), or an average of
+        "weights". The list is empty if the optimizer is None or does not
+        train the variable.
     """
     optimizer = _inner(optimizer)
     trained = getattr(optimizer, "_trainable_variables", [])
@@ -59,7 +60,7 @@ def averages_weights(optimizer) -> bool:
 
 
 def counters(optimizer) -> list:
-    """What an optimizer keeps for no variable alone, such as iterations."""
+    """The variables of an optimizer that are no slots, such as iterations."""
     inner = _inner(optimizer)
     kept_for_one = {
         id(slot)
@@ -70,7 +71,7 @@ def counters(optimizer) -> list:
 
 
 def copy_weight_decay(old, new, variables: list[tuple]) -> None:
-    """Leave alone what another optimizer's weight decay leaves alone.
+    """Exclude from weight decay what another optimizer excludes.
 
     Args:
         old, new: optimizers of the same class.
@@ -93,9 +94,9 @@ def copy_weight_decay(old, new, variables: list[tuple]) -> None:
 def resize(variable, value, optimizer=None) -> None:
     """Give a variable a value of another shape, in place.
 
-    What holds it, such as a layer, an optimizer and a file, goes on with it.
-    Functions that were compiled with it have to be made anew: see
-    `forget_functions`.
+    Layers and optimizers that hold the variable can go on using it, and it can
+    be saved and loaded. Functions that were compiled with it have to be made
+    anew: see `forget_functions`.
 
     Args:
         variable: a `keras.Variable` on one device.
@@ -117,6 +118,6 @@ def resize(variable, value, optimizer=None) -> None:
 
 
 def forget_functions(model) -> None:
-    """Have a model compile its functions anew, now or when they are needed."""
+    """Drop the compiled functions of a model, so that it compiles new ones."""
     model.test_function = model.predict_function = None
     model.make_train_function(force=True)

@@ -14,7 +14,7 @@ def variables_in(arguments) -> list:
 
 
 class _Reads(keras.StatelessScope):
-    """Notes the variables whose values are asked for."""
+    """Notes each variable whose value is read."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ def variables_read(layer, args, kwargs) -> list:
     symbolic = [isinstance(x, keras.KerasTensor) for x in flat]
 
     def call(*tensors):
-        # All else is held here: JAX takes no variables as arguments.
+        # Only tensors are arguments: JAX takes no variables there.
         rest = iter(tensors)
         given = [
             next(rest) if is_symbolic else x
@@ -47,12 +47,12 @@ def variables_read(layer, args, kwargs) -> list:
         with reads:
             return layer.call(*args_and_kwargs[0], **args_and_kwargs[1])
 
-    # A call that can only run on numbers is known as far as it came.
+    # If the call fails on symbols, the reads up to there are known.
     with contextlib.suppress(Exception):
         backend.compute_output_spec(call, *itertools.compress(flat, symbolic))
     return list(reads.variables.values())
 
 
 def is_random_state(variable) -> bool:
-    """Whether it is the state of a `keras.random.SeedGenerator`."""
+    """Whether a variable is the state of a `keras.random.SeedGenerator`."""
     return variable.name == "seed_generator_state"

@@ -8,11 +8,15 @@ from keras.src.trainers.data_adapters import get_data_adapter
 
 
 def numpy_batches(data, batch_size: int) -> tuple:
-    """The batches of what `predict` takes, and how many there are.
+    """Batches of data as arrays, and their number.
+
+    Args:
+        data: anything that `Model.predict` takes.
+        batch_size: for arrays.
 
     Returns:
-        (an iterator of x, (x,), (x, y) or (x, y, weights); their number, or
-        None where it is not known).
+        (an iterator of x, (x,), (x, y) or (x, y, weights); the number of
+        batches, or None if it is not known).
 
     Raises:
         TypeError, ValueError: `data` is of no kind that Keras takes.
@@ -22,7 +26,7 @@ def numpy_batches(data, batch_size: int) -> tuple:
 
 
 def _one_pass(adapter):
-    """A pass that ends the threads that made its batches when it ends."""
+    """One pass over the data; at its end the adapter stops its threads."""
     adapter.on_epoch_begin()
     try:
         yield from adapter.get_numpy_iterator()
@@ -31,11 +35,11 @@ def _one_pass(adapter):
 
 
 def number_of_batches(x, y, options: dict) -> int | None:
-    """How many steps an epoch of `Model.fit` has; None if that is open.
+    """The number of steps of an epoch of `Model.fit`; None if not known.
 
     Args:
-        x, y: what it is given.
-        options: its other arguments.
+        x, y: the data that `fit` is called with.
+        options: the other arguments of `fit`.
     """
     steps = options.get("steps_per_epoch")
     if steps is not None or inspect.isgenerator(x):
@@ -53,22 +57,22 @@ def number_of_batches(x, y, options: dict) -> int | None:
 
 
 def flush(callbacks) -> None:
-    """Wait for what a `CallbackList` does while training goes on."""
+    """Wait until the callbacks that run beside training have finished."""
     if callbacks._async_train:
         callbacks._flush_futures()
 
 
 def replicas(model) -> int:
-    """On how many devices at once a model is trained by `tf.distribute`."""
+    """The number of devices on which `tf.distribute` trains a model."""
     strategy = getattr(model, "distribute_strategy", None)
     return getattr(strategy, "num_replicas_in_sync", 1)
 
 
 def scope_of(owner):
-    """A context in which variables are made on the devices of an owner's.
+    """A context that makes new variables on the devices of `owner`.
 
-    That is the scope of the `tf.distribute` strategy that `owner`, a model or
-    an optimizer, was made under. `keras.distribution` needs no scope.
+    It is the scope of the `tf.distribute` strategy that `owner`, a model or an
+    optimizer, was made under. `keras.distribution` needs no scope.
     """
     strategy = getattr(owner, "_distribute_strategy", None)
     strategy = strategy or getattr(owner, "_distribution_strategy", None)
@@ -76,7 +80,7 @@ def scope_of(owner):
 
 
 def predict_on_one_replica(model, x):
-    """`model.predict_on_batch(x)` for what is to see a batch as a whole.
+    """`model.predict_on_batch(x)` for a model that needs the whole batch.
 
     Under a `tf.distribute` strategy of several replicas, `predict_on_batch`
     runs `model` on each of them and joins what they return.

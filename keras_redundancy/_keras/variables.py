@@ -1,13 +1,13 @@
-"""Values that go from one variable to another."""
+"""Copies of values from one variable to another."""
 
 from keras import ops
 
 
 def set_value(variable, value) -> None:
-    """Give a variable a copy of `value`, in place.
+    """Assign a copy of `value` to a variable.
 
-    On JAX, training gives the memory of a model's variables away, and what
-    else holds the same array is deleted: no two variables may share one.
+    Copied: JAX donates the buffers of variables in training, so two variables
+    must not share one.
 
     Args:
         variable: the `keras.Variable` to set.

@@ -1,1 +1,1 @@
-"""What every room uses: checked arguments, tables, files, progress."""
+"""Small things that all rooms use: checked arguments, tables, files."""

@@ -1,4 +1,4 @@
-"""What a caller asks for: thresholds, layers and options, checked."""
+"""Checks of arguments: numbers, options, thresholds and layers."""
 
 import math
 import re
@@ -19,7 +19,7 @@ def check_option(name: str, value, valid) -> None:
 
 
 def check_count(name: str, value, least: int = 1) -> None:
-    """Raise unless `value` is an integer of at least `least`."""
+    """Raise ValueError unless `value` is an integer of at least `least`."""
     if not _is_integer(value) or value < least:
         raise ValueError(
             f"{name} must be an integer of at least {least}, but received "
@@ -28,7 +28,7 @@ def check_count(name: str, value, least: int = 1) -> None:
 
 
 def check_seed(value) -> None:
-    """Raise unless `value` is None or an integer from 0."""
+    """Raise ValueError unless `value` is None or an integer of at least 0."""
     if value is not None and (not _is_integer(value) or value < 0):
         raise ValueError(
             "seed must be None or an integer that is not negative, but "
@@ -41,10 +41,10 @@ def _is_integer(value):
 
 
 def check_axes(name: str, value) -> int | list[int]:
-    """`value` if it is an integer, or a list of it if it holds several.
+    """`value` as an integer or a list of integers.
 
     Raises:
-        TypeError: it is no integer and no sequence of them.
+        TypeError: `value` is no integer and no sequence of them.
     """
     if _is_integer(value):
         return int(value)
@@ -123,13 +123,14 @@ def levels_by_layer(
     """The level of every layer, by id(layer); None leaves it alone.
 
     Args:
-        level: a number for all layers; a mapping from layer names or regular
-            expressions (matched against the whole name; an exact name goes
-            first, then the order of the mapping) to numbers; or a callable
-            that takes a layer and returns a number or None.
+        level: a number for all layers; or a mapping from layer names or
+            regular expressions to numbers; or a callable that takes a layer
+            and returns a number or None. Expressions match the whole name.
+            An exact name wins, then the first entry that matches.
         layers: the layers with units, in graph order.
-        where: the argument's name.
-        check: a function of a number and its name that returns a valid one.
+        where: the argument's name, for messages.
+        check: takes a number and its name for messages, returns the number,
+            or raises.
 
     Raises:
         TypeError, ValueError: a number is refused by `check`, or a key of
@@ -151,8 +152,8 @@ def levels_by_layer(
 def _levels_of_mapping(level, layers, where, check):
     if not level:
         raise ValueError(
-            f"{where} is an empty mapping, which would prune nothing. Name "
-            "layers in it, or pass a number for all of them."
+            f"{where} is an empty mapping, which would prune nothing. Put "
+            "names of layers in it, or pass a number for all layers."
         )
     tests = {}
     for key, value in level.items():
@@ -167,7 +168,7 @@ def _levels_of_mapping(level, layers, where, check):
 
 
 def selected_layers(choice: Layers, layers: list, where: str) -> set[int]:
-    """The ids of the layers that `choice` names; None names none.
+    """The ids of the layers that `choice` names; None names no layer.
 
     Args:
         choice: a name or regular expression (matched against the whole name),
@@ -206,7 +207,7 @@ def _names(layers):
 
 
 def _matching(pattern, layers, where):
-    """A test of names: equal to `pattern` if a layer has it, else a regex."""
+    """A test of names: equality if a layer has that name, else the regex."""
     if not isinstance(pattern, str):
         raise TypeError(
             f"{where} names layers by strings, but received {pattern!r}."
@@ -218,7 +219,7 @@ def _matching(pattern, layers, where):
         expression = re.compile(pattern)
     except re.error as error:
         raise ValueError(
-            f"{where} has {pattern!r}, which is no layer of the model and no "
+            f"{where} has {pattern!r}, which is no name of a layer and no "
             f"regular expression ({error})."
         ) from error
     if not any(expression.fullmatch(name) for name in names):

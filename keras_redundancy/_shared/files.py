@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def writable_folder(name: str, folder) -> Path:
-    """A folder that files can be written to; it is made where there is none.
+    """A folder to write files to; it is created if it does not exist.
 
     Args:
-        name: that of the argument.
+        name: the argument's name, for messages.
         folder: a path.
 
     Raises:
-        ValueError: it is none, or cannot be written to.
+        ValueError: the path is no folder, or cannot be written to.
     """
     path = Path(folder)
     try:
@@ -30,12 +30,12 @@ def writable_folder(name: str, folder) -> Path:
 
 @contextlib.contextmanager
 def replaced(path) -> Iterator[Path]:
-    """A path to write to, which takes the place of `path` when it is whole.
+    """A temporary path to write to; it then replaces `path` at once.
 
-    If writing fails, nothing is left of it, and `path` is what it was.
+    If writing fails, `path` is unchanged and the temporary file is deleted.
 
     Raises:
-        OSError: the folder is not there, or cannot be written to.
+        OSError: the folder does not exist, or cannot be written to.
     """
     path = Path(path)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:

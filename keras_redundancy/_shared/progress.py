@@ -1,4 +1,4 @@
-"""A bar for what takes long."""
+"""A progress bar."""
 
 import contextlib
 import itertools
@@ -9,14 +9,20 @@ import keras
 
 @contextlib.contextmanager
 def progress(verbose: bool, count: int, unit: str) -> Iterator[Callable]:
-    """A function to call after each of up to `count` units, for a bar.
+    """Draw a progress bar on standard output, as `Model.fit` does.
 
-    It is drawn on standard output, as those of `Model.fit`.
+    Args:
+        verbose: whether to draw.
+        count: the number of steps, at most.
+        unit: what a step is, for the bar's text.
+
+    Yields:
+        A function to call after each step.
     """
     bar = keras.utils.Progbar(
         count, verbose=int(verbose and count > 0), unit_name=unit
     )
     numbers = itertools.count(1)
-    # Else the last line would be there twice.
+    # finalize=False: otherwise Keras prints the last line twice.
     yield lambda: bar.update(next(numbers), finalize=False)
     bar.update(count, finalize=True)

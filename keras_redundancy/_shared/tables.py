@@ -1,28 +1,80 @@
 """Plain-text tables, for reports and plans."""
 
+import dataclasses
 import io
 import textwrap
+from collections.abc import Sequence
+from html import escape
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 WIDTH = 160
 
 
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table: numbers to the right, None as a dash.
+
+    Attributes:
+        title: a line above the table.
+        header: the column names.
+        rows: sequences of str, int, float or None. Floats are shown with
+            three digits after the point, integers with separators.
+        below: lines below the table.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence]
+    below: str = ""
+
+    def __str__(self):
+        return render_table(self.title, self.header, self.rows) + self.below
+
+    def to_html(self) -> str:
+        """An HTML table; all text in it is escaped."""
+        head = "".join(f"<th>{escape(name)}</th>" for name in self.header)
+        rows = "".join(
+            f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in self.rows
+        )
+        below = f"<pre>{escape(self.below)}</pre>" if self.below else ""
+        return (
+            f"<table><caption>{escape(self.title)}</caption>"
+            f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{below}"
+        )
+
+
+def _html_cell(value):
+    side = "left" if isinstance(value, str) else "right"
+    return f'<td style="text-align: {side}">{escape(cell_text(value))}</td>'
+
+
 class Rendered:
-    """Something whose `str` is a text to look at."""
+    """What can be looked at as a table: printed, or shown in a notebook."""
+
+    def table(self) -> Table:
+        """What is shown."""
+        raise NotImplementedError
 
     def render(self) -> str:
-        """Print the text and return it."""
+        """Print the table and return it as text."""
         text = str(self)
         print(text)
         return text
 
+    def __str__(self):
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        return self.table().to_html()
+
 
 def on_one_line(text: str, width: int = 100) -> str:
-    """A text that is cut off where it is longer than that, for a `repr`."""
+    """`text` on one line, cut off at `width` characters, for a `repr`."""
     return textwrap.shorten(text, width, placeholder=" ...")
 
 
@@ -35,7 +87,7 @@ def render_table(title, header, rows) -> str:
         rows: sequences of str, int, float or None. Floats are shown with
             three digits after the point, integers with separators.
     """
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table = RichTable(title=title, title_justify="left", box=box.SIMPLE)
     rows = list(rows)
     for number, name in enumerate(header):
         values = [row[number] for row in rows]

@@ -67,8 +67,8 @@ def new_values(graph, changes, keep: str, absorber) -> tuple:
         graph: the traced model.
         changes: every `AxisChange`.
         keep: "mean" for units that are the means of their clusters.
-        absorber: what the consumers' axes become: a `Drop`, `Merge` or
-            `Refit`. It is not changed.
+        absorber: what the consumers' axes become: a `DropAbsorber`,
+            `MergeAbsorber` or `RefitAbsorber`. It is not changed.
 
     Returns:
         `NewValues`, and the absorber as it was prepared for these changes.
@@ -89,7 +89,7 @@ def new_values(graph, changes, keep: str, absorber) -> tuple:
     return NewValues(changes, smaller, shifted, absorber.added_to), absorber
 
 
-class Drop:
+class DropAbsorber:
     """Consumers lose their weights for removed units.
 
     Attributes:
@@ -109,7 +109,7 @@ class Drop:
         """The `Shifted` of the layers without a bias that will get one."""
         return []
 
-    def prepared(self, graph, changes, start) -> "Drop":
+    def prepared(self, graph, changes, start) -> "DropAbsorber":
         """A copy for these changes; `start(variable)` reads an old value."""
         return self
 
@@ -126,7 +126,7 @@ class Drop:
         return np.take(value, change.kept, change.on.axis)
 
 
-class Merge(Drop):
+class MergeAbsorber(DropAbsorber):
     """Consumers read a removed unit's stand-in instead, times a scale.
 
     The scale is the ratio of the two units' gains, so 1 for exact copies. What

@@ -1,6 +1,6 @@
 """A copy of a model that goes on training where it is."""
 
-from keras_redundancy.build.absorb import Drop
+from keras_redundancy.build.absorb import DropAbsorber
 from keras_redundancy.build.compiling import fresh_arguments
 from keras_redundancy.build.optimizer_state import SlotCut, carry_over
 from keras_redundancy.build.rebuild import (
@@ -27,7 +27,7 @@ def copy_for_training(model):
         model.optimizer,
         its_copy.optimizer,
         matches,
-        SlotCut([], "medoid", Drop()),
+        SlotCut([], "medoid", DropAbsorber()),
         its_copy.trainable_variables,
     )
     return its_copy

@@ -147,8 +147,8 @@ def other_count(layer, before, after) -> str:
     """For a new layer that has more or fewer variables than the old one."""
     return (
         f"{named(layer)} has {before} variables, but {after} after it was "
-        "made anew from its config: its get_config() does not tell all that "
-        "build() depends on."
+        "made anew from its config: its get_config() does not have all "
+        "arguments that build() depends on."
     )
 
 

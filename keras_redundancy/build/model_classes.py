@@ -68,15 +68,15 @@ def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
         else:
             defaults.append(name)
     if needed:
-        reason = f"needs {', '.join(needed)}, which nothing tells"
+        reason = f"needs {', '.join(needed)}, which nothing in it says"
         plain = _keras.plain_class(model)
         _warn_of_lost_methods(model, plain, reason)
         return plain, {}
     if defaults:
         warnings.warn(
             f"The new model is made by {cls.__name__}(inputs, outputs) without "
-            f"{', '.join(defaults)}: keep what it is given as attributes of "
-            "these names, or return them from get_config().",
+            f"{', '.join(defaults)}: keep these arguments as attributes of "
+            "the same names, or return them from get_config().",
             stacklevel=2,
         )
     return cls, known

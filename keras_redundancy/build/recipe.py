@@ -46,7 +46,7 @@ class LayerRecipe:
 
     @property
     def is_changed(self) -> bool:
-        is_other = self.form.takes_place_of(self.layer) or self.form.values
+        is_other = self.form.changes(self.layer)
         return bool(is_other or self.settings or self.values)
 
 

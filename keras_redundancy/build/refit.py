@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from keras_redundancy.build.absorb import Merge
+from keras_redundancy.build.absorb import MergeAbsorber
 from keras_redundancy.build.changes import is_consumer, merge
 from keras_redundancy.channels.shifts import homes_of_shifts, shift_of
 
@@ -34,7 +34,7 @@ class Fit:
     shift: np.ndarray
 
 
-class Refit(Merge):
+class RefitAbsorber(MergeAbsorber):
     """Consumers read removed units as calibration data predicts them."""
 
     def __init__(
@@ -46,9 +46,9 @@ class Refit(Merge):
     ):
         """Args:
         statistics: the `Statistics` of the calibration data.
-        solve: a function (covariance, kept, removed, samples) that returns
-            the matrix of a `Fit`, such as `regression.least_squares`.
-        constants, folded: as for `Merge`.
+        solve: a function (covariance, kept, removed, fitted, held_out) that
+            returns the matrix of a `Fit`, such as `regression.least_squares`.
+        constants, folded: as for `MergeAbsorber`.
         """
         super().__init__(constants, folded)
         self._statistics, self._solve = statistics, solve
@@ -93,12 +93,16 @@ class Refit(Merge):
         return fits
 
     def _fit(self, view, kept, removed, home):
-        moments = view.moments
-        known = moments.covariance
-        if home is None:
-            # Without a bias for the shift, the means are predicted as well.
-            known = known + np.outer(moments.mean, moments.mean)
-        matrix = self._solve(known, kept, removed, moments.samples)
+        divided, moments = view.divided, view.moments
+        # Without a bias for the shift, the means are predicted as well.
+        has_shift = home is not None
+        matrix = self._solve(
+            moments.about(moments.mean * has_shift),
+            kept,
+            removed,
+            divided.fitted.about(divided.fitted.mean * has_shift),
+            divided.held_out.about(divided.fitted.mean * has_shift),
+        )
         shift = moments.mean[removed] - moments.mean[kept] @ matrix
         positions = view.positions
         return Fit(positions[kept], positions[removed], matrix, shift)

@@ -69,6 +69,10 @@ class LayerForm:
         """Whether another layer, or none, takes the place of `layer`."""
         return self.like is not layer or self.is_other_class
 
+    def changes(self, layer) -> bool:
+        """Whether it is more than a copy of `layer`."""
+        return self.takes_place_of(layer) or bool(self.values)
+
     def value(self, name: str):
         """The array or variable that the new layer has as attribute `name`."""
         return value_of(self.values.get(name, getattr(self.like, name, None)))
@@ -163,11 +167,7 @@ def stock_form(layer) -> LayerForm:
 
 def layers_for_training(model) -> list:
     """The layers of a model, at any depth, that are no stock layers."""
-    return [
-        layer
-        for layer in _keras.flat_layers(model)
-        if stock_form(layer).takes_place_of(layer)
-    ]
+    return [x for x in _keras.flat_layers(model) if stock_form(x).changes(x)]
 
 
 def stock_settings(config, path: tuple = ()) -> dict:

@@ -1,4 +1,4 @@
-"""Statistics of a model's activations over calibration data."""
+"""Calibration: data in, mean and covariance of activations out."""
 
 from keras_redundancy.calibration.moments import Moments as Moments
 from keras_redundancy.calibration.noise import pink_noise as pink_noise

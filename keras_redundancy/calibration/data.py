@@ -12,11 +12,11 @@ import scipy.sparse
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count
 
-# Batches of an iterator that are kept to repair BatchNormalization with.
+# An iterator can be read once: so many of its batches are kept for later.
 REMEMBERED = 32
-# Samples that are used of data which may have no end, unless steps= is given.
+# The most samples used of data that may be endless, unless steps= is given.
 MOST_SAMPLES = 10_000
-# What tf.data answers for a dataset without end; -2 is for an unknown length.
+# tf.data's cardinality of an endless dataset; -2 is an unknown length.
 INFINITE = -1
 
 STRINGS = "OSU"  # The kinds of NumPy's dtypes that hold text.
@@ -24,18 +24,18 @@ STRINGS = "OSU"  # The kinds of NumPy's dtypes that hold text.
 
 @dataclasses.dataclass(eq=False)
 class Samples:
-    """What to calibrate on, to go over it several times.
+    """Calibration data that can be read several times.
 
     Attributes:
         data: what `Model.predict` takes.
-        steps: how many of its batches to use at most; None for all, or the
-            first `MOST_SAMPLES` samples where their number is not known.
-        shapes: that of one sample of each of the model's inputs, as in the
-            first batch; None before a batch was seen.
+        steps: the number of batches to use at most; None for all of them, or
+            for the first `MOST_SAMPLES` samples where the length is unknown.
+        shapes: the shape of one sample, without the batch axis, for each
+            input of the model; None before the first batch was read.
 
     Raises:
-        ValueError: `data` is known to have no end, and `steps` is None; or
-            `steps` is no count.
+        ValueError: `data` is endless and `steps` is None; or `steps` is no
+            integer of at least 1.
     """
 
     data: object
@@ -47,16 +47,16 @@ class Samples:
             check_count("steps", self.steps)
         if self.steps is None and _is_endless(self.data):
             raise ValueError(
-                f"data is {type(self.data).__name__} without an end. Say with "
-                "steps= how many of its batches to use, so that they hold "
+                f"data is {type(self.data).__name__} without an end. Pass "
+                "steps=, the number of batches to use, so that they hold "
                 "some hundred or thousand samples."
             )
 
     def after_a_pass(self) -> tuple["Samples", "Samples"]:
-        """What to use now, and what to use in its place after that.
+        """(The samples for the first pass, the samples for later passes).
 
-        An iterator can be used once: of it the first `REMEMBERED` batches are
-        remembered, all others are not.
+        They differ for an iterator, which can be read only once: its first
+        `REMEMBERED` batches are kept for later passes.
         """
         if not isinstance(self.data, Iterator):
             return self, self
@@ -65,7 +65,7 @@ class Samples:
         return now, Samples(kept)
 
     def remembered(self) -> "Samples":
-        """What to use several times: of an iterator its first batches."""
+        """Samples for several passes: the first batches of an iterator."""
         if not isinstance(self.data, Iterator):
             return self
         count = min(REMEMBERED, self.steps or REMEMBERED)
@@ -73,7 +73,7 @@ class Samples:
 
 
 class _Remembered(list):
-    """Batches."""
+    """Batches that were kept of an iterator."""
 
 
 def _remembering(data, kept):
@@ -100,21 +100,22 @@ def batches(model, data, batch_size: int):
         model: a functional or Sequential model.
         data: arrays, a `tf.data.Dataset`, a `PyDataset` or a generator, as
             `Model.predict` takes them, or `Samples` of that; targets and
-            weights are left out, and so is what a dictionary has beside the
-            model's inputs.
-        batch_size: for arrays; the others make batches of their own.
+            weights are left out, and so are entries of a dictionary that are
+            no inputs of the model.
+        batch_size: for arrays; all other data come in batches.
 
     Yields:
-        An array for each input, in their order; None for an optional one that
-        is left out.
+        A list with an array for each input of the model, in their order;
+        None for an optional input that the data leave out.
 
     Raises:
         TypeError: `data` is of a kind that Keras does not take.
-        ValueError: it is empty, has no end, or does not fit the model's
+        ValueError: `data` is empty, endless, or does not fit the model's
             inputs.
 
     Warns:
-        UserWarning: of data of unknown length not everything is used.
+        UserWarning: `data` of unknown length has more than `MOST_SAMPLES`
+            samples, and the rest is not used.
     """
     samples = data if isinstance(data, Samples) else Samples(data)
     graph = _keras.graph_of(model)
@@ -133,18 +134,18 @@ def batches(model, data, batch_size: int):
     if not steps:
         raise ValueError(
             "data is empty: there is no batch to calibrate on. Pass some "
-            "hundred samples like those that the model was trained on; a "
-            "generator that has run out has to be made anew."
+            "hundred samples like those that the model was trained on. A "
+            "generator can be read once: make a new one."
         )
 
 
 def samples_in(batch) -> int:
-    """How many samples the arrays of a batch hold."""
+    """The number of samples in a batch."""
     return next(len(x) for x in batch if x is not None)
 
 
 def expected_samples(data, batch_size: int, first: list) -> int:
-    """How many samples there are, or at least are.
+    """The number of samples, or a lower bound of it.
 
     Args:
         data, batch_size: as for `batches`.
@@ -165,7 +166,7 @@ def expected_samples(data, batch_size: int, first: list) -> int:
 
 
 def first_shapes(model, samples: Samples, batch_size: int) -> tuple:
-    """The shapes of a sample of each input, if need be by a look at one."""
+    """The shape of one sample for each input; reads a batch if need be."""
     if samples.shapes is None:
         next(batches(model, samples, batch_size))
     return samples.shapes
@@ -178,14 +179,14 @@ def _sample_shape(array):
 def _warn_of_the_rest(data, seen):
     warnings.warn(
         f"data is {type(data).__name__} of unknown length: its first {seen:,} "
-        "samples are used, and it has more. Say with steps= how many of its "
+        "samples are used, and it has more. Pass steps=, the number of "
         "batches to use.",
         stacklevel=2,
     )
 
 
 def _batches_of(samples, batch_size, graph):
-    """(what a batch holds for the model, over and over; has it an end)."""
+    """(an iterator of the inputs in each batch, whether its end is known)."""
     data = samples.data
     is_bounded = samples.steps is not None or isinstance(data, _Remembered)
     try:
@@ -213,7 +214,7 @@ def _batches_of(samples, batch_size, graph):
 
 
 def _sliceable(graph, data):
-    """Arrays that Keras makes batches of: it takes text as tensors alone."""
+    """Arrays as Keras can slice them: text has to be a tensor."""
 
     def convert(x):
         if isinstance(x, np.ndarray) and x.dtype.kind in STRINGS:
@@ -264,13 +265,13 @@ def _standardized(graph, x):
     if len(keras.tree.flatten(x)) != len(graph.inputs):
         raise ValueError("There are more or fewer arrays than inputs.")
     with warnings.catch_warnings():
-        # Of tuples in place of dictionaries, as `predict` takes them.
+        # Keras warns of tuples in place of dictionaries; `predict` takes both.
         warnings.filterwarnings("ignore", message="The structure of")
         return _keras.standardized_inputs(graph, x)
 
 
 def _as_read_by(structure, x):
-    """`x` without the entries of dictionaries that are no inputs."""
+    """`x` without entries of dictionaries that are no inputs of the model."""
     if isinstance(x, dict):
         if isinstance(structure, dict):
             return {k: _as_read_by(v, x[k]) for k, v in structure.items()}
@@ -283,7 +284,7 @@ def _as_read_by(structure, x):
 
 
 def _dense(x):
-    """An array of what may be sparse."""
+    """`x` as a dense array."""
     if scipy.sparse.issparse(x):
         return x.toarray()
     if x is None or isinstance(x, np.ndarray) or hasattr(x, "__array__"):

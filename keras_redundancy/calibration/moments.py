@@ -1,11 +1,11 @@
-"""Means and scatter matrices, batch after batch, in float64."""
+"""Mean and scatter matrix of rows that arrive in batches, in float64."""
 
 import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Every fifth sample is held out of the fits.
+# Every fifth sample is not fitted to, but tests the fits.
 HELD_OUT = 5
 
 
@@ -14,11 +14,11 @@ class Moments:
     """First and second moments of rows of n numbers.
 
     Attributes:
-        count: how many rows.
-        samples: how many samples they are from: a sample of a convolution has
-            a row for each position that was looked at.
+        count: the number of rows.
+        samples: the number of samples: each sample of an image has a row for
+            every position that was observed.
         mean: shape (n,).
-        scatter: sum of the outer products of rows minus their mean, (n, n).
+        scatter: shape (n, n), sum over rows x of (x - mean)(x - mean)^T.
     """
 
     count: int
@@ -31,7 +31,7 @@ class Moments:
         return cls(0, 0, np.zeros(n), np.zeros((n, n)))
 
     def add(self, count: int, samples: int, mean, scatter) -> None:
-        """Take in a batch, of which all this is known.
+        """Add a batch of rows, given by its count, mean and scatter.
 
         Source: Chan, Golub and LeVeque, Updating Formulae and a Pairwise
         Algorithm for Computing Sample Variances (1979).
@@ -42,14 +42,14 @@ class Moments:
         total = self.count + count
         step = np.asarray(mean, np.float64) - self.mean
         self.scatter += scatter
-        # Not by BLAS, whose threads would go on waiting for more while the
-        # model runs on the next batch.
+        # np.outer, not BLAS: its threads would spin while the model runs on
+        # the next batch.
         self.scatter += np.outer(step, step * (self.count * count / total))
         self.mean += step * (count / total)
         self.count = total
 
     def __add__(self, other: "Moments") -> "Moments":
-        """Those of the rows of both."""
+        """The moments of the rows of both."""
         both = Moments(
             self.count, self.samples, self.mean.copy(), self.scatter.copy()
         )
@@ -80,14 +80,14 @@ class Moments:
 
 @dataclasses.dataclass
 class Divided:
-    """Moments of the rows that a fit is to, and of those that are held out.
+    """Moments of the rows to fit to, and of rows that are held out.
 
-    Whether a fit is better than what was there before is seen on rows of
-    other samples than those it was fitted to.
+    Whether a fit is an improvement is tested on rows of other samples than
+    those that it was fitted to.
 
     Attributes:
-        fitted, held_out: of the rows of either kind.
-        batches: how many batches they are from.
+        fitted, held_out: the moments of either kind of rows.
+        batches: the number of batches.
     """
 
     fitted: Moments
@@ -112,6 +112,11 @@ class Divided:
         ):
             own.add(int(count), samples, *moments)
             samples = 0
+
+    @property
+    def samples(self) -> int:
+        """How many samples all rows are from."""
+        return self.fitted.samples + self.held_out.samples
 
     @property
     def whole(self) -> Moments:

@@ -1,10 +1,10 @@
-"""Something to calibrate on where there is no data at all."""
+"""Pink noise, to calibrate on where there are no data."""
 
 import numpy as np
 
 from keras_redundancy._shared.arguments import check_count, check_seed
 
-# So many numbers are made at a time, at most.
+# The most numbers that are made at a time.
 PART = 2**17
 
 
@@ -14,15 +14,16 @@ def pink_noise(
     """Noise with the spectrum of natural images, to calibrate on without data.
 
     The amplitude falls with the frequency f as 1/f, along all axes but the
-    last: what neighbours hold is alike, as in photographs or sound. It tells
-    less than real samples do, and not of every network more than its filters:
-    of the three in examples/README.md, of one.
+    last, so that neighbouring pixels are similar, as in photographs or sound.
+    Real samples are better. Compare with pruning without data before you use
+    it: of three networks in examples/README.md, noise was better for one.
 
     Args:
-        shape: that of a sample, the channels last, such as (32, 32, 3).
-        samples: how many.
-        mean, stddev: those of the model's training data as it was fed in,
-            numbers or an array with one for each channel.
+        shape: the shape of a sample, channels last, such as (32, 32, 3).
+        samples: the number of samples.
+        mean, stddev: mean and standard deviation of the data that the model
+            was trained on, after preprocessing: numbers, or an array with one
+            for each channel.
         seed: of the random numbers.
 
     Returns:
@@ -38,8 +39,8 @@ def pink_noise(
     check_seed(seed)
     if len(shape) < 2 or not all(shape):
         raise ValueError(
-            f"shape is {shape}, but it has to be that of one sample, all "
-            "sizes known, with a channel axis and at least one before it, "
+            f"shape is {shape}, but it has to be the shape of one sample: all "
+            "sizes known, a channel axis and at least one axis before it, "
             "such as (32, 32, 3)."
         )
     noise = np.empty((samples, *shape), np.float32)
@@ -59,14 +60,14 @@ def pink_noise(
 
 
 def _parts(noise):
-    """Samples that are made at a time: what that takes is small beside all."""
+    """Slices of the samples, small ones, so that memory is too."""
     samples = len(noise)
     most = max(1, min(PART * samples // noise.size, samples // 32))
     return [noise[i : i + most] for i in range(0, samples, most)]
 
 
 def _falloff(sizes):
-    """1 / f of the frequencies that `rfftn` gives of these axes."""
+    """1 / f for the frequencies of `rfftn` over axes of these sizes."""
     along = [*map(np.fft.fftfreq, sizes[:-1]), np.fft.rfftfreq(sizes[-1])]
     grid = np.meshgrid(*along, indexing="ij", sparse=True)
     frequency = np.sqrt(sum(f**2 for f in grid))
@@ -75,7 +76,7 @@ def _falloff(sizes):
 
 
 def _filtered(noise, falloff):
-    """Noise, shape (samples, *sizes, channels), times this in its spectrum."""
+    """Multiply the spectrum of noise, shape (samples, *sizes, channels)."""
     axes = tuple(range(1, noise.ndim - 1))
     spectrum = np.fft.rfftn(noise, axes=axes)
     spectrum *= falloff[..., None]

@@ -1,4 +1,4 @@
-"""Run a model and take moments of what its layers pass on to one another."""
+"""Run a model over data and take moments of the tensors inside it."""
 
 import contextlib
 import dataclasses
@@ -19,23 +19,24 @@ from keras_redundancy.calibration.data import (
 from keras_redundancy.calibration.moments import HELD_OUT, Divided
 from keras_redundancy.channels.labels import InnerPlace, Place
 
-# Positions of a sample that are looked at, where samples abound: more say
-# little that is new. Where they are few, as many as make so many rows for
-# each number of a row, so that the numbers can be fitted to one another.
+# Positions of a sample that are observed, where there are many samples:
+# neighbouring positions are similar, so more add little. With few samples,
+# more positions are observed, so that there are at least ROWS_PER_NUMBER rows
+# for each number of a row, as a regression needs.
 POSITIONS = 64
 ROWS_PER_NUMBER = 20
-# Where to look moves by this part of all positions from batch to batch.
+# From batch to batch the observed positions move by this share of all.
 GOLDEN = 0.6180339887
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """Rows of n numbers at all positions of a tensor.
+    """The rows of n numbers that are observed in a tensor.
 
     Attributes:
         place: the tensor's `Place` or `InnerPlace`.
-        columns: entries of its channel axis, shape (n, m): each of the m
-            columns gives rows of its own.
+        columns: positions on the tensor's channel axis, shape (n, m): each of
+            the m columns selects the n numbers of further rows.
     """
 
     place: Place | InnerPlace
@@ -47,12 +48,12 @@ class Window:
 
 
 def observe(model, windows: dict, data, batch_size: int) -> dict:
-    """Moments of what a model's layers pass on, over all of `data`.
+    """Moments of tensors inside a model, over all of `data`.
 
     Args:
-        model: a functional or Sequential model. It is run as for inference,
-            and its variables are what they were after that.
-        windows: {name: windows}, a list of `Window` whose rows are taken
+        model: a functional or Sequential model. It runs in inference mode,
+            and its variables are restored afterwards.
+        windows: {name: list of `Window`}; the rows of a list are taken
             together.
         data: what `Model.predict` takes.
         batch_size: for arrays.
@@ -64,16 +65,15 @@ def observe(model, windows: dict, data, batch_size: int) -> dict:
         ValueError: `data` is empty or does not fit the model's inputs.
     """
     names = list(windows)
-    observer = Observer(model, list(windows.values()))
+    observer = WindowObserver(model, list(windows.values()))
     return dict(zip(names, collect(observer, data, batch_size), strict=True))
 
 
 def collect(observer, data, batch_size: int) -> list[Divided]:
-    """All that an observer's batches return, taken together.
+    """Sum the moments that an observer returns for each batch.
 
     Args:
-        observer: a model with the inputs of `observer.model` and the start of
-            the positions, that returns a list of what `divided_moments`
+        observer: an `Observer` that returns a list of what `divided_moments`
             returns.
         data, batch_size: as for `observe`.
     """
@@ -86,23 +86,22 @@ def collect(observer, data, batch_size: int) -> list[Divided]:
 
 
 def answers(observer, data, batch_size: int):
-    """What an observer returns, batch after batch.
+    """Run an observer batch after batch.
 
     Args:
-        observer: a model with the inputs of `observer.model` and the start of
-            the positions. Its variables are what they were after that.
+        observer: an `Observer`. Its variables are restored afterwards.
         data, batch_size: as for `observe`.
 
     Yields:
-        (samples in the batch, what is returned for it).
+        (the number of samples in the batch, what the observer returned).
     """
     found = batches(observer.model, data, batch_size)
     first = list(itertools.islice(found, 2))
-    # For one batch alone, compiling takes longer than it saves.
+    # For a single batch, compiling takes longer than it saves.
     observer.run_eagerly = observer.can_run_eagerly and len(first) == 1
     observer.samples = expected_samples(data, batch_size, first)
     found = itertools.chain(first, found)
-    del first  # Else these batches would be held to the end.
+    del first  # Otherwise these batches would stay in memory.
     with unchanged(observer):
         for number, batch in enumerate(found):
             size = samples_in(batch)
@@ -112,10 +111,10 @@ def answers(observer, data, batch_size: int):
 
 @contextlib.contextmanager
 def unchanged(model):
-    """States that change when the model runs are put back in the end.
+    """Restore non-trainable variables, such as states, in the end.
 
-    TensorFlow does not warn of what it compiles meanwhile: it takes models
-    that run once, one after the other, for one that changes all the time.
+    TensorFlow's warnings about retracing are silenced meanwhile: it counts
+    several observers that each run once as one function that is retraced.
     """
     states = [(v, ops.copy(v)) for v in model.non_trainable_variables]
     logger = logging.getLogger("tensorflow")
@@ -133,83 +132,98 @@ def _is_no_retracing(record):
 
 
 def _start_of(number, size):
-    """Where in [0, 1) the positions begin, as an integer that is not cast."""
+    """The start of the positions times 2^15, as an integer: not cast."""
     start = int(2**15 * (number * GOLDEN % 1))
     return np.full(size, start, "int32")
 
 
-class Watch(keras.Model):
-    """Runs the graph of `model`, once over the data.
+class Observer(keras.Model):
+    """Runs a model's graph on batches, and returns what `look` computes.
+
+    Its inputs are those of the model, and the start of the positions.
 
     Attributes:
-        samples: how many samples it will be run on, as far as that is known
-            before the first one.
-        can_run_eagerly: whether that takes little time to start; JAX compiles
-            each operation by itself.
+        model: the model.
+        samples: the number of samples in all batches, as far as it is known
+            before the first batch.
+        can_run_eagerly: whether running without compiling starts at once. On
+            JAX it does not: each operation is compiled by itself.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, keys=frozenset(), inner=None):
+        """Args:
+        model: a functional or Sequential model.
+        keys, inner: those of a `Run`: what `look` needs.
+        """
         super().__init__(dtype=full_precision(model))
-        self.model = model  # Its weights are known to the compiled step.
+        self.model = model  # As an attribute, so that Keras tracks its weights.
+        self._keys, self._inner = keys, inner
         self.samples = 1
         self.can_run_eagerly = keras.backend.backend() == "tensorflow"
         if self.can_run_eagerly:
             # XLA takes longer to compile than it saves in one pass.
             self.jit_compile = False
 
-
-class Observer(Watch):
-    """A model's graph that returns moments in place of the model's outputs."""
-
-    def __init__(self, model, windows):
-        super().__init__(model)
-        self.look = lambda run: [
-            _moments(run, each, self.samples) for each in windows
-        ]
-        places = [w.place for each in windows for w in each]
-        self.keys = frozenset(place.key for place in places)
-        self.inner = inner_by_call(places)
-
     def call(self, inputs):
         *tensors, start = inputs
-        run = Run(self.keys, start_in(start), self.inner)
+        run = Run(self._keys, start_in(start), self._inner)
         run.run(self.model, tensors)
         return self.look(run)
 
+    def look(self, run):
+        """What to return of a `Run` of the model on one batch."""
+        raise NotImplementedError
 
-def inner_by_call(places):
-    """{key of a call: the `InnerPlace`s of what is computed in it}."""
-    inner = {}
-    for place in places:
-        if isinstance(place, InnerPlace):
-            inner.setdefault(place.call_key, {})[place.key] = place
-    return {key: list(places.values()) for key, places in inner.items()}
+
+class PlaceObserver(Observer):
+    """An observer of the tensors at some places, inside of layers as well."""
+
+    def __init__(self, model, places):
+        inner = {}
+        for place in places:
+            if isinstance(place, InnerPlace):
+                inner.setdefault(place.call_key, {})[place.key] = place
+        keys = frozenset(place.key for place in places)
+        inner = {key: list(own.values()) for key, own in inner.items()}
+        super().__init__(model, keys, inner)
+
+
+class WindowObserver(PlaceObserver):
+    """Returns the moments of windows: a list for each list of windows."""
+
+    def __init__(self, model, windows):
+        super().__init__(model, [w.place for each in windows for w in each])
+        self._windows = windows
+
+    def look(self, run):
+        return [_moments(run, each, self.samples) for each in self._windows]
 
 
 def full_precision(model) -> str:
-    """The dtype in which to look at what a model computes.
+    """The dtype of an observer: that of the model's variables, not lower.
 
-    In that of its variables, these are read as they are.
+    With this dtype, the variables are read without rounding.
     """
     is_double = model.dtype_policy.variable_dtype == "float64"
     return "float64" if is_double else "float32"
 
 
 def start_in(numbers):
-    """The start that `collect` gave an observer."""
+    """The start of the positions, in [0, 1), from an observer's last input."""
     return ops.cast(numbers[0], "float32") / 2**15
 
 
 class Run(_keras.Interpreter):
-    """One run of a model on numbers that keeps the tensors with wanted keys.
+    """One run of a model on numbers that keeps some of the tensors.
 
-    Where there are such, it ends when it has them all.
+    It computes what the model predicts. If keys are given, it ends as soon as
+    their tensors are computed.
 
     Attributes:
-        keys: the keys of the tensors.
+        keys: the keys of the tensors to keep.
         start: where the positions begin that are looked at.
-        inner: {key of a call: `InnerPlace`s} of those inside of layers.
-        seen: the tensors by key.
+        inner: {key of a call: `InnerPlace`s} of tensors inside of layers.
+        seen: {key: tensor} of those that are kept.
     """
 
     def __init__(self, keys=frozenset(), start=0.0, inner=None):
@@ -244,12 +258,18 @@ class Run(_keras.Interpreter):
 
 
 def positions_for(numbers: int, samples: int, least: int) -> int:
-    """At how many positions of each sample to look at rows of `numbers`."""
+    """The number of positions to observe in each sample.
+
+    Args:
+        numbers: how many numbers a row has.
+        samples: how many samples there are.
+        least: the result is at least this.
+    """
     return max(least, -(-ROWS_PER_NUMBER * numbers // max(samples, 1)))
 
 
 def _moments(run, windows, samples):
-    """Moments of the rows of some windows, as `divided_moments` has them."""
+    """`divided_moments` of the rows of some windows."""
     most = positions_for(len(windows[0].columns), samples, POSITIONS)
     return divided_moments(
         [
@@ -266,7 +286,7 @@ def _moments(run, windows, samples):
 
 
 def divided_moments(parts):
-    """(count, mean, scatter) of rows to fit to, and of rows held out.
+    """(count, mean, scatter) of the rows to fit to, and of the rows held out.
 
     Args:
         parts: tensors of shape (samples, positions, numbers).
@@ -276,9 +296,9 @@ def divided_moments(parts):
 
 
 def _divided(x):
-    """Four samples of each five, and the fifth ones.
+    """(The first four samples of each five, every fifth sample).
 
-    Where a batch has fewer, so are their positions.
+    A batch of fewer samples is divided by positions instead.
     """
     count = ops.shape(x)[0]
     if isinstance(count, int) and count < HELD_OUT:
@@ -300,12 +320,12 @@ def _moments_of(parts):
 
 
 def as_rows(x):
-    """Shape (any, numbers)."""
+    """`x` as a matrix of shape (rows, numbers)."""
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
 def _rows(x, axis, columns, start, most):
-    """Rows (sample, position, number) of a tensor."""
+    """The rows of a tensor, shape (samples, positions, numbers)."""
     x = sampled(ops.moveaxis(x, axis, -1), start, most)
     n, m = columns.shape
     if m > most:
@@ -318,10 +338,11 @@ def _rows(x, axis, columns, start, most):
 
 
 def sampled(x, start, most: int):
-    """A tensor (samples, ..., numbers) at up to `most` positions a sample.
+    """A tensor (samples, ..., numbers) at up to `most` positions per sample.
 
-    Shape (samples, positions, numbers), float32 or float64. For tensors with
-    as many positions they are the same ones.
+    Returns:
+        Shape (samples, positions, numbers), float32 or float64. Tensors with
+        equally many positions are sampled at the same ones.
     """
     if keras.backend.standardize_dtype(x.dtype) != "float64":
         x = ops.cast(x, "float32")
@@ -336,7 +357,7 @@ def sampled(x, start, most: int):
 
 
 def _spread(size, start, most):
-    """`most` of `size` positions, other ones for every start."""
+    """`most` of `size` positions; they depend on `start`."""
     spread = np.random.default_rng(0).permutation(most) / most
     spread = (spread.astype("float32") + start) % 1
     size = ops.cast(size, "float32")

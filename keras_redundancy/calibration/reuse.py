@@ -1,9 +1,10 @@
-"""Calibrate once, plan often."""
+"""`Calibration`: calibrate once, plan often."""
 
 import dataclasses
 
 from keras_redundancy._keras.fingerprint import fingerprint
 from keras_redundancy._shared.arguments import check_count
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.calibration.data import Samples, first_shapes
 from keras_redundancy.calibration.views import Statistics, statistics_of
 from keras_redundancy.channels import ChannelGraph
@@ -11,21 +12,22 @@ from keras_redundancy.channels.sizes import has_open_sizes
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Calibration:
-    """What calibration data says of a model, to be passed on as `data=`.
+class Calibration(Rendered):
+    """Statistics of a model's activations; pass it to `plan` as `data=`.
 
-    It holds for the weights that the model has when it is made.
+    It is valid as long as the weights of the model do not change.
 
     Attributes:
-        model: the model that it is of.
-        graph: that, traced, or what it is stripped to.
-        statistics: what the consumers of its spaces read; None where nobody
-            asked for it.
-        data: the `Samples`, to go over them again.
+        model: the model that was calibrated.
+        graph: the `ChannelGraph` of the model, or of the model without its
+            training layers.
+        statistics: mean and covariance of what consumers read; None if the
+            plan needs the samples only.
+        data: the `Samples`, for further passes.
         batch_size: for arrays in `data`.
-        allow_inexact: how the model was traced.
-        weights: fingerprints of the weights of the model and of the graph's;
-            None where it is used at once.
+        allow_inexact: the argument of `trace`.
+        weights: fingerprints of the weights of `model` and of the model of
+            `graph`; None if it is used at once.
     """
 
     model: object
@@ -46,7 +48,7 @@ class Calibration:
         batch_size: int,
         allow_inexact: bool,
     ) -> "Calibration":
-        """Of the spaces of a traced model; not a pass where there are none."""
+        """Calibrate the spaces of a traced model; without spaces, no pass."""
         if spaces:
             samples, again = samples.after_a_pass()
             statistics = statistics_of(graph, spaces, samples, batch_size)
@@ -59,19 +61,19 @@ class Calibration:
 
     @property
     def input_shape(self) -> tuple | None:
-        """Those of a sample of each input, where the model leaves some open."""
+        """The shape of a sample for each input; None if all are fixed."""
         return self.data.shapes if has_open_sizes(self.graph.model) else None
 
     def to_be_kept(self) -> "Calibration":
-        """With fingerprints, so that it is noticed when the weights change."""
+        """The same with fingerprints, so that `check` sees changed weights."""
         return dataclasses.replace(self, weights=self._weights_now())
 
     def check(self, model, allow_inexact: bool) -> None:
-        """Raise unless it is of this model as it is now, traced like this.
+        """Raise unless the calibration is valid for a model.
 
         Raises:
-            ValueError: it is another model's, was traced otherwise, or the
-                weights have changed.
+            ValueError: it is of another model, was traced with another
+                `allow_inexact`, or the weights have changed.
         """
         if model is not self.model and model is not self.graph.model:
             raise ValueError(
@@ -82,20 +84,53 @@ class Calibration:
         if self.allow_inexact != allow_inexact:
             raise ValueError(
                 f"data was calibrated with allow_inexact={self.allow_inexact}"
-                f", but the plan is made with {allow_inexact}. Give both the "
-                "same."
+                f", but the plan is made with {allow_inexact}. Pass the same "
+                "to both."
             )
         if self.weights not in (None, self._weights_now()):
             raise ValueError(
                 f"data is a calibration of {model.name!r} with other weights "
-                "than it has now: it was trained, or weights were assigned, "
-                "since then. Calibrate it anew: kr.calibrate(model, data)."
+                "than it has now: the model was trained, or weights were "
+                "assigned, since then. Calibrate it again: "
+                "kr.calibrate(model, data)."
             )
 
     def _weights_now(self):
         own, traced = self.model, self.graph.model
         first = fingerprint(own)
         return first, first if traced is own else fingerprint(traced)
+
+    def to_dict(self) -> dict:
+        """What was observed, as plain Python numbers, strings and lists.
+
+        `kernels` names the layers whose inputs were observed, with how many
+        units and how many rows of activations (one for each sample and
+        position) each mean and covariance is of.
+        """
+        known = self.statistics
+        views = known.views.values() if known is not None else ()
+        return {
+            "model": self.model.name,
+            "allow_inexact": self.allow_inexact,
+            "batch_size": self.batch_size,
+            "samples": known.samples if known is not None else None,
+            "kernels": [
+                {
+                    "layer": view.on.layer.name,
+                    "units": len(view.positions),
+                    "rows": int(view.moments.count),
+                }
+                for of_kernel in views
+                for view in of_kernel
+            ],
+        }
+
+    def table(self) -> Table:
+        known = self.to_dict()
+        rows = [list(kernel.values()) for kernel in known["kernels"]]
+        title = f"Calibration of {self.model.name!r}"
+        below = f"samples: {known['samples'] or 'not yet read'}"
+        return Table(title, ("read by", "units", "rows"), rows, below)
 
     def __repr__(self):
         seen = "no statistics"
@@ -106,10 +141,11 @@ class Calibration:
 
 
 def check_steps(steps, data) -> None:
-    """Raise unless there are batches that `steps` can count.
+    """Raise unless `steps` is None or can limit the batches of `data`.
 
     Raises:
-        ValueError: it is no count, or `data` is None or a `Calibration`.
+        ValueError: `steps` is no integer of at least 1, or `data` is None or
+            a `Calibration`, which have no batches.
     """
     if steps is None:
         return
@@ -117,6 +153,6 @@ def check_steps(steps, data) -> None:
     if data is None or isinstance(data, Calibration):
         given = "None" if data is None else "a calibration, made before"
         raise ValueError(
-            f"steps={steps} says how many batches of data= are used, but data "
-            f"is {given}. Leave steps= out, or pass the samples themselves."
+            f"steps={steps} limits the batches of data=, but data is {given}. "
+            "Leave steps= out, or pass the samples themselves."
         )

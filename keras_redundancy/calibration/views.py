@@ -1,32 +1,38 @@
-"""What the consumers of a space see of its units."""
+"""Statistics of the activations that the consumers of a space read."""
 
 import dataclasses
 
 import numpy as np
 
-from keras_redundancy.calibration.moments import Moments
+from keras_redundancy.calibration.moments import Divided, Moments
 from keras_redundancy.calibration.observer import Window, observe
 from keras_redundancy.channels import Role, VariableAxis
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class View:
-    """Units that a consumer reads side by side.
+    """Units that a consumer reads side by side, and their moments.
 
     Attributes:
         on: the consumer's axis.
-        positions: shape (units, m): on each of the m columns of positions it
-            reads all these units, once.
-        moments: those of the units' activations, over samples, positions of
-            the input, calls and columns.
+        positions: shape (units, m): where on the axis each unit sits. Each of
+            the m columns holds every unit once.
+        divided: mean and covariance of the units' activations, over samples,
+            positions of the input, calls and columns: of the samples to fit
+            to, and of those held out.
     """
 
     on: VariableAxis
     positions: np.ndarray
-    moments: Moments
+    divided: Divided
+
+    @property
+    def moments(self) -> Moments:
+        """Those of all samples."""
+        return self.divided.whole
 
     def numbers_of(self, positions) -> np.ndarray:
-        """Which of the view's units hold these positions of the axis."""
+        """For each position of the axis the number of its unit, or -1."""
         unit = np.full(len(self.on.group), -1)
         unit[self.positions] = np.arange(len(self.positions))[:, None]
         return unit[positions]
@@ -34,19 +40,19 @@ class View:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Statistics:
-    """What calibration data says of the units of some spaces.
+    """Moments of the activations of the units of some spaces.
 
     Attributes:
-        views: {id(axis): views} of the consumers' axes; those that read what
-            is inside a layer, and no rule says how to compute it, have none.
-        samples: how many samples there were.
+        views: {id(axis): views} of the consumers' axes. An axis that reads a
+            tensor inside a layer has none if no rule computes that tensor.
+        samples: the number of samples.
     """
 
     views: dict[int, list[View]]
     samples: int
 
     def of_space(self, space) -> list[tuple[View, np.ndarray]]:
-        """The views of a space's units, and their numbers in each."""
+        """[(view, the numbers of the space's units in that view), ...]."""
         found = []
         for place in space.axes_of(Role.CONSUMER):
             for view in self.views.get(id(place.on), ()):
@@ -57,12 +63,12 @@ class Statistics:
 
 
 def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
-    """Run the model over `data` and look at what consumers of `spaces` read.
+    """Run the model over `data` and observe what consumers of `spaces` read.
 
     Args:
         graph: the traced model.
-        spaces: those whose units are looked at, together with all that is
-            read beside them.
+        spaces: their units are observed, and all units that the same
+            consumers read beside them.
         data, batch_size: as for `observe`.
 
     Raises:
@@ -78,19 +84,17 @@ def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
         windows.setdefault(name, looks)
         sights.append((on, positions, name))
     moments = observe(graph.model, windows, data, batch_size)
-    views, whole = {}, {}
+    views = {}
     for on, positions, name in sights:
-        if name not in whole:
-            whole[name] = moments[name].whole
-            _require_finite(whole[name], on)
-        view = View(on, positions, whole[name])
+        _require_finite(moments[name], on)
+        view = View(on, positions, moments[name])
         views.setdefault(id(on), []).append(view)
-    samples = max((m.samples for m in whole.values()), default=0)
+    samples = max((m.samples for m in moments.values()), default=0)
     return Statistics(views, samples)
 
 
 def _sights(graph, spaces):
-    """(axis, positions) of all that consumers read beside `spaces`."""
+    """Yield (consumer axis, positions of all units read with `spaces`)."""
     beside = {}
     for space in graph.spaces:
         for place in space.axes_of(Role.CONSUMER):
@@ -106,8 +110,9 @@ def _sights(graph, spaces):
                 yield on, np.concatenate(positions)
 
 
-def _require_finite(moments, on):
-    if not np.isfinite(moments.scatter).all():
+def _require_finite(divided, on):
+    parts = divided.fitted, divided.held_out
+    if not all(np.isfinite(part.scatter).all() for part in parts):
         raise ValueError(
             f"The layer {on.layer.name!r} reads activations that are NaN or "
             "infinite for the calibration data. Look for NaN in the data, "

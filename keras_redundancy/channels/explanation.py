@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from keras_redundancy._shared.tables import Rendered, on_one_line, render_table
+from keras_redundancy._shared.tables import Rendered, Table, on_one_line
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.reasons import code_of
 from keras_redundancy.channels.spaces import Space
@@ -58,7 +58,18 @@ class Explanation(Rendered):
             f"layers stay, {self.prunable:.1%} of the parameters lie in others>"
         )
 
-    def __str__(self):
+    def to_dict(self) -> dict:
+        """All of it as plain Python numbers, strings, lists and dicts."""
+        return {
+            "model": self.model,
+            "prunable": self.prunable,
+            "frozen": [
+                dataclasses.asdict(entry) | {"layers": list(entry.layers)}
+                for entry in self.frozen
+            ],
+        }
+
+    def table(self) -> Table:
         rows = [
             (
                 _shortened(entry.layers),
@@ -69,9 +80,10 @@ class Explanation(Rendered):
             for entry in self.frozen
         ]
         header = ("held by", "units", "parameters", "why it stays")
-        table = render_table(f"What stays of {self.model!r}", header, rows)
+        title = f"What stays of {self.model!r}"
         share = f"{100 * self.prunable:.1f} %"
-        return f"{table}{share} of the parameters lie in prunable spaces."
+        below = f"{share} of the parameters lie in prunable spaces."
+        return Table(title, header, rows, below)
 
 
 def _shortened(names):

@@ -1,12 +1,12 @@
-"""How strongly each channel answers, and what else tells units apart.
+"""The gain of each channel, and the numbers in which units differ.
 
-A channel of a unit is seen as a gain times a function that does not depend on
-the unit's size: ReLU(w x + b) is |w| times ReLU(w/|w| x + b/|w|). All that
-carries the channel on its way changes the gain (a BatchNormalization, a
-depthwise kernel, a constant that multiplies) or the function (a bias, another
-filter of its own, the slope of a PReLU). One walk over the steps of a trace
-finds both, for every label. Two units are the same, one s times the other,
-where all numbers that belong to the functions agree.
+A channel is a gain times a function that does not depend on the scale of the
+unit's weights: ReLU(w x + b) = |w| ReLU(w/|w| x + b/|w|). Each carrier on the
+way of the channel changes its gain (a BatchNormalization, a depthwise kernel,
+a constant factor) or its function (a bias, a depthwise filter's direction, the
+slope of a PReLU). One pass over the steps of a trace finds both for every
+label. Two units are multiples of one another if all numbers that describe
+their functions agree.
 
 Source: the gain is the scale of Kim et al., Neuron Merging (2020); for
 duplicate filters it is that of RoyChowdhury et al. (2017), 1.
@@ -36,11 +36,11 @@ TINY = 1e-30
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Size:
-    """How large each entry of a variable's axis is, for its unit.
+    """The scale of each entry on a variable's axis.
 
-    Divided by `of`, shape (size,), the entries of units that are multiples of
-    one another are equal. `added` is added to them before: the epsilon of a
-    variance.
+    Units that are multiples of one another have equal entries after these are
+    divided by `of`, shape (size,). `added` is added to the entries before:
+    the epsilon of a variance.
     """
 
     of: np.ndarray
@@ -49,10 +49,11 @@ class Size:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Told:
-    """Numbers that the channels `ids` need to share to be the same.
+    """Numbers that describe the functions of the channels `ids`.
 
-    `numbers` has the shape (channels, any). They are differences in units of
-    what the channel itself varies by, or relative ones.
+    `numbers` has the shape (channels, any). Two channels are multiples of one
+    another only if their rows agree. The numbers are divided by the gain of
+    the channel, or relative to those of other channels.
     """
 
     ids: np.ndarray
@@ -60,24 +61,24 @@ class Told:
 
 
 class Gains:
-    """The gain of every label, and what is told of it.
+    """The gain of every label, and the numbers in which labels differ.
 
     A unit's gain is the norm of its filter, times gamma / sqrt(variance +
     epsilon) of each BatchNormalization behind it, the norm of each filter of
     its own and each factor. With filters w and 3 w, and gammas 1 and 2 on
     equal variances, the second channel is 6 times the first behind
     BatchNormalization and ReLU. Behind a function that is not positively
-    homogeneous it is 1: what reads it merges unscaled. It is negative where a
-    negative factor turns a channel round.
+    homogeneous the gain is 1: consumers sum such channels unscaled. A negative
+    factor on the way makes the gain negative.
 
     Attributes:
         of_label: the gain of every label, shape (labels,).
-        reach: how large what varies of a channel is at most, beside those of
-            other units, shape (labels,): 0 for a channel that is constant.
-        sizes: {(id(variable), axis): `Size`} of what is sliced.
-        told: list of `Told`, if they were asked for.
-        factors: {(id(kernel), axis): array}: what a BatchNormalization makes
-            of the units of a kernel that is `folded`.
+        reach: an upper bound of how much the channel varies, relative to other
+            units, shape (labels,): 0 for a channel that is constant.
+        sizes: {(id(variable), axis): `Size`} of variables that are sliced.
+        told: list of `Told`, if `tell` was set.
+        factors: {(id(kernel), axis): array}: the factors of the
+            BatchNormalization behind a kernel, if `folded`.
     """
 
     def __init__(
@@ -88,8 +89,8 @@ class Gains:
         value: a function that reads a variable.
         touched: whether each group matters, a bool array. Kernels of others
             are not read. Default: all do.
-        folded: whether the direction of a filter is that of what a
-            BatchNormalization directly behind makes of it.
+        folded: whether filters are multiplied by the factors of a
+            BatchNormalization directly behind the kernel.
         tell: whether to collect `told`.
         """
         count = len(graph.group)
@@ -151,10 +152,9 @@ class Gains:
             self._tell(step.ids, (columns / norms.clip(TINY)).T)
 
     def _shift(self, step):
-        """The bias of a kernel; what its BatchNormalization does is said there.
+        """The bias, unless a BatchNormalization alone reads the sum.
 
-        What is inside a layer is a function of the sum, and so is all that
-        other layers read.
+        `_normalized` then compares the bias with the moving mean.
         """
         if step.bias is None:
             return
@@ -209,7 +209,7 @@ class Gains:
         self._tell(step.ids, _relative(self.of_label[step.ids][None]))
 
     def _sum(self, step, gains):
-        """Of the same function where the shares of its terms are the same."""
+        """Two sums are multiples if their terms have equal shares."""
         if len(gains) == 1:
             self.of_label[step.ids] = gains[0]
             return
@@ -317,11 +317,11 @@ def _in_units(value, size):
 
 
 def numbers_of(gains: Gains, graph, spaces) -> dict[int, np.ndarray]:
-    """All that tells the units of some spaces apart.
+    """All numbers in which the units of some spaces differ.
 
     Args:
         gains: made with `tell`.
-        graph: the graph that they are of.
+        graph: the `ChannelGraph` that they were made from.
         spaces: some of its spaces.
 
     Returns:
@@ -356,7 +356,7 @@ def numbers_of(gains: Gains, graph, spaces) -> dict[int, np.ndarray]:
 def _side_by_side(row, color, numbers, size):
     """The numbers of each unit in a row, in the order of the colors.
 
-    A unit that has no channel of some color is told apart by that.
+    The last number for each color says whether the unit has such a channel.
     """
     _, column = np.unique(color, return_inverse=True)
     columns = column.max() + 1

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from keras_redundancy._keras import flat_layers
-from keras_redundancy._shared.tables import Rendered, render_table
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.channels.correspondence import colors
 from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
@@ -113,7 +113,7 @@ class ChannelGraph(Rendered):
         """An `Explanation`: each frozen space, its layers and the reason."""
         return explain(self, {space: space.frozen for space in self.spaces})
 
-    def __str__(self):
+    def table(self) -> Table:
         rows = [
             (space.name, space.size, space.frozen or "prunable")
             for space in self.spaces
@@ -121,7 +121,7 @@ class ChannelGraph(Rendered):
         ]
         rows += [(name, None, reason) for name, reason in self.untouched]
         title = f"Channels of {self.model.name!r}"
-        return render_table(title, ("written by", "units", "state"), rows)
+        return Table(title, ("written by", "units", "state"), rows)
 
 
 def build_graph(model, recorder, allow_inexact: bool) -> ChannelGraph:

@@ -14,8 +14,7 @@ from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.recorder import frozen_channels
 
 OTHER_AXIS = Reason(
-    "other_axis",
-    "{name} ({kind}) works on another axis than the channels",
+    "other_axis", "{name} ({kind}) works on another axis than the channels"
 )
 
 

@@ -10,8 +10,7 @@ from keras_redundancy.channels.labels import Role
 from keras_redundancy.channels.reasons import Reason, code_of
 
 NO_PRODUCER = Reason(
-    "no_producer",
-    "no layer that writes it can be made narrower",
+    "no_producer", "no layer that writes it can be made narrower"
 )
 
 

@@ -20,14 +20,8 @@ from keras_redundancy.channels.rules import apply_rule
 from keras_redundancy.channels.rules.registry import MASK
 from keras_redundancy.channels.tied import borrowed, owners_of
 
-MODEL_INPUT = Reason(
-    "model_input",
-    "it is an input of the model",
-)
-MODEL_OUTPUT = Reason(
-    "model_output",
-    "it is an output of the model",
-)
+MODEL_INPUT = Reason("model_input", "it is an input of the model")
+MODEL_OUTPUT = Reason("model_output", "it is an output of the model")
 OTHER_RANK = Reason(
     "other_rank",
     "{name} (a model) is called on tensors with more or fewer axes than its "
@@ -166,16 +160,16 @@ class _Trace(_keras.Interpreter):
         return CallTrace(call, [values[id(x)] for x in call.inputs], self)
 
     def _traced(self, call, seen, outputs):
-        if self.inside is None:
-            outputs = [
-                dataclasses.replace(value, place=self._place(call, x, value))
-                for x, value in zip(call.outputs, outputs, strict=True)
-            ]
+        outputs = [
+            dataclasses.replace(value, place=self._place(call, x, value.axis))
+            for x, value in zip(call.outputs, outputs, strict=True)
+        ]
         return list(map(Traced, outputs, seen.outputs))
 
-    def _place(self, call, x, value):
-        readers = self._readers[call.key_of(x)]
-        return Place(call.path, x, value.axis, readers)
+    def _place(self, call, x, axis):
+        if self.inside is not None:
+            return None  # The rule may have returned what it was given.
+        return Place(call.path, x, axis, self._readers[call.key_of(x)])
 
 
 def _by_rule(seen):

@@ -1,4 +1,4 @@
-"""Cut, evaluate, and learn from it: sensitivity, search, compare."""
+"""Choose how much to prune: sensitivity, search, compare."""
 
 from keras_redundancy.evaluation.comparison import (
     Comparison as Comparison,

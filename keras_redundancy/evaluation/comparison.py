@@ -1,10 +1,11 @@
-"""Several methods, at the same cost."""
+"""Compare pruning methods at equal cost: `compare`."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 
+from keras_redundancy._shared.configured import name_of
 from keras_redundancy._shared.progress import progress
-from keras_redundancy._shared.tables import Rendered, render_table
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.evaluation.trials import (
     Trial,
@@ -13,6 +14,7 @@ from keras_redundancy.evaluation.trials import (
     shares_left,
 )
 from keras_redundancy.planning.decisions import Plan
+from keras_redundancy.planning.methods import Method
 from keras_redundancy.planning.plans import plan
 from keras_redundancy.reports.flops import flops
 
@@ -21,7 +23,7 @@ def _options(select, absorb, rounds=0, **others):
     return {"select": select, "absorb": absorb, "rounds": rounds, **others}
 
 
-# What `plan` is given, beside data and target.
+# Options of `plan`, beside data and target.
 WITHOUT_DATA = {
     "random, drop": _options("random", "drop"),
     "L1, drop": _options("l1", "drop"),
@@ -43,12 +45,12 @@ WITH_DATA = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison(Rendered):
-    """Several methods at matched cost; `render()` shows the table.
+    """Scores of pruning methods at equal cost; `render()` shows the table.
 
     Attributes:
-        name: that of the model.
-        shares: of the multiply-adds that were to be left.
-        base: the score of the model as it is.
+        name: the model's name.
+        shares: the shares of the multiply-adds that each method was to keep.
+        base: the score of the model before pruning.
         trials: {method: a `Trial` for each share}.
     """
 
@@ -65,7 +67,7 @@ class Comparison(Rendered):
         )
 
     def to_dict(self) -> dict:
-        """All figures, as plain Python objects."""
+        """All figures as plain Python numbers, strings, lists and dicts."""
         return {
             "model": self.name,
             "shares": list(self.shares),
@@ -76,7 +78,7 @@ class Comparison(Rendered):
             },
         }
 
-    def __str__(self):
+    def table(self) -> Table:
         header = ["method"]
         for share in self.shares:
             header += [f"score at {share:.0%}", "params"]
@@ -85,7 +87,7 @@ class Comparison(Rendered):
             for method, trials in self.trials.items()
         ]
         title = f"{self.name!r} at shares of its multiply-adds"
-        return render_table(title, header, rows) + f"uncut: {self.base:g}"
+        return Table(title, header, rows, f"uncut: {self.base:g}")
 
 
 def _shown(trial):
@@ -95,29 +97,30 @@ def _shown(trial):
 def compare(
     model,
     evaluate: Callable,
-    methods: Mapping[str, Mapping | Callable] | None = None,
+    methods: Mapping | Iterable[Method | str] | None = None,
     *,
     shares: Iterable[float] = (0.7, 0.5, 0.3),
     data=None,
     verbose: bool = True,
     **options,
 ) -> Comparison:
-    """Cut a model by several methods to the same multiply-adds; evaluate.
+    """Prune a model by several methods to the same multiply-adds; evaluate.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
-        evaluate: a function of a model that returns a number, greater for
-            better ones.
-        methods: {name: options of `plan`}, or in place of the options a
-            function of a model and a share that returns a `Plan` or a smaller
-            model, of this package or not. Default: selections and absorbers
-            of this package, those with data where there is some.
-        shares: of the multiply-adds that are to be left.
+        evaluate: a function of a model that returns its score, a number
+            that is greater for better models.
+        methods: selection methods, such as [kr.L1(), "greedy"]; or {name:
+            such a method}, or in its place a mapping of options of `plan`, or
+            a function of a model and a share that returns a `Plan` or a
+            smaller model, of this package or not. Default: selections and
+            absorbers of this package, those with data where there is some.
+        shares: the shares of the multiply-adds to keep, each in (0, 1].
         data: samples to calibrate on, as for `plan`. The model runs over
             them once.
         verbose: whether to draw a progress bar.
-        **options: of `plan`, for all methods, in place of their own.
+        **options: options of `plan` for all methods, in place of their own.
 
     Returns:
         A `Comparison`, which can be printed.
@@ -127,8 +130,7 @@ def compare(
             number.
     """
     model, data, options = planned_on(model, data, options)
-    if methods is None:
-        methods = WITHOUT_DATA | (WITH_DATA if data is not None else {})
+    methods = _by_name(methods, data is not None)
     shape = options.get("input_shape")
     if shape is None and isinstance(data, Calibration):
         shape = data.input_shape
@@ -146,10 +148,29 @@ def compare(
     return Comparison(model.name, shares, base, trials)
 
 
+def _by_name(methods, has_data):
+    if methods is None:
+        return WITHOUT_DATA | (WITH_DATA if has_data else {})
+    if isinstance(methods, Mapping):
+        return methods
+    if isinstance(methods, str | Method) or not isinstance(methods, Iterable):
+        raise TypeError(
+            "methods is a list of selection methods, such as [kr.L1(), "
+            "'greedy'], or a mapping from names to methods, to options of "
+            f"kr.plan or to functions, but received {methods!r}."
+        )
+    return {name_of(m) if callable(m) else str(m): m for m in methods}
+
+
 def _smaller(model, method, share, data, options):
     if callable(method):
         return method(model, share)
+    if not isinstance(method, Mapping):
+        method = {"select": method}
     options = {"target": {"flops": share}, "data": data, **options}
+    if "mend" in options:  # Another name of these.
+        own = {"repair", "rounds"}
+        method = {k: v for k, v in method.items() if k not in own}
     return plan(model, **(dict(method) | options))
 
 

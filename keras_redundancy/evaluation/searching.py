@@ -1,11 +1,11 @@
-"""The deepest cut whose score stays above a floor."""
+"""Find the smallest model whose score stays above a floor: `search`."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
 from numbers import Real
 
 from keras_redundancy._shared.progress import progress
-from keras_redundancy._shared.tables import Rendered
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.evaluation.sensitivity import (
     Sensitivity,
     sensitivity_of,
@@ -14,21 +14,21 @@ from keras_redundancy.evaluation.trials import Trial, Trials
 from keras_redundancy.planning.budgets import OutOfReachError
 from keras_redundancy.planning.decisions import Plan
 
-# How often the interval of shares is halved.
+# How often the search over shares of the whole model halves its interval.
 STEPS = 6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SearchResult(Rendered):
-    """What a search found; `render()` shows it, `apply()` builds it.
+    """The best plan of a search; `apply()` builds the smaller model.
 
     Attributes:
-        plan: the best `Plan`.
-        trial: its score and what it leaves.
-        base: the `Trial` of the model as it is.
+        plan: the `Plan` that leaves the fewest multiply-adds.
+        trial: the score of `plan`, and the shares that it leaves.
+        base: the `Trial` of the model before pruning.
         floor: the least score that was allowed.
-        sensitivity: that of all parts.
-        tried: the `Trial` of each cut of several parts, in order.
+        sensitivity: the `Sensitivity` of all parts.
+        tried: a `Trial` for each cut of several parts, in order.
     """
 
     plan: Plan
@@ -43,16 +43,28 @@ class SearchResult(Rendered):
         return f"<SearchResult: score {before:g} -> {after:g}, {self.plan!r}>"
 
     def apply(self):
-        """The smaller model, as by `Plan.apply`."""
+        """Build the smaller model: `plan.apply()`."""
         return self.plan.apply()
 
-    def __str__(self):
+    def to_dict(self) -> dict:
+        """All figures as plain Python numbers, strings, lists and dicts."""
+        return {
+            "floor": self.floor,
+            "base": dataclasses.asdict(self.base),
+            "trial": dataclasses.asdict(self.trial),
+            "tried": list(map(dataclasses.asdict, self.tried)),
+            "plan": self.plan.to_dict(),
+            "sensitivity": self.sensitivity.to_dict(),
+        }
+
+    def table(self) -> Table:
         words = (
             f"score: {self.base.score:g} -> {self.trial.score:g} "
             f"(floor {self.floor:g}, {len(self.tried)} cuts of several "
             "layers tried)"
         )
-        return f"{self.plan}\n{words}"
+        table = self.plan.table()
+        return dataclasses.replace(table, below=f"{table.below}\n{words}")
 
 
 def search(
@@ -67,12 +79,18 @@ def search(
     verbose: bool = True,
     **options,
 ) -> SearchResult:
-    """Save the most multiply-adds with a score that stays above a floor.
+    """Find the plan with the fewest multiply-adds whose score is high enough.
 
-    Three kinds of cuts are tried, and the cheapest one above the floor wins:
-    all over the model, as `target=` cuts; each layer as deep as it bears
-    alone with the same drop of the score, for the greatest such drop; and
-    from there one level deeper, layer after layer, wherever that holds.
+    Three kinds of cuts are tried. Of those above the floor, the one that
+    leaves the fewest multiply-adds is returned.
+
+    1. Cut the whole model to a share of its multiply-adds, as `target=` does;
+       bisection finds the smallest share.
+    2. Cut each part to the deepest level at which it alone lowers the score
+       by at most d; bisection finds the greatest d.
+    3. From there, cut one part after the other by one more level, the part
+       with the best price first, and keep each cut that stays above the
+       floor.
 
     Args:
         model, evaluate, taus, ratios, data, log, verbose, **options: as for
@@ -95,8 +113,8 @@ def search(
         )
     if not max_drop >= 0:
         raise ValueError(
-            f"max_drop is {max_drop!r}, but the score of a smaller model is "
-            "allowed to fall by at least 0."
+            f"max_drop is {max_drop!r}, but has to be at least 0: it is how "
+            "far the score may fall."
         )
     trials = Trials(model, evaluate, taus, ratios, data, log, options)
     known = sensitivity_of(trials, verbose)
@@ -108,7 +126,7 @@ class _Search:
         self.trials, self.known, self.floor = trials, known, floor
         self.tried = []
         self.verbose = verbose
-        # What is cut, as a function that plans it anew, and its trial.
+        # (A function that makes the best plan so far, the trial of that plan).
         self.best = lambda: trials.plan({}), known.base
 
     def run(self) -> SearchResult:
@@ -134,7 +152,7 @@ class _Search:
         )
 
     def _holds(self, find, trial):
-        """Whether a trial is above the floor; the cheapest one is kept."""
+        """Whether a trial is above the floor; the cheapest becomes `best`."""
         self.tried.append(trial)
         self.step()
         if trial.score < self.floor:
@@ -173,7 +191,7 @@ class _Search:
         return self._holds(lambda: self.trials.plan(levels), trial)
 
     def _by_drop(self, drops):
-        """The depths of all parts, for the greatest drop of each alone."""
+        """{part: depth} for the greatest drop d that holds, by bisection."""
         fits, fails = -1, len(drops)
         found = dict.fromkeys(self.known.trials, 0)
         while fails - fits > 1:
@@ -189,7 +207,7 @@ class _Search:
         return found
 
     def _deeper(self, depths):
-        """One level more for each part that bears it, the cheapest first."""
+        """Cut each part by one more level where the score stays high enough."""
 
         def price(part):
             depth = depths[part]

@@ -1,25 +1,25 @@
-"""Which layers bear to be cut, and how deep: one after the other."""
+"""Cut each part of a model alone, at several depths: `sensitivity`."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
 
 from keras_redundancy._shared.progress import progress
-from keras_redundancy._shared.tables import Rendered, render_table
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.evaluation.trials import Part, Trial, Trials
 from keras_redundancy.reports import plots
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sensitivity(Rendered):
-    """What each part of a model costs when it alone is cut.
+    """The score of a model when only one part of it is cut.
 
-    `render()` shows the table.
+    `render()` shows the table, `plot()` draws the curves.
 
     Attributes:
-        name: that of the model.
-        how: "tau" or "ratio".
-        levels: those tried, the gentlest first.
-        base: the `Trial` of the model as it is.
+        name: the model's name.
+        how: what the levels are, "tau" or "ratio".
+        levels: the levels, from the fewest removed units to the most.
+        base: the `Trial` of the model before pruning.
         trials: {part: a `Trial` for each level}.
     """
 
@@ -36,16 +36,16 @@ class Sensitivity(Rendered):
         )
 
     def drops(self, part: Part) -> list[float]:
-        """How much lower the score is at each level."""
+        """By how much the score falls at each level."""
         return [self.base.score - t.score for t in self.trials[part]]
 
     def depth_within(self, part: Part, drop: float) -> int:
-        """How many levels, from the gentlest, lower it by no more."""
+        """The number of levels, from the first, that cost at most `drop`."""
         drops = self.drops(part)
         return next((i for i, d in enumerate(drops) if d > drop), len(drops))
 
     def to_dict(self) -> dict:
-        """All figures, as plain Python objects."""
+        """All figures as plain Python numbers, strings, lists and dicts."""
         return {
             "model": self.name,
             "how": self.how,
@@ -62,7 +62,7 @@ class Sensitivity(Rendered):
         }
 
     def plot(self):
-        """The score against the level, a line for each part.
+        """Draw the score against the level, a line for each part.
 
         Returns:
             A `matplotlib.figure.Figure`: save it with `savefig`.
@@ -72,7 +72,7 @@ class Sensitivity(Rendered):
         """
         return plots.sensitivity(self)
 
-    def __str__(self):
+    def table(self) -> Table:
         header = ["cut alone", "n"]
         header += [f"{self.how} {level:g}" for level in self.levels]
         rows = [
@@ -80,11 +80,11 @@ class Sensitivity(Rendered):
             for part, trials in self.trials.items()
         ]
         what = "parameters" if self.base.flops is None else "multiply-adds"
-        table = render_table(f"Sensitivity of {self.name!r}", header, rows)
-        return (
-            f"{table}uncut: {self.base.score:g}; in brackets the share of "
+        below = (
+            f"uncut: {self.base.score:g}; in brackets the share of "
             f"{what} that is left"
         )
+        return Table(f"Sensitivity of {self.name!r}", header, rows, below)
 
 
 def _shown(trial):
@@ -102,7 +102,7 @@ def sensitivity(
     verbose: bool = True,
     **options,
 ) -> Sensitivity:
-    """Cut one space of a model at a time, and evaluate.
+    """Cut one part of a model at a time, at several depths, and evaluate.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
@@ -116,10 +116,10 @@ def sensitivity(
             1/8 to 7/8.
         data: samples to calibrate on, as for `plan`. The model runs over
             them once.
-        log: a file that keeps each score as it is known. With a log of the
-            same weights and options, what it tells is not evaluated again:
-            `data` and `evaluate` have to be the same, and functions among the
-            options are told apart by their names alone.
+        log: a file to which each score is written. A later call with the
+            same weights and options reads the scores instead of evaluating
+            again. Pass the same `data` and `evaluate`: they are not compared,
+            and of functions among the options only the names are.
         verbose: whether to draw a progress bar.
         **options: all others of `plan`, except `tau`, `ratio` and `target`.
 
@@ -140,6 +140,7 @@ def sensitivity(
 
 
 def sensitivity_of(trials: Trials, verbose: bool) -> Sensitivity:
+    """Evaluate each part at each level."""
     found = {}
     count = 1 + len(trials.parts) * len(trials.levels)
     with progress(verbose, count, "model") as step:

@@ -1,4 +1,4 @@
-"""Cuts of one model, each evaluated once, and a log of them."""
+"""Cuts of one model, each evaluated once, and a log of the scores."""
 
 import dataclasses
 import json
@@ -23,12 +23,13 @@ RATIOS = tuple(eighths / 8 for eighths in range(1, 8))
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What became of one cut.
+    """The score and the cost of one smaller model.
 
     Attributes:
-        score: what `evaluate` said of the smaller model.
-        flops, parameters: the share of them that is left, in (0, 1]; that of
-            the multiply-adds is None where they cannot be counted.
+        score: what `evaluate` returned for the smaller model.
+        flops: the share of the multiply-adds that is left, in (0, 1]; None
+            where they cannot be counted.
+        parameters: the share of the parameters that is left, in (0, 1].
     """
 
     score: float
@@ -37,7 +38,7 @@ class Trial:
 
     @property
     def cost(self) -> float:
-        """The share of the multiply-adds, or else of the parameters."""
+        """The share of the multiply-adds, or of the parameters without it."""
         return self.parameters if self.flops is None else self.flops
 
 
@@ -46,9 +47,9 @@ class Part:
     """Layers whose units are cut together, at one level.
 
     Attributes:
-        name: those of its layers.
+        name: the names of the layers.
         layers: the layers.
-        size: how many units they have.
+        size: the number of units.
     """
 
     name: str
@@ -60,22 +61,22 @@ class Part:
 
 
 class Trials:
-    """Cuts a model at a level for each part of it, and evaluates that.
+    """Cuts the parts of a model, each at a level, and evaluates the result.
 
     Attributes:
-        parts: what can be cut.
-        how: "tau" or "ratio".
-        levels: those to try, the gentlest first.
+        parts: every `Part` that can be cut.
+        how: what the levels are, "tau" or "ratio".
+        levels: the levels, from the fewest removed units to the most.
     """
 
     def __init__(self, model, evaluate, taus, ratios, data, log, options):
         """Args:
         model, evaluate, taus, ratios, data, log: as for `sensitivity`.
-        options: all others of `plan`.
+        options: further options of `plan`.
 
         Raises:
-            TypeError, ValueError: an option is wrong, or the log is another
-                model's.
+            TypeError, ValueError: an option is wrong, or the log is of
+                another model.
         """
         self.evaluate = evaluate
         self.how, self.levels = _levels(taus, ratios)
@@ -91,7 +92,7 @@ class Trials:
         self._log = Log(log, self._words()) if log is not None else None
 
     def plan(self, levels: dict) -> Plan:
-        """The plan for {part: level}; parts that are left out stay."""
+        """The plan for {part: level}; all other parts stay."""
         by_layer = {
             id(layer): level
             for part, level in levels.items()
@@ -104,16 +105,16 @@ class Trials:
         return plan(self.model, **level, data=self._data, **self.options)
 
     def plan_for(self, share: float) -> Plan:
-        """The plan that leaves this share of the cost, cut all over.
+        """The plan that cuts the whole model to this share of its cost.
 
         Raises:
-            OutOfReachError: so much cannot go.
+            OutOfReachError: no plan is that small.
         """
         target = {self._counted: share}
         return plan(self.model, target=target, data=self._data, **self.options)
 
     def base(self) -> Trial:
-        """The model as it is."""
+        """The trial of the model before pruning."""
 
         def find():
             score = checked_score(self.evaluate(self.model))
@@ -123,7 +124,7 @@ class Trials:
 
     def of(self, levels: dict) -> Trial:
         """The trial of `plan(levels)`."""
-        # Layers of two nested models may have one name.
+        # With the number: layers of two nested models may share a name.
         key = [
             [number, part.name, levels[part]]
             for number, part in enumerate(self.parts)
@@ -149,7 +150,7 @@ class Trials:
         return Trial(*self._log.known[key])
 
     def _words(self):
-        """What a log has to be of, to go on with it."""
+        """The model and options that a log must be of to be continued."""
         options = {**self.options, "how": self.how}
         options |= {"data": self._data is not None}
         return {
@@ -159,15 +160,15 @@ class Trials:
 
 
 class Log:
-    """A file with a line for each trial: what it says is not done again."""
+    """A file with a line of JSON for each trial."""
 
     def __init__(self, path, words: dict):
         """Args:
-        path: of the file, which is made if there is none.
-        words: what the trials are of.
+        path: the file; it is created if it does not exist.
+        words: the model and options of the trials, the first line.
 
         Raises:
-            ValueError: the file is of something else.
+            ValueError: the file is a log of another model or other options.
         """
         self.path = Path(path)
         self.known = {}
@@ -188,6 +189,7 @@ class Log:
             os.truncate(self.path, sum(map(len, whole)))
 
     def add(self, key: str, found) -> None:
+        """Append a trial; it is on the disk when this returns."""
         self._append([key, found])
         self.known[key] = found
 
@@ -205,8 +207,8 @@ class Log:
         if known != words:
             raise ValueError(
                 f"{self.path} is no log of this model with these weights and "
-                "options, so its trials do not hold here. Name another file "
-                "as log=, or remove this one."
+                "options, so its scores are of other models. Name another "
+                "file as log=, or remove this one."
             )
 
 
@@ -215,15 +217,15 @@ def _line(content) -> bytes:
 
 
 def planned_on(model, data, options: dict):
-    """The model to make plans on with these options, and `data` for them.
+    """Calibrate once for many plans with the same options.
 
     Args:
         model, data, options: as for `sensitivity`.
 
     Returns:
-        (the model, stripped of layers for training alone unless training is
-        to go on with them; a `Calibration` of it in place of samples; the
-        options of plans on these).
+        (the model to plan on, without its training layers unless
+        `optimizer=True` keeps them; a `Calibration` in place of the samples;
+        the options for `plan` on these two).
 
     Raises:
         TypeError, ValueError: as `calibrate`; or a calibration is of another
@@ -262,8 +264,8 @@ def checked_score(score) -> float:
         )
     if not np.isfinite(score):
         raise ValueError(
-            f"evaluate returned {score!r}: nothing can be compared with it. "
-            "Look for NaN in the data or in what it computes."
+            f"evaluate returned {score!r}, which cannot be compared with "
+            "other scores. Look for NaN in the data or in the evaluation."
         )
     return float(score)
 
@@ -290,7 +292,7 @@ def _levels(taus, ratios):
 
 
 def _parts(everything):
-    """Spaces that can be cut, those with a layer in common together."""
+    """The spaces that can be cut; those that share a layer are one part."""
     parts = []
     for decision in everything.decisions:
         if decision.reason is not None:
@@ -311,7 +313,7 @@ def _parts(everything):
 
 
 def _word(value):
-    """The same in every process."""
+    """A name of a value that is the same in every process."""
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     return repr(value)

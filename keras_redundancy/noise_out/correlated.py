@@ -10,19 +10,21 @@ from keras_redundancy._shared.arguments import (
     check_finite,
     check_option,
 )
-from keras_redundancy.build.absorb import Drop
+from keras_redundancy.build.absorb import DropAbsorber
 from keras_redundancy.build.rebuild import require_rebuildable
-from keras_redundancy.build.refit import Refit
-from keras_redundancy.calibration import Calibration
-from keras_redundancy.calibration.data import Samples
 from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.channels.shifts import homes_of_shifts
 from keras_redundancy.numbers.regression import varies
-from keras_redundancy.planning.choosing import FITS
-from keras_redundancy.planning.criteria import reads_of
+from keras_redundancy.planning.absorbing import BY_NAME
 from keras_redundancy.planning.decisions import Decision, Plan
-from keras_redundancy.planning.plans import graph_to_cut, levels_of
+from keras_redundancy.planning.idle import Idle
+from keras_redundancy.planning.levels import levels_of
+from keras_redundancy.planning.plans import calibration_of, graph_to_cut
 from keras_redundancy.planning.selection import Selection
+from keras_redundancy.planning.space_units import weights_of
+
+# What may be fitted in place of the units that go.
+FITS = ("affine", "least_squares")
 
 
 def merge_correlated(
@@ -95,12 +97,12 @@ def merge_correlated(
     require_rebuildable(graph.model)
     spaces = [space for space in graph.spaces if space.producers]
     _, reasons = levels_of(spaces, "tau", 1.0, layers, skip)
-    if not isinstance(data, Calibration):
-        free = [s for s, why in zip(spaces, reasons, strict=True) if not why]
-        samples = Samples(data, steps)
-        data = Calibration.of(model, graph, free, samples, batch_size, False)
+    free = [s for s, why in zip(spaces, reasons, strict=True) if not why]
+    data = calibration_of(model, graph, free, data, steps, batch_size, False)
     if data.statistics is None:
-        return Plan(graph, (), "medoid", Drop(), optimizer=optimizer).apply()
+        return Plan(
+            graph, (), "medoid", DropAbsorber(), optimizer=optimizer
+        ).apply()
     statistics, decisions = data.statistics, []
     homes = homes_of_shifts(graph)
     units = [
@@ -113,7 +115,7 @@ def merge_correlated(
     for space, reason, each in zip(spaces, reasons, units, strict=True):
         selection = Selection(np.unique(each.stands_for), each.stands_for)
         decisions.append(Decision(space, None, None, selection, reason))
-    absorber = Refit(statistics, FITS[absorb])
+    absorber = BY_NAME[absorb]().absorber(statistics, Idle(), folded=False)
     return Plan(
         graph, tuple(decisions), "medoid", absorber, optimizer=optimizer
     ).apply()
@@ -164,7 +166,8 @@ class _CorrelatedUnits:
             if id(view.on.variable) not in homes:
                 covariance = covariance + np.outer(moments.mean, moments.mean)
             variance = np.diag(covariance)
-            energy = energy + variance * np.diag(reads_of(view, own))
+            strength = np.square(weights_of(view, own)).sum(axis=1)
+            energy = energy + variance * strength
             found = _correlation(covariance)
             if correlation is not None:
                 found = np.minimum(found, correlation)

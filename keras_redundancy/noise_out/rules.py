@@ -4,10 +4,7 @@ from keras_redundancy.channels import Channels, register_rule
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.noise_out.outputs import NoiseOutputs
 
-OUTPUTS = Reason(
-    "noise_output",
-    "it is a noise output of {name} ({kind})",
-)
+OUTPUTS = Reason("noise_output", "it is a noise output of {name} ({kind})")
 
 
 @register_rule(NoiseOutputs)

@@ -2,13 +2,13 @@
 
 A cut needs no whole dendrogram. Clusters merge at a similarity of at least
 `threshold` only within a connected component of the graph of pairs that are
-at least that similar, so that components are found first and each is cut
+at least that similar, so that `components` finds these first and each is cut
 alone. A component whose pairs all reach the threshold is one cluster. The
 others are cut by fastcluster's linkage (SciPy's, in half the time), small
-ones several at a time; a component too large for
-that goes through a nearest-neighbour chain on a similarity matrix; and one
-too large for a matrix is first shrunk by merging reciprocal nearest
-neighbours, which needs blocks of similarities only.
+ones several at a time; a component too large for that goes through a
+nearest-neighbour chain on a similarity matrix; and one too large for a matrix
+is first shrunk by merging reciprocal nearest neighbours, which needs blocks
+of similarities only.
 
 The chain and the shrinking rest on reducibility, which average and complete
 linkage have: a merge never brings clusters closer to a third one, so that a
@@ -20,16 +20,15 @@ Similarities are cosines; "label" here is any integer that names a cluster.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from fastcluster import linkage
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import squareform
 
 from keras_redundancy.numbers import similarity as _similarity
+from keras_redundancy.numbers.components import Labels
 
 # Units of small components that share one call of linkage, whose overhead is
 # that of about 64 units.
@@ -40,86 +39,6 @@ LINKAGE_UNITS = 8192
 # Largest similarity matrix for the nearest-neighbour chain under average
 # linkage: 0.25 GiB, which is 8,192 units in float32.
 CHAIN_BYTES = 2**28
-# Units per side of a part of a matrix that is transposed in the cache.
-TILE = 512
-
-Labels = NDArray[np.intp]
-
-
-def find_components(
-    blocks: Iterable[tuple[int, NDArray]], n: int, threshold: float
-) -> tuple[Labels, Labels]:
-    """Components of the graph of pairs with similarity >= `threshold`.
-
-    Args:
-        blocks: pairs ``(start, block)`` that cover the upper triangle of a
-            similarity matrix, `block` being its rows from `start` on and its
-            columns ``start:n``. The diagonal must reach the threshold.
-        n: number of units.
-        threshold: smallest similarity of connected units.
-
-    Returns:
-        ``(labels, degree)``, both of shape ``(n,)``: the component of each
-        unit, numbered from 0 without gaps, and how many units are at least
-        `threshold` similar to it, counting itself.
-    """
-    labels = np.arange(n)
-    degree = np.zeros(n, np.intp)
-    for start, block in blocks:
-        mask = block >= threshold
-        rows = len(mask)
-        edges = np.count_nonzero(mask)
-        if edges == rows:
-            degree[start : start + rows] += 1
-            continue
-        degree[start : start + rows] += np.count_nonzero(mask, axis=1)
-        beyond = np.count_nonzero(mask[:, rows:], axis=0)
-        degree[start + rows :] += beyond
-        if edges > mask.size // 64:
-            labels = _join_first_neighbours(labels, mask, start)
-            if not labels.any():
-                continue
-            row_labels = labels[start : start + rows]
-            mask &= row_labels[:, None] != labels[start:]
-        first, second = _edges(mask)
-        labels = _join(labels, start + first, start + second)
-    return labels, degree
-
-
-def find_components_at_once(
-    similarity: NDArray, threshold: float
-) -> tuple[Labels, Labels]:
-    """`find_components` for a whole similarity matrix ``(n, n)``."""
-    mask = similarity >= threshold
-    n = len(mask)
-    if n == 0 or np.count_nonzero(mask) == n:
-        return np.arange(n), np.ones(n, np.intp)
-    _make_symmetric(mask)
-    degree = np.count_nonzero(mask, axis=1)
-    # Where most pairs are edges, most units are in the first component, and
-    # listing all of the edges would take longer than anything else.
-    is_first = _reachable(mask, int(degree.argmax()))
-    labels = np.zeros(n, np.intp)
-    others = np.flatnonzero(~is_first)
-    if len(others):
-        mask[is_first] = False
-        place = np.cumsum(~is_first) - 1
-        first, second = _edges(mask)
-        labels[others] = 1 + _join(
-            np.arange(len(others)), place[first], place[second]
-        )
-    return labels, degree
-
-
-def _make_symmetric(mask: NDArray) -> None:
-    """`mask |= mask.T`, tile by tile: rounding may differ by the order."""
-    starts = range(0, len(mask), TILE)
-    for i in starts:
-        for j in range(0, i + 1, TILE):
-            a = mask[i : i + TILE, j : j + TILE]
-            b = mask[j : j + TILE, i : i + TILE]
-            a |= b.T
-            b |= a.T
 
 
 def cut_components(
@@ -128,9 +47,9 @@ def cut_components(
     """Average or complete linkage inside each component.
 
     Args:
-        component: component of each unit, from `find_components`, shape
+        component: component of each unit, from `components`, shape
             ``(n,)``.
-        degree: from `find_components`, shape ``(n,)``.
+        degree: from `components`, shape ``(n,)``.
         cut: labels, from 0, for the units whose indices it is given: those
             of one component or of a few small ones, shape ``(m,)``.
 
@@ -308,53 +227,6 @@ def shrink_by_reciprocal_pairs(
         alive, sizes = alive[stays], sizes[stays]
         _move_rows_up(means, np.flatnonzero(stays))
     return labels, alive, sizes
-
-
-def _reachable(mask: NDArray[np.bool_], unit: int) -> NDArray[np.bool_]:
-    """Which units of a symmetric graph ``(n, n)`` are connected to `unit`."""
-    reached = mask[unit].copy()
-    frontier = np.flatnonzero(reached)
-    while len(frontier):
-        found = mask[frontier].any(axis=0) & ~reached
-        reached |= found
-        frontier = np.flatnonzero(found)
-    return reached
-
-
-def _edges(mask: NDArray[np.bool_]) -> tuple[Labels, Labels]:
-    """`np.nonzero`, which is ten times slower for two axes than for one."""
-    return np.divmod(np.flatnonzero(mask), mask.shape[1])
-
-
-def _join(labels: Labels, first: Labels, second: Labels) -> Labels:
-    """Components after connecting the units `first` with `second`."""
-    ends = labels[first], labels[second]
-    is_new = ends[0] != ends[1]
-    if not is_new.any():
-        return labels
-    count = labels.max() + 1
-    ends = ends[0][is_new], ends[1][is_new]
-    graph = coo_array((np.ones(len(ends[0])), ends), shape=(count, count))
-    _, joined = connected_components(graph, directed=False)
-    return joined.astype(np.intp)[labels]
-
-
-def _join_first_neighbours(
-    labels: Labels, mask: NDArray[np.bool_], start: int
-) -> Labels:
-    """Connect every row and column of `mask` with the first of its edges.
-
-    What remains to be connected after that is little, even where most
-    pairs are edges.
-    """
-    rows = np.arange(len(mask))
-    columns = np.arange(mask.shape[1])
-    row_edge = mask.argmax(axis=1)
-    column_edge = mask.argmax(axis=0)
-    has_edge = mask[column_edge, columns]
-    first = np.concatenate([rows, columns[has_edge]])
-    second = np.concatenate([row_edge, column_edge[has_edge]])
-    return _join(labels, start + first, start + second)
 
 
 def _batches(

@@ -20,6 +20,8 @@ from keras_redundancy.numbers.agglomeration import (
     cut_components,
     cut_condensed,
     cut_dendrogram,
+)
+from keras_redundancy.numbers.components import (
     find_components,
     find_components_at_once,
 )
@@ -96,7 +98,7 @@ def cluster_filters(
 def _cluster_by_sketches(
     matrix: NDArray, tau: float, linkage: str
 ) -> NDArray[np.intp] | None:
-    """`_cluster` for filters so long that a part tells most of them apart.
+    """`_cluster` for long filters: parts of them already differ.
 
     Units whose sketches are not similar are in no cluster together, so that
     only what the sketches leave connected is compared in full.

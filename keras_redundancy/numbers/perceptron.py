@@ -54,12 +54,14 @@ def fit_perceptron(
     if not is_held_out.any():
         return join(start)
     error = LOSSES[link]
-    dear = _dear(layers, inputs) / len(inputs)
+    proximal = _proximal_weights(layers, inputs) / len(inputs)
 
     def loss(flat):
         change = flat - start
         value, slope = _value_and_slope(join(flat), *fitted_to, error)
-        return value + change @ (dear * change), slope + 2 * dear * change
+        return value + change @ (
+            proximal * change
+        ), slope + 2 * proximal * change
 
     def value(flat):
         outputs = _forward(join(flat), held_out[0])[-1]
@@ -102,11 +104,11 @@ def _flat(layers):
     return flat.astype(np.float64), join
 
 
-def _dear(layers, inputs):
-    """What a change of each number costs, beside an error of one row.
+def _proximal_weights(layers, inputs):
+    """The proximal weight of each parameter, shape (parameters,).
 
-    A change of a kernel by one, for each deviation of an input, costs one; a
-    change of a bias nothing.
+    The loss adds weight * (change of the parameter)^2. For a kernel it is the
+    mean variance of the inputs of its layer, for a bias 0.
     """
     costs = []
     reads = [inputs, *_forward(layers, inputs)]

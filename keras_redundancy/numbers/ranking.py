@@ -1,7 +1,13 @@
-"""Rank numbers by how much they tell of what is computed from them."""
+"""Rank numbers by how well the first ones predict what is computed from all.
+
+Everything here is arrays in, arrays out. Of n numbers x, such as the channels
+of a space, the first k are kept and the others are replaced by their least
+squares prediction from these. `Ranking.error` says what that costs, for each k.
+"""
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +15,15 @@ from scipy import linalg, optimize
 
 from keras_redundancy.numbers.regression import ROUNDING
 
+# The share of an error that may be rounding.
 EXPLAINED = 1e-6
+# So many numbers are taken at once, out of so many that are best before.
+BLOCK = 32
+CANDIDATES = 4 * BLOCK
+# Scores that differ by less are the same up to rounding.
+TIE = 1e-9
+# Numbers taken are forgotten when fewer than this share are left.
+SHRINK = 0.75
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -17,11 +31,11 @@ class Ranking:
     """Numbers in the order in which they are kept.
 
     Attributes:
-        order: shape (n,), the most important one first.
-        error: shape (n + 1,): what share of all is not told by the first k
-            numbers, from 1 for none to 0 for all; None where that is not
-            known.
-        readers: how many read the numbers: each of them gets the error.
+        order: shape (n,), the most important number first.
+        error: shape (n + 1,): the share of the whole error that is left when
+            the first k numbers are kept, from 1 for k = 0 to 0 for k = n; None
+            for rankings by importance alone, which know no error.
+        readers: how many read the numbers: each of them has this error.
     """
 
     order: NDArray[np.intp]
@@ -29,38 +43,43 @@ class Ranking:
     readers: int = 1
 
     def count_at(self, tau: float) -> int:
-        """How many to keep so that the others are told with correlation `tau`.
+        """How many to keep so that outputs correlate with `tau` or more.
 
-        The error that is left is then at most 1 - tau^2, as for a vector
-        and its projection on another one with the cosine tau.
+        The correlation is that of what is computed before and after. The
+        error that is left is then at most 1 - tau^2, as for a vector and its
+        projection on another one with the cosine tau.
         """
-        allowed = 1 - tau**2 + EXPLAINED
-        return int(np.argmax(self.error <= allowed))
+        return int(np.argmax(self.error <= allowed_error(tau)))
 
     @functools.cached_property
     def worth(self) -> NDArray[np.float64]:
         """How much error each number takes away in all, shape (n,).
 
-        It never grows.
-
-        Where a later number takes more than an earlier one, they share it:
-        the slopes of the error's lower convex hull.
+        It never grows. Where a later number takes more than an earlier one,
+        they share it: the slopes of the error's lower convex hull.
         """
         gains = -np.diff(self.error) * self.readers
         return -optimize.isotonic_regression(-gains).x
 
     def count_for(self, price: float) -> int:
-        """How many to keep of those that are worth a price."""
+        """How many numbers are worth more than a price."""
         return int(np.count_nonzero(self.worth > price))
+
+
+def allowed_error(tau: float) -> float:
+    """The error at which outputs correlate with `tau`, up to rounding."""
+    return 1 - tau**2 + EXPLAINED
 
 
 def rank_by_pivots(
     covariance: NDArray, weights: NDArray, readers: int = 1
 ) -> Ranking:
-    """Columns that span the others: QR with column pivoting.
+    """Rank numbers so that the first ones span the others.
 
-    It is done as a Cholesky factorisation of the covariance with pivoting,
-    which takes the same columns as the QR of the data would.
+    Each step takes the number of which the ones before leave most variance:
+    QR with column pivoting, of the data. It is done as a Cholesky
+    factorisation of the covariance with pivoting, which takes the same
+    columns.
 
     Args:
         covariance: shape (n, n).
@@ -83,77 +102,311 @@ def rank_by_pivots(
     return Ranking(pivots - 1, error.clip(0), readers)
 
 
-def rank_by_outputs(views: list[tuple[NDArray, NDArray]]) -> Ranking:
-    """Add the number that most reduces the error at what reads them.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Readout:
+    """What a reader computes from n numbers x: W^T x.
 
-    What reads the numbers x computes W^T x; x is replaced by its least
-    squares prediction from the kept ones. Greedy orthogonal selection: each
-    step takes the number that tells most of all outputs together.
+    Attributes:
+        covariance: that of x, as this reader sees it, shape (n, n); E[x x^T]
+            where means have to be predicted too.
+        weights: W, shape (n, outputs), or any other matrix with the same
+            W W^T: see `reading_factor`.
+    """
+
+    covariance: NDArray
+    weights: NDArray
+
+
+def rank_by_outputs(
+    readers: list[Readout],
+    most: int | None = None,
+    enough: float = 0.0,
+) -> Ranking:
+    """Rank numbers by how well the first ones predict what is computed.
+
+    A reader computes W^T x. With C the covariance of what the numbers taken
+    so far leave of x, its error is trace(W^T C W), and number j would take
+    |W^T C_j|^2 / C_jj away, C_j being column j of C. Each step takes the
+    number with the largest sum over readers, of each as a share of the error
+    that it started with: greedy orthogonal least squares.
+
+    Numbers are taken in blocks. `_greedy` takes some among the ones that are
+    best before the block, in small matrices. What these do to the scores of
+    all others follows by matrix products, for each step of the block; where
+    one of the others would have been taken, the block ends. So the order is
+    that of taking one number at a time.
 
     Args:
-        views: for each reader the covariance and W W^T, both of shape (n, n).
-            Each counts by the share of its outputs' variance.
+        readers: what is computed from the numbers.
+        most: how many numbers at most to rank. The others follow in the order
+            of their scores, and their errors are not known: those of the
+            last step are given.
+        enough: an error at which to stop in the same way.
 
-    Source: Natarajan, Sparse Approximate Solutions to Linear Systems (1995);
-    the updates are those of Chen, Cowan and Grant, Orthogonal Least Squares
-    Learning Algorithm for Radial Basis Function Networks (1991).
+    Returns:
+        A `Ranking` of all n numbers.
+
+    Source: Chen, Cowan and Grant, Orthogonal Least Squares Learning Algorithm
+    for Radial Basis Function Networks (1991); Natarajan, Sparse Approximate
+    Solutions to Linear Systems (1995).
     """
-    readers = [_Reader(*view) for view in views]
-    readers = [reader for reader in readers if reader.total > 0]
-    n = len(views[0][0])
-    order, error = [], [1.0 if readers else 0.0]
-    is_left = np.ones(n, bool)
-    while readers and len(order) < n:
-        gains = sum(reader.gains() for reader in readers) / len(readers)
-        best = int(np.where(is_left, gains, -1).argmax())
+    n = len(readers[0].covariance)
+    most = n if most is None else min(most, n)
+    views = [_View(reader, most) for reader in readers]
+    views = [view for view in views if view.total > 0]
+    if not views:
+        return Ranking(np.arange(n), np.zeros(n + 1))
+    numbers, order, error = np.arange(n), [], [1.0]
+    while True:
+        gains = _mean([view.gains() for view in views])
+        short = np.argsort(-gains, kind="stable")[:CANDIDATES]
+        short = short[gains[short] > 0]
+        if not len(short) or len(order) == most or error[-1] <= enough:
+            break
+        count = BLOCK if len(short) == CANDIDATES else len(short)
+        rows, taken = _block(views, short, min(count, most - len(order)))
+        order += list(numbers[rows])
+        error += list(error[-1] - np.cumsum(taken))
+        left = np.flatnonzero(views[0].is_left)
+        if len(left) < SHRINK * len(numbers):
+            numbers = numbers[left]
+            for view in views:
+                view.shrink(left)
+    rest = np.flatnonzero(views[0].is_left)
+    rest = rest[np.argsort(-gains[rest], kind="stable")]
+    # Where nothing is left to be taken away, all that is left is rounding.
+    last = error[-1] if len(short) else 0.0
+    error = np.array([*error, *[last] * len(rest)]).clip(0)
+    error[-1] = 0
+    order = np.array([*order, *numbers[rest]], np.intp)
+    return Ranking(order, error, len(views))
+
+
+def reading_factor(parts: Iterable[NDArray]) -> NDArray[np.float64]:
+    """A matrix W of at most n columns with the sum of V V^T for W W^T.
+
+    Args:
+        parts: the matrices V, each of shape (n, any).
+
+    Returns:
+        Shape (n, m): the V side by side where they have no more than n
+        columns together, or else the Cholesky factor of the sum.
+    """
+    beside, total = [], 0
+    for part in parts:
+        beside.append(np.asarray(part, np.float64))
+        if sum(v.shape[1] for v in beside) > len(part):
+            total = total + sum(v @ v.T for v in beside)
+            beside = []
+    if np.ndim(total) == 0:
+        return np.concatenate(beside, axis=1)
+    total = sum((v @ v.T for v in beside), total)
+    factor, pivots, rank, _ = linalg.lapack.dpstrf(total, lower=1)
+    result = np.empty((len(total), rank))
+    result[pivots - 1] = np.tril(factor)[:, :rank]
+    return result
+
+
+def _block(views, short, count):
+    """Take up to `count` of the candidates `short`, one after the other.
+
+    Returns:
+        The numbers taken, shape (b,), and the share of the error that each
+        takes away.
+    """
+    parts = [view.among(short) for view in views]
+    picks, factors = _greedy(*map(np.stack, zip(*parts, strict=True)), count)
+    rows, steps = short[picks], np.arange(len(picks))
+    found = [
+        view.steps(rows, factor[picks])
+        for view, factor in zip(views, factors, strict=True)
+    ]
+    scores = _mean([step.gains for step in found])
+    own = scores[rows, steps]
+    scores[short] = 0
+    # The first one is the best of all in any case.
+    is_beaten = scores.max(axis=0) > own * (1 + TIE)
+    is_beaten[0] = False
+    taken = int(is_beaten.argmax()) if is_beaten.any() else len(rows)
+    for view, step in zip(views, found, strict=True):
+        view.take(rows[:taken], step)
+    return rows[:taken], own[:taken]
+
+
+def _greedy(covariance, product, variance, strength, least, total, count):
+    """Greedy selection in small matrices, for all v readers at a time.
+
+    Args:
+        covariance: C of `rank_by_outputs`, shape (v, s, s).
+        product: C W W^T C, shape (v, s, s).
+        variance, strength: their diagonals, shape (v, s).
+        least: what of a variance may be rounding, shape (v, s): a number
+            with no more is explained by those taken already.
+        total: the whole error, shape (v, 1).
+        count: how many to take.
+
+    Returns:
+        The b numbers taken, and the columns L of shape (v, s, b): taking
+        them leaves C - L L^T.
+    """
+    readers, s = variance.shape
+    factor, read = np.zeros((2, readers, s, count))
+    lengths = np.zeros((readers, count))
+    picks = []
+    for k in range(count):
+        gains = _mean(_shares(variance, strength, least, total))
+        best = int(gains.argmax())
         if gains[best] <= 0:
             break
-        for reader in readers:
-            reader.take(best)
-        order.append(best)
-        is_left[best] = False
-        error.append(max(error[-1] - gains[best], 0))
-    rest = np.flatnonzero(is_left)
-    error += [0.0] * len(rest)
-    order = np.array([*order, *rest], np.intp)
-    return Ranking(order, np.array(error), max(len(readers), 1))
+        left = variance[:, best]
+        root = np.sqrt(np.where(left > least[:, best], left, np.inf))[:, None]
+        v, q = factor[..., :k], read[..., :k]
+        own = factor[:, best, :k, None]
+        column = (covariance[:, best] - (v @ own)[..., 0]) / root
+        turned = read[:, best, :k, None] - lengths[:, :k, None] * own
+        seen = (product[:, best] - (v @ turned + q @ own)[..., 0]) / root
+        length = seen[:, best, None] / root
+        factor[..., k], read[..., k], lengths[:, k] = column, seen, length[:, 0]
+        variance -= column**2
+        strength -= column * (2 * seen - column * length)
+        variance[:, best] = 0
+        picks.append(best)
+    return np.array(picks), factor[..., : len(picks)]
 
 
-class _Reader:
-    """The numbers as one reader sees them, less what is told already.
+def _shares(variance, strength, least, total):
+    """The share of the error that each number would take away."""
+    shares = np.zeros(strength.shape)
+    np.divide(strength, variance, out=shares, where=variance > least)
+    return shares.clip(0) / total
 
-    With C the covariance of what is left of each number, taking number j
-    subtracts v v^T / v_j from C, v its column j, and (C H C)_jj / C_jj from
-    the reader's error trace(C H).
+
+def _mean(shares):
+    return sum(shares) / len(shares)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Steps:
+    """What taking b numbers one after the other changes for a reader.
+
+    Attributes:
+        columns: v for each step, which leaves C - v v^T, shape (n, b).
+        outputs: u for each step, which leaves G - v u^T, shape (b, m).
+        gains: those of all numbers before each step, shape (n, b).
     """
 
-    def __init__(self, covariance, reads):
-        self.covariance, self.reads = covariance, reads
-        self.told = np.empty((len(covariance), len(covariance)))
-        self.steps = 0
+    columns: NDArray
+    outputs: NDArray
+    gains: NDArray
+
+
+class _View:
+    """The numbers as one reader sees them, less what is explained already.
+
+    With C the covariance of what the numbers taken so far leave of each.
+
+    Attributes:
+        covariance: C before any step, shape (n, n).
+        total: the whole error, trace(W^T C W), before any step.
+        numbers: those of the n that are held here: m of them.
+        factor: L with C = covariance - L L^T, shape (m, most); its first
+            `count` columns are filled.
+        read: G = C W, shape (m, outputs).
+        variance, strength: the diagonals of C and of G G^T, shape (m,).
+        least: the variances that may be rounding, shape (m,).
+        is_left: which numbers are not taken yet, shape (m,).
+    """
+
+    def __init__(self, reader, most):
+        covariance, weights = (
+            np.asarray(x, np.float64)
+            for x in (reader.covariance, reader.weights)
+        )
+        self.covariance, self.read = covariance, covariance @ weights
+        self.total = float(np.vdot(weights, self.read))
+        self.numbers = np.arange(len(covariance))
+        self.factor = np.empty((len(covariance), most))
+        self.count = 0
         self.variance = np.diag(covariance).copy()
         self.least = ROUNDING * self.variance
-        self.total = float(np.einsum("ij,ij->", covariance, reads))
-        product = covariance @ reads
-        self.strength = np.einsum("ij,ij->i", product, covariance)
+        self.is_left = np.ones(len(covariance), bool)
+        self._measure()
+
+    def _measure(self):
+        self.strength = np.einsum("nm,nm->n", self.read, self.read)
 
     def gains(self):
         """The share of the error that each number would take away."""
-        is_new = self.variance > self.least
-        gains = np.zeros(len(self.variance))
-        np.divide(self.strength, self.variance, out=gains, where=is_new)
-        return gains.clip(0) / self.total
+        return _shares(self.variance, self.strength, self.least, self.total)
 
-    def take(self, number):
-        left = self.variance[number]
-        if left <= self.least[number]:
-            return
-        told = self.told[:, : self.steps]
-        column = self.covariance[:, number] - told @ told[number]
-        read = self.reads @ column
-        self.strength += column**2 * (column @ read) / left**2
-        rest = self.covariance @ read - told @ (told.T @ read)
-        self.strength -= 2 * column * rest / left
-        self.variance -= column**2 / left
-        self.told[:, self.steps] = column / np.sqrt(left)
-        self.steps += 1
+    def _rows(self, rows, of):
+        """C for some numbers, beside others."""
+        factor = self.factor[:, : self.count]
+        # Rows first: they lie together in memory.
+        whole = self.covariance[self.numbers[rows]][:, self.numbers[of]]
+        return whole - factor[rows] @ factor[of].T
+
+    def among(self, short):
+        """The arguments of `_greedy` for these candidates."""
+        read = self.read[short]
+        return (
+            self._rows(short, short),
+            read @ read.T,
+            self.variance[short],
+            self.strength[short],
+            self.least[short],
+            np.array([self.total]),
+        )
+
+    def steps(self, rows, factor) -> _Steps:
+        """What taking these numbers would change.
+
+        Args:
+            rows: the numbers, shape (b,).
+            factor: the Cholesky factor of C among them, shape (b, b). Those
+                that are explained already have zeros on its diagonal, and
+                change nothing.
+        """
+        is_known = factor.diagonal() == 0
+        columns, outputs = self._rows(rows, slice(None)), self.read[rows]
+        columns[is_known], outputs[is_known] = 0, 0
+        factor = factor * ~is_known[:, None] + np.diag(is_known)
+        solve = functools.partial(
+            linalg.solve_triangular, factor, lower=True, check_finite=False
+        )
+        columns, outputs = solve(columns).T, solve(outputs)
+        lengths = outputs @ outputs.T
+        seen = self.read @ outputs.T - columns @ np.triu(lengths, 1)
+        changes = columns * (2 * seen - columns * lengths.diagonal())
+        gains = _shares(
+            self.variance[:, None] - _before(columns**2),
+            self.strength[:, None] - _before(changes),
+            self.least[:, None],
+            self.total,
+        )
+        gains[~self.is_left] = 0
+        return _Steps(columns, outputs, gains)
+
+    def take(self, rows, steps):
+        """Take the first of these steps: those of `rows`."""
+        count = len(rows)
+        columns = steps.columns[:, :count]
+        self.factor[:, self.count : self.count + count] = columns
+        self.count += count
+        self.read -= columns @ steps.outputs[:count]
+        self.variance -= np.einsum("nb,nb->n", columns, columns)
+        self.variance[rows] = 0
+        self.is_left[rows] = False
+        self._measure()
+
+    def shrink(self, left):
+        """Forget all numbers but those that are left."""
+        self.numbers, self.is_left = self.numbers[left], self.is_left[left]
+        self.factor, self.read = self.factor[left], self.read[left]
+        self.variance, self.least = self.variance[left], self.least[left]
+        self.strength = self.strength[left]
+
+
+def _before(changes):
+    """The sum of all columns before each one."""
+    return np.cumsum(changes, axis=1) - changes

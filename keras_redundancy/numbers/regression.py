@@ -1,11 +1,10 @@
-"""Predict some numbers from others, given their covariance matrix.
+"""Predict some numbers from others by least squares.
 
-Everything here is numbers in, numbers out: `covariance` is that of n numbers,
-shape ``(n, n)``, in float64. With it alone, least squares of any of the
-numbers on any others can be solved, for which the data is needed no more.
+Everything here is arrays in, arrays out. The covariance matrix of n numbers,
+shape (n, n), is all that least squares of any of them on any others need; where
+there are fewer rows than inputs, the rows themselves are the shorter way.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -20,10 +19,6 @@ CONSTANT = 1e-12
 # What of the mean variance is added to that of a number to say how large a
 # change of its coefficient is: one that hardly varies gets none for a chance.
 TYPICAL = 1e-2
-# How much more than one each parameter counts, so that noise is not fitted.
-INFLATION = 1.4
-# The share of samples that has to be more than the parameters take.
-LEAST_SHARE = 0.1
 # Covariances of float32 activations are known to about 1e-7 of their size.
 ROUNDING = 1e-6
 
@@ -32,14 +27,15 @@ def slopes(
     covariance: NDArray,
     kept: NDArray,
     removed: NDArray,
-    samples: float | None = None,
+    fitted: NDArray | None = None,
+    held_out: NDArray | None = None,
 ) -> NDArray:
     """Least squares of each removed number on the kept one most correlated.
 
     Args:
         covariance: shape (n, n).
         kept, removed: indices, shapes (k,) and (r,).
-        samples: not needed; `least_squares` has it.
+        fitted, held_out: not needed; `least_squares` has them.
 
     Returns:
         Shape (k, r), at most one entry per column that is not 0.
@@ -60,56 +56,29 @@ def slopes(
 
 
 def least_squares(
-    covariance: NDArray, kept: NDArray, removed: NDArray, samples: float
+    covariance: NDArray,
+    kept: NDArray,
+    removed: NDArray,
+    fitted: NDArray,
+    held_out: NDArray,
 ) -> NDArray:
     """Ridge regression of the removed numbers on all kept ones.
 
     It is shrunk towards `slopes`, not towards zero, so that what one kept
-    number tells exactly is told exactly.
+    number predicts exactly is predicted exactly.
 
     Args:
-        covariance: shape (n, n).
+        covariance: of all rows, shape (n, n).
         kept, removed: indices, shapes (k,) and (r,).
-        samples: how many samples the covariance is from.
+        fitted, held_out: as for `ridge_from_moments`.
 
     Returns:
         Shape (k, r): removed ~ kept @ result, up to a shift.
     """
     start = slopes(covariance, kept, removed)
-    return ridge_regression(covariance, kept, removed, start, samples)
-
-
-def ridge_regression(
-    covariance: NDArray,
-    inputs: NDArray,
-    outputs: NDArray,
-    start: NDArray,
-    samples: float,
-    rounding: float = ROUNDING,
-) -> NDArray:
-    """Least squares of some numbers on others, shrunk towards `start`.
-
-    One ridge for all outputs is chosen by generalised cross-validation. What
-    `start` leaves nothing of stays as it is.
-
-    Args:
-        covariance: shape (n, n).
-        inputs, outputs: indices, shapes (k,) and (r,).
-        start: shape (k, r).
-        samples: how many samples the covariance is from.
-        rounding: the share of a number's variance that may be rounding.
-
-    Returns:
-        Shape (k, r): outputs ~ inputs @ result, up to a shift.
-
-    Source: Golub, Heath and Wahba, Generalized Cross-Validation as a Method
-    for Choosing a Good Ridge Parameter (1979); Kim and Gu, Smoothing Spline
-    Gaussian Regression (2004), for counting parameters 1.4 times.
-    """
-    problem = _Ridge.of(covariance, inputs, outputs, start, rounding)
-    if problem is None:
-        return start.copy()
-    return problem.solution(problem.by_validation(samples))
+    return ridge_from_moments(
+        covariance, fitted, held_out, kept, removed, start
+    )
 
 
 def ridge_from_moments(
@@ -167,7 +136,8 @@ def ridge_from_moments(
     def change(more):
         return np.vdot(more, seen @ more - 2 * seen_shared)
 
-    number = _best_ridge(known, shared * is_open, change)
+    negligible = rounding * variance[outputs] @ is_open
+    number = _best_ridge(known, shared * is_open, change, negligible)
     if number is None:
         return start.copy()
     more = _first_solution(*all_rows, number)
@@ -245,22 +215,25 @@ def _dual(x, y, is_fitted, start, has_shift, rounding):
     alive, scale = _scales(np.square(about_mean(x)).mean(axis=0))
     errors = y - x[:, alive] @ start[alive]
     left, size = (np.square(about_mean(z)).mean(axis=0) for z in (errors, y))
-    errors[:, left <= rounding * size] = 0
+    is_open = left > rounding * size
+    errors *= is_open
     if not len(alive) or not errors.any():
         return start.copy()
     scaled = x[:, alive] * scale
     gram = scaled @ scaled.T
     count = is_fitted.sum()
-    told = gram[np.ix_(~is_fitted, is_fitted)]
+    across = gram[np.ix_(~is_fitted, is_fitted)]
 
     def change(more):
-        found = told @ more
-        return np.vdot(found, found - 2 * errors[~is_fitted])
+        found = across @ more
+        change = np.vdot(found, found - 2 * errors[~is_fitted])
+        return change / max(len(across), 1)
 
     number = _best_ridge(
         gram[np.ix_(is_fitted, is_fitted)] / count,
         errors[is_fitted] / count,
         change,
+        rounding * size @ is_open,
     )
     if number is None:
         return start.copy()
@@ -290,26 +263,34 @@ def _scales(variance):
     return alive, 1 / np.sqrt(variance[alive] + typical)
 
 
-def _best_ridge(known, shared, change: Callable) -> int | None:
+def _best_ridge(
+    known, shared, change: Callable, negligible: float
+) -> int | None:
     """Number of the best one of `RIDGES`; None: none is better than zero.
 
     It looks at every third one, and then on both sides of the best of these.
+    Of ridges with errors that differ by rounding the smallest one is best.
 
     Args:
         known: shape (p, p), symmetric.
         shared: shape (p, r).
         change: a function of the solution of (known + ridge) X = shared,
             shape (p, r), that returns the error less that of X = 0.
+        negligible: an error that may be rounding.
     """
 
     @functools.cache
     def error(number):
         solution = _solved(known, shared, RIDGES[number])
-        return np.inf if solution is None else change(solution)
+        found = np.inf if solution is None else change(solution)
+        return found if np.isfinite(found) else np.inf
 
-    best = min(range(1, len(RIDGES), 3), key=error)
-    near = range(max(best - 1, 0), min(best + 2, len(RIDGES)))
-    best = min(near, key=error)
+    def first_best(numbers):
+        least = min(map(error, numbers))
+        return next(n for n in numbers if error(n) <= least + negligible)
+
+    near = first_best(range(1, len(RIDGES), 3))
+    best = first_best(range(near - 1, min(near + 2, len(RIDGES))))
     return best if error(best) < 0 else None
 
 
@@ -335,87 +316,6 @@ def _first_solution(known, shared, number):
     return np.zeros_like(shared)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Ridge:
-    """Ridge regression of what a start leaves of some numbers.
-
-    Attributes:
-        start: shape (k, r).
-        inputs, outputs: indices, shapes (k,) and (r,).
-        alive: which of the inputs vary.
-        scale: one over the size of each of these.
-        known: their covariance, scaled.
-        rest: what they have in common with what the start leaves of the
-            outputs, scaled, shape (alive, r).
-        left: the variance that the start leaves of all outputs.
-    """
-
-    start: NDArray
-    inputs: NDArray
-    outputs: NDArray
-    alive: NDArray
-    scale: NDArray
-    known: NDArray
-    rest: NDArray
-    left: float
-
-    @classmethod
-    def of(cls, covariance, inputs, outputs, start, rounding):
-        """None where there is nothing to fit, or to fit it to."""
-        variance = np.diag(covariance)
-        alive = np.flatnonzero(varies(variance[inputs]))
-        if not len(alive) or not len(outputs):
-            return None
-        among = inputs[alive]
-        typical = TYPICAL * variance[among].mean()
-        scale = 1 / np.sqrt(variance[among] + typical)
-        known = covariance[np.ix_(among, among)]
-        rest, left = _left_by(start[alive], covariance, among, outputs)
-        # Less than this is rounding, and would be fitted as if it were data.
-        is_told = left <= rounding * variance[outputs]
-        rest[:, is_told] = 0
-        left[is_told] = 0
-        return cls(
-            start,
-            inputs,
-            outputs,
-            alive,
-            scale,
-            known * scale * scale[:, None],
-            rest * scale[:, None],
-            left.sum(),
-        )
-
-    @functools.cached_property
-    def _decomposed(self):
-        values, vectors = linalg.eigh(self.known)
-        return values.clip(0), vectors
-
-    @functools.cached_property
-    def _shared(self):
-        return self._decomposed[1].T @ self.rest
-
-    def solution(self, ridge: float) -> NDArray:
-        """The start and what is fitted more, shape (k, r)."""
-        result = self.start.copy()
-        values, vectors = self._decomposed
-        more = vectors @ (self._shared / (values + ridge)[:, None])
-        result[self.alive] += more * self.scale[:, None]
-        return result
-
-    def by_validation(self, samples: float) -> float:
-        """The one of `RIDGES` with the least error for new data, estimated."""
-        values, ridge = self._decomposed[0], RIDGES[:, None]
-        shared = (self._shared**2).sum(axis=1)
-        told = shared * (values + 2 * ridge) / (values + ridge) ** 2
-        error = (self.left - told.sum(axis=1)).clip(0)
-        freedom = 1 + (values / (values + ridge)).sum(axis=1)
-        # As many parameters as samples leave no error, and say nothing of it.
-        share = (1 - INFLATION * freedom / samples).clip(LEAST_SHARE)
-        error = np.where(share > LEAST_SHARE, error, self.left)
-        return RIDGES[(error / share**2).argmin()]
-
-
 def _left_by(prior, covariance, inputs, outputs):
     """What a prediction leaves of the outputs.
 
@@ -424,11 +324,11 @@ def _left_by(prior, covariance, inputs, outputs):
         variance, shape (r,).
     """
     between = covariance[np.ix_(inputs, outputs)]
-    told = covariance[np.ix_(inputs, inputs)] @ prior
+    predicted = covariance[np.ix_(inputs, inputs)] @ prior
     left = np.diag(covariance)[outputs] + np.einsum(
-        "kr,kr->r", prior, told - 2 * between
+        "kr,kr->r", prior, predicted - 2 * between
     )
-    return between - told, left
+    return between - predicted, left
 
 
 def varies(variance: NDArray) -> NDArray[np.bool_]:

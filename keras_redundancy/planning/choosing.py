@@ -4,231 +4,30 @@ import dataclasses
 
 import numpy as np
 
-from keras_redundancy._shared.arguments import (
-    check_count,
-    check_option,
-    check_seed,
-)
-from keras_redundancy.build.absorb import Drop, Merge
-from keras_redundancy.build.refit import Refit
+from keras_redundancy.build.absorb import DropAbsorber
+from keras_redundancy.build.apply import smaller_model
 from keras_redundancy.calibration import Statistics
 from keras_redundancy.channels import ChannelGraph
-from keras_redundancy.numbers.clustering import LINKAGES
-from keras_redundancy.numbers.regression import least_squares, slopes
+from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.planning.budgets import Costs, widths_for
-from keras_redundancy.planning.criteria import CRITERIA, Compared
-from keras_redundancy.planning.decisions import Decision, Plan
-from keras_redundancy.planning.idle import (
-    Idle,
-    idle_by_data,
-    idle_by_weights,
-)
+from keras_redundancy.planning.criteria import Compared
+from keras_redundancy.planning.decisions import Decision
+from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.latency import Stopwatch, least_cut_within
+from keras_redundancy.planning.levels import COSTS
+from keras_redundancy.planning.request import Request
 from keras_redundancy.planning.selection import (
-    DATA_RANKS,
-    RANKS,
-    REPRESENTATIVES,
-    SELECTORS,
     Selection,
     WithoutIdle,
+    share_left,
 )
+from keras_redundancy.planning.space_units import ALMOST_ONE
 
-FITS = {"affine": slopes, "least_squares": least_squares}
-ABSORBERS = ("merge", "drop", *FITS)
-COSTS = {
-    "flops": "multiply-adds",
-    "params": "parameters",
-    "units": "units",
-    "latency": "time on this machine",
-}
-
-# Relative error for a relative cost: between them everything or nothing goes.
-LOW_PRICE, HIGH_PRICE = 1e-12, 1e6
-
-UNSEEN = (
+UNSEEN = Reason(
+    "not_seen_by_data",
     "all that reads it is inside of layers, where calibration data does not "
-    "show it"
+    "show it",
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """How units are chosen and absorbed: options of `plan`.
-
-    None is for what the caller did not say.
-    """
-
-    criterion: str | None
-    select: str | None
-    linkage: str | None
-    keep: str | None
-    absorb: str | None
-    round_to: int
-    min_units: int
-    seed: int | None
-    repair: bool | None
-    rounds: int | None
-
-    def resolved(self, how: str, has_data: bool) -> "Options":
-        """With defaults in place of None; each known, all fit for another.
-
-        Args:
-            how: what says how much goes: "tau", "ratio", "target" or
-                "correlation".
-            has_data: whether there is data to calibrate on.
-
-        Raises:
-            ValueError: an option is unknown, out of range, does not go with
-                another, or would have no effect.
-        """
-        select = "greedy" if has_data else "l1"
-        if how == "tau" or self.keep == "mean":
-            select = "clusters"
-        absorbs = has_data and self.keep != "mean"
-        defaults = {
-            "criterion": "filters",
-            "select": select,
-            "linkage": "average",
-            "keep": "medoid",
-            "absorb": "least_squares" if absorbs else "merge",
-            "repair": has_data,
-            "rounds": 1,
-        }
-        given = {
-            name: getattr(self, name)
-            for name in defaults
-            if getattr(self, name) is not None
-        }
-        options = dataclasses.replace(self, **(defaults | given))
-        options._check_each()
-        options._check_together(how, has_data)
-        options._refuse_what_does_nothing(given, how, has_data)
-        return options
-
-    def _check_each(self):
-        check_option("criterion", self.criterion, CRITERIA)
-        check_option("select", self.select, SELECTORS)
-        check_option("linkage", self.linkage, LINKAGES)
-        check_option("keep", self.keep, REPRESENTATIVES)
-        check_option("absorb", self.absorb, ABSORBERS)
-        check_count("round_to", self.round_to)
-        check_count("min_units", self.min_units)
-        check_count("rounds", self.rounds, least=0)
-        check_seed(self.seed)
-
-    def _check_together(self, how, has_data):
-        if not has_data and (self.from_data or how == "correlation"):
-            options = self.from_data or ["correlation="]
-            raise ValueError(
-                f"{' and '.join(options)} cannot do without data: pass "
-                "data=, some hundred samples like those that the model was "
-                "trained on, without targets."
-            )
-        if how == "tau" and self.select in (*RANKS, *DATA_RANKS):
-            instead = "Say with ratio= what share of them goes, or with "
-            if self.select in DATA_RANKS:
-                instead = "Say with correlation= how well the units that stay "
-                instead += "have to tell what consumers compute, or with "
-            raise ValueError(
-                f"tau does not go with select={self.select!r}, which ranks "
-                f"units and knows no similarity. {instead}target= what is to "
-                "be left of the model."
-            )
-        if how == "correlation" and self.select not in DATA_RANKS:
-            raise ValueError(
-                f"correlation does not go with select={self.select!r}: it is "
-                "that of what consumers compute before and after, which "
-                "'greedy' and 'pivoted' know. Use one of these, or tau=."
-            )
-        if self.keep == "mean":
-            self._check_means()
-
-    def _check_means(self):
-        if self.absorb != "merge":
-            raise ValueError(
-                f"keep='mean' does not go with absorb={self.absorb!r}: the "
-                "mean stands for all units of its cluster, and is none of "
-                "those that the consumers read. Use absorb='merge', or "
-                "keep='medoid'."
-            )
-        if self.select != "clusters":
-            raise ValueError(
-                f"keep='mean' does not go with select={self.select!r}, which "
-                "keeps units as they are. Use select='clusters', or another "
-                "keep."
-            )
-
-    def _refuse_what_does_nothing(self, given, how, has_data):
-        """Raise ValueError for an option that was given and has no effect.
-
-        What asks for nothing, such as rounds=0, may be said without need, and
-        so may a seed.
-        """
-        by_rank = f"select={self.select!r} ranks units"
-        no_clusters = f"select={self.select!r} makes no clusters"
-        is_counted = self.select == "random" and how == "tau"
-        clusters = self.select == "clusters"
-        needless = {
-            "linkage": not clusters and not is_counted and no_clusters,
-            "keep": not clusters and no_clusters,
-            "criterion": self.select in DATA_RANKS
-            and f"{by_rank} by what consumers read of them",
-            "repair": not has_data
-            and "without data= there is nothing to repair with",
-            "rounds": not (has_data and self.repair)
-            and "kernels are fitted to data=, with repair=True",
-        }
-        for name, value in given.items():
-            if value and needless.get(name):
-                raise ValueError(
-                    f"{name}={value!r} would have no effect: "
-                    f"{needless[name]}. Leave {name}= out."
-                )
-
-    @property
-    def from_data(self) -> list[str]:
-        """The options that need to know activations."""
-        return [
-            f"{name}={getattr(self, name)!r}"
-            for name, known in (
-                ("criterion", ("activations",)),
-                ("select", DATA_RANKS),
-                ("absorb", FITS),
-            )
-            if getattr(self, name) in known
-        ]
-
-    @property
-    def folded(self) -> bool:
-        return self.criterion == "folded"
-
-    def idle_units(self, graph, spaces, statistics, how: str) -> Idle:
-        """The units that are constant, if what is absorbed makes up for it.
-
-        What is constant over some samples need not be so for others: to be
-        redundant at a tau, units have to be constant whatever comes, or all
-        of a layer.
-        """
-        if self.absorb == "drop":
-            return Idle()
-        idle = idle_by_weights(graph, spaces)
-        if self.absorb in FITS:
-            whole = how == "tau"
-            idle |= idle_by_data(graph, spaces, statistics, whole)
-        return idle
-
-    def absorber(self, statistics: Statistics | None, idle: Idle):
-        """What makes up for the units that go."""
-        if self.absorb in FITS:
-            solve = FITS[self.absorb]
-            return Refit(statistics, solve, idle.constants, self.folded)
-        if self.absorb == "drop":
-            return Drop()
-        return Merge(idle.constants, self.folded)
-
-    def width(self, wanted: int, size: int) -> int:
-        wanted = max(wanted, self.min_units)
-        return min(-(-wanted // self.round_to) * self.round_to, size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -238,27 +37,61 @@ class Chooser:
     Attributes:
         graph: the traced model.
         statistics: those of the calibration data, or None.
-        options: the options of `plan`.
+        request: what is asked of `plan`.
         compared: what units are compared by.
         idle: the units that are constant.
     """
 
     graph: ChannelGraph
     statistics: Statistics | None
-    options: Options
+    request: Request
     compared: Compared
     idle: Idle
 
-    def for_levels(self, spaces, reasons, how, levels):
-        """With one level for each space that has no reason.
+    @classmethod
+    def of(cls, graph, spaces, statistics, request, levels) -> "Chooser":
+        """Args:
+        graph, statistics, request: as the attributes.
+        spaces: those that are cut.
+        levels: a number for each space, or None.
+        """
+        method, is_tau = request.method, request.how == "tau"
+        exact = is_tau and any(x and x > ALMOST_ONE for x in levels)
+        compared = Compared(graph, spaces, method, statistics, exact)
+        idle = request.absorb.idle_units(graph, spaces, statistics, is_tau)
+        return cls(graph, statistics, request, compared, idle)
+
+    @property
+    def absorber(self):
+        """What makes the new kernels and biases of consumers."""
+        folded = self.request.method.criterion == "folded"
+        return self.request.absorb.absorber(self.statistics, self.idle, folded)
+
+    def decide(self, spaces, levels, reasons):
+        """A decision about every space.
 
         Args:
             spaces: all spaces that some layer writes.
-            reasons: for each why it stays as it is, or None.
-            how: "tau", "ratio" or "correlation".
             levels: for each space that has no reason its level.
+            reasons: for each why it stays as it is, or None.
+
+        Returns:
+            The decisions, a tuple, and the share of the latency that was
+            measured, or None.
+
+        Raises:
+            OutOfReachError: so much cannot go.
+            ValueError: what is counted depends on open sizes.
         """
-        decisions = []
+        if self.request.how == "target":
+            found, latency = self._for_target(spaces, reasons)
+        else:
+            found, latency = self._for_levels(spaces, levels, reasons), None
+        return tuple(found), latency
+
+    def _for_levels(self, spaces, levels, reasons):
+        """With one level for each space that has no reason."""
+        how, decisions = self.request.how, []
         for number, space in enumerate(spaces):
             reason = reasons[number] or self.unseen(space)
             if reason:
@@ -267,79 +100,49 @@ class Chooser:
             level, found = levels[number], None
             selector = self.selector(space, number)
             if how == "ratio":
-                wanted = space.size - int(level * space.size + 1e-9)
+                wanted = share_left(level, space.size)
             else:
                 wanted = found = selector.count_at(level)
-            width = self.options.width(wanted, space.size)
+            width = self.request.width(wanted, space.size)
             tau = None if how == "ratio" else level
             chosen = selector.choose(width, tau)
             decisions.append(Decision(space, tau, found, chosen, None))
         return decisions
 
-    def for_target(self, spaces, reasons, target, batch_size):
-        """With one depth for all spaces, so that a target is met.
-
-        Args:
-            spaces, reasons: as for `for_levels`.
-            target: what is counted, and the share of it that is to be left.
-            batch_size: of the samples that a latency is measured with.
-
-        Returns:
-            The decisions, and the share of the latency that was measured, or
-            None.
-
-        Raises:
-            OutOfReachError: so much cannot go.
-            ValueError: what is counted depends on open sizes.
-        """
-        (what, share), budget = target, _Budget(self, spaces, reasons)
+    def _for_target(self, spaces, reasons):
+        """With one depth for all spaces, so that a target is met."""
+        what, share = self.request.level
+        budget = _Budget(self, spaces, reasons)
         if what != "latency":
             return budget.decisions(what, share), None
         stopwatch = Stopwatch(
-            self.graph.model, batch_size, self.graph.input_shapes
+            self.graph.model, self.request.batch_size, self.graph.input_shapes
         )
 
         def share_of(decisions):
-            cut = Plan(self.graph, tuple(decisions), "medoid", Drop())
-            return stopwatch.share(cut.apply())
+            small = smaller_model(
+                self.graph, decisions, "medoid", DropAbsorber()
+            )
+            return stopwatch.share(small)
 
         def cut_to(left):
             return budget.decisions("flops", left)
 
         return least_cut_within(share, cut_to, share_of)
 
-    def count_at(self, depth, selector, size, unit_cost):
-        """How many of `size` units to keep at a depth in (0, 1].
-
-        Where errors are known, all that is worth a price by its costs, the
-        same one everywhere: so no exchange of units between spaces would make
-        the sum of errors smaller for these costs, if they did not depend on
-        one another.
-        """
-        if depth == 1:
-            return 1
-        if self.options.select in DATA_RANKS:
-            price = LOW_PRICE ** (1 - depth) * HIGH_PRICE**depth
-            return selector.count_for(price * unit_cost)
-        if self.options.select == "clusters":
-            return selector.count_at(1 - depth)
-        return size - int(depth * size + 1e-9)
-
     def unseen(self, space):
-        by_data = self.options.select in DATA_RANKS
-        if by_data and not self.statistics.of_space(space):
+        needs = self.request.method.needs_data
+        if needs and not self.statistics.of_space(space):
             return UNSEEN
         return None
 
     def selector(self, space, number):
         """What chooses among the units of a space."""
-        options, idle = self.options, self.idle.of(space)
+        idle = self.idle.of(space)
         if idle.all():
             idle = np.arange(space.size) > 0  # One has to stay.
         units = self.compared.units_of(space, np.flatnonzero(~idle))
-        seed = None if options.seed is None else [options.seed, number]
-        make = SELECTORS[options.select]
-        selector = make(units, options.linkage, options.keep, seed)
+        selector = self.request.method.selector(units, number)
         return WithoutIdle(selector, idle) if idle.any() else selector
 
 
@@ -373,7 +176,7 @@ class _Budget:
         ]
 
     def _widths(self, what, share):
-        costs, sizes, options = self._costs, self._sizes, self._chooser.options
+        costs, sizes, request = self._costs, self._sizes, self._chooser.request
         can_go = list(self._selectors)
         cost = {
             "flops": costs.flops,
@@ -392,16 +195,19 @@ class _Budget:
         def widths_at(depth):
             widths = sizes.copy()
             for n, selector in self._selectors.items():
-                if depth > 0:
-                    wanted = self._chooser.count_at(
-                        depth, selector, sizes[n], unit_costs[n]
+                wanted = sizes[n]
+                if depth == 1:
+                    wanted = 1
+                elif depth > 0:
+                    wanted = selector.count_at_depth(
+                        depth, sizes[n], unit_costs[n]
                     )
-                    widths[n] = options.width(wanted, sizes[n])
+                widths[n] = request.width(wanted, sizes[n])
             return widths
 
         words = COSTS[what]
         return widths_for(
-            widths_at, cost, share * whole, words, options.round_to
+            widths_at, cost, share * whole, words, request.round_to
         )
 
 

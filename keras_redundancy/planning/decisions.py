@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from keras_redundancy._shared.tables import Rendered, on_one_line, render_table
+from keras_redundancy._shared.tables import Rendered, Table, on_one_line
 from keras_redundancy.build.absorb import axis_changes
 from keras_redundancy.build.apply import (
     kept_counter,
@@ -16,7 +16,11 @@ from keras_redundancy.channels import ChannelGraph, Space
 from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.products import multiply_adds
+from keras_redundancy.channels.reasons import code_of
 from keras_redundancy.mend.repair import Repair
+from keras_redundancy.planning.by_hand import changed, the_decision_about
+from keras_redundancy.planning.criteria import Compared
+from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.selection import Selection
 
 
@@ -47,6 +51,28 @@ class Decision:
         return f"<Decision: {on_one_line(words)}>"
 
     @property
+    def reason_code(self) -> str | None:
+        """A short code for the reason, such as "left_out"; None if None."""
+        return code_of(self.reason)
+
+    def to_dict(self) -> dict:
+        """What happens to the space, as plain Python objects."""
+        return {
+            "space": self.space.name,
+            "layers": [layer.name for layer in self.space.producers],
+            "units": self.space.size,
+            "tau": self.tau,
+            "clusters": None if self.clusters is None else int(self.clusters),
+            "kept": self.selection.kept.tolist(),
+            "removed": self.selection.removed.tolist(),
+            "stands_for": self.selection.stands_for.tolist(),
+            "constant": self.selection.idle.tolist(),
+            "reason": None if self.reason is None else str(self.reason),
+            "reason_code": self.reason_code,
+            "inexact": self.space.inexact,
+        }
+
+    @property
     def remark(self) -> str:
         """The reason, or what has to be known of a space that is pruned."""
         if self.reason is None and self.space.inexact:
@@ -58,18 +84,23 @@ class Decision:
 class Plan(Rendered):
     """Which units of a model go, and how their consumers make up for it.
 
-    `plan.render()` shows it, `plan.apply()` builds the smaller model.
+    `plan.render()` shows it, `plan.apply()` builds the smaller model, and
+    `plan["conv1"]` is the `Decision` about what the layer of that name
+    writes. `without` and `keeping` give new plans, with units chosen by hand.
 
     Attributes:
         graph: the traced model.
         decisions: one for every space that some layer writes.
-        keep: the option of `plan`.
+        keep: "mean" if the units that stay are means of clusters, else
+            "medoid".
         absorber: what the axes of consumers become; see `absorb`.
         repair: the `Repair` of the smaller model, or None.
         latency: the share of the model's time that the smaller one took when
             it was measured, or None.
         optimizer: whether the smaller model goes on with the optimizer's
             state.
+        compared: what units were compared by; None if they were not.
+        idle: the units that are constant.
     """
 
     graph: ChannelGraph
@@ -79,6 +110,44 @@ class Plan(Rendered):
     repair: Repair | None = None
     latency: float | None = None
     optimizer: bool = False
+    compared: Compared | None = None
+    idle: Idle = dataclasses.field(default_factory=Idle)
+
+    def __getitem__(self, name: str) -> Decision:
+        return the_decision_about(self.decisions, name)
+
+    def without(self, layer: str, units) -> "Plan":
+        """A plan in which these units go, too, whatever the method says.
+
+        Args:
+            layer: the name of a layer, or of a space as `render` shows it.
+            units: numbers of the layer's units, such as filters of a
+                convolution. What can only go together with them goes, too: the
+                same channels of a residual stream, of a grouped convolution.
+
+        Raises:
+            KeyError: there is no such layer.
+            TypeError, ValueError: the units are frozen or not planned, have no
+                such numbers, or none would be left; or the layer writes units
+                of several spaces.
+
+        Example:
+
+            plan = kr.plan(model, ratio=0.3).without("conv1", [3, 7])
+        """
+        return self._changed(layer, units, stay=False)
+
+    def keeping(self, layer: str, units) -> "Plan":
+        """A plan in which these units stay, whatever the method says.
+
+        Args, Raises: as for `without`.
+        """
+        return self._changed(layer, units, stay=True)
+
+    def _changed(self, layer, units, stay):
+        decisions = changed(self, layer, units, stay)
+        # What was measured was another model.
+        return dataclasses.replace(self, decisions=decisions, latency=None)
 
     def __repr__(self):
         selections = [decision.selection for decision in self.decisions]
@@ -177,7 +246,7 @@ class Plan(Rendered):
             self.decisions,
             self.keep,
             self.absorber,
-            self.repair,
+            self.repair if self.removed.any() else None,
             self.optimizer,
             verbose,
         )
@@ -186,7 +255,28 @@ class Plan(Rendered):
         """A function that counts which of an array of labels stay."""
         return kept_counter(self.graph, self.removed)
 
-    def __str__(self):
+    def to_dict(self) -> dict:
+        """All that is decided, as plain Python objects."""
+        return {
+            "model": self.graph.model.name,
+            "method": repr(self.compared.method) if self.compared else None,
+            "decisions": [decision.to_dict() for decision in self.decisions],
+            "untouched": [
+                {
+                    "layer": name,
+                    "reason": str(reason),
+                    "reason_code": code_of(reason),
+                }
+                for name, reason in self.graph.untouched
+            ],
+            "parameters": list(map(int, self.parameters)),
+            "multiply_adds": [
+                None if count is None else int(count) for count in self.flops
+            ],
+            "latency": self.latency,
+        }
+
+    def table(self) -> Table:
         rows = [
             (
                 decision.space.name,
@@ -204,7 +294,7 @@ class Plan(Rendered):
         ]
         title = f"Plan for {self.graph.model.name!r}"
         header = ("written by", "tau", "n", "n_f", "kept", "removed", "remark")
-        return render_table(title, header, rows) + self._summary()
+        return Table(title, header, rows, self._summary())
 
     def _summary(self):
         lines = [_change("parameters", *self.parameters)]

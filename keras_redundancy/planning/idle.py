@@ -14,13 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras
-from keras_redundancy.calibration.observer import (
-    Run,
-    Watch,
-    inner_by_call,
-    start_in,
-    unchanged,
-)
+from keras_redundancy.calibration.observer import PlaceObserver, unchanged
 from keras_redundancy.channels import Role
 from keras_redundancy.channels.gains import Gains
 from keras_redundancy.channels.labels import Mixed
@@ -143,18 +137,14 @@ def idle_by_data(graph, spaces, statistics, whole: bool = False) -> Idle:
     return Idle(found)
 
 
-class Extremes(Watch):
-    """The least and the largest number of each channel of some tensors."""
+class Extremes(PlaceObserver):
+    """Returns the least and the largest number of each channel of tensors."""
 
     def __init__(self, model, places):
-        super().__init__(model)
+        super().__init__(model, places)
         self.places = places
 
-    def call(self, inputs):
-        *tensors, start = inputs
-        keys = frozenset(place.key for place in self.places)
-        run = Run(keys, start_in(start), inner_by_call(self.places))
-        run.run(self.model, tensors)
+    def look(self, run):
         return [self._of(run.seen[p.key], p.axis) for p in self.places]
 
     def _of(self, x, axis):

@@ -1,20 +1,12 @@
 """Decide what goes: `plan`, and `prune`, which builds it at once."""
 
-import inspect
-import warnings
-from collections.abc import Mapping
-from numbers import Real
+from __future__ import annotations  # help() shows the names of types.
 
-from keras_redundancy._shared.arguments import (
-    Layers,
-    Level,
-    check_correlation,
-    check_count,
-    check_option,
-    check_ratio,
-    levels_by_layer,
-    selected_layers,
-)
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Unpack
+
+from keras_redundancy._shared.arguments import Layers, Level
 from keras_redundancy.build.rebuild import require_rebuildable
 from keras_redundancy.build.stripping import require_trained, stock
 from keras_redundancy.calibration import Calibration
@@ -25,63 +17,59 @@ from keras_redundancy.channels.filters import require_finite_carriers
 from keras_redundancy.channels.sizes import at_shapes, checked_shapes
 from keras_redundancy.channels.tracing import MODEL_OUTPUT
 from keras_redundancy.mend.repair import Repair
-from keras_redundancy.numbers.clustering import check_tau
-from keras_redundancy.planning.choosing import COSTS, Chooser, Options
-from keras_redundancy.planning.criteria import Compared
+from keras_redundancy.planning.absorbing import Absorb, Mend
+from keras_redundancy.planning.choosing import Chooser
 from keras_redundancy.planning.decisions import Plan
-from keras_redundancy.planning.selection import ALMOST_ONE
-
-# How the levels of each kind are checked.
-CHECKS = {
-    "tau": check_tau,
-    "ratio": check_ratio,
-    "correlation": check_correlation,
-}
-LEFT_OUT = "{names} left out by layers=, skip= or {how}="
-COUPLED = "coupled with {names}, left out by layers=, skip= or {how}="
+from keras_redundancy.planning.levels import LEVELS, levels_of
+from keras_redundancy.planning.methods import Method
+from keras_redundancy.planning.request import Options, requested
 
 
 def plan(
     model,
-    tau: Level | None = None,
+    method: Level | Method | Callable | str | None = None,
     *,
+    tau: Level | None = None,
     ratio: Level | None = None,
     target: Mapping[str, float] | None = None,
     correlation: Level | None = None,
     data=None,
-    batch_size: int = 128,
-    steps: int | None = None,
-    input_shape=None,
-    criterion: str | None = None,
-    select: str | None = None,
-    linkage: str | None = None,
-    keep: str | None = None,
-    absorb: str | None = None,
-    repair: bool | None = None,
-    rounds: int | None = None,
+    absorb: str | Absorb | None = None,
+    mend: bool | Mend | None = None,
     layers: Layers = None,
     skip: Layers = None,
-    round_to: int = 1,
-    min_units: int = 1,
-    seed: int | None = None,
-    allow_inexact: bool = False,
-    optimizer: bool = False,
+    **options: Unpack[Options],
 ) -> Plan:
     """Decide which units of a model are redundant and can go.
 
     How much goes is said by `tau`, `ratio`, `target` or `correlation`, one of
     the four. An option that would have no effect is refused.
 
+        kr.plan(model, 0.9)  # tau
+        kr.plan(model, kr.Clusters(0.9, linkage="single", keep="mean"))
+        kr.plan(model, kr.Greedy(), target={"flops": 0.5}, data=images)
+        kr.plan(model, lambda units: units.norms, ratio=0.3)
+
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
+        method: which units stay: a `Clusters`, `Random`, `L1`, `FPGM`,
+            `Greedy` or `Pivoted`; one of the short names "clusters",
+            "random", "l1", "fpgm", "greedy" and "pivoted"; or, with `ratio`
+            or `target`, a function of your own from the n units of a space to
+            their scores, shape (n,): units with larger scores stay. It sees
+            `units.filters`, shape (z, n), `units.norms`, shape (n,), and with
+            `data` in `units.readers` what each consumer reads of them.
+            A number, a mapping or (without `ratio` and `target`) a function of
+            a layer is a tau. Default: "clusters" for tau; else "greedy" with
+            data and "l1" without, which loses less than "clusters".
         tau: the cosine similarity of filters above which units count as
             redundant, in (0, 1]. At 1 only units go that are the same, or
             positive multiples of one another, in all that belongs to them:
             filters, biases, BatchNormalization and all else that carries
             their channels. A number for all layers; a mapping from layer
             names or regular expressions to numbers, which leaves all other
-            layers alone; or a callable that takes a layer and returns a
+            layers alone; or a function that takes a layer and returns a
             number or None. Where several layers write the same channels (a
             residual stream), the largest of their thresholds counts, and one
             layer left out leaves the channels alone. Units that are constant
@@ -91,171 +79,134 @@ def plan(
         target: what is to be left: {"flops": 0.5} for half of the
             multiply-adds, {"params": 0.3} of the parameters, {"units": 0.2}
             of all units that can go, or {"latency": 0.5} of the time that
-            predicting a batch takes. That is measured on this machine, cut by
-            cut, so that it is not the same each time. For
-            "clusters", one tau for all layers that leads there is found; for
-            "l1", "fpgm" and "random" one ratio; for "greedy" and "pivoted"
-            one price: units stay that save more error for what they cost.
+            predicting a batch takes, measured on this machine, cut by cut, so
+            that it is not the same each time. `Clusters` find one tau for all
+            layers that leads there; methods that score units one ratio;
+            `Greedy` and `Pivoted` one price: units stay that save more error
+            for what they cost.
         correlation: with `data`, the least correlation between what each
             consumer computes before and after, in (0, 1], given like tau; so
-            1 - correlation^2 of its variance may be lost. For "greedy" and
-            "pivoted".
+            1 - correlation^2 of its variance may be lost. For `Greedy` and
+            `Pivoted`.
         data: some hundred or thousand samples to calibrate on: what
-            `Model.predict` takes; targets are ignored. What is taken from
-            them does not grow with their number. Or what `calibrate`
+            `Model.predict` takes; targets are ignored. Or what `calibrate`
             returned, to plan several times on one pass over them.
-        batch_size: for arrays in `data`, and for measuring latency.
-        steps: how many batches of `data` to use at most. Data without an end
-            need it; of data of unknown length, such as a generator, the first
-            10,000 samples are used without it, with a warning if there are
-            more.
-        input_shape: for a model with open input sizes, that of one sample to
-            count multiply-adds and measure latency on, such as (224, 224, 3);
-            for several inputs a list of shapes, or a mapping from their
-            names. Default: that of the samples in the first batch of `data`.
-        criterion: what "clusters", "random", "l1" and "fpgm" compare:
-            "filters" (the default); "folded": filters as a BatchNormalization
-            behind makes them, and units of a cluster are alike in all else
-            that carries their channels too, such as biases, means and slopes;
-            "activations": those of `data`, by correlation.
-        select: "clusters" keeps one representative of each cluster of
-            similar units. "random" keeps as many units, chosen at random.
-            "l1" keeps those with the largest sums of absolute weights, "fpgm"
-            those farthest from all others. With `data`: "greedy" keeps the
-            units that tell most of what consumers compute, "pivoted" those
-            that span the others. Default: for tau "clusters"; else "greedy"
-            with data, and without "l1", which loses less than clusters.
-        linkage: "average" (the default), "complete" or "single" (connected
-            components).
-        keep: the representative of a cluster: "medoid" (the default: most
-            similar to the others), "largest" (norm), "random", or "mean" (a
-            new unit).
-        absorb: "merge": what reads a removed unit reads its representative
-            instead, scaled by the ratio of the two units' strengths where
-            the path between allows it. "drop": it loses those inputs. With
-            `data`, "least_squares": it reads what the removed unit is
-            predicted to be from all units that stay, and its bias what is
-            constant; "affine": from the one most correlated. Default:
-            "least_squares" with data, "merge" without.
-        rounds: with `data` and `repair`, how often one kernel after the other
-            is fitted to return what it did in the original model, by default
-            once: by least squares, and where a ReLU or a classifier's
-            probabilities are made of that, step by step with these in mind.
-            Of two `Dense` layers with nothing but a ReLU between, both are
-            fitted at once. It takes a pass over `data` for each kernel: most
-            of the time that pruning takes. 0 leaves it out, and loses more
-            where much is cut.
-        repair: with `data`, whether to estimate the statistics of every
-            BatchNormalization in the smaller model anew (the default).
+        absorb: what consumers read in place of the units that go: `Merge`,
+            `Drop` or, with `data`, `LeastSquares` or `Affine`; or "merge",
+            "drop", "least_squares" or "affine". Default: "least_squares" with
+            data, "merge" without.
+        mend: with `data`, whether the smaller model is mended after it was
+            built, which is the default and takes most of the time; or a
+            `Mend`, which says how.
         layers: prune these layers only: a name, a regular expression, a list
-            of them, or a callable that takes a layer and returns a bool.
+            of them, or a function that takes a layer and returns a bool.
         skip: leave these layers alone, given in the same ways.
-        round_to: round the number of kept units up to a multiple of this.
-        min_units: keep at least this many units of each space.
-        seed: for the random choices of `select` and `keep`.
-        allow_inexact: prune channels too that pass through something computed
-            over all of them, such as a LayerNormalization or a softmax. Even
-            an exact copy cannot go from there without a change of what the
-            model computes.
-        optimizer: for training that goes on: the smaller model is compiled
-            with what the optimizer of `model` keeps, momenta and averages cut
-            like the weights, its iterations and learning rate, and keeps its
-            `NoiseOutputs`. By default the optimizer is a fresh one.
+        **options:
+            batch_size: for arrays in `data`, and for measuring latency; 128.
+            steps: how many batches of `data` to use at most. Data without an
+                end need it; of data of unknown length, such as a generator,
+                the first 10,000 samples are used without it, with a warning
+                if there are more.
+            input_shape: for a model with open input sizes, that of one sample
+                to count multiply-adds and measure latency on, such as
+                (224, 224, 3); for several inputs a list of shapes, or a
+                mapping from their names. Default: that of the samples in the
+                first batch of `data`.
+            round_to: round the number of kept units up to a multiple of this.
+            min_units: keep at least this many units of each space.
+            allow_inexact: prune channels too that pass through something
+                computed over all of them, such as a LayerNormalization or a
+                softmax. Even an exact copy cannot go from there without a
+                change of what the model computes.
+            optimizer: for training that goes on: the smaller model is
+                compiled with what the optimizer of `model` keeps, momenta and
+                averages cut like the weights, its iterations and learning
+                rate, and keeps its `NoiseOutputs`. By default the optimizer
+                is a fresh one.
+            select: another name of `method`.
+            criterion, linkage, keep, seed: options of the method, such as
+                `Clusters(linkage="single")`, where it is given by a short
+                name or by default.
+            repair, rounds: repair=False is mend=False, and rounds=2 is
+                mend=Mend(rounds=2).
 
     Returns:
-        A `Plan`, which can be printed and applied.
+        A `Plan`, which can be printed, changed by hand and applied.
 
     Raises:
-        TypeError: the model has no graph to follow, or `tau`, `ratio`,
-            `target`, `layers` or `skip` is of a wrong type.
+        TypeError: the model has no graph to follow, an argument is of a wrong
+            type or of another kind, or an option is not known.
         ValueError: the model is not built, has quantized or LoRA-enabled
             layers, weights that are NaN, or a layer that cannot be rebuilt;
             `data` is empty, has no end, does not fit, or is a calibration of
-            other weights; the target cannot be reached; there is no optimizer
-            to go on with; or an option is out of range, unknown or does not
-            fit another.
+            other weights; the target cannot be reached; scores are NaN or not
+            one for each unit; there is no optimizer to go on with; or an
+            option is out of range, or does not fit another.
 
     Warns:
         UserWarning: of data of unknown length not everything is used.
-
-    Source: similarity, clusters and selection: Ayinde, Inanc and Zurada,
-    Redundant Feature Pruning for Accelerated Inference in Deep Neural
-    Networks (2018). Merging: RoyChowdhury, Sharma and Learned-Miller,
-    Reducing Duplicate Filters in Deep Neural Networks (2017). Affine:
-    Babaeizadeh, Smaragdis and Campbell, NoiseOut (2016).
     """
-    how, level = _one_of(
-        tau=tau, ratio=ratio, target=target, correlation=correlation
-    )
-    options = Options(
-        criterion,
-        select,
-        linkage,
-        keep,
-        absorb,
-        round_to,
-        min_units,
-        seed,
-        repair,
-        rounds,
-    ).resolved(how, has_data=data is not None)
-    check_count("batch_size", batch_size)
-    check_steps(steps, data)
-    graph = graph_to_cut(model, data, allow_inexact, optimizer)
+    levels = dict(zip(LEVELS, (tau, ratio, target, correlation), strict=True))
+    has_data = data is not None
+    asked = requested(method, levels, has_data, absorb, mend, options)
+    check_steps(asked.steps, data)
+    graph = graph_to_cut(model, data, asked.allow_inexact, asked.optimizer)
     spaces = [space for space in graph.spaces if space.producers]
-    if how == "target":
-        level = _checked_target(level)
-    levels, reasons = levels_of(spaces, how, level, layers, skip)
+    levels, reasons = levels_of(spaces, asked.how, asked.level, layers, skip)
     require_rebuildable(graph.model)
     cut = [s for s, reason in zip(spaces, reasons, strict=True) if not reason]
     require_finite_carriers(cut)
-    if data is not None and not isinstance(data, Calibration):
-        seen = cut if options.from_data else []
-        samples = Samples(data, steps)
-        data = Calibration.of(
-            model, graph, seen, samples, batch_size, allow_inexact
-        )
-    statistics = data and data.statistics
-    exact = how == "tau" and any(x and x > ALMOST_ONE for x in levels)
-    compared = Compared(
-        graph, cut, options.criterion, options.select, statistics, exact
-    )
-    idle = options.idle_units(graph, cut, statistics, how)
-    graph = _counted(graph, input_shape, data)
-    chooser = Chooser(graph, statistics, options, compared, idle)
-    if how == "target":
-        decisions, latency = chooser.for_target(
-            spaces, reasons, level, batch_size
-        )
-    else:
-        decisions = chooser.for_levels(spaces, reasons, how, levels)
-        latency = None
-    changes = any(len(d.selection.removed) for d in decisions)
-    mend = None
-    if options.repair and changes:
-        mend = Repair(data.data, data.batch_size, options.rounds)
-    absorber = options.absorber(statistics, idle)
+    if has_data:
+        seen = cut if asked.needs_statistics else []
+        own = asked.steps, asked.batch_size, asked.allow_inexact
+        data = calibration_of(model, graph, seen, data, *own)
+    graph = _counted(graph, asked.input_shape, data)
+    chooser = Chooser.of(graph, cut, data and data.statistics, asked, levels)
+    decisions, latency = chooser.decide(spaces, levels, reasons)
+    repair = None
+    if asked.mend is not None:
+        repair = Repair(data.data, data.batch_size, asked.mend.rounds)
     return Plan(
         graph,
-        tuple(decisions),
-        options.keep,
-        absorber,
-        mend,
+        decisions,
+        "mean" if asked.method.means else "medoid",
+        chooser.absorber,
+        repair,
         latency,
-        optimizer,
+        asked.optimizer,
+        chooser.compared,
+        chooser.idle,
     )
 
 
-def prune(model, tau: Level | None = None, *, verbose: bool = False, **options):
+def prune(
+    model,
+    method: Level | Method | Callable | str | None = None,
+    *,
+    tau: Level | None = None,
+    ratio: Level | None = None,
+    target: Mapping[str, float] | None = None,
+    correlation: Level | None = None,
+    data=None,
+    absorb: str | Absorb | None = None,
+    mend: bool | Mend | None = None,
+    layers: Layers = None,
+    skip: Layers = None,
+    verbose: bool = False,
+    **options: Unpack[Options],
+):
     """Remove the redundant units of a model: `plan(...).apply()`.
 
+        small = kr.prune(model, 0.9)
+        small.save("small.keras")
+
+        half = kr.prune(model, target={"flops": 0.5}, data=images)
+
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
-            changed.
-        tau: the similarity above which units count as redundant.
-        verbose: whether to draw a progress bar where `data` is given.
-        **options: those of `plan`: `ratio` or `target` in place of `tau`,
-            and `data` to lose less.
+        model, method, tau, ratio, target, correlation, data, absorb, mend,
+            layers, skip, **options: as for `plan`, which describes them.
+        verbose: whether to draw a progress bar while the smaller model is
+            mended.
 
     Returns:
         A new, smaller `keras.Model` of stock layers. `save` it, and
@@ -265,29 +216,44 @@ def prune(model, tau: Level | None = None, *, verbose: bool = False, **options):
 
     Raises:
         TypeError, ValueError: as `plan` and `Plan.apply`.
-
-    Example:
-
-        small = keras_redundancy.prune(model, tau=0.9)
-        small.save("small.keras")
-
-        half = keras_redundancy.prune(
-            model, target={"flops": 0.5}, data=images
-        )
     """
-    found = plan(model, tau, **options)
+    found = plan(
+        model,
+        method,
+        tau=tau,
+        ratio=ratio,
+        target=target,
+        correlation=correlation,
+        data=data,
+        absorb=absorb,
+        mend=mend,
+        layers=layers,
+        skip=skip,
+        **options,
+    )
     small = found.apply(verbose)
     _warn_if_nothing_can_go(found)
     return small
 
 
-# So that help(prune) and editors list the options.
-prune.__signature__ = inspect.Signature(
-    [
-        *inspect.signature(plan).parameters.values(),
-        inspect.signature(prune).parameters["verbose"],
-    ]
-)
+def calibration_of(
+    model, graph, spaces, data, steps, batch_size, allow_inexact
+) -> Calibration:
+    """What calibration data say of a model, whatever they are given as.
+
+    Args:
+        model: the model.
+        graph: that, traced, or what it is stripped to.
+        spaces: those whose units have to be known; none: no pass is taken.
+        data: samples, or a `Calibration`, which is returned as it is.
+        steps, batch_size, allow_inexact: as for `plan`.
+    """
+    if isinstance(data, Calibration):
+        return data
+    samples = Samples(data, steps)
+    return Calibration.of(
+        model, graph, spaces, samples, batch_size, allow_inexact
+    )
 
 
 def _warn_if_nothing_can_go(found):
@@ -337,63 +303,3 @@ def _counted(graph, input_shape, data):
     if data is not None and data.input_shape is not None:
         return at_shapes(graph, data.input_shape)
     return graph
-
-
-def _one_of(**levels):
-    """The name and value of the one level that is given."""
-    given = {how: level for how, level in levels.items() if level is not None}
-    if len(given) != 1:
-        named = " and ".join(f"{how}=" for how in given) or "none of them"
-        raise TypeError(
-            "How much goes is said by one of tau=, ratio=, target= and "
-            f"correlation=, but received {named}."
-        )
-    return next(iter(given.items()))
-
-
-def _checked_target(target):
-    """(what is counted, the share of it that is to be left)."""
-    if not isinstance(target, Mapping) or len(target) != 1:
-        raise TypeError(
-            "target must be a mapping with one entry, such as {'flops': 0.5} "
-            f"for half of the multiply-adds, but received {target!r}."
-        )
-    what, share = next(iter(target.items()))
-    check_option("target", what, COSTS)
-    if not isinstance(share, Real) or not 0 < share <= 1:
-        raise ValueError(
-            f"target[{what!r}] is the share that is to be left, in (0, 1], "
-            f"but received {share!r}."
-        )
-    return what, share
-
-
-def levels_of(spaces, how, level, layers, skip):
-    """Level and reason of every space: one of the two is None."""
-    producers = {id(p): p for space in spaces for p in space.producers}
-    producers = list(producers.values())
-    if how == "target":
-        by_layer = dict.fromkeys(map(id, producers), 0)
-    else:
-        by_layer = levels_by_layer(level, producers, how, CHECKS[how])
-    gentlest = min if how == "ratio" else max
-    chosen = set(by_layer)
-    if layers is not None:
-        chosen = selected_layers(layers, producers, "layers")
-    chosen -= selected_layers(skip, producers, "skip")
-    levels, reasons = [], []
-    for space in spaces:
-        out = [
-            layer.name
-            for layer in space.producers
-            if id(layer) not in chosen or by_layer[id(layer)] is None
-        ]
-        reason = space.frozen
-        if out and reason is None:
-            everything = len(out) == len(space.producers)
-            words = LEFT_OUT if everything else COUPLED
-            reason = words.format(names=", ".join(out[:3]), how=how)
-        reasons.append(reason)
-        values = [by_layer[id(layer)] for layer in space.producers]
-        levels.append(None if reason else gentlest(values))
-    return levels, reasons

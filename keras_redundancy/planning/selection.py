@@ -1,24 +1,32 @@
-"""Select: which units stay, and which kept unit stands for each other one."""
+"""Select: which units stay, and which kept unit stands for each other one.
+
+A selector chooses among the n units of a space. It has
+
+- `count_at(level)`: how many units stay at a tau or a correlation;
+- `count_at_depth(depth, size, unit_cost)`: how many of `size` units stay at a
+  depth in (0, 1), for targets: the deeper, the fewer; `unit_cost` is the share
+  of the whole cost that one unit has;
+- `choose(width, tau=None)`: a `Selection` of `width` units, at a tau if that
+  said how many.
+"""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
 from keras_redundancy.channels.filters import norms_along
 from keras_redundancy.numbers.agglomeration import UNITS_PER_CALL
-from keras_redundancy.numbers.clustering import cluster_filters
 from keras_redundancy.numbers.ranking import Ranking
 from keras_redundancy.numbers.similarity import (
     assign_to_nearest,
     cosine_similarity,
 )
+from keras_redundancy.planning.space_units import SpaceUnits
 
 # How finely the tau for a number of clusters is searched.
 TAU_STEPS = 20
-# Above this tau units have to be the same, up to rounding, to be redundant.
-ALMOST_ONE = 1 - 1e-9
-TOLD_ROUNDING = 1e-4
+# Relative error for a relative cost: between them everything or nothing goes.
+LOW_PRICE, HIGH_PRICE = 1e-12, 1e6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,75 +59,10 @@ class Selection:
         return np.flatnonzero(~stays)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Units:
-    """What is known of the n units of a space.
-
-    Attributes:
-        filters: what they are compared by, shape (z, n), one per column.
-        norms: Euclidean norms of their weights as they are, shape (n,).
-        carried: a function of some units' numbers, shape (k,), that returns
-            all else that is known of them, shape (k, anything).
-        ranking: the `Ranking` of the units, for those who choose by one.
-        told: all that tells units with parallel filters apart, shape
-            (n, numbers), or None for nothing.
-        told_below_one: whether it does so at a tau below 1.
-    """
-
-    filters: np.ndarray
-    norms: np.ndarray
-    carried: Callable
-    ranking: Ranking | None = None
-    told: np.ndarray | None = None
-    told_below_one: bool = False
-
-    def clusters_at(self, tau: float, linkage: str) -> np.ndarray:
-        """The number of each unit's cluster, shape (n,).
-
-        A zero filter has no direction. Such units are redundant to one
-        another only where all else about them is equal too. The same is asked
-        of others at tau = 1; with `told_below_one`, what else is told of two
-        units of a cluster differs by no more than filters may that are as
-        long as one another, sqrt(2 - 2 tau).
-        """
-        labels = cluster_filters(self.filters, tau, linkage)
-        zero = np.flatnonzero(norms_along(self.filters, -1) == 0)
-        if len(zero) > 1:
-            carried = self.carried(zero)
-            _, alike = np.unique(carried, axis=0, return_inverse=True)
-            labels[zero] = labels.max() + 1 + alike.reshape(-1)
-        if self.told is not None and (self.told_below_one or tau > ALMOST_ONE):
-            most = max(np.sqrt(2 * (1 - tau)), TOLD_ROUNDING)
-            labels = _told_apart(labels, self.told, most)
-        return np.unique(labels, return_inverse=True)[1]
-
-
-def _told_apart(labels, told, most):
-    """Clusters without units whose numbers are more than `most` apart.
-
-    Each unit stays with the first one of its cluster that is near enough.
-    """
-    result = labels.copy()
-    for cluster in np.flatnonzero(np.bincount(labels) > 1):
-        left = np.flatnonzero(labels == cluster)
-        left = left[1:][_distances(told, left) > most]
-        while len(left):
-            result[left[0]] = number = result.max() + 1
-            near = _distances(told, left) <= most
-            result[left[1:][near]] = number
-            left = left[1:][~near]
-    return result
-
-
-def _distances(told, units):
-    """Of all but the first one from the first one."""
-    return np.linalg.norm(told[units[1:]] - told[units[0]], axis=1)
-
-
 class ByClusters:
     """One representative per cluster, chosen by `keep`."""
 
-    def __init__(self, units: Units, linkage: str, keep: str, seed):
+    def __init__(self, units: SpaceUnits, linkage: str, keep: str, seed):
         self.units, self.linkage = units, linkage
         self.keep, self.seed = keep, seed
         self._found = {}
@@ -127,6 +70,10 @@ class ByClusters:
     def count_at(self, tau: float) -> int:
         """How many clusters there are."""
         return self._labels_at(tau).max() + 1
+
+    def count_at_depth(self, depth: float, size: int, unit_cost: float) -> int:
+        """How many units to keep at a depth in (0, 1): one tau for all."""
+        return self.count_at(1 - depth)
 
     def choose(self, width: int, tau: float | None = None) -> Selection:
         """`width` units: the representatives of the clusters at `tau`.
@@ -148,7 +95,7 @@ class ByClusters:
         elif missing < 0:
             kept = np.unique(stands_for)
             largest = np.bincount(stands_for)[kept].argsort(kind="stable")
-            return _nearest(self.units, kept[largest[-width:]])
+            return nearest(self.units, kept[largest[-width:]])
         return Selection(np.unique(stands_for), stands_for)
 
     def _labels_at(self, tau):
@@ -188,10 +135,16 @@ class AtRandom(ByClusters):
     Accelerated Inference in Deep Neural Networks (2018), method B.
     """
 
+    def __init__(self, units: SpaceUnits, linkage: str, seed):
+        super().__init__(units, linkage, "random", seed)
+
+    def count_at_depth(self, depth: float, size: int, unit_cost: float) -> int:
+        return share_left(depth, size)
+
     def choose(self, width: int, tau: float | None = None) -> Selection:
         rng = np.random.default_rng(self.seed)
         order = rng.permutation(self.units.filters.shape[1])
-        return _nearest(self.units, order[:width])
+        return nearest(self.units, order[:width])
 
 
 class WithoutIdle:
@@ -211,8 +164,8 @@ class WithoutIdle:
     def count_at(self, tau: float) -> int:
         return self._selector.count_at(tau)
 
-    def count_for(self, price: float) -> int:
-        return self._selector.count_for(price)
+    def count_at_depth(self, depth: float, size: int, unit_cost: float) -> int:
+        return self._selector.count_at_depth(depth, size, unit_cost)
 
     def choose(self, width: int, tau: float | None = None) -> Selection:
         used = min(width, len(self._used))
@@ -228,50 +181,44 @@ class WithoutIdle:
 class ByRank:
     """The first units of a ranking."""
 
-    def __init__(self, units: Units, linkage: str, keep: str, seed):
-        self.units = units
+    def __init__(self, units: SpaceUnits, ranking: Ranking):
+        self.units, self.ranking = units, ranking
 
-    def count_at(self, tau: float) -> int:
-        """How many tell so much of the others."""
-        return self.units.ranking.count_at(tau)
-
-    def count_for(self, price: float) -> int:
-        """How many take away at least so much error each."""
-        return self.units.ranking.count_for(price)
+    def count_at_depth(self, depth: float, size: int, unit_cost: float) -> int:
+        """How many units to keep at a depth in (0, 1): one share for all."""
+        return share_left(depth, size)
 
     def choose(self, width: int, tau: float | None = None) -> Selection:
-        return _nearest(self.units, self.units.ranking.order[:width])
+        return nearest(self.units, self.ranking.order[:width])
 
 
-def _nearest(units, kept) -> Selection:
-    """These units; each other one is stood for by the most similar."""
+class ByError(ByRank):
+    """The first units of a ranking that knows the error of what goes."""
+
+    def count_at(self, correlation: float) -> int:
+        """How many predict the others with this correlation."""
+        return self.ranking.count_at(correlation)
+
+    def count_at_depth(self, depth: float, size: int, unit_cost: float) -> int:
+        """How many units are worth a price by what they cost.
+
+        The price is the same one everywhere: so no exchange of units between
+        spaces would make the sum of errors smaller for these costs, if they
+        did not depend on one another.
+        """
+        price = LOW_PRICE ** (1 - depth) * HIGH_PRICE**depth
+        return self.ranking.count_for(price * unit_cost)
+
+
+def share_left(depth: float, size: int) -> int:
+    """How many of `size` units stay when the share `depth` goes."""
+    return size - int(depth * size + 1e-9)
+
+
+def nearest(units: SpaceUnits, kept) -> Selection:
+    """These units stay; the most similar of them stands for each other one."""
     kept = np.sort(kept)
     return Selection(kept, kept[assign_to_nearest(units.filters, kept)])
-
-
-def rank_by_norm(filters: np.ndarray) -> Ranking:
-    """Units with large weights first.
-
-    Source: Li et al., Pruning Filters for Efficient ConvNets (2017): the sum
-    of absolute weights.
-    """
-    return _by_importance(np.abs(filters).sum(axis=0))
-
-
-def rank_by_distances(filters: np.ndarray) -> Ranking:
-    """Units far from all others first: those near the middle can go.
-
-    Source: He et al., Filter Pruning via Geometric Median (FPGM, 2019): the
-    sum of Euclidean distances to the other filters.
-    """
-    products = filters.T @ filters
-    squares = np.diag(products)
-    distances = squares + squares[:, None] - 2 * products
-    return _by_importance(np.sqrt(distances.clip(0)).sum(axis=0))
-
-
-def _by_importance(importance):
-    return Ranking(np.argsort(-importance, kind="stable"))
 
 
 def _random_units(units, clusters, rng):
@@ -340,10 +287,3 @@ REPRESENTATIVES = {
     "largest": _largest_units,
     "mean": _first_units,
 }
-# By norms or distances alone: they rank units, and know no error.
-RANKS = {"l1": rank_by_norm, "fpgm": rank_by_distances}
-# By what the consumers' inputs say, which takes data.
-DATA_RANKS = ("pivoted", "greedy")
-SELECTORS = {"clusters": ByClusters, "random": AtRandom} | dict.fromkeys(
-    [*RANKS, *DATA_RANKS], ByRank
-)

@@ -1,1 +1,1 @@
-"""What was found, to read and to look at."""
+"""Reports: tables, pages, pictures, TensorBoard, differences."""

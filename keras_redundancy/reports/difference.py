@@ -1,8 +1,8 @@
-"""What became of the layers of a model: `difference(before, after)`."""
+"""Compare the sizes of two models, layer by layer: `difference`."""
 
 import dataclasses
 
-from keras_redundancy._shared.tables import Rendered, render_table
+from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.products import multiply_adds
@@ -14,8 +14,8 @@ class Sizes:
     """Sizes of a layer or a model.
 
     Attributes:
-        units: of all kernels.
-        parameters: all weights.
+        units: the number of units of all kernels.
+        parameters: the number of all weights.
         multiply_adds: on one sample; None where the input size is open.
     """
 
@@ -29,10 +29,10 @@ class Difference(Rendered):
     """The sizes of two models, layer by layer.
 
     Attributes:
-        names: those of the models.
+        names: the names of the models.
         layers: {name of a layer: (before, after)}, `Sizes` or None where a
             model has no such layer.
-        total: those of the models, (before, after).
+        total: (before, after), the `Sizes` of the models.
     """
 
     names: tuple[str, str]
@@ -50,20 +50,20 @@ class Difference(Rendered):
         """All figures as plain Python numbers, strings, lists and dicts."""
         return dataclasses.asdict(self)
 
-    def __str__(self):
+    def table(self) -> Table:
         header = ["layer", "units", "after", "params", "after"]
         header += ["multiply-adds", "after"]
         pairs = {**self.layers, "the model": self.total}
         rows = [[name, *_cells(*pair)] for name, pair in pairs.items()]
         before, after = self.names
-        return render_table(f"{before!r} and after it {after!r}", header, rows)
+        return Table(f"{before!r} and after it {after!r}", header, rows)
 
 
 def difference(before, after) -> Difference:
-    """The widths of two models, such as one and what `prune` made of it.
+    """Compare two models, such as a model and what `prune` made of it.
 
-    Layers are told apart by their names. What is for training alone is seen
-    as what it computes, see `strip`.
+    Layers with the same name are compared. Training layers, such as
+    `FactorizedDense`, count as the stock layers that `strip` makes of them.
 
     Args:
         before, after: built functional or Sequential `keras.Model`s.
@@ -86,7 +86,7 @@ def difference(before, after) -> Difference:
 
 
 def _sizes(model):
-    """Those of the layers with units, {name: Sizes}, and of the model."""
+    """({name: `Sizes`} of the layers with units, `Sizes` of the model)."""
     graph = trace(stock(model))
     units = {}
     for written in written_units(graph):

@@ -1,6 +1,6 @@
-"""Files that TensorBoard reads, written with what it brings along.
+"""Event files for TensorBoard, written by the tensorboard package.
 
-TensorFlow is not needed for that, and `tf.summary` takes several times as long.
+TensorFlow is not needed, and `tf.summary` would take several times as long.
 """
 
 import itertools
@@ -22,15 +22,15 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from keras_redundancy.reports.heatmaps import png
 
-# So that files that are made in the same second have names of their own.
+# Numbers in file names: files made in the same second must differ.
 _NUMBERS = itertools.count()
 
 
 class EventFile:
-    """A file of scalars, histograms and pictures.
+    """An event file of scalars, histograms and pictures.
 
-    It is open only while something is written: however training ends, nothing
-    is left open, and nothing is lost.
+    The file is open only during `write`, so that nothing is lost when
+    training is interrupted.
     """
 
     def __init__(self, folder: Path):
@@ -43,9 +43,13 @@ class EventFile:
         histograms: dict[str, NDArray],
         cosines: dict[str, NDArray],
     ) -> None:
-        """Write what there is at a step, all of it by tag.
+        """Append the values of a step.
 
-        Cosines, each of shape (m, m), are pictures.
+        Args:
+            step: the number of the step.
+            scalars: {tag: number}.
+            histograms: {tag: numbers}.
+            cosines: {tag: shape (m, m)}, drawn as pictures.
         """
         found = [scalar_pb(tag, value) for tag, value in scalars.items()]
         found += [histogram_pb(tag, x) for tag, x in histograms.items()]
@@ -64,13 +68,13 @@ class EventFile:
 
 
 def _fresh_name():
-    """What TensorBoard calls such a file."""
+    """A new file name that TensorBoard recognises."""
     parts = (f"{int(time.time()):010d}", socket.gethostname(), os.getpid())
     return ".".join(map(str, ("events.out.tfevents", *parts, next(_NUMBERS))))
 
 
 def _picture(tag, matrix):
-    """What `tf.summary.image` writes of one picture."""
+    """The summary of one picture, as `tf.summary.image` writes it."""
     (width, height), data = png(matrix, least=128)
     tensor = TensorProto(
         dtype=types_pb2.DT_STRING,

@@ -7,20 +7,20 @@ from keras_redundancy.channels.sizes import at_shapes, checked_shapes
 
 
 def flops(model, multiply_add: int = 1, *, input_shape=None) -> int:
-    """FLOPs of one forward pass on one sample, as the literature counts them.
+    """Count the FLOPs of a forward pass on one sample, as papers do.
 
-    Counted are the products of convolution and dense kernels with their
-    inputs; biases, normalisation, activations and pooling are not. A
-    multiply-add counts as one, as in the tables of the pruning literature
-    (VGG-16 on 32x32 images: 3.13e8; ResNet-56: 1.25e8). Layers that are for
-    training alone count as what `strip` makes of them.
+    The products of kernels with their inputs are counted; biases,
+    normalisation, activations and pooling are not. A multiply-add counts as
+    one operation, as in the tables of the pruning literature (VGG-16 on
+    32x32 images: 3.13e8; ResNet-56: 1.25e8). Training layers count as the
+    stock layers that `strip` makes of them.
 
     Args:
         model: a built functional or Sequential model.
         multiply_add: 1, or 2 to count the multiplication and the addition.
-        input_shape: that of one sample, such as (224, 224, 3), to count a
-            model with open input sizes on; for several inputs a list of
-            shapes, or a mapping from their names.
+        input_shape: the shape of one sample, such as (224, 224, 3), for a
+            model with open input sizes; for several inputs a list of shapes,
+            or a mapping from the names of the inputs to shapes.
 
     Returns:
         The number of operations, an integer.

@@ -1,4 +1,4 @@
-"""Similarity matrices to look at: by cluster, of a size, and as a PNG."""
+"""Similarity matrices as pictures: ordered by cluster, as PNG."""
 
 import struct
 import zlib
@@ -9,22 +9,22 @@ from numpy.typing import ArrayLike, NDArray
 from keras_redundancy.numbers.clustering import cluster_filters
 from keras_redundancy.numbers.similarity import cosine_similarity
 
-# Of -1, 0 and 1.
+# RGB colours of -1, 0 and 1.
 COLORS = np.array([(33, 102, 172), (255, 255, 255), (178, 24, 43)])
 
 
 def by_cluster(
     W: ArrayLike, tau: float, linkage: str = "average"
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The units of a layer, those of a cluster next to one another.
+    """The units of a layer in the order of their clusters.
 
     Args:
         W: kernel matrix, shape (z, n).
         tau, linkage: as for `cluster_filters`.
 
     Returns:
-        The numbers of the units, those of the largest cluster first, and for
-        each of them its cluster; both of shape (n,).
+        (units, clusters), both of shape (n,): the numbers of the units, those
+        of the largest cluster first, and the cluster of each.
     """
     clusters = cluster_filters(W, tau, linkage)
     sizes = np.bincount(clusters)
@@ -40,7 +40,7 @@ def similarities(
     Args:
         W: kernel matrix, shape (z, n).
         tau, linkage: as for `cluster_filters`.
-        most: of more units than these, as many are shown, evenly spaced.
+        most: of a wider layer this many units are shown, evenly spaced.
 
     Returns:
         Shape (m, m), with m = min(n, most).
@@ -51,11 +51,11 @@ def similarities(
 
 
 def pairwise(W: ArrayLike, most: int = 1024) -> NDArray:
-    """Cosines of all pairs of different units, each one once.
+    """Cosines of all pairs of different units, each pair once.
 
     Args:
         W: kernel matrix, shape (z, n).
-        most: of more units than these, as many are compared, evenly spaced.
+        most: of a wider layer this many units are compared, evenly spaced.
 
     Returns:
         Shape (m (m - 1) / 2,), with m = min(n, most).
@@ -70,18 +70,18 @@ def png(matrix: NDArray, least: int = 1) -> tuple[tuple[int, int], bytes]:
 
     Args:
         matrix: shape (height, width).
-        least: a number is a square of pixels, so many that the picture is
-            at least so high.
+        least: the least height of the picture in pixels; each number becomes
+            a square of pixels.
 
     Returns:
-        (Its width and height in pixels, what the file holds).
+        ((width, height) in pixels, the bytes of the file).
     """
     size = -(-least // len(matrix))
     # 33 colours, and a byte for each pixel.
     numbers = np.round(16 * (np.clip(matrix, -1, 1) + 1)).astype(np.uint8)
     numbers = np.kron(numbers, np.ones((size, size), np.uint8))
     height, width = numbers.shape
-    # Each line begins with the number of its filter: none.
+    # In a PNG each line begins with the number of its filter, 0 for none.
     lines = np.pad(numbers, ((0, 0), (1, 0))).tobytes()
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
@@ -99,7 +99,7 @@ def png(matrix: NDArray, least: int = 1) -> tuple[tuple[int, int], bytes]:
 
 
 def _palette(count):
-    """Colours from that of -1 to that of 1, shape (count, 3)."""
+    """`count` RGB colours from -1 to 1, shape (count, 3)."""
     shares = np.linspace(-1, 1, count)[:, None]
     low, middle, high = COLORS
     colors = np.where(

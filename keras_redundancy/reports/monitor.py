@@ -1,5 +1,7 @@
-"""Watch redundancy, rank and compression in TensorBoard."""
+"""Log redundancy, rank and compression for TensorBoard."""
 
+import collections
+import itertools
 import math
 import warnings
 from collections.abc import Iterable
@@ -13,17 +15,18 @@ from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count, check_option
 from keras_redundancy._shared.files import writable_folder
 from keras_redundancy.build.stock import unused_parameters
-from keras_redundancy.calibration.observer import Run, Watch, answers
+from keras_redundancy.calibration.observer import Observer, answers
 from keras_redundancy.numbers.clustering import LINKAGES
 from keras_redundancy.reports.analysis import check_taus, reports
 from keras_redundancy.reports.heatmaps import pairwise, similarities
 
-# The folder beside those of `keras.callbacks.TensorBoard`.
+# The name of the run in TensorBoard, beside those of Keras's callback.
 RUN = "redundancy"
-# Of samples to count zeros in.
+# For counting zeros.
 BATCH_SIZE = 128
 
-# Of a layer and its filters; the model has the mean of its layers.
+# {measure: function of a `LayerReport` and the filters}. The model's measure
+# is the mean over its layers.
 MEASURES = {
     "mean_similarity": lambda layer, _: layer.mean_similarity,
     "max_similarity": lambda layer, _: layer.max_similarity,
@@ -37,29 +40,29 @@ MEASURES = {
 class RedundancyMonitor(keras.callbacks.Callback):
     """Logs redundancy, rank and compression for TensorBoard during `fit`.
 
-    Of each layer with units, and of the model: redundant units at each tau,
-    similarity, rank, parameters and multiply-adds, also as shares of what they
-    were when the first `fit` began; histograms of the similarities of all
-    pairs, and pictures of them, ordered by cluster. They are those of
-    `analyze`. Layers that are for training alone are seen as what they
-    compute: a factorized one has the filters of P W Q.
+    For each layer with units, and for the model, it logs what `analyze`
+    measures: redundant units at each tau, similarity, rank, parameters and
+    multiply-adds (also as shares of their values when the first `fit` began),
+    histograms of the similarities of all pairs of units, and pictures of
+    these, ordered by cluster. Training layers count as the stock layers that
+    `strip` makes of them: a factorized layer has the filters of P W Q.
 
-    It writes to "redundancy" in `log_dir`, which may be that of a
-    `keras.callbacks.TensorBoard`, at the same steps: epochs, or batches. A
-    measure is the group of a tag, and a layer its name:
-    "n_r_at_0.5/conv2d"; what is of the whole model is in the group "model".
-    A Sequential model that `fit` builds is looked at from its second batch on.
+    The files are written to the folder "redundancy" in `log_dir`, which may
+    be the `log_dir` of a `keras.callbacks.TensorBoard`; both count the same
+    steps, epochs or batches. A tag is a measure and a layer, such as
+    "n_r_at_0.5/conv2d"; tags of the whole model begin with "model/". A
+    Sequential model without `keras.Input` is measured from its second batch.
 
     Args:
-        log_dir: a folder, that of `tensorboard --logdir`.
+        log_dir: a folder, the argument of `tensorboard --logdir`.
         tau: the thresholds to count redundant units at, in (0, 1]. Pictures
-            are ordered by the clusters at the one in the middle.
-        every: "epoch", or so many batches. With `steps_per_execution`, Keras
-            can be asked between two calls of the training function alone: it
-            is looked at then.
-        data: inputs of the model, some hundred samples: the share of zeros in
-            what activations make of them is logged too.
-        images: whether to make pictures.
+            are ordered by the clusters at the middle one.
+        every: "epoch", or a number of batches. With `steps_per_execution`,
+            Keras calls callbacks only between two calls of the training
+            function: the model is measured at the next of these.
+        data: some hundred inputs of the model, to log the share of zeros in
+            the outputs of its activations.
+        images: whether to log pictures.
         linkage: "average", "complete" or "single".
 
     Attributes:
@@ -111,9 +114,9 @@ class RedundancyMonitor(keras.callbacks.Callback):
         self._look_at_model()
 
     def _look_at_model(self):
-        """In each `fit`, as soon as the model is built: is there what to log?
+        """Once in each `fit`: check the model, and note its first costs.
 
-        That may be after the first batch: `fit` can build a Sequential model.
+        A Sequential model may be built only with the first batch.
         """
         if self._is_known:
             return
@@ -131,7 +134,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
             self._at_first = self._costs(first)
 
     def on_train_batch_begin(self, batch, logs=None):
-        # With something to do at the end of a batch, Keras waits for each.
+        # Not in on_train_batch_end: Keras would wait for each batch.
         self._look_at_model()
         is_due = self.every != "epoch" and self._batches >= self._next
         if is_due and self._is_known:
@@ -147,7 +150,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
             self.log(epoch)
 
     def log(self, step: int) -> None:
-        """Measure the model as it is now, and write that."""
+        """Measure the model as it is now, and write the event file."""
         try:
             found = self._reports()
         except ValueError as error:
@@ -175,7 +178,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
         return reports(self.model, self.tau, self.linkage)
 
     def _costs(self, report):
-        """Parameters and multiply-adds of the model as it is."""
+        """Parameters and multiply-adds of the model after `strip`."""
         return {
             "parameters": report.parameters - unused_parameters(self.model),
             "multiply_adds": report.multiply_adds,
@@ -192,7 +195,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
 
 
 def _scalars(found):
-    """Those of the layers and their means: {tag: number}."""
+    """{tag: number} for all layers, and their means for the model."""
     scalars = {}
     for report in found:
         tau = f"{report.layers[0].tau:g}"
@@ -242,27 +245,24 @@ class _Zeros:
         }
 
 
-class ZeroShares(Watch):
+class ZeroShares(Observer):
     """Returns the share of zeros in each sample for each activation.
 
     Operations on the outputs of the user's layers would stay in their graph.
     """
 
     def __init__(self, model):
-        super().__init__(model)
-        keys = {}
+        found = collections.defaultdict(list)
         for call in _keras.flat_graph(model).calls:
             if _activates(call.operation):
-                keys.setdefault(call.operation.name, []).append(call.makes[0])
-        self.names, self.keys = tuple(keys), tuple(keys.values())
+                found[call.operation.name].append(call.makes[0])
+        super().__init__(model, frozenset(itertools.chain(*found.values())))
+        self.names, self.of_layers = tuple(found), tuple(found.values())
 
-    def call(self, inputs):
-        *tensors, _ = inputs
-        run = Run(frozenset(key for own in self.keys for key in own))
-        run.run(self.model, tensors)
+    def look(self, run):
         return [
-            sum(_share_of_zeros(run.seen[key]) for key in own) / len(own)
-            for own in self.keys
+            sum(_share_of_zeros(run.seen[key]) for key in keys) / len(keys)
+            for keys in self.of_layers
         ]
 
 

@@ -1,29 +1,33 @@
-"""A report as one HTML file, which needs no other: `Report.to_html`."""
+"""A report as a single HTML file: `Report.to_html`."""
 
 import base64
+import dataclasses
 from html import escape
 
 import numpy as np
 
 from keras_redundancy._shared.files import replaced
-from keras_redundancy._shared.tables import cell_text
 from keras_redundancy.numbers.clustering import cluster_filters
 from keras_redundancy.reports.heatmaps import png, similarities
 
 TAUS = (0.1, 0.3, 0.5, 0.7, 0.9)
-# Units in a picture, so that a model of a hundred layers is a small file.
+# At most so many units in a picture: a model of a hundred layers must not make
+# a file that browsers open slowly.
 MOST_UNITS = 96
 MOST_NAMES = 14
+# Of the area between the axes of a chart, in pixels.
+LEFT, TOP, WIDTH, HEIGHT = 60, 10, 600, 260
 COLORS = ("#1b6ca8", "#b2182b", "#2d8659", "#8856a7", "#c77f00", "#555555")
 STYLE = """
 body {font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 76em;
       padding: 0 1em; color: #222}
 table {border-collapse: collapse; font-variant-numeric: tabular-nums}
 .wide {overflow-x: auto}
+caption {text-align: left; color: #666}
 th, td {padding: .2em .7em; text-align: right; white-space: nowrap}
 th:first-child, th:last-child {text-align: left}
 th {border-bottom: 2px solid #888}
-td.text {text-align: left; white-space: normal}
+td:first-child, td:last-child {white-space: normal}
 tr:nth-child(even) {background: #f4f4f4}
 .pictures {display: flex; flex-wrap: wrap; gap: 1em}
 figure {margin: 0; width: 11em}
@@ -36,22 +40,21 @@ polyline:hover {stroke-width: 4}
 """
 
 
-def write_page(path, report, columns, sensitivity=None, difference=None):
-    """Write a page on a model to a file.
+def write_page(path, report, sensitivity=None, difference=None) -> None:
+    """Write an HTML page about a model.
 
     Args:
-        path: the file; it is replaced when the page is whole.
+        path: the file; it is replaced when the page is complete.
         report: a `Report`.
-        columns: {name of a field of `LayerReport`: heading} of its table.
         sensitivity: what `sensitivity` returned, or None.
         difference: what `difference` returned, or None.
 
     Raises:
-        OSError: it cannot be written there.
+        OSError: the file cannot be written.
     """
     title = f"Redundancy of {report.model}"
     parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(report.summary)}</p>"]
-    parts += ["<h2>Layers</h2>", _table(report, columns)]
+    parts += ["<h2>Layers</h2>", _layers(report)]
     parts += ["<h2>Clusters by similarity</h2>", _clusters(report)]
     parts += ["<h2>Similar units</h2>", _pictures(report)]
     if sensitivity is not None:
@@ -70,24 +73,14 @@ def write_page(path, report, columns, sensitivity=None, difference=None):
         fresh.write_text(page, encoding="utf-8")
 
 
-def _table(report, columns):
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns.values())
-    rows = (
-        "".join(_cell(getattr(layer, name)) for name in columns)
-        for layer in report.layers
-    )
-    body = "".join(f"<tr>{row}</tr>\n" for row in rows)
-    return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>'
-
-
-def _cell(value):
-    if isinstance(value, str):
-        return f'<td class="text">{escape(value)}</td>'
-    return f"<td>{cell_text(value)}</td>"
+def _layers(report):
+    """The table of all layers; the summary stands above it already."""
+    table = dataclasses.replace(report.table(), below="")
+    return f'<div class="wide">{table.to_html()}</div>'
 
 
 def _clusters(report):
-    """A line for each layer: its share of clusters, against tau."""
+    """A chart of n_f / n against tau, with a line for each layer."""
     lines = {}
     for title, layer, matrix in _compared(report):
         counts = [
@@ -102,7 +95,7 @@ def _clusters(report):
 
 
 def _pictures(report):
-    """The similarity of all pairs of units of a layer, by cluster."""
+    """For each layer a picture of the cosines of all pairs of its units."""
     figures = []
     for title, layer, matrix in _compared(report):
         tau = layer.tau or TAUS[len(TAUS) // 2]
@@ -114,13 +107,14 @@ def _pictures(report):
             "</figcaption></figure>"
         )
     words = (
-        "<p>Cosines of the filters of all pairs of units, those of a cluster "
-        "next to one another: red 1, white 0, blue -1.</p>"
+        "<p>Cosines of the filters of all pairs of units; units of one "
+        "cluster stand side by side. Red is 1, white 0, blue -1.</p>"
     )
     return words + f'<div class="pictures">{"".join(figures)}</div>'
 
 
 def _compared(report):
+    """[(title, `LayerReport`, filters), ...] of layers with several units."""
     return [(k, *v) for k, v in report.by_title.items() if v[0].n > 1]
 
 
@@ -131,7 +125,7 @@ def _curves(sensitivity):
     }
     lines["uncut"] = [sensitivity.base.score] * len(sensitivity.levels)
     scores = [score for line in lines.values() for score in line]
-    words = "<p>The score when one layer alone is cut.</p>"
+    words = "<p>The score when only this layer is cut.</p>"
     bounds = min(scores), max(scores)
     return words + line_chart(
         sensitivity.levels, lines, sensitivity.how, bounds
@@ -139,25 +133,16 @@ def _curves(sensitivity):
 
 
 def _widths(difference):
-    """A bar for each layer, of its units before, and in it those after."""
+    """A bar for each layer: grey before, and on it coloured after."""
     sizes = [
         (name, *(0 if x is None else x.units for x in pair))
         for name, pair in difference.layers.items()
     ]
     most = max((max(pair) for _, *pair in sizes), default=1)
-    bars = []
-    for number, (name, before, after) in enumerate(sizes):
-        y = 22 * number
-        for units, color in ((before, "#cccccc"), (after, COLORS[0])):
-            width = 400 * units / most
-            bars.append(
-                f'<rect x="220" y="{y}" width="{width:.1f}" height="17" '
-                f'fill="{color}"/>'
-            )
-        bars.append(
-            f'<text x="212" y="{y + 13}" text-anchor="end">{escape(name)}'
-            f'</text><text x="630" y="{y + 13}">{before:,} → {after:,}</text>'
-        )
+    bars = [
+        _bar(22 * number, name, before, after, 400 / most)
+        for number, (name, before, after) in enumerate(sizes)
+    ]
     before, after = difference.total
     words = (
         f"<p>Units of each layer. Parameters: {before.parameters:,} → "
@@ -168,48 +153,35 @@ def _widths(difference):
             f"; multiply-adds: {before.multiply_adds:,} → "
             f"{after.multiply_adds:,}"
         )
-    height = 22 * len(sizes)
-    return (
-        f'{words}.</p><svg viewBox="0 0 800 {height}" width="800" '
-        f'height="{height}">{"".join(bars)}</svg>'
+    return f"{words}.</p>" + _svg(800, 22 * len(sizes), bars)
+
+
+def _bar(y, name, before, after, pixels_per_unit):
+    rectangles = "".join(
+        f'<rect x="220" y="{y}" width="{pixels_per_unit * units:.1f}" '
+        f'height="17" fill="{color}"/>'
+        for units, color in ((before, "#cccccc"), (after, COLORS[0]))
+    )
+    return rectangles + (
+        f'<text x="212" y="{y + 13}" text-anchor="end">{escape(name)}'
+        f'</text><text x="630" y="{y + 13}">{before:,} → {after:,}</text>'
     )
 
 
 def line_chart(xs, lines, x_name: str, bounds) -> str:
-    """An SVG with a line for each name.
+    """An SVG chart with a line for each name.
 
-    Names stand beside it, if they are not too many, and are shown when a line
-    is pointed at.
+    Up to `MOST_NAMES` names stand beside the chart. A browser shows the name
+    of a line when the mouse points at it.
 
     Args:
-        xs: numbers, shape (points,).
-        lines: {name: numbers, shape (points,)}.
-        x_name: what the numbers of `xs` are.
+        xs: the horizontal positions, shape (points,).
+        lines: {name: the vertical positions, shape (points,)}.
+        x_name: the label of the horizontal axis.
         bounds: the lowest and the highest number of the vertical axis.
     """
-    left, top, width, height = 60, 10, 600, 260
-    low, high = bounds
-    reach = (high - low) or 1
-
-    def place(x, y):
-        across = (x - min(xs)) / ((max(xs) - min(xs)) or 1)
-        return left + width * across, top + height * (high - y) / reach
-
-    parts = []
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        value = low + share * reach
-        _, y = place(min(xs), value)
-        parts.append(
-            f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" '
-            f'y2="{y:.1f}" stroke="#ddd"/><text x="{left - 8}" '
-            f'y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
-        )
-    for x in xs:
-        across, _ = place(x, low)
-        parts.append(
-            f'<text x="{across:.1f}" y="{top + height + 18}" '
-            f'text-anchor="middle">{x:g}</text>'
-        )
+    place = _placement(xs, bounds)
+    parts = _axes(xs, bounds, place, x_name)
     for number, (name, ys) in enumerate(lines.items()):
         points = " ".join(
             "{:.1f},{:.1f}".format(*place(x, y))
@@ -221,22 +193,60 @@ def line_chart(xs, lines, x_name: str, bounds) -> str:
             f'stroke-width="2"><title>{escape(name)}</title></polyline>'
         )
         if len(lines) <= MOST_NAMES:
-            y = top + 12 + 18 * number
+            y = TOP + 12 + 18 * number
             parts.append(
-                f'<text x="{left + width + 16}" y="{y}" style="fill: {color}">'
+                f'<text x="{LEFT + WIDTH + 16}" y="{y}" style="fill: {color}">'
                 f"{escape(name)}</text>"
             )
+    return _svg(960, 320, parts)
+
+
+def _placement(xs, bounds):
+    """A function from a point of a chart to its pixels."""
+    low, high = bounds
+    reach = (high - low) or 1
+
+    def place(x, y):
+        across = (x - min(xs)) / ((max(xs) - min(xs)) or 1)
+        return LEFT + WIDTH * across, TOP + HEIGHT * (high - y) / reach
+
+    return place
+
+
+def _axes(xs, bounds, place, x_name):
+    """Horizontal lines with their numbers, the numbers and name below."""
+    low, high = bounds
+    reach = (high - low) or 1
+    parts = []
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        value = low + share * reach
+        _, y = place(min(xs), value)
+        parts.append(
+            f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{y:.1f}" '
+            f'y2="{y:.1f}" stroke="#ddd"/><text x="{LEFT - 8}" '
+            f'y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
+        )
+    for x in xs:
+        across, _ = place(x, low)
+        parts.append(
+            f'<text x="{across:.1f}" y="{TOP + HEIGHT + 18}" '
+            f'text-anchor="middle">{x:g}</text>'
+        )
     parts.append(
-        f'<text x="{left + width / 2}" y="{top + height + 38}" '
+        f'<text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 38}" '
         f'text-anchor="middle">{escape(x_name)}</text>'
     )
+    return parts
+
+
+def _svg(width, height, parts):
     return (
-        f'<svg viewBox="0 0 960 320" width="960" height="320">'
-        f"{''.join(parts)}</svg>"
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}">{"".join(parts)}</svg>'
     )
 
 
 def _data_uri(matrix):
-    """A picture of cosines, as the address of what it says."""
+    """A picture of cosines as a data URI, which an <img> can hold."""
     _, data = png(matrix)
     return "data:image/png;base64," + base64.b64encode(data).decode()

@@ -17,11 +17,12 @@ from keras_redundancy.reports import heatmaps
 
 
 def redundancy(found, count: str = "n_r"):
-    """Redundant units, or clusters, of each layer against tau.
+    """Draw the redundant units, or clusters, of each layer against tau.
 
     Args:
         found: what `kr.redundancy` returned.
-        count: "n_r", or "n_f" for clusters; both as shares of the units.
+        count: "n_r" for redundant units, "n_f" for clusters; drawn as shares
+            of the layer's units.
 
     Source: Ayinde, Inanc and Zurada (2019), n_r and n_f against tau.
     """
@@ -39,11 +40,11 @@ def redundancy(found, count: str = "n_r"):
 
 
 def similarity_histograms(report, layers=None):
-    """How many pairs of units of a layer are how similar.
+    """Draw a histogram of the cosines of all pairs of units, per layer.
 
     Args:
         report: what `kr.analyze` returned.
-        layers: titles of layers in it; all with two units by default.
+        layers: titles of layers in it; default: all with several units.
     """
     figure, axes = _figure()
     edges = np.linspace(-1, 1, 81)
@@ -59,12 +60,12 @@ def similarity_histograms(report, layers=None):
 
 
 def similarity_heatmap(report, layer: str, tau: float | None = None):
-    """Cosines of all pairs of units, those of a cluster side by side.
+    """Draw the cosines of all pairs of units, ordered by cluster.
 
     Args:
         report: what `kr.analyze` returned.
         layer: title of a layer in it.
-        tau: where clusters end; that of the report by default.
+        tau: the threshold of the clusters; default: that of the report.
     """
     ((_, found, matrix),) = _chosen(report, [layer])
     tau = found.tau if tau is None else tau
@@ -82,17 +83,19 @@ def similarity_heatmap(report, layer: str, tau: float | None = None):
 
 
 def filters_by_cluster(model, layer: str | None = None, tau: float = 0.5):
-    """The filters of a convolution as pictures, a line for each cluster.
+    """Draw the filters of a convolution, a line of them for each cluster.
 
-    Those of three channels are coloured; of others the first channel is shown.
+    Filters of three channels are coloured; of others the first channel is
+    drawn.
 
     Args:
         model: a built `keras.Model`.
         layer: the name of a `Conv2D`; the first one by default.
-        tau: where clusters end.
+        tau: the threshold of the clusters.
 
     Raises:
-        ValueError: there is no such layer.
+        ValueError: the model has no such layer, or its kernel is not of rank
+            4.
     """
     name = _first_convolution(model) if layer is None else layer
     kernel = keras.ops.convert_to_numpy(model.get_layer(name).kernel)
@@ -124,12 +127,12 @@ def filters_by_cluster(model, layer: str | None = None, tau: float = 0.5):
 
 
 def singular_values(report, layers=None, energy: float = 0.99):
-    """The spectrum of each layer, and where it holds 99 % of the energy.
+    """Draw the singular values of each layer, and its 99 % energy rank.
 
     Args:
         report: what `kr.analyze` returned.
-        layers: titles of layers in it; all with two units by default.
-        energy: share of the squares that the dot stands at.
+        layers: titles of layers in it; default: all with several units.
+        energy: the share of the sum of squares at which the dot stands.
     """
     figure, axes = _figure()
     for title, _, matrix in _chosen(report, layers):
@@ -150,7 +153,7 @@ def singular_values(report, layers=None, energy: float = 0.99):
 
 
 def sensitivity(found):
-    """The score against the level, a line for each part that is cut alone.
+    """Draw the score against the level, a line for each part of the model.
 
     Args:
         found: what `kr.sensitivity` returned.
@@ -169,7 +172,7 @@ def sensitivity(found):
 
 
 def score_against_flops(found):
-    """The score at each share of multiply-adds, a line for each method.
+    """Draw the score against the multiply-adds, a line for each method.
 
     Args:
         found: what `kr.compare` returned.
@@ -186,15 +189,15 @@ def score_against_flops(found):
 
 
 def training(monitor, measure: str = "mean_similarity"):
-    """A measure of each layer over the steps of training.
+    """Draw a measure of each layer over the steps of training.
 
     Args:
         monitor: a `kr.callbacks.RedundancyMonitor` after `fit`.
-        measure: the group of a tag of its `history`, such as "n_r_at_0.5",
-            "effective_rank" or "model".
+        measure: the first part of a tag in the monitor's `history`, such as
+            "n_r_at_0.5", "effective_rank" or "model".
 
     Raises:
-        ValueError: it has no such measure.
+        ValueError: the monitor has no such measure.
     """
     groups = list(dict.fromkeys(x.split("/")[0] for x in monitor.history))
     check_option("measure", measure, groups)
@@ -210,15 +213,15 @@ def training(monitor, measure: str = "mean_similarity"):
 
 
 def activations(model, x, labels, layer: str | None = None, seed: int = 0):
-    """Where t-SNE puts samples by the last hidden activations.
+    """Draw a t-SNE of the last hidden activations of samples.
 
     Args:
         model: a built functional or Sequential `keras.Model`.
-        x: some hundred inputs of it.
-        labels: the class of each, integers of shape (samples,).
-        layer: whose output to take; that of the last layer but one by
-            default.
-        seed: for the same picture each time.
+        x: some hundred inputs of the model.
+        labels: the class of each input, integers of shape (samples,).
+        layer: the name of the layer whose output is used; default: the last
+            but one.
+        seed: of t-SNE, so that the picture is the same each time.
 
     Raises:
         ImportError: scikit-learn is not installed.

@@ -1,4 +1,4 @@
-"""Data for several calls of `fit` that are to be one."""
+"""Training data that several calls of `fit` read as if they were one call."""
 
 import collections
 import inspect
@@ -12,21 +12,21 @@ from keras_redundancy import _keras
 
 
 class Batches:
-    """The batches of a generator, each of which is trained on once.
+    """The batches of a generator, for several calls of `fit` in a row.
 
-    `fit` reads ahead, and what it has read but not used would be lost at its
-    end: the next call is given that again.
+    `fit` reads ahead of training. Batches that one call has read but not
+    trained on are given to the next call, so that each is trained on once.
     """
 
     def __init__(self, generator):
         self._generator = generator
         self._lock = threading.Lock()  # TensorFlow reads in a thread.
-        self._ahead = collections.deque()  # What was read, but for the used.
-        self._first = 0  # The number of the first batch in there.
+        self._ahead = collections.deque()  # Batches read but not trained on.
+        self._first = 0  # The number of the first of them.
         self._used = 0
 
     def use(self, count: int) -> bool:
-        """Training goes on with so many batches; whether there is one."""
+        """Count the next `count` batches as used; False if there is none."""
         with self._lock:
             self._forget_used()
             try:
@@ -37,7 +37,7 @@ class Batches:
             return True
 
     def rest(self):
-        """A generator of all batches that were not used yet, for one `fit`."""
+        """A generator of all unused batches, for one call of `fit`."""
         with self._lock:
             self._used = min(self._used, self._first + len(self._ahead))
             self._forget_used()
@@ -51,12 +51,12 @@ class Batches:
             yield batch
 
     def have_ended(self) -> bool:
-        """Whether there were some, and all of them have been used."""
+        """Whether batches were used and none is left."""
         return self._used > 0 and next(self.rest(), None) is None
 
     def _at(self, number):
         place = number - self._first
-        if place < 0:  # Asked by a call of `fit` that has ended meanwhile.
+        if place < 0:  # A reading thread of an earlier `fit` asks.
             raise StopIteration
         while place >= len(self._ahead):
             self._ahead.append(next(self._generator))
@@ -69,12 +69,12 @@ class Batches:
 
 
 def shared(x, steps_per_epoch=None):
-    """What several calls of `fit` are to share, `Batches`, or `x` itself.
+    """`x` for several calls of `fit`: as `Batches` where they must share it.
 
     Args:
         x: what `Model.fit` takes.
-        steps_per_epoch: as for `Model.fit`. If it is given, `fit` goes on in a
-            `tf.data.Dataset` from epoch to epoch.
+        steps_per_epoch: as for `Model.fit`. If it is given, epochs continue
+            in a `tf.data.Dataset` where the epoch before has stopped.
     """
     if inspect.isgenerator(x):
         return Batches(x)
@@ -102,7 +102,7 @@ def build_on(model, x) -> None:
     """Build a Sequential model without `keras.Input` as `fit` would.
 
     Args:
-        model: any model. One that is built, or cannot be, stays as it is.
+        model: any model; all but such Sequential models are left alone.
         x: what `Model.fit` takes, or `Batches`.
     """
     if not isinstance(model, keras.Sequential) or model.built:
@@ -114,7 +114,7 @@ def build_on(model, x) -> None:
         batch = next(batches, None)
         batches.close()
     if batch is None:
-        return  # `fit` says that there is no data.
+        return  # `fit` raises the error about missing data.
     inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
     if not keras.tree.is_nested(inputs):
         with _keras.scope_of(model):

@@ -1,4 +1,4 @@
-"""Keep a training on disk, so that it goes on after it was killed."""
+"""Checkpoints: a training continues after its process was killed."""
 
 import hashlib
 import json
@@ -20,24 +20,24 @@ from keras_redundancy.training.descriptions import (
 
 STATE = "state.json"
 SUFFIXES = (".keras", ".npz")
-# So many differences between two trainings are named.
+# The most differences between two trainings that an error lists.
 SHOWN = 5
 
 
 class Checkpoint:
-    """A folder that holds one training.
+    """A folder that holds the state of one training.
 
-    What it says is in `state.json`, which is replaced as a whole after all
-    files that it names are written. All other files of the training have its
-    `number` in their names; those without are left alone.
+    `state.json` names the files of the models. It is replaced after these
+    files are written, so that it is valid at any moment. Names of all files
+    contain `number`, a hash of the arguments; other files are left alone.
     """
 
     def __init__(self, folder, model, options: dict):
         """Args:
-        folder: where to keep it. It is made where there is none.
-        model: the one that training begins with.
-        options: all else that a training which goes on has to have in common
-            with the one before, by name.
+        folder: a path; the folder is created if it does not exist.
+        model: the model that training begins with.
+        options: {name: argument} of all arguments that must be the same when
+            the training continues.
 
         Raises:
             ValueError: the folder cannot be written to.
@@ -47,16 +47,17 @@ class Checkpoint:
         self._best = None  # The name of its files.
         self._stale = set()  # Names of files of an older version.
         words = {"model": words_of_model(model), **words_of(options)}
-        # As they are read back.
+        # JSON turns tuples into lists: compare what can be read back.
         self._words = json.loads(json.dumps(words))
         content = json.dumps(words, sort_keys=True).encode()
         self.number = hashlib.sha256(content).hexdigest()[:8]
 
     def load(self):
-        """What was saved last: (state, model, best model), or None.
+        """The last saved (state, model, best model), or None.
 
         Raises:
-            ValueError: it is of another training, or of something else.
+            ValueError: the folder holds another training, or a `state.json`
+                that is not of a training.
         """
         path = self._folder / STATE
         if not path.exists():
@@ -89,19 +90,19 @@ class Checkpoint:
             raise ValueError(
                 f"The folder {str(self._folder)!r} holds another training: "
                 f"{'; '.join(found[:SHOWN])}{more}. Pass another folder as "
-                "checkpoint=, or delete this one to begin anew. To go on with "
-                "a model that is made anew, give it the same weights, e.g. by "
-                "keras.utils.set_random_seed() before it is made."
+                "checkpoint=, or delete this one to begin anew. To continue "
+                "with a model that is made again, give it the same weights, "
+                "e.g. by keras.utils.set_random_seed() before making it."
             )
 
     def save(self, state: dict, model, best) -> None:
-        """Put what is there now in the place of what was saved before.
+        """Save the training, in place of its last saved state.
 
         Args:
-            state: all but the models, for JSON; "epoch" is part of it.
-            model: the one to go on with.
-            best: the best one, which may be `model`, if it is a new one; None
-                if it is still the one that was saved before.
+            state: all but the models, for JSON; has an entry "epoch".
+            model: the model that is trained.
+            best: the best model, which may be `model`; None if it is still
+                the best model of the last call.
         """
         name = f"epoch-{state['epoch']:05d}-{self.number}"
         self._save(name, model, with_optimizer=True)
@@ -144,14 +145,14 @@ class Checkpoint:
             self._folder / f"{name}.keras",
             custom_objects=objects,
             compile=False,
-            # The model in hand has the same Python code.
+            # The caller's model runs the same Python code.
             safe_mode=not own_functions,
         )
         compile_like(self._model, model)
         with np.load(self._folder / f"{name}.npz") as arrays:
             variables = model.variables
             if with_optimizer:
-                # One that has not trained yet has no slots.
+                # An optimizer has no slots before its first step.
                 start = len(variables) + len(model.optimizer.variables)
                 if len(arrays.files) > start:
                     model.optimizer.build(model.trainable_variables)
@@ -162,7 +163,7 @@ class Checkpoint:
 
 
 def _plain(variable):
-    """An array that NumPy can save, which bfloat16 is not."""
+    """The values as an array that `np.savez` can write: not bfloat16."""
     array = keras.ops.convert_to_numpy(variable)
-    is_of_numpy = array.dtype.isbuiltin == 1  # 2 for what others added to it.
+    is_of_numpy = array.dtype.isbuiltin == 1  # 2 for dtypes of ml_dtypes.
     return array if is_of_numpy else array.astype("float32")

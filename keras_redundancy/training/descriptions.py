@@ -1,7 +1,7 @@
-"""What a computation began with, in words that can be compared later.
+"""Descriptions of models, data and functions, to compare two trainings.
 
-They are the same in every process: no addresses, and no names that Keras
-counts up, such as "dense_3".
+A description is JSON. It is the same in every process: it has no addresses,
+and no names with a counter, such as "dense_3".
 """
 
 import functools
@@ -12,11 +12,12 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.configured import Configured
 from keras_redundancy.build.configs import get_config
 
-# Of arrays with more bytes, evenly spaced rows are looked at.
+# Of arrays with more bytes, evenly spaced rows are hashed.
 MOST_BYTES = 2**26
-# Entries of configs that say nothing of what is computed.
+# Entries of configs that do not change what is computed.
 LEFT_OUT = ("name", "seed")
 COMPILED_WITH = ("optimizer", "loss", "loss_weights", "metrics")
 COMPILED_WITH += ("weighted_metrics",)
@@ -24,11 +25,11 @@ LONGEST = 60
 
 
 def words_of(value):
-    """A value in words, for JSON.
+    """The description of a value.
 
-    Numbers and strings are what they are, and mappings and lists are followed;
-    arrays are told by their dtype, shape and a hash; functions by name and
-    code; objects of Keras by their configs; all others by their class.
+    Numbers and strings describe themselves; mappings and lists are described
+    entry by entry, arrays by dtype, shape and a hash, functions by name and
+    code, Keras objects by their configs, all others by their class.
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -51,7 +52,7 @@ def words_of(value):
 
 
 def words_of_model(model) -> dict:
-    """A model in words: its layers, weights, and how it was compiled."""
+    """The description of a model: layers, weights, `compile` arguments."""
     layers = [
         _words_of_layer(layer)
         for layer in _keras.flat_layers(model)
@@ -68,7 +69,7 @@ def words_of_model(model) -> dict:
 
 
 def differences(before, now, name: str = "") -> list[str]:
-    """How two values in words differ: "name was A, is B", for each part."""
+    """The differences of two descriptions, each as "name was A, is B"."""
     if before == now:
         return []
     if isinstance(before, dict) and isinstance(now, dict):
@@ -98,6 +99,8 @@ def _words_of_array(array):
 
 def _words_of_object(value):
     kind = type(value).__qualname__
+    if isinstance(value, Configured):
+        return {"class": kind, **words_of(value.get_config())}
     if hasattr(value, "get_config"):
         return {"class": kind, **_without_names(words_of(get_config(value)))}
     if hasattr(value, "element_spec"):  # A tf.data.Dataset.

@@ -1,4 +1,4 @@
-"""`fit_and_prune`: training with cuts in between, down to a floor."""
+"""`fit_and_prune`: train a model and prune it between epochs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,72 +42,74 @@ def fit_and_prune(
     initial_epoch: int = 0,
     **options,
 ) -> Pruned:
-    """Train a model, and make it smaller while it holds a floor.
+    """Train a model and prune it between epochs, down to a floor.
 
-    It is `Model.fit` with cuts in between: after an epoch in which what is
-    monitored held the floor, units go, and training goes on in the smaller
-    model with the optimizer's state and `NoiseOutputs`. To callbacks it is one
-    `fit`.
+    This is `Model.fit` with cuts in between. After an epoch in which the
+    monitored value held the floor, units are removed. Training then goes on
+    with the smaller model, which keeps the optimizer's state and its
+    `NoiseOutputs`. Callbacks see a single `fit`.
 
     Args:
         model: a compiled functional or Sequential `keras.Model`, trained or
             not. It is never changed: a copy is trained. A Sequential model
-            without `keras.Input` is built on the shape of x, as by `fit`.
+            without `keras.Input` is built on the shape of x, as `fit` does.
         x, y: what `Model.fit` takes. Each batch of a generator is used once;
-            when it has no more, training ends.
-        prune: how to make it smaller: options of `kr.prune`, such as
-            {"ratio": 0.1}, for each cut; or a list of them, one for each cut,
-            such as a schedule of tau; or a function that takes the model and
-            returns a smaller one, such as
+            training ends when the generator has no more batches.
+        prune: how to make the model smaller: options of `kr.prune` for all
+            cuts, such as {"ratio": 0.1}; or a list with the options of each
+            cut, such as a schedule of tau; or a function that takes the model
+            and returns a smaller one, such as
 
                 lambda model: kr.merge_correlated(
                     model, x, count=10, optimizer=True
                 )
-        epochs: how many there are in all, as for `Model.fit`.
-        floor: what `monitor` has to hold for a cut, and for a model to count.
-            By default what it is at best in the first `start` epochs, less
-        max_drop: by how much it may fall below that.
-        monitor: an entry of the logs, a number, of validation data for one
-            that starts with "val_". After epochs without it, as by
-            `validation_freq`, nothing is decided: that waits for the next one
-            with it. What is NaN or infinite does not hold the floor.
-        mode: "max" if more is better, "min" if less is, as of a loss, which
-            makes of the floor a ceiling; "auto" tells by the name.
-        start: after so many epochs the first cut may come.
-        every: the epochs between two cuts, at least.
-        patience: so many epochs in a row may miss the floor before training
-            ends.
-        checkpoint: a folder in which all is kept after each epoch: call it
-            again with the same arguments after it was killed, and it goes on
-            there. `epochs`, `callbacks` and `verbose` may be others; all else
-            is compared, the weights and data too, so that a model with random
-            weights has to be made after `keras.utils.set_random_seed`. Of
-            large arrays some rows are compared; of data in batches, what kind
-            they are. Files of others in that folder are left alone.
-        seed: given, or chosen for `checkpoint`, each epoch or, without
-            checkpoint, each cut begins with `keras.utils.set_random_seed` of
-            it and the epoch, so that what was killed ends as if it was not.
-        callbacks: as for `Model.fit`. With `checkpoint`, what they keep for
-            themselves, such as the counter of `EarlyStopping`, is lost when a
-            process is killed.
+        epochs: the total number of epochs, as for `Model.fit`.
+        floor: the value that `monitor` must reach for a cut, and for a model
+            to be returned. Default: the best value of the first `start`
+            epochs, minus `max_drop`.
+        max_drop: how far `monitor` may fall below that best value.
+        monitor: the name of a number in the logs. Names that start with
+            "val_" need validation data. Epochs whose logs lack it, as with
+            `validation_freq`, decide nothing. NaN and infinity do not hold
+            the floor.
+        mode: "max" if more is better; "min" if less is better, as for a loss:
+            the floor is then an upper bound; "auto" decides by the name.
+        start: the first cut comes after this many epochs at the earliest.
+        every: the least number of epochs between two cuts.
+        patience: training ends when more than this many epochs in a row miss
+            the floor.
+        checkpoint: a folder that keeps the training after each epoch. If the
+            process is killed, call `fit_and_prune` again with the same
+            arguments and it continues. `epochs`, `callbacks` and `verbose`
+            may change. All other arguments are compared, with the weights and
+            the data: make a model with random weights after
+            `keras.utils.set_random_seed`, so that they are the same again. Of
+            large arrays some rows are compared, of data in batches the kind.
+            Other files in the folder are left alone.
+        seed: each epoch (without `checkpoint`: each call of `fit`, which ends
+            at a cut) begins with `keras.utils.set_random_seed(seed + epoch)`,
+            so that a training that was killed ends as if it had not been.
+            With `checkpoint` a seed is drawn if none is given.
+        callbacks: as for `Model.fit`. State that callbacks keep for
+            themselves, such as the counter of `EarlyStopping`, is not in the
+            checkpoint.
         verbose, initial_epoch, **options: as for `Model.fit`:
             `validation_data`, `batch_size`, ...
 
     Returns:
-        A `Pruned`: its `model` is the smallest one that held the floor, as it
-        was after its best epoch, without `NoiseOutputs`.
+        A `Pruned`. Its `model` is the smallest one that held the floor, with
+        the weights of its best epoch and without `NoiseOutputs`.
 
     Raises:
         TypeError: an argument is of a wrong type, or the model has no graph.
         ValueError: the model is not compiled, `monitor` is not in the logs or
-            needs validation data that are not there, a callback wants to
-            restore weights, an argument is out of range, `checkpoint` holds
-            another training, or `prune` returns something else than a smaller
-            model.
+            needs validation data that are not there, a callback would restore
+            weights, an argument is out of range, `checkpoint` holds another
+            training, or `prune` returns something else than a smaller model.
 
     Warns:
-        UserWarning: the floor was never held, so nothing was cut; or of what
-            was lost when a process was killed.
+        UserWarning: the floor was never held, so nothing was cut; or
+            callbacks lost their state because the process was killed.
 
     Example:
 
@@ -125,62 +127,62 @@ def fit_and_prune(
 
     Source: Babaeizadeh, Smaragdis and Campbell, A Simple yet Effective Method
     to Prune Dense Layers of Neural Networks (2016), algorithm 1: train until
-    the threshold is reached, remove, go on.
+    the threshold is reached, remove units, repeat.
     """
-    check_count("epochs", epochs)
-    check_count("start", start)
-    check_count("every", every)
-    check_count("patience", patience, least=0)
-    check_count("initial_epoch", initial_epoch, least=0)
-    check_finite("max_drop", max_drop)
-    check_option("mode", mode, MODES)
-    check_seed(seed)
-    if floor is not None:
-        check_finite("floor", floor, least=-math.inf)
+    asked = {
+        "prune": prune,
+        "floor": floor,
+        "max_drop": max_drop,
+        "monitor": monitor,
+        "mode": mode,
+        "start": start,
+        "every": every,
+        "patience": patience,
+        "seed": seed,
+        "initial_epoch": initial_epoch,
+    }
+    settings = _settings(epochs=epochs, speaks=verbose != 0, **asked)
     _require_validation_data(monitor, options)
     _require_no_restoring(callbacks)
-    settings = Settings(
-        cutter=_cutter_of(prune),
-        epochs=epochs,
-        floor=floor,
-        max_drop=max_drop,
-        monitor=monitor,
-        less_is_better=_is_less_better(monitor, mode),
-        first=initial_epoch + start,
-        every=every,
-        patience=patience,
-        seed=seed,
-        speaks=verbose != 0,
-    )
     batches = shared(x, options.get("steps_per_epoch"))
     build_on(model, batches)
     run = Run(settings, model, initial_epoch)
     if checkpoint is not None:
-        compared = {
-            "x": x,
-            "y": y,
-            "prune": prune,
-            "floor": floor,
-            "max_drop": max_drop,
-            "monitor": monitor,
-            "mode": mode,
-            "start": start,
-            "every": every,
-            "patience": patience,
-            "seed": seed,
-            "initial_epoch": initial_epoch,
-            **options,
-        }
+        compared = {"x": x, "y": y, **asked, **options}
         run.keep_in(Checkpoint(checkpoint, model, compared))
     return run.through(batches, y, callbacks or [], verbose, options)
 
 
-def _require_validation_data(monitor, options):
+def _settings(
+    *, prune, mode, start, initial_epoch, epochs, every, **others
+) -> Settings:
+    """The checked arguments of `fit_and_prune`."""
+    for name, count in (("epochs", epochs), ("start", start), ("every", every)):
+        check_count(name, count)
+    check_count("patience", others["patience"], least=0)
+    check_count("initial_epoch", initial_epoch, least=0)
+    check_finite("max_drop", others["max_drop"])
+    check_option("mode", mode, MODES)
+    check_seed(others["seed"])
+    if others["floor"] is not None:
+        check_finite("floor", others["floor"], least=-math.inf)
+    monitor = others["monitor"]
     if not isinstance(monitor, str):
         raise TypeError(
             f"monitor is {monitor!r}, but has to be the name of an entry of "
             "the logs, such as 'val_accuracy'."
         )
+    return Settings(
+        cutter=_cutter_of(prune),
+        epochs=epochs,
+        less_is_better=_is_less_better(monitor, mode),
+        first=initial_epoch + start,
+        every=every,
+        **others,
+    )
+
+
+def _require_validation_data(monitor, options):
     if (
         monitor.startswith("val_")
         and options.get("validation_data") is None
@@ -188,9 +190,8 @@ def _require_validation_data(monitor, options):
     ):
         raise ValueError(
             f"monitor={monitor!r} is measured on validation data, but there "
-            "are none. Pass validation_data=(x, y) or validation_split=0.1; "
-            "on the training data alone a smaller model looks better than it "
-            "is."
+            "are none. Pass validation_data=(x, y) or validation_split=0.1: "
+            "scores on training data would hide what pruning costs."
         )
 
 
@@ -199,7 +200,7 @@ def _require_no_restoring(callbacks):
         if getattr(callback, "restore_best_weights", False):
             raise ValueError(
                 f"{type(callback).__name__}(restore_best_weights=True) would "
-                "give the weights of one model to a smaller one. Leave "
+                "assign the weights of a larger model to a smaller one. Leave "
                 "restore_best_weights out: fit_and_prune returns the best "
                 "model that held the floor."
             )
@@ -217,9 +218,9 @@ def _is_less_better(monitor, mode):
 
 
 def _cutter_of(prune) -> Callable:
-    """A function of a model and the number of the cut that returns a model.
+    """A function of a model and the number of the cut (0, 1, ...).
 
-    Or None if no more is to be cut.
+    It returns a smaller model, or None to make no further cut.
     """
     if callable(prune):
         return lambda model, number: prune(model)
@@ -228,8 +229,8 @@ def _cutter_of(prune) -> Callable:
     is_list = isinstance(prune, Sequence) and not isinstance(prune, str)
     if not is_list or not all(isinstance(each, Mapping) for each in prune):
         raise TypeError(
-            "prune is a mapping of options of kr.prune, a list of them, or a "
-            f"function of a model, but received {prune!r}."
+            "prune has to be a mapping of options of kr.prune, a list of such "
+            f"mappings, or a function of a model, but received {prune!r}."
         )
     return lambda model, number: (
         _pruned(model, prune[number]) if number < len(prune) else None

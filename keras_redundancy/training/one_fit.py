@@ -1,4 +1,4 @@
-"""Several calls of `fit` that are one to the callbacks."""
+"""Callbacks see several calls of `fit` as a single one."""
 
 import time
 
@@ -8,29 +8,29 @@ from keras_redundancy import _keras
 
 
 class WholeHistory(keras.callbacks.History):
-    """A `History` that may have begun before this process."""
+    """A `History` that continues the one of a checkpoint."""
 
     def __init__(self, values=None, epochs=()):
         """Args:
-        values: what it knows already, {name: a number for each epoch}.
+        values: the history so far, {name: a number for each epoch}.
         epochs: the numbers of these epochs.
         """
         super().__init__()
         self.history, self.epoch = dict(values or {}), list(epochs)
 
     def on_train_begin(self, logs=None):
-        """Keras would forget the epochs."""
+        """Keras would clear the history here."""
 
 
 class OneFit(keras.callbacks.CallbackList):
-    """Tells callbacks of the first beginning and the last end alone."""
+    """Calls `on_train_begin` and `on_train_end` once for several `fit`s."""
 
     def __init__(self, callbacks, model, batches=None, *, verbose, **params):
         """Args:
-        callbacks: in their order, before the progress bar.
-        model: the first one that is trained.
-        batches: the `Batches` that are trained on, or None.
-        verbose, **params: those that `fit` gives to callbacks.
+        callbacks: a list; the progress bar is added behind it.
+        model: the model of the first `fit`.
+        batches: the `Batches` of the training data, or None.
+        verbose, **params: the parameters that `fit` passes to callbacks.
         """
         super().__init__(
             callbacks,
@@ -42,12 +42,12 @@ class OneFit(keras.callbacks.CallbackList):
         self._begun, self._logs, self._batches = False, None, batches
 
     def set_model(self, model):
-        # To be asked for at each batch: on JAX `self.model` copies the state.
+        # Read here, not at each batch: `self.model` copies the state on JAX.
         self._per_step = model.steps_per_execution
         super().set_model(model)
 
     def on_train_batch_begin(self, batch, logs=None):
-        """Keras begins one more than there are, if it was not told."""
+        """Keras calls this once too often where it does not know the length."""
         if self._batches is None or self._batches.use(self._per_step):
             super().on_train_batch_begin(batch, logs)
 
@@ -57,23 +57,23 @@ class OneFit(keras.callbacks.CallbackList):
             super().on_train_begin(logs)
 
     def on_train_end(self, logs=None):
-        """Not yet: see `finish`."""
+        """Keep the logs: `finish` calls the callbacks."""
         _keras.flush(self)
         self._logs = logs
 
     def finish(self) -> None:
-        """Tell the callbacks that training has ended."""
+        """Call `on_train_end` of the callbacks."""
         if self._begun:
             super().on_train_end(self._logs)
 
 
 class Watch(keras.callbacks.Callback):
-    """Logs the size of the model, before all others look at the logs.
+    """Logs the size of the model; it comes before all other callbacks.
 
     Attributes:
-        sizes: what is logged, {name: number}.
-        first_step: how long the first step since `restart` took, in seconds,
-            which is mostly compiling; None if it is not known yet.
+        sizes: {name: number} that is added to the logs of each epoch.
+        first_step: seconds that the first step since `restart` took, most of
+            them compiling; None before that step has ended.
     """
 
     def __init__(self):
@@ -85,7 +85,7 @@ class Watch(keras.callbacks.Callback):
         self.first_step, self._began = None, None
 
     def on_train_batch_begin(self, batch, logs=None):
-        # With something to do at the end of a batch, Keras waits for each.
+        # Not in on_train_batch_end: Keras would wait for each batch.
         if self.first_step is None:
             now = time.perf_counter()
             if self._began is not None:
@@ -99,21 +99,21 @@ class Watch(keras.callbacks.Callback):
 
 
 class Judge(keras.callbacks.Callback):
-    """Asks after each epoch, when all others have seen it, how to go on.
+    """Decides after each epoch whether `fit` ends; the last callback.
 
     Attributes:
         was_stopped: whether another callback has ended the training.
     """
 
     def __init__(self, decide):
-        """`decide(epoch, logs, model)`: whether this call of `fit` ends."""
+        """`decide(epoch, logs, model)` returns whether this `fit` ends."""
         super().__init__()
         self._decide = decide
         self.was_stopped = False
         self._weights = None
 
     def on_epoch_end(self, epoch, logs=None):
-        model = self.model  # On JAX this brings the state to its variables.
+        model = self.model  # On JAX this writes the state to the variables.
         self.was_stopped = bool(model.stop_training)
         ends = self._decide(epoch, logs, model)
         if ends and _keras.averages_weights(model.optimizer):
@@ -122,14 +122,14 @@ class Judge(keras.callbacks.Callback):
             model.stop_training = True
 
     def undo_averaging(self, model) -> None:
-        """At its end `fit` makes averages the weights: go on with these."""
+        """Restore the weights, which `fit` at its end replaced by averages."""
         if self._weights is not None:
             assign(model.variables, self._weights)
             self._weights = None
 
 
 def copies(variables) -> list:
-    """The values of variables, on their device."""
+    """Copies of the values of variables, on their device."""
     return [keras.ops.copy(variable) for variable in variables]
 
 

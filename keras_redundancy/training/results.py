@@ -4,20 +4,21 @@ import dataclasses
 
 import keras
 
-from keras_redundancy._shared.tables import Rendered, render_table
+from keras_redundancy._shared.plain import plain
+from keras_redundancy._shared.tables import Rendered, Table
 
 
 @dataclasses.dataclass
 class Cut:
-    """A model made smaller in the middle of training.
+    """One cut: the model was replaced by a smaller one.
 
     Attributes:
-        epoch: after how many epochs.
-        value: of what was monitored, then.
-        before, after: how many parameters it had and has.
-        rebuild: how long choosing units and making the model took, in seconds.
-        retrace: how long its first training step took, in seconds, which is
-            mostly compiling; None if there was none.
+        epoch: the number of epochs before the cut.
+        value: the monitored value after these epochs.
+        before, after: the numbers of parameters.
+        rebuild: seconds that choosing units and building the model took.
+        retrace: seconds that the first training step afterwards took, most of
+            them compiling; None if there was no further step.
     """
 
     epoch: int
@@ -30,15 +31,15 @@ class Cut:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pruned(Rendered):
-    """What `fit_and_prune` found; `render()` shows it.
+    """The smaller model and how it came about; `render()` shows the cuts.
 
     Attributes:
         model: the smallest model that held the floor.
-        value: what was monitored, of that model; None if it was never a
-            number.
-        epoch: after how many epochs it was so.
-        monitor, floor: what was monitored, and what it was to hold; None if
-            training ended before that was known.
+        value: the monitored value of that model; None if it was never finite.
+        epoch: the number of epochs after which `model` had that value.
+        monitor: the name of the monitored value in the logs.
+        floor: the value that `monitor` had to reach; None if training ended
+            before it was known.
         cuts: every `Cut`.
         history: the `History` of all epochs, as of one `fit`.
         reason: why training ended, in words.
@@ -56,11 +57,27 @@ class Pruned(Rendered):
     def __repr__(self):
         return (
             f"<Pruned {self.model.name!r}: {len(self.cuts)} cuts, "
-            f"{self.model.count_params():,} parameters after epoch "
-            f"{self.epoch}, {self.monitor} {self.value:g}>"
+            f"{self._summary()}>"
         )
 
-    def __str__(self):
+    def to_dict(self) -> dict:
+        """All figures as plain Python numbers, strings, lists and dicts.
+
+        Of the model there are its name and its number of parameters.
+        """
+        return {
+            "model": self.model.name,
+            "parameters": self.model.count_params(),
+            "value": self.value,
+            "epoch": self.epoch,
+            "monitor": self.monitor,
+            "floor": self.floor,
+            "cuts": list(map(dataclasses.asdict, self.cuts)),
+            "history": plain(self.history.history),
+            "reason": self.reason,
+        }
+
+    def table(self) -> Table:
         title = f"Cuts of {self.model.name!r} while it was trained"
         header = (
             "after epoch",
@@ -70,11 +87,14 @@ class Pruned(Rendered):
             "rebuild, s",
             "first step, s",
         )
-        table = render_table(title, header, map(dataclasses.astuple, self.cuts))
+        rows = list(map(dataclasses.astuple, self.cuts))
         floor = "" if self.floor is None else f" (floor {self.floor:g})"
+        below = f"{self._summary()}{floor}\nended because {self.reason}"
+        return Table(title, header, rows, below)
+
+    def _summary(self):
         value = "unknown" if self.value is None else f"{self.value:g}"
         return (
-            f"{table}{self.model.count_params():,} parameters after epoch "
-            f"{self.epoch}, {self.monitor} {value}{floor}\n"
-            f"ended because {self.reason}"
+            f"{self.model.count_params():,} parameters after epoch "
+            f"{self.epoch}, {self.monitor} {value}"
         )

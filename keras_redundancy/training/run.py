@@ -1,4 +1,4 @@
-"""One run of `fit_and_prune`: epochs, cuts and what is kept of them."""
+"""One run of `fit_and_prune`: train, cut, keep the best model."""
 
 import dataclasses
 import math
@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.plain import plain
 from keras_redundancy.build.copying import copy_for_training
 from keras_redundancy.build.stock import parameters_after_training
 from keras_redundancy.build.stripping import stock
@@ -29,7 +30,7 @@ ALL_EPOCHS = "there were no more than"
 
 
 class Run:
-    """A training with cuts in between."""
+    """One training with cuts between epochs."""
 
     def __init__(self, settings, model, initial_epoch):
         self.settings = settings
@@ -41,7 +42,7 @@ class Run:
         self._validation_freq = 1
 
     def keep_in(self, checkpoint) -> None:
-        """Go on where a checkpoint is, and keep there what is done."""
+        """Continue from a checkpoint, and save each epoch to it."""
         self.checkpoint = checkpoint
         found = checkpoint.load()
         if found is None:
@@ -62,12 +63,12 @@ class Run:
             self.best = Best(best, weights, **state["best"])
 
     def through(self, x, y, callbacks, verbose, options) -> Pruned:
-        """Train to the end.
+        """Train until the end.
 
         Args:
             x: what `Model.fit` takes, or `Batches`.
             y, callbacks, verbose: as for `Model.fit`.
-            options: its others.
+            options: further arguments of `Model.fit`.
         """
         if verbose == "auto":
             verbose = 1
@@ -98,7 +99,7 @@ class Run:
         return self._result()
 
     def _is_over(self, batches):
-        """Whether training ends here, for a reason that is noted."""
+        """Whether training has ended; sets `progress.reason` if so."""
         progress, epochs = self.progress, self.settings.epochs
         if progress.reason is None and progress.epoch >= epochs:
             progress.reason = f"{ALL_EPOCHS} {epochs} epochs"
@@ -107,7 +108,7 @@ class Run:
         return progress.reason is not None
 
     def _fit(self, x, y, options):
-        """Go on until a cut is due, or something is to be kept."""
+        """Train until a cut or a checkpoint is due."""
         progress = self.progress
         if progress.seed is not None:
             keras.utils.set_random_seed(progress.seed + progress.epoch)
@@ -126,13 +127,13 @@ class Run:
         names = sorted({type(callback).__name__ for callback in callbacks})
         warnings.warn(
             f"Training goes on after epoch {self.progress.epoch}. What "
-            f"{', '.join(names)} kept for themselves was lost with the process "
-            "before: they begin anew.",
+            f"{', '.join(names)} kept for themselves is not in the checkpoint: "
+            "they begin anew.",
             stacklevel=4,
         )
 
     def _decide(self, epoch, logs, model):
-        """After an epoch: note how it went; whether `fit` is to end."""
+        """Record an epoch; whether this call of `fit` ends after it."""
         progress = self.progress
         progress.epoch = epoch + 1
         if progress.cuts and progress.cuts[-1].retrace is None:
@@ -146,7 +147,7 @@ class Run:
         return ends or self.checkpoint is not None
 
     def _weigh(self, value, model):
-        """Note what is monitored, and whether a cut or the end is due."""
+        """Compare a monitored value with the floor: is a cut or the end due?"""
         settings, progress = self.settings, self.progress
         is_finite = math.isfinite(value)
         if is_finite and (
@@ -180,7 +181,7 @@ class Run:
         return f"{self.settings.monitor} {how} for {count} epochs"
 
     def _value_in(self, logs):
-        """What is monitored, or None if it was not measured in this epoch."""
+        """The monitored value, or None if this epoch has not measured it."""
         monitor = self.settings.monitor
         if monitor not in logs:
             if self._is_not_due(monitor):
@@ -195,12 +196,12 @@ class Run:
             raise ValueError(
                 f"monitor={monitor!r} is an array of shape {value.shape} in "
                 "the logs, but has to be one number. Monitor another entry, "
-                "or have a callback add one number that is made of it."
+                "or add a number to the logs with a callback."
             )
         return float(value.reshape(()))
 
     def _is_not_due(self, monitor):
-        """Whether what is monitored need not be in the logs of this epoch."""
+        """Whether the logs of this epoch may lack the monitored value."""
         epoch, frequency = self.progress.epoch, self._validation_freq
         is_validated = (
             epoch % frequency == 0
@@ -215,7 +216,7 @@ class Run:
         return value <= floor if less else value >= floor
 
     def _remember(self, model, value):
-        """Of the smallest models, and of their epochs, the best one."""
+        """Keep the smallest model, and of several epochs of it the best."""
         parameters, best = parameters_after_training(model), self.best
         is_better = best is None or parameters < best.parameters
         if not is_better and parameters == best.parameters:
@@ -240,7 +241,7 @@ class Run:
         try:
             smaller = self.settings.cutter(self.model, progress.number)
         except OutOfReachError as error:
-            progress.reason = f"no more can go: {error}"
+            progress.reason = f"no more units can be removed: {error}"
             return
         took = time.perf_counter() - start
         progress.number += 1
@@ -282,10 +283,7 @@ class Run:
             "progress": dataclasses.asdict(self.progress),
             "best": described,
             "history": {
-                "values": {
-                    name: [_for_json(x) for x in values]
-                    for name, values in self.history.history.items()
-                },
+                "values": plain(self.history.history),
                 "epochs": self.history.epoch,
             },
         }
@@ -304,8 +302,8 @@ class Run:
             assign(model.variables, self.best.weights)
         else:
             warnings.warn(
-                f"{self._why_never_held()} Nothing was cut, and the model is "
-                "that of the last epoch. Train longer, or lower floor=.",
+                f"{self._why_never_held()} Nothing was cut; the returned model "
+                "is that of the last epoch. Train longer, or lower floor=.",
                 stacklevel=4,
             )
         return Pruned(
@@ -335,14 +333,6 @@ class Run:
             f"{monitor} never held the floor of {progress.floor}: at best it "
             f"was {progress.top:g} in {progress.epoch} epochs."
         )
-
-
-def _for_json(entry):
-    """An entry of the logs: a number as a float, an array as lists of them."""
-    try:
-        return np.asarray(entry, float).tolist()
-    except (TypeError, ValueError):
-        return str(entry)
 
 
 def _require_trainable(smaller):

@@ -1,4 +1,4 @@
-"""What one run of `fit_and_prune` was asked for, and what it knows."""
+"""Records of one run of `fit_and_prune`: its arguments and its progress."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,12 +8,12 @@ import keras
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How training and cutting go on: what `fit_and_prune` was asked for.
+    """The arguments of `fit_and_prune`, checked.
 
     Attributes:
-        cutter: a function of a model and the number of the cut that returns a
-            smaller model, or None if no more is to be cut.
-        first: after which epoch the first cut may come.
+        cutter: a function of a model and the number of the cut. It returns a
+            smaller model, or None for no further cut.
+        first: the number of epochs before the first cut, at least.
         speaks: whether cuts are printed.
 
     All others are as for `fit_and_prune`.
@@ -34,7 +34,7 @@ class Settings:
 
 @dataclasses.dataclass
 class Best:
-    """A model that held the floor, and its weights then."""
+    """The best model that held the floor, with its weights at that time."""
 
     model: keras.Model
     weights: list
@@ -45,18 +45,18 @@ class Best:
 
 @dataclasses.dataclass
 class Progress:
-    """What a run knows beside its models, all of it for JSON.
+    """The state of a run except its models; JSON can hold all of it.
 
     Attributes:
-        epoch: how many epochs are done.
-        floor: what is to be held; None if that is not known yet.
-        top: the best value so far.
+        epoch: the number of finished epochs.
+        floor: the value to hold; None as long as it is not known.
+        top: the best monitored value so far.
         missed: how many epochs in a row missed the floor.
-        last_cut: after how many epochs the last cut was.
+        last_cut: the number of epochs before the last cut.
         number: how many cuts were tried.
-        seed: None if there is none.
+        seed: the seed, or None.
         cuts: every `Cut`.
-        reason: why training ended; None if it did not.
+        reason: why training ended; None while it goes on.
     """
 
     epoch: int

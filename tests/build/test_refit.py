@@ -277,6 +277,34 @@ def error(model, small, data):
     return np.square(a - b).mean() / a.var()
 
 
+def smooth_images(count, size, seed):
+    rng = np.random.default_rng(seed)
+    coarse = rng.normal(size=(count, 4, 4, 3))
+    images = np.kron(coarse, np.ones((1, size // 4, size // 4, 1)))
+    noise = 0.3 * rng.normal(size=images.shape)
+    return (images + noise).astype("float32")
+
+
+def test_a_few_large_images_are_as_good_as_many_small_ones():
+    """What counts is how well rows held out are predicted, not how many."""
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(24, 3, activation="relu", name="first")(inputs)
+    x = layers.Conv2D(8, 3)(x)
+    model = models.randomized(keras.Model(inputs, x))
+    new_data = smooth_images(32, 32, seed=1)
+    options = {"ratio": 0.4, "layers": "first", "rounds": 0, "select": "l1"}
+    few, many = (
+        kr.prune(model, data=smooth_images(count, size, seed=0), **options)
+        for count, size in ((8, 64), (128, 16))
+    )
+    pairs = kr.prune(
+        model, data=smooth_images(8, 64, seed=0), absorb="affine", **options
+    )
+    errors = [error(model, small, new_data) for small in (few, many, pairs)]
+    assert errors[0] < 1.1 * errors[1]
+    assert errors[0] < 0.6 * errors[2]
+
+
 def test_repair_and_rounds_bring_a_deep_model_nearer():
     model = models.randomized(deep())
     data = models.random_inputs(model, batch=400)

@@ -152,7 +152,8 @@ def test_training_cannot_go_on_with_a_layer_that_becomes_another():
 
 
 def test_an_object_in_configs_is_replaced():
-    cells = [layers.GRUCell(4, kernel_regularizer=Annealed("l1"))]
+    cell = layers.GRUCell(4, kernel_regularizer=Annealed("l1"))
+    cells = [layers.SimpleRNNCell(3), cell]
     model = models.randomized(
         keras.Sequential(
             [
@@ -172,7 +173,7 @@ def test_an_object_in_configs_is_replaced():
     dense, both, _, rnn, _ = stock.layers
     assert isinstance(dense.kernel_regularizer, keras.regularizers.L2)
     assert both.forward_layer.cell.kernel_regularizer is None
-    cell = rnn.cell.cells[0]
+    cell = rnn.cell.cells[1]
     assert isinstance(cell.kernel_regularizer, keras.regularizers.L1)
     models.assert_same_function(model, stock, tolerance=0)
     kept = model.layers[0].kernel_regularizer

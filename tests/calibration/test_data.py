@@ -7,6 +7,7 @@ import scipy.sparse
 from keras import layers
 
 import keras_redundancy as kr
+from keras_redundancy.planning.latency import Stopwatch
 from tests import models
 from tests.calibration.inputs import (
     X,
@@ -90,9 +91,10 @@ def test_text(kind):
 
 @needs_text
 @pytest.mark.parametrize("shape", [(), (1,)])
-def test_the_latency_of_a_model_of_text(shape):
+def test_a_model_of_text_is_timed(shape):
     model = text_model(shape)
-    assert kr.plan(model, target={"latency": 1.0}).latency <= 1
+    share = Stopwatch(model, batch_size=16).share(model)
+    assert 0 < share < np.inf
 
 
 @needs_text

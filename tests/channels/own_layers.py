@@ -4,20 +4,13 @@ import keras
 from keras import layers
 
 import keras_redundancy as kr
+from tests.rule_checks import between
 
 serializable = keras.saving.register_keras_serializable("tests")
 
 
 def names_and_sizes(graph):
     return {space.name: space.size for space in graph.prunable}
-
-
-def between(layer, shape=(5, 20), **options):
-    """A model in which `layer` reads 16 units and is read by a kernel."""
-    inputs = keras.Input(shape, **options)
-    x = layers.Dense(16, activation="relu", name="before")(inputs)
-    x = layers.Flatten()(layer(x))
-    return keras.Model(inputs, layers.Dense(3, name="top")(x))
 
 
 class Parts(layers.Layer):

@@ -3,7 +3,9 @@
 import keras
 from keras import layers, ops
 
-from tests.rule_checks import assert_copies_go
+import keras_redundancy as kr
+from tests import models
+from tests.rule_checks import assert_copies_go, prune
 
 
 def image_model(between, width=16, **options):
@@ -33,3 +35,12 @@ def reshape(*shape):
 
 def reshape_operation(*shape):
     return lambda x: ops.reshape(x, (-1, *shape))
+
+
+def assert_stays(between, reason):
+    """A reason in words, and a model that is not cut there."""
+    model = models.randomized(image_model(between, batch_size=4))
+    (space,) = (s for s in kr.trace(model).spaces if s.name == "a")
+    assert reason in space.frozen
+    same = prune(model, 0.1)
+    models.assert_same_function(model, same, tolerance=0)

@@ -13,12 +13,11 @@ from tests import models
 from tests.channels.own_layers import (
     Pair,
     Parts,
-    between,
     names_and_sizes,
     serializable,
     traced,
 )
-from tests.rule_checks import assert_copies_go, prune
+from tests.rule_checks import assert_copies_go, between, prune
 
 pytestmark = pytest.mark.usefixtures("rules_of_one_test")
 

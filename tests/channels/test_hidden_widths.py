@@ -9,12 +9,11 @@ import keras_redundancy as kr
 from tests import models
 from tests.channels.own_layers import (
     Parts,
-    between,
     names_and_sizes,
     serializable,
     traced,
 )
-from tests.rule_checks import assert_copies_go
+from tests.rule_checks import assert_copies_go, between
 
 pytestmark = pytest.mark.usefixtures("rules_of_one_test")
 

@@ -230,3 +230,14 @@ def test_separable_convolutions_are_chosen_by_data():
     widths = models.widths(plan)
     assert [removed for _, removed in widths.values()] == [3, 3, 0]
     assert np.isfinite(models.outputs(plan.apply(), data)[0]).all()
+
+
+def test_what_lies_behind_a_relu_inside_a_wrapper_is_not_read_before_it():
+    inner = [keras.Input((6,)), layers.ReLU(), layers.Dense(3, name="inside")]
+    inputs = keras.Input((5, 4))
+    x = layers.Dense(6, name="before")(inputs)
+    x = layers.TimeDistributed(keras.Sequential(inner), name="each")(x)
+    graph = kr.trace(keras.Model(inputs, x))
+    (space,) = (space for space in graph.spaces if space.name == "before")
+    (place,) = space.axes_of(Role.CONSUMER)
+    assert place.on.reads == (None,)

@@ -8,18 +8,12 @@ from scipy.spatial.distance import pdist
 
 import keras_redundancy as kr
 from keras_redundancy.channels import Role
-from tests import models
+from tests import models, rule_checks
 from tests.rule_checks import assert_copies_go, prune
 
 
 def between(layer, shape=(5, 12), **options):
-    """A model in which `layer` reads units, and a kernel all it returns."""
-    inputs = keras.Input(shape, **options)
-    x = layers.Dense(16, activation="relu", name="before")(inputs)
-    results = keras.tree.flatten(layer(x))
-    x = [layers.Flatten()(y) if len(y.shape) > 2 else y for y in results]
-    x = layers.Concatenate()(x) if len(x) > 1 else x[0]
-    return keras.Model(inputs, layers.Dense(3, name="top")(x))
+    return rule_checks.between(layer, shape, **options)
 
 
 EVERYTHING = {"return_sequences": True, "return_state": True}

@@ -5,15 +5,13 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-import keras_redundancy as kr
-from tests import models
 from tests.channels.shapes import (
     assert_followed,
+    assert_stays,
     image_model,
     reshape,
     reshape_operation,
 )
-from tests.rule_checks import prune
 
 
 def vector_model(between, width=48):
@@ -264,10 +262,4 @@ STAYS = {
 
 @pytest.mark.parametrize("name", STAYS)
 def test_what_stays(name):
-    """A reason in words, and a model that is not cut there."""
-    between, reason = STAYS[name]
-    model = models.randomized(image_model(between, batch_size=4))
-    (space,) = (s for s in kr.trace(model).spaces if s.name == "a")
-    assert reason in space.frozen
-    same = prune(model, 0.1)
-    models.assert_same_function(model, same, tolerance=0)
+    assert_stays(*STAYS[name])

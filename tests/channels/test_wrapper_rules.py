@@ -8,17 +8,7 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.channels import Role
 from tests import models
-from tests.rule_checks import assert_copies_go, prune
-
-
-def between(layer, shape=(5, 20), **options):
-    """A model in which `layer` reads units, and a kernel all it returns."""
-    inputs = keras.Input(shape, **options)
-    x = layers.Dense(16, activation="relu", name="before")(inputs)
-    results = keras.tree.flatten(layer(x))
-    x = [layers.Flatten()(y) if len(y.shape) > 2 else y for y in results]
-    x = layers.Concatenate()(x) if len(x) > 1 else x[0]
-    return keras.Model(inputs, layers.Dense(3, name="top")(x))
+from tests.rule_checks import assert_copies_go, between, prune
 
 
 def image_model(width=16):

@@ -146,6 +146,8 @@ def test_a_search_stays_above_its_floor(with_data):
     assert evaluate(small) == pytest.approx(found.trial.score, abs=1e-5)
     assert kr.flops(small) == found.trial.flops * kr.flops(model)
     assert "score" in str(found)
+    assert "score" in found._repr_html_()
+    assert json.loads(json.dumps(found.to_dict()))["floor"] == found.floor
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -288,6 +290,46 @@ def test_methods_of_others_are_compared():
     assert found.trials["of others"][0].flops == 18 / (72 + 96 + 24)
 
 
+def test_methods_are_named_or_objects():
+    model = planted()
+    data = models.random_inputs(model, batch=100)
+    options = {"shares": [0.6], "data": data, "mend": False, **QUIET}
+    listed = kr.compare(
+        model,
+        Likeness(model),
+        ["l1", kr.Greedy(), kr.Random(seed=1)],
+        **options,
+    )
+    assert list(listed.trials) == ["l1", "Greedy()", "Random(seed=1)"]
+    named = kr.compare(
+        model,
+        Likeness(model),
+        {
+            "a": {"select": "l1", "rounds": 1},
+            "b": {"method": kr.Greedy()},
+            "c": kr.Random(seed=1),
+        },
+        **options,
+    )
+    assert list(named.trials.values()) == list(listed.trials.values())
+    with pytest.raises(TypeError, match="a list of selection methods"):
+        kr.compare(model, Likeness(model), kr.L1(), **options)
+
+
+def test_a_method_object_is_searched_with(tmp_path):
+    model, log = planted(), tmp_path / "log"
+    options = {"ratios": [0.25], "log": log, **QUIET}
+    by_object = kr.sensitivity(
+        model, Likeness(model), method=kr.FPGM(), **options
+    )
+    by_name = kr.sensitivity(
+        model, Likeness(model), ratios=[0.25], select="fpgm", **QUIET
+    )
+    assert by_object.to_dict() == by_name.to_dict()
+    with pytest.raises(ValueError, match="Name another file"):
+        kr.sensitivity(model, Likeness(model), method=kr.L1(), **options)
+
+
 # --- bad input --------------------------------------------------------------
 
 
@@ -298,8 +340,8 @@ def test_methods_of_others_are_compared():
         ({"accuracy": 0.9}, TypeError, "return one number"),
         (None, TypeError, "return one number"),
         (True, TypeError, "return one number"),
-        (float("nan"), ValueError, "nothing can be compared"),
-        (float("inf"), ValueError, "nothing can be compared"),
+        (float("nan"), ValueError, "cannot be compared with other scores"),
+        (float("inf"), ValueError, "cannot be compared with other scores"),
     ],
 )
 def test_scores_that_are_none(score, error, words):

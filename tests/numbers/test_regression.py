@@ -16,6 +16,19 @@ def covariance_of(x):
     return np.cov(x, rowvar=False, bias=True)
 
 
+def least_squares(x, kept, removed):
+    """Every fifth row is held out."""
+    is_held_out = np.arange(len(x)) % 5 == 4
+    rows = x - x[~is_held_out].mean(axis=0)
+    parts = rows[~is_held_out], rows[is_held_out]
+    return regression.least_squares(
+        covariance_of(x),
+        kept,
+        removed,
+        *(part.T @ part / len(part) for part in parts),
+    )
+
+
 KEPT, REMOVED = np.array([0, 2, 5, 7, 11]), np.array([1, 3, 4, 6, 8, 9, 10])
 
 
@@ -36,7 +49,7 @@ def test_slopes_are_those_of_the_best_single_predictor():
 
 def test_least_squares_is_that_of_numpy_where_samples_abound():
     x = samples(count=20000)
-    found = regression.least_squares(covariance_of(x), KEPT, REMOVED, len(x))
+    found = least_squares(x, KEPT, REMOVED)
     centered = x - x.mean(axis=0)
     wanted = np.linalg.lstsq(centered[:, KEPT], centered[:, REMOVED])[0]
     np.testing.assert_allclose(found, wanted, atol=1e-3)
@@ -46,7 +59,7 @@ def test_what_one_number_tells_exactly_is_told_exactly():
     x = samples(count=50)
     x[:, 3] = -2 * x[:, 5] + 1
     x[:, 8] = x[:, 0]
-    found = regression.least_squares(covariance_of(x), KEPT, REMOVED, len(x))
+    found = least_squares(x, KEPT, REMOVED)
     told = x[:, KEPT] @ found
     for column in (1, 4):
         rest = told[:, column] - x[:, REMOVED[column]]
@@ -55,8 +68,7 @@ def test_what_one_number_tells_exactly_is_told_exactly():
 
 def test_combinations_of_several_are_told_exactly():
     x = samples(count=500, rank=5, noise=0)
-    covariance = covariance_of(x)
-    found = regression.least_squares(covariance, KEPT, REMOVED, len(x))
+    found = least_squares(x, KEPT, REMOVED)
     rest = (x[:, KEPT] @ found - x[:, REMOVED]).std(axis=0)
     assert (rest < 1e-4 * x[:, REMOVED].std(axis=0)).all()
 
@@ -69,7 +81,7 @@ def test_few_samples_do_not_blow_it_up():
     x += 0.5 * rng.normal(size=x.shape)
     few, many = x[:40], x[40:]
     kept, removed = np.arange(50), np.arange(50, n)
-    found = regression.least_squares(covariance_of(few), kept, removed, 40)
+    found = least_squares(few, kept, removed)
     plain = np.linalg.lstsq(few[:, kept], few[:, removed])[0]
     error, worse = (
         ((many[:, kept] @ b - many[:, removed]) ** 2).mean()
@@ -81,7 +93,7 @@ def test_few_samples_do_not_blow_it_up():
 def test_constant_numbers_tell_nothing():
     x = samples()
     x[:, [0, 3]] = 4.0
-    found = regression.least_squares(covariance_of(x), KEPT, REMOVED, len(x))
+    found = least_squares(x, KEPT, REMOVED)
     assert np.isfinite(found).all()
     assert not found[0].any()
     assert not found[:, 1].any()
@@ -91,8 +103,9 @@ def test_no_number_kept_or_removed():
     covariance = covariance_of(samples())
     none, everyone = np.array([], int), np.arange(12)
     for solve in (regression.slopes, regression.least_squares):
-        assert solve(covariance, none, everyone, 400).shape == (0, 12)
-        assert solve(covariance, everyone, none, 400).shape == (12, 0)
+        for kept, removed in ((none, everyone), (everyone, none)):
+            found = solve(covariance, kept, removed, covariance, covariance)
+            assert found.shape == (len(kept), len(removed))
 
 
 # --- ridge regression that is checked on rows held out -----------------------

@@ -1,6 +1,7 @@
 """`analyze`: every figure against NumPy and SciPy on the same weights."""
 
 import csv
+import dataclasses
 import json
 
 import keras
@@ -10,6 +11,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import pdist
 
 import keras_redundancy as kr
+from keras_redundancy.reports import analysis, columns
 from tests import models
 
 
@@ -169,3 +171,56 @@ def test_a_model_without_units():
     with pytest.raises(ValueError, match="has no layer with a kernel"):
         kr.redundancy(model)
     assert kr.analyze(model).layers == ()
+
+
+def test_a_column_of_ones_own(model, tmp_path):
+    """Ten lines: a function of the filters is a column everywhere."""
+
+    def largest(layer):
+        return abs(layer.filters).max()
+
+    report = kr.analyze(model, columns={"largest": largest})
+    for row, filters in zip(report.layers, report.filters, strict=True):
+        assert row.own == {"largest": pytest.approx(abs(filters).max())}
+    table = report.table()
+    assert table.header[-2:] == ["largest", "state"]
+    assert f"{report.layers[0].own['largest']:.3f}" in str(report)
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["layers"][0]["largest"] == report.layers[0].own["largest"]
+    report.to_csv(tmp_path / "report.csv")
+    assert "largest" in (tmp_path / "report.csv").read_text().splitlines()[0]
+    report.to_html(tmp_path / "report.html")
+    assert "<th>largest</th>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_column_added_to_the_table_of_columns(model, monkeypatch):
+    """It takes one line in `LayerReport`, as here in a class made of it."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Wider(columns.LayerReport):
+        z: int = columns.column("z", lambda layer: len(layer.filters))
+
+    monkeypatch.setattr(analysis, "LayerReport", Wider)
+    report = kr.analyze(model)
+    assert [row.z for row in report.layers][:2] == [27, 81]
+    assert report.table().header[-2:] == ["z", "state"]
+    assert report.to_dict()["layers"][0]["z"] == 27
+
+
+@pytest.mark.parametrize(
+    ("own", "error", "message"),
+    [
+        ({"n_r": len}, ValueError, "'n_r', which every report has"),
+        ({"mean cos": len}, ValueError, "'mean cos', which every report has"),
+        ({"x": 3}, TypeError, "mapping from headings to functions"),
+        (len, TypeError, "mapping from headings to functions"),
+        (
+            {"x": lambda layer: layer.filters},
+            TypeError,
+            "'x' returned ndarray for the layer 'stem'",
+        ),
+    ],
+)
+def test_columns_that_cannot_be(model, own, error, message):
+    with pytest.raises(error, match=message):
+        kr.analyze(model, columns=own)

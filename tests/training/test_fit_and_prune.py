@@ -1,3 +1,5 @@
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -39,6 +41,8 @@ def test_it_says_what_it_did():
     assert [cut.epoch for cut in found.cuts] == [2, 3, 4]
     text = str(found)
     assert f"{found.cuts[0].before:,}" in text
+    assert f"{found.cuts[0].before:,}" in found._repr_html_()
+    assert json.loads(json.dumps(found.to_dict()))["cuts"][0]["epoch"] == 2
     assert "val_accuracy" in text
     assert "ended because there were no more than 5 epochs" in text
     values = found.history.history["val_accuracy"]
@@ -115,7 +119,7 @@ def test_patience_ends_it_after_too_deep_a_cut():
 def test_it_ends_where_no_more_can_go():
     prune = {"target": {"params": 0.4}, "min_units": 4}
     found = run(network(), prune=prune, floor=0.0, start=1, epochs=20)
-    assert found.reason.startswith("no more can go: ")
+    assert found.reason.startswith("no more units can be removed: ")
     assert len(found.history.epoch) < 20
     assert found.cuts
 
@@ -253,7 +257,7 @@ def test_logs_may_hold_arrays():
         ({"validation_data": None}, ValueError, "but there are none. Pass val"),
         ({"monitor": "val_f1"}, ValueError, "not in the logs, which have acc"),
         ({"monitor": 3}, TypeError, "has to be the name of an entry"),
-        ({"prune": 0.5}, TypeError, "prune is a mapping of options"),
+        ({"prune": 0.5}, TypeError, "prune has to be a mapping of options"),
         ({"prune": {"raito": 0.5}}, TypeError, "raito"),
         (
             {"prune": lambda model: 3},
@@ -278,7 +282,7 @@ def test_logs_may_hold_arrays():
                 ]
             },
             ValueError,
-            "would give the weights of one model to a smaller one",
+            "would assign the weights of a larger model to a smaller one",
         ),
         (
             {"callbacks": keras.callbacks.BackupAndRestore("x")},

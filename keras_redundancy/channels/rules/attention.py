@@ -142,9 +142,9 @@ def _project(layer, call, read):
 def _output(layer, call, heads, query):
     """New labels of the output: axis 2 of (heads, size of a head, units).
 
-    Calibration is not told what it reads: a head is a vector of numbers, and
-    of two heads no number corresponds to one of the other, so no factor for
-    each head makes one of the others.
+    What the output kernel reads is not observed on data. A head is a vector,
+    and the numbers of two heads do not correspond, so no factor can predict
+    one head from another.
     """
     dense = attention_projections(layer)["output"]
     call.read_by(dense.kernel, 0, heads)

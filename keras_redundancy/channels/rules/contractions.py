@@ -34,8 +34,7 @@ CONSTANT = Reason(
     "Dense layer with this kernel, which can be followed",
 )
 OTHER_SIZE = Reason(
-    "fixed_size",
-    "{name} ({kind}) needs this axis in the size that it has",
+    "fixed_size", "{name} ({kind}) needs this axis in the size that it has"
 )
 IMPLICIT = Reason(
     "implicit_subscripts",
@@ -81,10 +80,10 @@ def _times_matrix(call):
 
 
 def _times_kernel(call, kernel):
-    """The kernel of a Dense layer writes the units that it writes there.
+    """Multiply by the kernel of a Dense layer: it writes the same units here.
 
-    What it reads stays: what a unit that goes leaves behind is added to the
-    layer's bias, which this product has not.
+    The channels that it reads stay. Removing one adds to the bias of the Dense
+    layer, and this product has no bias to add the same to.
     """
     layer = call.recorder.owners.get(id(kernel))
     if type(layer) is not layers.Dense or layer.kernel is not kernel:
@@ -129,7 +128,7 @@ def _dot(layer, call):
 
 
 def _product(call, given, out):
-    """Labels of an einsum over tensors, one channel axis of which goes on.
+    """Labels of an einsum over tensors: one channel axis is passed on.
 
     The result is linear in every tensor, so channels that are not summed
     over keep their labels.

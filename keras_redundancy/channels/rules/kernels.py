@@ -22,14 +22,8 @@ from keras_redundancy.channels.rules.registry import (
     rule,
 )
 
-SUMMED = Reason(
-    "channels_summed",
-    "{name} ({kind}) sums over the channels",
-)
-NO_UNITS = Reason(
-    "no_units",
-    "{name} ({kind}) writes no channels",
-)
+SUMMED = Reason("channels_summed", "{name} ({kind}) sums over the channels")
+NO_UNITS = Reason("no_units", "{name} ({kind}) writes no channels")
 
 
 @rule.register(layers.Dense)
@@ -58,7 +52,7 @@ def _written(layer, call, kernel, axis, setting, out_axis, taps="all"):
 
 
 def _is_linear(layer, call, axis):
-    """Whether the layer returns as it is what its kernel and bias make."""
+    """Whether the layer has no activation function, or the identity."""
     return behaviour(call, layer.activation, axis).kind is Kind.LINEAR
 
 
@@ -74,7 +68,7 @@ def _embedding(layer, call):
 
 
 def _taps(layer):
-    """Which outputs of a convolution read all that its filters cover."""
+    """The outputs of a convolution that read the whole of a filter."""
     whole = layer.padding == "valid" or set(layer.kernel_size) == {1}
     return "all" if whole else "inside"
 
@@ -212,8 +206,8 @@ def _einsum_dense(layer, call):
     written = "".join(i for i in out if i in kernel and i not in given)
     bias_axes = layer.bias_axes if layer.bias is not None else written
     if read not in out and letter in bias_axes and out.endswith(bias_axes):
-        # A constant in what it reads adds the same to outputs that differ in
-        # no letter of the kernel but those of the bias.
+        # A constant input adds the same to all outputs that share the letters
+        # of the bias, if the kernel writes no other letters.
         call.shifted_by(
             layer.bias,
             layer.kernel,

@@ -1,4 +1,4 @@
-"""Normalisation: per channel, or over channels and then never exact."""
+"""Normalisation: exact per channel, and never exact over channels."""
 
 import numpy as np
 from keras import layers

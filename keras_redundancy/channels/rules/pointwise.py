@@ -1,4 +1,4 @@
-"""Every channel on its own, and every position: activations and the like."""
+"""Functions of every number alone: activations, dropout, casts."""
 
 import keras
 import numpy as np
@@ -25,8 +25,7 @@ NOT_ALONE = Reason(
     "channel alone: {found}",
 )
 NOISE_SHAPE = Reason(
-    "fixed_noise_shape",
-    "{name} ({kind}) has a fixed noise_shape",
+    "fixed_noise_shape", "{name} ({kind}) has a fixed noise_shape"
 )
 CLIPS = Reason(
     "array_of_bounds",
@@ -42,7 +41,7 @@ def behaviour(call, activation, axis):
 
 
 def activated(call, ids, activation, axis):
-    """Labels behind an activation function; frozen where it mixes them."""
+    """Labels after an activation function, frozen if it mixes channels."""
     found = behaviour(call, activation, axis)
     if found.kind.is_homogeneous:
         return ids
@@ -107,7 +106,7 @@ def _clip(operation, call):
 
 @rule.register(core.Cast)
 def _cast(operation, call):
-    """To whole numbers, 3 x is not always 3 times what x becomes."""
+    """Not homogeneous to integers: int(3 x) is not always 3 int(x)."""
     floating = keras.backend.is_float_dtype(operation.dtype)
     return unchanged(operation, call) if floating else bent(operation, call)
 

@@ -132,8 +132,8 @@ def _units(cell, call, axis):
     """
     compute = functools.partial(_states_before, axis)
     if not getattr(cell, "reset_after", True):
-        # One gate of such a GRU reads the states times another gate: what
-        # tells a state from others does not tell these products.
+        # One gate of such a GRU reads the states times another gate: a state
+        # that others predict does not make these products predictable.
         compute = None
     recurrent = cell.recurrent_kernel
     size = recurrent.shape[-2]

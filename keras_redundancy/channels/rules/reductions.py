@@ -9,12 +9,10 @@ from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.registry import for_classes
 
 OVER_CHANNELS = Reason(
-    "over_channels",
-    "{name} ({kind}) reduces over the channels",
+    "over_channels", "{name} ({kind}) reduces over the channels"
 )
 ALONG_CHANNELS = Reason(
-    "along_channels",
-    "{name} ({kind}) works along the channels",
+    "along_channels", "{name} ({kind}) works along the channels"
 )
 WHOLE_BATCH = Reason(
     "over_batch",

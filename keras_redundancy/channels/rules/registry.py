@@ -60,13 +60,9 @@ OPEN_CHANNELS = Reason(
     "{name} ({kind}) reads a tensor with an open channel size",
 )
 NO_CHANNEL_AXIS = Reason(
-    "no_channel_axis",
-    "{name} ({kind}) reads a tensor without a channel axis",
+    "no_channel_axis", "{name} ({kind}) reads a tensor without a channel axis"
 )
-MASK = Reason(
-    "mask",
-    "it is a mask of {name} ({kind})",
-)
+MASK = Reason("mask", "it is a mask of {name} ({kind})")
 FOLLOWS_KERNELS = (numpy_operations.Matmul,)
 READS_NO_CHANNELS = (layers.Embedding,)
 MASK_NAME = re.compile("(^|_)mask$")

@@ -34,21 +34,15 @@ PADDED = Reason(
     "{name} ({kind}) pads all axes alike, also that of the channels",
 )
 PADDED_MODE = Reason(
-    "channels_padded",
-    "{name} ({kind}) pads the channels with mode {mode!r}",
+    "channels_padded", "{name} ({kind}) pads the channels with mode {mode!r}"
 )
 SHIFTED = Reason(
-    "several_axes_shifted",
-    "{name} ({kind}) shifts several axes at a time",
+    "several_axes_shifted", "{name} ({kind}) shifts several axes at a time"
 )
 BROADCAST = Reason(
-    "channel_broadcast",
-    "{name} ({kind}) makes {size} channels of one",
+    "channel_broadcast", "{name} ({kind}) makes {size} channels of one"
 )
-REPEATED = Reason(
-    "uneven_repeats",
-    "{name} ({kind}) repeats channels unevenly",
-)
+REPEATED = Reason("uneven_repeats", "{name} ({kind}) repeats channels unevenly")
 SQUEEZES_ALL = Reason(
     "all_axes_squeezed",
     "{name} ({kind}) removes all axes of size 1: give it the axis= to remove",

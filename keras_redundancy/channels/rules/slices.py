@@ -1,4 +1,4 @@
-"""Parts of the channels: slices and splits, whose bounds move with them."""
+"""Slices and splits of the channels; their bounds are counted anew."""
 
 import numpy as np
 
@@ -16,12 +16,10 @@ STRIDED = Reason(
     "steps that divide all channels evenly are followed",
 )
 ONE_CHANNEL = Reason(
-    "single_channel",
-    "{name} ({kind}) takes the single channel {number}",
+    "single_channel", "{name} ({kind}) takes the single channel {number}"
 )
 EACH_CHANNEL = Reason(
-    "channels_unstacked",
-    "{name} ({kind}) makes a tensor of every channel",
+    "channels_unstacked", "{name} ({kind}) makes a tensor of every channel"
 )
 INDEXED = Reason(
     "array_of_indices",

@@ -1,4 +1,4 @@
-"""Layers around other layers: these do what the layer inside does."""
+"""Wrappers: they do with channels what the layer inside does."""
 
 import functools
 
@@ -15,8 +15,7 @@ from keras_redundancy.channels.rules.recurrent import (
 from keras_redundancy.channels.rules.registry import rule
 
 OVER_TIME = Reason(
-    "over_time",
-    "{name} ({kind}) works along the axis that holds the channels",
+    "over_time", "{name} ({kind}) works along the axis that holds the channels"
 )
 NOT_ONE_TENSOR = Reason(
     "wrapped_outputs",
@@ -24,8 +23,7 @@ NOT_ONE_TENSOR = Reason(
     "channel axis",
 )
 UNEQUAL = Reason(
-    "unequal_directions",
-    "{name} ({kind}) wraps two layers of unequal width",
+    "unequal_directions", "{name} ({kind}) wraps two layers of unequal width"
 )
 OTHER_AXIS = Reason(
     "concatenated_on_other_axis",

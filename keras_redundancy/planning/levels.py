@@ -1,0 +1,120 @@
+"""How much goes: the level of every space, or why it stays as it is."""
+
+from collections.abc import Mapping
+from numbers import Real
+
+from keras_redundancy._shared.arguments import (
+    check_correlation,
+    check_option,
+    check_ratio,
+    levels_by_layer,
+    selected_layers,
+)
+from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.numbers.clustering import check_tau
+
+# What may say how much goes.
+LEVELS = ("tau", "ratio", "target", "correlation")
+# How the levels of each kind are checked.
+CHECKS = {
+    "tau": check_tau,
+    "ratio": check_ratio,
+    "correlation": check_correlation,
+}
+# What a target may be the share of.
+COSTS = {
+    "flops": "multiply-adds",
+    "params": "parameters",
+    "units": "units",
+    "latency": "time on this machine",
+}
+LEFT_OUT = Reason("left_out", "{names} left out by layers=, skip= or {how}=")
+COUPLED = Reason(
+    "coupled_with_left_out",
+    "coupled with {names}, left out by layers=, skip= or {how}=",
+)
+ABOUT_FUNCTIONS = (
+    "This function was called with each layer, as tau= is. A function from "
+    "units to scores goes with ratio= or target=, which say how much goes: "
+    "kr.prune(model, my_scores, ratio=0.3)."
+)
+
+
+def one_level(levels: dict) -> tuple[str, object]:
+    """The name and value of the one level that is given.
+
+    Raises:
+        TypeError: none is given, or several are.
+    """
+    given = {how: level for how, level in levels.items() if level is not None}
+    if len(given) != 1:
+        named = " and ".join(f"{how}=" for how in given) or "none of them"
+        raise TypeError(
+            "How much goes is said by one of tau=, ratio=, target= and "
+            f"correlation=, but received {named}."
+        )
+    return next(iter(given.items()))
+
+
+def checked_target(target) -> tuple[str, float]:
+    """(what is counted, the share of it that is to be left)."""
+    if not isinstance(target, Mapping) or len(target) != 1:
+        raise TypeError(
+            "target must be a mapping with one entry, such as {'flops': 0.5} "
+            f"for half of the multiply-adds, but received {target!r}."
+        )
+    what, share = next(iter(target.items()))
+    check_option("target", what, COSTS)
+    if not isinstance(share, Real) or not 0 < share <= 1:
+        raise ValueError(
+            f"target[{what!r}] is the share that is to be left, in (0, 1], "
+            f"but received {share!r}."
+        )
+    return what, share
+
+
+def levels_of(spaces, how, level, layers, skip):
+    """Level and reason of every space: one of the two is None.
+
+    Args:
+        spaces: those that some layer writes.
+        how: "tau", "ratio", "correlation" or "target".
+        level, layers, skip: as for `plan`.
+    """
+    producers = {id(p): p for space in spaces for p in space.producers}
+    by_layer = _by_layer(how, level, list(producers.values()))
+    gentlest = min if how == "ratio" else max
+    chosen = set(by_layer)
+    if layers is not None:
+        chosen = selected_layers(layers, list(producers.values()), "layers")
+    chosen -= selected_layers(skip, list(producers.values()), "skip")
+    levels, reasons = [], []
+    for space in spaces:
+        out = [
+            layer.name
+            for layer in space.producers
+            if id(layer) not in chosen or by_layer[id(layer)] is None
+        ]
+        reason = space.frozen or _left_out(space, out, how)
+        reasons.append(reason)
+        values = [by_layer[id(layer)] for layer in space.producers]
+        levels.append(None if reason else gentlest(values))
+    return levels, reasons
+
+
+def _by_layer(how, level, producers):
+    if how == "target":
+        return dict.fromkeys(map(id, producers), 0)
+    try:
+        return levels_by_layer(level, producers, how, CHECKS[how])
+    except Exception as error:
+        if callable(level) and how == "tau":
+            error.add_note(ABOUT_FUNCTIONS)
+        raise
+
+
+def _left_out(space, names, how):
+    if not names:
+        return None
+    reason = LEFT_OUT if len(names) == len(space.producers) else COUPLED
+    return reason.format(names=", ".join(names[:3]), how=how)

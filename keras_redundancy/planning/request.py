@@ -1,0 +1,304 @@
+"""What a caller of `plan` asks for: short names and options become objects."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from typing import TypedDict
+
+from keras_redundancy._shared.arguments import (
+    check_count,
+    check_option,
+    check_seed,
+)
+from keras_redundancy._shared.configured import name_of
+from keras_redundancy.planning import methods
+from keras_redundancy.planning.absorbing import (
+    Absorb,
+    Mend,
+    Merge,
+    absorb_of,
+    mend_of,
+)
+from keras_redundancy.planning.levels import checked_target, one_level
+from keras_redundancy.planning.methods import Method, Scores
+
+METHOD_OPTIONS = ("criterion", "linkage", "keep", "seed")
+
+
+class Options(TypedDict, total=False):
+    """The options of `plan` and `prune` that are seldom needed."""
+
+    batch_size: int
+    steps: int | None
+    input_shape: object
+    round_to: int
+    min_units: int
+    allow_inexact: bool
+    optimizer: bool
+    select: str | Method | Callable | None
+    criterion: str | None
+    linkage: str | None
+    keep: str | None
+    seed: int | None
+    repair: bool | None
+    rounds: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of `plan`, checked, each part an object.
+
+    Attributes:
+        how: what says how much goes: "tau", "ratio", "target" or
+            "correlation".
+        level: its value; for a target what is counted and the share that is
+            to be left.
+        method: what chooses units.
+        absorb: what consumers read in place of those that go.
+        mend: how the smaller model is mended, or None.
+        batch_size, steps, input_shape, round_to, min_units, allow_inexact,
+            optimizer: as for `plan`.
+    """
+
+    how: str
+    level: object
+    method: Method
+    absorb: Absorb
+    mend: Mend | None
+    batch_size: int = 128
+    steps: int | None = None
+    input_shape: object = None
+    round_to: int = 1
+    min_units: int = 1
+    allow_inexact: bool = False
+    optimizer: bool = False
+
+    def __post_init__(self):
+        for name in ("batch_size", "round_to", "min_units"):
+            check_count(name, getattr(self, name))
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether activations have to be known."""
+        return self.method.uses_data or self.absorb.needs_data
+
+    def width(self, wanted: int, size: int) -> int:
+        """How many of `size` units stay, where so many are wanted."""
+        wanted = max(wanted, self.min_units)
+        return min(-(-wanted // self.round_to) * self.round_to, size)
+
+
+def requested(
+    method, levels: dict, has_data: bool, absorb, mend, options: Mapping
+) -> Request:
+    """What the arguments of `plan` ask for.
+
+    Args:
+        method, absorb, mend: as for `plan`.
+        levels: {"tau": tau, ...}, None where it is not given.
+        has_data: whether there is data to calibrate on.
+        options: the others.
+
+    Raises:
+        TypeError: an argument is of another kind, or not known, or there is
+            not one that says how much goes.
+        ValueError: an option is unknown, out of range, does not go with
+            another, or would have no effect.
+    """
+    _require_known(options)
+    rest = {name: x for name, x in options.items() if x is not None}
+    own = {n: rest.pop(n) for n in METHOD_OPTIONS if n in rest}
+    method, levels = _method_or_tau(method, rest.pop("select", None), levels)
+    if isinstance(method, Method):
+        levels = _with_level_of(method, levels)
+    how, level = one_level(levels)
+    if method is None:
+        method = "greedy" if has_data else "l1"
+        if how == "tau" or own.get("keep") == "mean":
+            method = "clusters"
+    method, method_words = _made(method, own)
+    absorb, absorb_words = absorb_of(absorb, has_data and not method.means)
+    if not has_data:
+        chosen = (method, method_words), (absorb, absorb_words)
+        _require_data(how, method, *chosen)
+    _require_level(method, method_words, how)
+    if method.means and not isinstance(absorb, Merge):
+        raise ValueError(
+            f"keep='mean' does not go with {absorb_words}: the mean stands for "
+            "all units of its cluster, and is none of those that the consumers "
+            "read. Use absorb='merge', or keep='medoid'."
+        )
+    given = {n: rest.pop(n) for n in ("repair", "rounds") if n in rest}
+    mend = mend_of(mend, given, has_data)
+    level = checked_target(level) if how == "target" else level
+    return Request(how, level, method, absorb, mend, **rest)
+
+
+def _require_known(options):
+    known = Options.__annotations__
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            meant = f" Did you mean {near[0]}=?" if near else ""
+            raise TypeError(
+                f"{name}= is no option of plan and prune.{meant} Those beside "
+                f"the arguments with names are: {', '.join(known)}."
+            )
+
+
+# --- the method -------------------------------------------------------------
+
+
+def _method_or_tau(method, select, levels):
+    """The method, or None, and the levels with a tau given in its place."""
+    others = [how for how, x in levels.items() if x is not None]
+    is_function = callable(method) and not isinstance(method, Method | type)
+    by_layer = is_function and (not others or select is not None)
+    known = isinstance(method, str | Method | Absorb | Mend | type)
+    known = known or hasattr(method, "scores")
+    if method is not None and (by_layer or not (known or is_function)):
+        if levels["tau"] is not None:
+            raise TypeError(
+                f"tau={levels['tau']!r} is given twice: the first argument "
+                f"after the model, {name_of(method)}, is a tau, too. Leave one "
+                "out."
+            )
+        method, levels = None, levels | {"tau": method}
+    if method is not None and select is not None:
+        raise TypeError(
+            f"The method is given twice, as {name_of(method)} and as select="
+            f"{name_of(select)}. Leave one out."
+        )
+    if isinstance(method, str) and method not in methods.BY_NAME:
+        raise TypeError(
+            f"The first argument after the model is {method!r}, but it is a "
+            "tau, such as 0.9, or a method: an object such as kr.Clusters(), a "
+            "function from units to scores, or one of "
+            f"{', '.join(map(repr, methods.BY_NAME))}."
+        )
+    return _method_of(select if method is None else method), levels
+
+
+def _method_of(value):
+    """A `Method`, a short name, or None."""
+    if value is None or isinstance(value, Method):
+        return value
+    if isinstance(value, str):
+        check_option("select", value, methods.BY_NAME)
+        return value
+    if isinstance(value, Absorb):
+        raise TypeError(
+            f"{value!r} says what consumers read in place of the units that "
+            f"go, not which go. Pass it as absorb={value!r}."
+        )
+    if isinstance(value, Mend):
+        raise TypeError(
+            f"{value!r} says how the smaller model is mended, not which units "
+            f"go. Pass it as mend={value!r}."
+        )
+    if isinstance(value, type):
+        raise TypeError(
+            f"{value.__name__} is a class. Pass an object of it: "
+            f"{value.__name__}()."
+        )
+    function = getattr(value, "scores", value)
+    if not callable(function):
+        raise TypeError(
+            f"{value!r} is no selection method. Pass one of "
+            f"{', '.join(map(repr, methods.BY_NAME))}, an object such as "
+            "kr.Greedy(), or a function from units to scores."
+        )
+    return Scores(function)
+
+
+def _with_level_of(method, levels):
+    """The levels, with one that the method was made with."""
+    for how in ("tau", "correlation"):
+        own = getattr(method, how, None)
+        if own is None:
+            continue
+        given = [name for name, x in levels.items() if x is not None]
+        if given:
+            raise TypeError(
+                "How much goes is said by one of tau=, ratio=, target= and "
+                f"correlation=, but received {how}= in {method!r} and "
+                f"{' and '.join(f'{name}=' for name in given)} beside it."
+            )
+        levels = levels | {how: own}
+    return levels
+
+
+def _made(method, options):
+    """The method with its options, and what to call it in messages."""
+    words = f"select={method!r}" if isinstance(method, str) else repr(method)
+    check_seed(options.get("seed"))
+    kind = methods.BY_NAME[method] if isinstance(method, str) else type(method)
+    taken = {field.name for field in dataclasses.fields(kind)}
+    # A seed may be given without need.
+    options = {k: v for k, v in options.items() if k in taken or k != "seed"}
+    for name, value in options.items():
+        if name not in taken:
+            raise ValueError(_not_taken(name, value, words, taken))
+        if not isinstance(method, str | Scores) and name != "seed":
+            raise ValueError(
+                f"{name}={value!r} is given beside {words}. Say it there: "
+                f"{kind.__name__}({name}={value!r})."
+            )
+    if isinstance(method, str):
+        return kind(**options), words
+    if getattr(method, "seed", 0) is not None:
+        options.pop("seed", None)
+    return dataclasses.replace(method, **options), words
+
+
+def _not_taken(name, value, words, taken):
+    takers = [
+        repr(other.name)
+        for other in methods.METHODS
+        if name in other.__dataclass_fields__
+    ]
+    own = [option for option in METHOD_OPTIONS if option in taken]
+    takes = f"it takes {', '.join(own)}" if own else "it takes none of those"
+    return (
+        f"{name}={value!r} would have no effect: {words} "
+        f"does not take it ({takes}). Leave {name}= out. Use it with select="
+        f"{' or '.join(takers)}."
+    )
+
+
+# --- what goes together -----------------------------------------------------
+
+
+def _require_data(how, method, *chosen):
+    """Raise ValueError if something cannot do without data."""
+    words = [words for each, words in chosen if each.needs_data]
+    if method.criterion == "activations":
+        words.insert(0, "criterion='activations'")
+    if how == "correlation":
+        words.append("correlation=")
+    if words:
+        raise ValueError(
+            f"{' and '.join(words)} cannot do without data: pass data=, some "
+            "hundred samples like those that the model was trained on, "
+            "without targets."
+        )
+
+
+def _require_level(method, words, how):
+    if how == "tau" and how not in method.levels:
+        instead = "Say with ratio= what share of them goes, or with "
+        if "correlation" in method.levels:
+            instead = "Say with correlation= how well the units that stay "
+            instead += "have to predict what consumers compute, or with "
+        raise ValueError(
+            f"tau does not go with {words}, which ranks units and knows no "
+            f"similarity. {instead}target= what is to be left of the model."
+        )
+    if how not in method.levels:
+        raise ValueError(
+            f"{how} does not go with {words}, which takes "
+            f"{' or '.join(f'{level}=' for level in method.levels)}. A "
+            "correlation is that of what consumers compute before and after, "
+            "which 'greedy' and 'pivoted' know: use one of these."
+        )
+    method.check(how)

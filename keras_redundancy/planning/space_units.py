@@ -1,0 +1,171 @@
+"""What a selection method gets to know of the units of a space."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from keras_redundancy._shared.tables import on_one_line
+from keras_redundancy.channels.filters import kernel_matrix, norms_along
+from keras_redundancy.numbers.clustering import cluster_filters
+from keras_redundancy.numbers.ranking import reading_factor
+
+# Above this tau units have to be the same, up to rounding, to be redundant.
+ALMOST_ONE = 1 - 1e-9
+TOLD_ROUNDING = 1e-4
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Reader:
+    """What one consumer reads of n units, over the calibration data.
+
+    Attributes:
+        layer: the consumer.
+        mean: of each unit's activation, shape (n,).
+        covariance: of the units' activations, shape (n, n).
+        weights: W, the kernel that reads the units as W^T x, shape
+            (n, outputs); where there are more outputs than units, a matrix
+            (n, n) with the same W W^T.
+        takes_constants: whether a bias of the consumer can take what is
+            constant.
+    """
+
+    layer: object
+    mean: np.ndarray
+    covariance: np.ndarray
+    weights: np.ndarray
+    takes_constants: bool
+
+    @classmethod
+    def of(cls, view, own, takes_constants: bool) -> "Reader":
+        """Args:
+        view: a `View` of a consumer's axis.
+        own: the numbers of the units in it, shape (n,).
+        takes_constants: as the attribute.
+        """
+        moments = view.moments.part(own)
+        return cls(
+            view.on.layer,
+            moments.mean,
+            moments.covariance,
+            weights_of(view, own),
+            takes_constants,
+        )
+
+    @property
+    def to_predict(self) -> np.ndarray:
+        """What kept units have to predict of the others, shape (n, n).
+
+        The covariance; where no bias can take what is constant, the means
+        have to be predicted like the rest: E[x x^T].
+        """
+        if self.takes_constants:
+            return self.covariance
+        return self.covariance + np.outer(self.mean, self.mean)
+
+    def __repr__(self):
+        return f"<Reader {self.layer.name!r} of {len(self.mean)} units>"
+
+
+def weights_of(view, own) -> np.ndarray:
+    """W of the kernel that reads n units as W^T x, as `reading_factor` says.
+
+    Shape (n, outputs), or (n, n) where these are fewer.
+    """
+    kernel = kernel_matrix(view.on).T
+    return reading_factor(kernel[column] for column in view.positions[own].T)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class SpaceUnits:
+    """What is known of n units of a space; nothing of it can be written to.
+
+    Units that are constant go before all others, without being asked for:
+    they are not among these n.
+
+    Attributes:
+        layers: the layers that write the units; several for a residual
+            stream.
+        numbers: the number of each unit in its space, shape (n,).
+        filters: what units are compared by, shape (z, n), one per column:
+            their weights as they are, folded, or roots of the covariance of
+            their activations, as `criterion` says. Those of several layers
+            are joined, each layer's divided by the norm of its kernel.
+        norms: Euclidean norms of the filters before any such division,
+            shape (n,).
+        carried: a function of some of the n units, shape (k,), that returns
+            all else that belongs to them, such as biases, (k, anything).
+        seen: for each consumer that calibration data show, the arguments of
+            `Reader.of`.
+        told: all that tells units with parallel filters apart, shape
+            (n, anything), or None for nothing.
+        told_below_one: whether it does so at a tau below 1.
+    """
+
+    layers: tuple
+    numbers: np.ndarray
+    filters: np.ndarray
+    norms: np.ndarray
+    carried: Callable
+    seen: tuple = ()
+    told: np.ndarray | None = None
+    told_below_one: bool = False
+
+    @functools.cached_property
+    def readers(self) -> tuple[Reader, ...]:
+        """A `Reader` for each consumer; none without calibration data."""
+        return tuple(Reader.of(*each) for each in self.seen)
+
+    @property
+    def name(self) -> str:
+        return " + ".join(layer.name for layer in self.layers)
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __repr__(self):
+        name = on_one_line(self.name)
+        return f"<{len(self)} units of {name}, filters {self.filters.shape}>"
+
+    def clusters_at(self, tau: float, linkage: str) -> np.ndarray:
+        """The number of each unit's cluster, shape (n,).
+
+        A zero filter has no direction. Units with one are redundant to one
+        another only where all else about them is equal too. The same is asked
+        of others at tau = 1; with `told_below_one`, what else is told of two
+        units of a cluster differs by no more than filters may that are as
+        long as one another, sqrt(2 - 2 tau).
+        """
+        labels = cluster_filters(self.filters, tau, linkage)
+        zero = np.flatnonzero(norms_along(self.filters, -1) == 0)
+        if len(zero) > 1:
+            carried = self.carried(zero)
+            _, alike = np.unique(carried, axis=0, return_inverse=True)
+            labels[zero] = labels.max() + 1 + alike.reshape(-1)
+        if self.told is not None and (self.told_below_one or tau > ALMOST_ONE):
+            most = max(np.sqrt(2 * (1 - tau)), TOLD_ROUNDING)
+            labels = _told_apart(labels, self.told, most)
+        return np.unique(labels, return_inverse=True)[1]
+
+
+def _told_apart(labels, told, most):
+    """Clusters without units whose numbers are more than `most` apart.
+
+    Each unit stays with the first one of its cluster that is near enough.
+    """
+    result = labels.copy()
+    for cluster in np.flatnonzero(np.bincount(labels) > 1):
+        left = np.flatnonzero(labels == cluster)
+        left = left[1:][_distances(told, left) > most]
+        while len(left):
+            result[left[0]] = number = result.max() + 1
+            near = _distances(told, left) <= most
+            result[left[1:][near]] = number
+            left = left[1:][~near]
+    return result
+
+
+def _distances(told, units):
+    """Of all but the first one from the first one."""
+    return np.linalg.norm(told[units[1:]] - told[units[0]], axis=1)
