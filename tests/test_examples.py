@@ -47,13 +47,13 @@ def test_quickstart(tmp_path):
     done = run(
         tmp_path,
         ROOT / "examples/quickstart.py",
-        *("--epochs", 1, "--tune", 1, "--tau", 0.5, 0.2),
+        *("--epochs", 1, "--tune", 1, "--tau", 0.5, "--target", 0.5),
     )
     assert done.returncode == 0, done.stderr
     assert "Redundancy of 'quickstart'" in done.stdout
     header = next(x for x in done.stdout.splitlines() if "fine-tuned" in x)
     assert header.split()[:3] == ["cut", "by", "params"]
-    assert "25%, with data" in done.stdout
+    assert "50%, with data" in done.stdout
     assert "opened without keras_redundancy" in done.stdout
     assert (tmp_path / "small.keras").exists()
 

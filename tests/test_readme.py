@@ -70,7 +70,7 @@ def test_there_are_blocks_to_run():
         ("kr.fit_and_prune", 1),
         ("kr.callbacks.DynamicLowRank", 1),
         ("kr.merge_correlated", 1),
-        ("kr.prune", 3),
+        ("kr.prune", 4),
         ("kr.pink_noise", 1),
         ("kr.callbacks.RedundancyMonitor", 1),
         ("kr.merge_correlated", 1),
@@ -93,8 +93,10 @@ def test_links_lead_to_files(page):
 
 def test_what_users_of_other_libraries_write_here():
     model = models.randomized(staged())
-    half = kr.prune(model, ratio=0.5, select="l1", absorb="drop", skip="fc")
+    half = kr.prune(model, kr.L1(), ratio=0.5, absorb=kr.Drop(), skip="fc")
     assert [x.filters for x in half.layers[:2]] == [8] * 2
+    plan = kr.plan(model, ratio=0).without("conv1", [3, 7])
+    assert [x.filters for x in plan.apply().layers[:2]] == [16, 14]
     one = kr.prune(model, ratio={"conv1": 0.2}, round_to=8)
     assert [x.filters for x in one.layers[:2]] == [16] * 2
     one = kr.prune(model, ratio={"conv1": 0.6}, round_to=4)

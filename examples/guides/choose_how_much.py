@@ -125,14 +125,15 @@ for name, each in (("before", model), ("after", small)):
 
 `kr.compare` cuts the model by each method until the given share of the
 multiply-adds is left. Without the argument `methods`, these are the methods of
-the package; a method of your own is a dictionary of options of `kr.plan`, or a
-function that takes a model and a share and returns a smaller model.
+the package. A method is a selection method such as `kr.Greedy()`, a dictionary
+of arguments of `kr.plan`, or a function of your own that takes a model and a
+share and returns a smaller model.
 """
 
 methods = {
-    "largest L1 norms, rest dropped": {"select": "l1", "absorb": "drop"},
-    "largest L1 norms, least squares": {"select": "l1"},
-    "greedy, least squares": {"select": "greedy"},
+    "largest L1 norms, rest dropped": {"method": kr.L1(), "absorb": kr.Drop()},
+    "largest L1 norms, least squares": kr.L1(),
+    "greedy, least squares": kr.Greedy(),
 }
 comparison = kr.compare(model, evaluate, methods, shares=(0.5, 0.25), **options)
 comparison.render()

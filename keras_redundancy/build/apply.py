@@ -12,7 +12,7 @@ from keras_redundancy.build.recipe import (
     CallRecipe,
     LayerRecipe,
     Recipe,
-    has_own_config,
+    is_configured,
     operations,
     own_variables,
 )
@@ -153,7 +153,7 @@ def _cut_variables(operation, values):
 
     So that the whole smaller model is never held twice.
     """
-    if not has_own_config(operation):
+    if not is_configured(operation):
         return ()
     return tuple(
         (variable, functools.partial(values.__getitem__, variable))

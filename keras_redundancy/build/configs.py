@@ -55,7 +55,7 @@ def _made(recipe, settings, make):
     Inner layers are built by the layer around them, on their new shapes.
     """
     old, form = recipe.layer, recipe.form
-    config = changed(copy.deepcopy(get_config(old)), settings)
+    config = with_settings(copy.deepcopy(get_config(old)), settings)
     for key in form.without:
         config.pop(key, None)
     for key in config:
@@ -79,7 +79,7 @@ def operation_anew(old, settings):
     """An operation that is no layer, with other settings."""
     if not settings:
         return _keras.copy_operation(old)
-    new = type(old).from_config(changed(old.get_config(), settings))
+    new = type(old).from_config(with_settings(old.get_config(), settings))
     new.name = old.name
     return new
 
@@ -200,7 +200,7 @@ def is_function(value):
     return isinstance(value, types.FunctionType | types.BuiltinFunctionType)
 
 
-def changed(structure, settings):
+def with_settings(structure, settings):
     """A copy of a structure with the values of `settings`, {path: value}."""
     for path, value in settings.items():
         structure = _replaced(structure, path, value)

@@ -14,25 +14,25 @@ from keras_redundancy.build import faults
 from keras_redundancy.build.compiling import compile_like
 from keras_redundancy.build.configs import (
     REBUILD_ERRORS,
-    changed,
     get_config,
     made_anew,
     operation_anew,
     same_lambda,
+    with_settings,
 )
 from keras_redundancy.build.model_classes import (
     class_and_arguments,
     copy_attributes,
 )
 from keras_redundancy.build.rebinding import Rebinder
-from keras_redundancy.build.recipe import Recipe, has_own_config
+from keras_redundancy.build.recipe import Recipe, is_configured
 from keras_redundancy.build.ties import (
     Ties,
     require_own_variables,
     require_tied,
     tie_functions,
 )
-from keras_redundancy.build.weights import assign, copy_trainable, parts
+from keras_redundancy.build.weights import assign_weights, copy_trainable, parts
 
 
 def require_rebuildable(model) -> None:
@@ -43,7 +43,7 @@ def require_rebuildable(model) -> None:
             layers of the graph hold the same variable; or a variable is read
             in a way that a copy cannot follow.
     """
-    leaves = [x for x in _keras.flat_graph(model).layers if has_own_config(x)]
+    leaves = [x for x in _keras.flat_graph(model).layers if is_configured(x)]
     require_own_variables(leaves)
     require_tied(model)
     for layer in leaves:
@@ -81,7 +81,7 @@ def rebuild_and_match(recipe: Recipe) -> tuple[Any, list[tuple]]:
         pairs = builder.pairs
         copy_trainable(pairs)
         for old, new in pairs:
-            matches += assign(old, new, recipe)
+            matches += assign_weights(old, new, recipe)
         twins = builder.tie({id(old): new for old, new in matches})
         for old, new in pairs:
             if _keras.is_model(old) and type(old) is type(new):
@@ -194,7 +194,7 @@ class Builder(_keras.Interpreter):
         if recipe.form.is_left_out:
             return [given[0], *[None] * (len(call.outputs) - 1)]
         args, kwargs = call.fill_in(values)
-        arguments = changed(
+        arguments = with_settings(
             {"args": args, "kwargs": kwargs}, self._recipe.arguments(call.node)
         )
         arguments, lent = self._ties.with_stand_ins(arguments)

@@ -154,12 +154,12 @@ def _completed(recipe, is_stock):
     form = recipe.form
     if form is None:
         form = stock_form(layer) if is_stock else LayerForm(layer)
-    if is_stock and has_own_config(layer) and not form.is_left_out:
+    if is_stock and is_configured(layer) and not form.is_left_out:
         settings = stock_settings(get_config(layer)) | {**settings}
     return dataclasses.replace(recipe, form=form, settings=settings)
 
 
-def has_own_config(operation) -> bool:
+def is_configured(operation) -> bool:
     """Whether it is a layer that is made from its config."""
     return (
         isinstance(operation, keras.Layer)

@@ -12,13 +12,13 @@ from keras_redundancy.build import faults
 from keras_redundancy.build.configs import is_function
 from keras_redundancy.build.recipe import (
     Recipe,
-    has_own_config,
+    is_configured,
     own_variables,
 )
 from keras_redundancy.build.stock import LayerForm, value_of
 
 
-def assign(old, new, recipe: Recipe) -> list[tuple]:
+def assign_weights(old, new, recipe: Recipe) -> list[tuple]:
     """Give a new layer the weights that the recipe says.
 
     Args:
@@ -33,7 +33,7 @@ def assign(old, new, recipe: Recipe) -> list[tuple]:
         ValueError: a variable of the new layer is not of the right shape.
     """
     form = recipe[old].form
-    if not has_own_config(old) or form.is_left_out:
+    if not is_configured(old) or form.is_left_out:
         return []
     if form.like is not old:  # That has been assigned before.
         _set_values(old, new, form)

@@ -88,7 +88,7 @@ class Behaviours:
         return _of_kind(kind)
 
 
-def name_of(activation) -> str:
+def activation_name(activation) -> str:
     """What to call an activation function in a message."""
     named = getattr(activation, "func", activation)  # of a partial function
     return getattr(named, "__name__", type(named).__name__)

@@ -9,8 +9,8 @@ from keras_redundancy import _keras
 from keras_redundancy.channels import labels
 from keras_redundancy.channels.inside import (
     Inside,
+    call_inside,
     checked_sets,
-    imagined_call,
 )
 from keras_redundancy.channels.labelled import LabelledCall
 from keras_redundancy.channels.labels import Channels, Role
@@ -357,7 +357,7 @@ class CallTrace(LabelledCall):
             keras.KerasTensor(x.shape, dtype=layer.compute_dtype)
             for x in inputs
         ]
-        call = imagined_call(self.operation, layer, tensors)
+        call = call_inside(self.operation, layer, tensors)
         walk = self._walk.into(Inside(self, sets, times, given))
         traced = map(Traced, inputs, tensors)
         values = dict(zip(map(id, tensors), traced, strict=True))

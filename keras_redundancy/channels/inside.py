@@ -124,7 +124,7 @@ def checked_sets(operation, layer, sets: dict | None) -> dict | None:
     return sets
 
 
-def imagined_call(operation, layer, tensors):
+def call_inside(operation, layer, tensors):
     """The call of `layer` that `operation` makes, on `KerasTensor`s.
 
     Raises:

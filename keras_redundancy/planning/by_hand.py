@@ -46,7 +46,7 @@ def the_decision_about(decisions, name: str):
     return decisions[found[0]]
 
 
-def changed(plan, name: str, units, stay: bool) -> tuple:
+def with_units(plan, name: str, units, stay: bool) -> tuple:
     """The decisions of a plan, with some units of a layer gone or kept.
 
     Args:

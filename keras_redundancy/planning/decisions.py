@@ -18,7 +18,7 @@ from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.products import multiply_adds
 from keras_redundancy.channels.reasons import code_of
 from keras_redundancy.mend.repair import Repair
-from keras_redundancy.planning.by_hand import changed, the_decision_about
+from keras_redundancy.planning.by_hand import the_decision_about, with_units
 from keras_redundancy.planning.criteria import Compared
 from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.selection import Selection
@@ -145,7 +145,7 @@ class Plan(Rendered):
         return self._changed(layer, units, stay=True)
 
     def _changed(self, layer, units, stay):
-        decisions = changed(self, layer, units, stay)
+        decisions = with_units(self, layer, units, stay)
         # What was measured was another model.
         return dataclasses.replace(self, decisions=decisions, latency=None)
 

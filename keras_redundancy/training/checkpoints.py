@@ -13,8 +13,8 @@ from keras_redundancy._shared.files import writable_folder
 from keras_redundancy.build.compiling import compile_like
 from keras_redundancy.build.configs import objects_of
 from keras_redundancy.training.descriptions import (
+    describe,
     differences,
-    words_of,
     words_of_model,
 )
 
@@ -46,7 +46,7 @@ class Checkpoint:
         self._model = model
         self._best = None  # The name of its files.
         self._stale = set()  # Names of files of an older version.
-        words = {"model": words_of_model(model), **words_of(options)}
+        words = {"model": words_of_model(model), **describe(options)}
         # JSON turns tuples into lists: compare what can be read back.
         self._words = json.loads(json.dumps(words))
         content = json.dumps(words, sort_keys=True).encode()

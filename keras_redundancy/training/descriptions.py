@@ -24,7 +24,7 @@ COMPILED_WITH += ("weighted_metrics",)
 LONGEST = 60
 
 
-def words_of(value):
+def describe(value):
     """The description of a value.
 
     Numbers and strings describe themselves; mappings and lists are described
@@ -34,18 +34,18 @@ def words_of(value):
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(key): words_of(x) for key, x in value.items()}
+        return {str(key): describe(x) for key, x in value.items()}
     if isinstance(value, list | tuple):
-        return [words_of(x) for x in value]
+        return [describe(x) for x in value]
     if keras.ops.is_tensor(value) or isinstance(value, keras.Variable):
         return _words_of_array(keras.ops.convert_to_numpy(value))
     if hasattr(value, "tocsr"):  # A sparse array of SciPy.
         kept = value.tocsr()
-        return [words_of(x) for x in (kept.indptr, kept.indices, kept.data)]
+        return [describe(x) for x in (kept.indptr, kept.indices, kept.data)]
     if hasattr(value, "__array__"):
         return _words_of_array(np.asarray(value))
     if isinstance(value, functools.partial):
-        return words_of([value.func, value.args, value.keywords])
+        return describe([value.func, value.args, value.keywords])
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}{_code_of(value)}"
     return _words_of_object(value)
@@ -60,12 +60,12 @@ def words_of_model(model) -> dict:
     ]
     known = hashlib.sha256()
     for variable in model.weights:
-        known.update(words_of(variable).encode())
+        known.update(describe(variable).encode())
     arguments = _keras.compile_arguments(model) or {}
     return {
         "layers": f"{len(layers)} [{_short(repr(layers).encode())}]",
         "weights": f"{model.count_params():,} [{known.hexdigest()[:12]}]",
-    } | {name: words_of(arguments.get(name)) for name in COMPILED_WITH}
+    } | {name: describe(arguments.get(name)) for name in COMPILED_WITH}
 
 
 def differences(before, now, name: str = "") -> list[str]:
@@ -100,9 +100,9 @@ def _words_of_array(array):
 def _words_of_object(value):
     kind = type(value).__qualname__
     if isinstance(value, Configured):
-        return {"class": kind, **words_of(value.get_config())}
+        return {"class": kind, **describe(value.get_config())}
     if hasattr(value, "get_config"):
-        return {"class": kind, **_without_names(words_of(get_config(value)))}
+        return {"class": kind, **_without_names(describe(get_config(value)))}
     if hasattr(value, "element_spec"):  # A tf.data.Dataset.
         return f"{kind} of {value.element_spec}"
     if isinstance(value, Sized):
@@ -112,7 +112,7 @@ def _words_of_object(value):
 
 def _words_of_layer(layer):
     if isinstance(layer, keras.layers.Lambda):  # Its config has line numbers.
-        return words_of(["Lambda", layer.function, layer.arguments])
+        return describe(["Lambda", layer.function, layer.arguments])
     return _words_of_object(layer)
 
 

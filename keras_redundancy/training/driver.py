@@ -15,7 +15,7 @@ from keras_redundancy.planning.plans import prune as pruned_by
 from keras_redundancy.training.batches import build_on, shared
 from keras_redundancy.training.checkpoints import Checkpoint
 from keras_redundancy.training.results import Pruned
-from keras_redundancy.training.run import Run
+from keras_redundancy.training.run import PruningRun
 from keras_redundancy.training.state import Settings
 
 MODES = ("auto", "min", "max")
@@ -146,7 +146,7 @@ def fit_and_prune(
     _require_no_restoring(callbacks)
     batches = shared(x, options.get("steps_per_epoch"))
     build_on(model, batches)
-    run = Run(settings, model, initial_epoch)
+    run = PruningRun(settings, model, initial_epoch)
     if checkpoint is not None:
         compared = {"x": x, "y": y, **asked, **options}
         run.keep_in(Checkpoint(checkpoint, model, compared))

@@ -29,7 +29,7 @@ from keras_redundancy.training.state import Best, Progress
 ALL_EPOCHS = "there were no more than"
 
 
-class Run:
+class PruningRun:
     """One training with cuts between epochs."""
 
     def __init__(self, settings, model, initial_epoch):

@@ -11,8 +11,8 @@ from keras import layers
 
 from keras_redundancy.training import descriptions
 from keras_redundancy.training.descriptions import (
+    describe,
     differences,
-    words_of,
     words_of_model,
 )
 
@@ -47,7 +47,7 @@ VALUES = {
 
 
 def test_values_that_differ_have_other_words():
-    words = [json.dumps(words_of(value)) for value in VALUES.values()]
+    words = [json.dumps(describe(value)) for value in VALUES.values()]
     assert len(set(words)) == len(VALUES)
     assert not any(" at 0x" in word for word in words)
 
@@ -59,24 +59,24 @@ def test_what_is_made_anew_has_the_same_words():
         lambda: {"x": np.ones((3, 2)), "of": [object(), scaled(2)]},
         lambda: keras.ops.ones((2, 3)),
     ):
-        assert words_of(make()) == words_of(make())
-    tensor = words_of(keras.ops.ones((2, 3)))
-    assert tensor == words_of(np.ones((2, 3), "float32"))
+        assert describe(make()) == describe(make())
+    tensor = describe(keras.ops.ones((2, 3)))
+    assert tensor == describe(np.ones((2, 3), "float32"))
 
 
 def test_words_come_back_from_json():
-    words = words_of(VALUES)
+    words = describe(VALUES)
     assert differences(json.loads(json.dumps(words)), words) == []
 
 
 def test_some_rows_of_large_arrays_are_looked_at(monkeypatch):
     monkeypatch.setattr(descriptions, "MOST_BYTES", 80)
     x = np.zeros((100, 5))
-    before = words_of(x)
-    assert words_of(np.zeros((101, 5))) != before
-    assert words_of(x + 1) != before
+    before = describe(x)
+    assert describe(np.zeros((101, 5))) != before
+    assert describe(x + 1) != before
     x[-1] = 1  # The first and the last are among them.
-    assert words_of(x) != before
+    assert describe(x) != before
 
 
 def model(rate=0.1, name=None, seed=None, units=3):

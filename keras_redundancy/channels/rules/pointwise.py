@@ -10,7 +10,7 @@ from keras_redundancy._keras import (
     nn_operations as nn,
     numpy_operations as ops,
 )
-from keras_redundancy.channels.activations import name_of
+from keras_redundancy.channels.activations import activation_name
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.registry import for_classes, rule
@@ -45,7 +45,7 @@ def activated(call, ids, activation, axis):
     found = behaviour(call, activation, axis)
     if found.kind.is_homogeneous:
         return ids
-    what = name_of(activation)
+    what = activation_name(activation)
     if found.kind.is_normalizing:
         call.inexact(NORMALIZES, ids, what=what)
     elif not found.kind.is_channelwise:
@@ -60,7 +60,7 @@ def _activation(layer, call):
     found = behaviour(call, activation, x.axis)
     if found.kind.is_channelwise or found.kind.is_normalizing:
         return Channels(activated(call, x.ids, activation, x.axis), x.axis)
-    what = name_of(activation)
+    what = activation_name(activation)
     return call.opaque(NOT_ALONE, what=what, found=found.reason)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from keras import layers, ops
 
 from keras_redundancy import _keras
-from keras_redundancy.channels.activations import name_of
+from keras_redundancy.channels.activations import activation_name
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.pointwise import NOT_ALONE
@@ -96,7 +96,7 @@ def _obstacle(layer, call, axis):
         function = getattr(cell, setting, None)
         found = call.recorder.behaviours.of(function, shape, axis)
         if not found.kind.is_elementwise:
-            words = {"what": name_of(function), "found": found.reason}
+            words = {"what": activation_name(function), "found": found.reason}
             return NOT_ALONE, words
     return None, {}
 
