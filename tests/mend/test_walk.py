@@ -148,7 +148,7 @@ def test_memory_bounds_the_samples(capsys):
     plan.apply(verbose=True)
     assert (plan.repair.used, plan.repair.given) == (90, 90)
     assert "samples" not in capsys.readouterr().out
-    plan.repair.memory = 1_000_000
+    plan = kr.plan(model, ratio=0.4, data=data, mend=kr.Mend(memory=10**6))
     small = plan.apply(verbose=True)
     assert 20 < plan.repair.used < 65
     assert f"{plan.repair.used} of 90 samples" in capsys.readouterr().out
