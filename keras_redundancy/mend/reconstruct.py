@@ -7,7 +7,8 @@ the original one gives. Samples that are held out say how far to go from what
 there was, and that no fit is kept that is worse on them.
 
 Where a ReLU or probabilities stand behind a kernel, it is then fitted with
-these in mind: see `fit_to_link`.
+these in mind: see `fit_to_link`. Of two `Dense` layers with nothing but a ReLU
+between, which nothing else reads, both are then fitted at once.
 
 Source: He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural
 Networks (2017), with the inputs of the pruned network.
