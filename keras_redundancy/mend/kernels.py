@@ -19,7 +19,7 @@ from keras_redundancy._shared.convolutions import (
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Product:
+class KernelProduct:
     """A kernel that multiplies rows: outputs = rows @ matrix + bias.
 
     A grouped convolution has a matrix for each of its groups, and a depthwise
@@ -140,13 +140,13 @@ def _places(taps, sizes, positions):
     return index.astype("int32"), is_inside
 
 
-def product_of(layer) -> Product | None:
+def product_of(layer) -> KernelProduct | None:
     """The product that a layer makes; None of one that is not known."""
     kind = type(layer)
     if kind is layers.Dense:
-        return Product(layer, layer.kernel, 1, (0, 1), _everywhere)
+        return KernelProduct(layer, layer.kernel, 1, (0, 1), _everywhere)
     if kind is layers.EinsumDense and _is_dense(layer):
-        return Product(layer, layer.kernel, 1, (0, 1), _everywhere)
+        return KernelProduct(layer, layer.kernel, 1, (0, 1), _everywhere)
     known = (*CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE, *SEPARABLE)
     if kind not in known or layer.padding not in ("same", "valid", "causal"):
         return None
@@ -161,7 +161,7 @@ def product_of(layer) -> Product | None:
         order = (*order[:-2], order[-1], order[-2])
         taps = functools.partial(_transposed_taps, layer)
     groups = layer.groups if kind in CONVOLUTIONS else 1
-    return Product(layer, layer.kernel, groups, order, taps, first)
+    return KernelProduct(layer, layer.kernel, groups, order, taps, first)
 
 
 def _pointwise(layer, order):
@@ -179,7 +179,7 @@ def _pointwise(layer, order):
 
     first = layer.data_format == "channels_first"
     kernel = layer.pointwise_kernel
-    return Product(layer, kernel, 1, order, _everywhere, first, before)
+    return KernelProduct(layer, kernel, 1, order, _everywhere, first, before)
 
 
 def _is_dense(layer):

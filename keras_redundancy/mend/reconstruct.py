@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from keras_redundancy.calibration.moments import HELD_OUT
 from keras_redundancy.calibration.observer import GOLDEN, positions_for
-from keras_redundancy.mend.kernels import Product
+from keras_redundancy.mend.kernels import KernelProduct
 from keras_redundancy.mend.linked import fit_to_link
 from keras_redundancy.numbers import regression
 from keras_redundancy.numbers.grouped_regression import grouped_ridge
@@ -42,7 +42,7 @@ CHAIN_ROWS = 2**14
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Fit:
+class KernelFit:
     """A kernel that is to return what the original one does.
 
     Attributes:
@@ -54,12 +54,12 @@ class Fit:
             nothing else does; None where there is none.
     """
 
-    old: Product
-    new: Product
+    old: KernelProduct
+    new: KernelProduct
     kept: NDArray[np.intp]
     link: str
     is_centered: bool
-    before: "Fit | None" = None
+    before: "KernelFit | None" = None
 
     @property
     def layer(self):
@@ -67,7 +67,7 @@ class Fit:
         return self.old.layer
 
     @property
-    def chain(self) -> "list[Fit]":
+    def chain(self) -> "list[KernelFit]":
         """This one and the one before, if both are small enough, or none."""
         both = [self.before, self] if self.before else []
         weights = sum(math.prod(fit.new.kernel.shape) for fit in both)
@@ -96,7 +96,7 @@ class Rows:
         ]
 
 
-def reconstruct(fit: Fit, pieces: list, samples: int) -> None:
+def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
     """Fit the kernel of the smaller model, in place.
 
     Args:
@@ -128,7 +128,7 @@ def reconstruct(fit: Fit, pieces: list, samples: int) -> None:
         bias.assign(shifts.reshape(bias.shape))
 
 
-def reconstruct_both(fit: Fit, pieces: list, samples: int) -> None:
+def reconstruct_both(fit: KernelFit, pieces: list, samples: int) -> None:
     """Fit a kernel and the one before it at once, in place.
 
     Args:

@@ -13,7 +13,7 @@ from keras_redundancy.channels.shifts import homes_of_shifts
 from keras_redundancy.mend.kernels import product_of
 from keras_redundancy.mend.links import Surroundings
 from keras_redundancy.mend.normalization import normalizes
-from keras_redundancy.mend.reconstruct import Fit
+from keras_redundancy.mend.reconstruct import KernelFit
 from keras_redundancy.mend.walk import Norm, mended_layers, walk
 
 # Bytes for the samples that are mended with, at the widest place of a model.
@@ -82,7 +82,7 @@ class Repair:
 
 
 def _menders(graph, removed, small, fits):
-    """{id(layer): the `Norm` or `Fit` of it}."""
+    """{id(layer): the `Norm` or `KernelFit` of it}."""
     kept_channels = {
         id(axis.variable): np.flatnonzero(~removed[axis.group])
         for axis in graph.axes
@@ -138,7 +138,7 @@ def _centered(graph):
 
 
 def _fits(graph, kept_units, layers):
-    """{id(layer): its `Fit`} of all kernels that can be fitted."""
+    """{id(layer): its `KernelFit`} of all kernels that can be fitted."""
     centered = _centered(graph)
     around, found = Surroundings(graph.model), {}
     for old, new in layers:
@@ -152,7 +152,7 @@ def _fits(graph, kept_units, layers):
         first = before and found.get(id(before.operation))
         if first and not len(calls) == len(around.calls_of(first.layer)) == 1:
             first = None
-        found[key] = Fit(
+        found[key] = KernelFit(
             *products, kept_units[key], link, key in centered, first
         )
     return found

@@ -40,7 +40,7 @@ from keras_redundancy.mend.frontier import (
 )
 from keras_redundancy.mend.normalization import repair_statistics
 from keras_redundancy.mend.reconstruct import (
-    Fit,
+    KernelFit,
     reconstruct,
     reconstruct_both,
 )
@@ -75,7 +75,7 @@ def walk(
 
     Args:
         old, new: the model and the smaller one.
-        menders: {id(layer of old): a `Fit` or a `Norm`}.
+        menders: {id(layer of old): a `KernelFit` or a `Norm`}.
         data, batch_size: as for `batches`.
         memory: bytes for the samples at the frontier.
         done: a function to call after each layer.
@@ -111,7 +111,7 @@ def _with_chains(calls, menders):
     first_read = {id(call.layer): call.reads[:1] for call in calls}
     for call in calls:
         mender = menders.get(id(call.layer))
-        if isinstance(mender, Fit) and mender.chain:
+        if isinstance(mender, KernelFit) and mender.chain:
             holds = first_read[id(mender.before.layer)]
             call = dataclasses.replace(call, holds=holds)
         yield call
@@ -127,7 +127,9 @@ def _last_mended(steps, menders):
     return max(numbers, default=0)
 
 
-def _mend(mender: Fit | Norm, step: Step, frontier: Frontier, keep: Callable):
+def _mend(
+    mender: KernelFit | Norm, step: Step, frontier: Frontier, keep: Callable
+):
     reads = [call.reads[0] for call in step.calls]
     pieces = [frontier.at(number, number) for number in reads]
     if isinstance(mender, Norm):

@@ -97,7 +97,7 @@ def by_squares(monkeypatch):
     def apply(plan):
         with monkeypatch.context() as patch:
             patch.setattr(reconstruct, "fit_to_link", as_it_is)
-            patch.setattr(reconstruct.Fit, "chain", [])
+            patch.setattr(reconstruct.KernelFit, "chain", [])
             return plan.apply()
 
     return apply

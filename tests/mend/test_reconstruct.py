@@ -211,9 +211,9 @@ def test_a_fit_that_is_worse_on_rows_held_out_is_not_kept():
 
 
 def fit_of(old, new):
-    """The `Fit` of a layer to another one of the same shape."""
+    """The `KernelFit` of a layer to another one of the same shape."""
     kept = np.arange(old.kernel.shape[-1])
-    return reconstruct.Fit(
+    return reconstruct.KernelFit(
         product_of(old), product_of(new), kept, "linear", False
     )
 
