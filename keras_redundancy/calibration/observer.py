@@ -102,7 +102,7 @@ def answers(observer, data, batch_size: int):
     observer.samples = expected_samples(data, batch_size, first)
     found = itertools.chain(first, found)
     del first  # Otherwise these batches would stay in memory.
-    with unchanged(observer):
+    with restoring_states(observer):
         for number, batch in enumerate(found):
             size = samples_in(batch)
             inputs = [*batch, _start_of(number, size)]
@@ -110,7 +110,7 @@ def answers(observer, data, batch_size: int):
 
 
 @contextlib.contextmanager
-def unchanged(model):
+def restoring_states(model):
     """Restore non-trainable variables, such as states, in the end.
 
     TensorFlow's warnings about retracing are silenced meanwhile: it counts
