@@ -74,22 +74,19 @@ def _prune(args):
             f"{str(args.out)!r} has to end in .keras, the format of Keras 3."
         )
     model = _load(args.model, args, compile=not args.no_compile)
-    options = {}
-    if args.data is not None:
-        options["data"], _ = _read(args.data, model)
     target = {
         kind: getattr(args, f"target_{kind}")
         for kind in ("flops", "params", "units")
         if getattr(args, f"target_{kind}") is not None
     }
-    for name, value in (
-        ("tau", args.tau),
-        ("ratio", args.ratio),
-        ("target", target or None),
-    ):
-        if value is not None:
-            options[name] = value
-    plan = kr.plan(model, skip=args.skip or None, **options)
+    plan = kr.plan(
+        model,
+        tau=args.tau,
+        ratio=args.ratio,
+        target=target or None,
+        data=None if args.data is None else _read(args.data, model)[0],
+        skip=args.skip or None,
+    )
     small = plan.apply(verbose=not args.json)
     if small.compiled:
         # A file without its variables is loaded with a warning.

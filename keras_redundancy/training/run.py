@@ -245,10 +245,7 @@ class PruningRun:
         if smaller is None:
             return
         _require_trainable(smaller)
-        before, after = (
-            parameters_after_training(self.model),
-            parameters_after_training(smaller),
-        )
+        before, after = map(parameters_after_training, (self.model, smaller))
         if after >= before:
             return
         progress.cuts.append(
@@ -264,20 +261,12 @@ class PruningRun:
         self.one_fit.set_model(smaller)
 
     def _save(self):
-        best = None
-        if self._best_is_new:
-            best = self.best.model
-        described = None
-        if self.best is not None:
-            described = {
-                "value": self.best.value,
-                "epoch": self.best.epoch,
-                "parameters": self.best.parameters,
-            }
+        best = self.best.model if self._best_is_new else None
+        kept = ("value", "epoch", "parameters")
         state = {
             "epoch": self.progress.epoch,
             "progress": dataclasses.asdict(self.progress),
-            "best": described,
+            "best": self.best and {x: getattr(self.best, x) for x in kept},
             "history": {
                 "values": plain(self.history.history),
                 "epochs": self.history.epoch,

@@ -60,8 +60,7 @@ def _attention(layer, call):
 
 @rule.register(layers.MultiHeadAttention)
 def _multi_head(layer, call):
-    read = _read(call)
-    reason = _obstacle(layer, call, read)
+    read, reason = _read(layer, call)
     if reason:
         return call.opaque(reason)
     written = _project(layer, call, read)
@@ -84,8 +83,7 @@ def _group_query(layer, call):
 
     The output has the width of the query, and Keras wants values of the same.
     """
-    read = _read(call)
-    reason = _obstacle(layer, call, read)
+    read, reason = _read(layer, call)
     if reason:
         return call.opaque(reason)
     written = _project(layer, call, read)
@@ -101,26 +99,23 @@ def _group_query(layer, call):
     return _outputs(call, units, heads)
 
 
-def _read(call):
-    """{name: `Channels`} of query, value and key; None if one is unknown."""
+def _read(layer, call):
+    """{name: `Channels`} of query, value and key; and a reason or None.
+
+    The reason says why a layer with heads cannot be followed.
+    """
     given = {name: call.argument(name) for name in ("query", "value", "key")}
     if given["key"] is None:
         given["key"] = given["value"]
     numbers = {name: call.index_of(x) for name, x in given.items()}
     if None in numbers.values():
-        return None
-    return {name: call.inputs[number] for name, number in numbers.items()}
-
-
-def _obstacle(layer, call, read):
-    """The reason not to follow a layer with heads, or None."""
-    if read is None:
-        return NO_TENSOR
+        return {}, NO_TENSOR
+    read = {name: call.inputs[number] for name, number in numbers.items()}
     if any((len(x.shape), x.axis) != (3, 2) for x in read.values()):
-        return OTHER_AXES
+        return read, OTHER_AXES
     if len(layer.get_config().get("output_shape") or ()) > 1:
-        return OTHER_OUTPUT
-    return None
+        return read, OTHER_OUTPUT
+    return read, None
 
 
 def _project(layer, call, read):
