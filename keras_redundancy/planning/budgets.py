@@ -61,15 +61,9 @@ class Costs:
             biases: a `Shifted` for each bias that is made for them.
         """
         left = np.append(widths, 1)
-        made = (self._size(step.kernel, left, step.spans) for step in biases)
-        return (
-            self._others
-            + sum(
-                self._size(variable, left)
-                for variable in self._variables.values()
-            )
-            + sum(made)
-        )
+        kept = sum(self._size(v, left) for v in self._variables.values())
+        made = sum(self._size(step.kernel, left, step.spans) for step in biases)
+        return self._others + kept + made
 
     def of_units(self, cost, widths) -> np.ndarray:
         """What one unit of each space costs, shape (spaces,)."""

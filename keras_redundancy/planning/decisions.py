@@ -178,9 +178,7 @@ class Plan(Rendered):
 
     @functools.cached_property
     def _costs(self):
-        return Costs(
-            self.graph, [decision.space for decision in self.decisions]
-        )
+        return Costs(self.graph, [each.space for each in self.decisions])
 
     @property
     def _widths(self):
