@@ -137,7 +137,8 @@ def register_stock_form(kind: type, function: Callable | None = None):
     if not callable(function):
         raise TypeError(
             "A stock form is given by a function of a layer, but received "
-            f"{function!r}."
+            f"{function!r}. Write def my_form(layer), which returns a "
+            "LayerForm, or None if nothing takes the place of the layer."
         )
     _stock_form.register(kind)(function)
     return function

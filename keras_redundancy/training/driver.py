@@ -11,7 +11,10 @@ from keras_redundancy._shared.arguments import (
     check_option,
     check_seed,
 )
-from keras_redundancy.planning.plans import prune as pruned_by
+from keras_redundancy.planning.plans import (
+    prune as pruned_by,
+    require_possible,
+)
 from keras_redundancy.training.batches import build_on, shared
 from keras_redundancy.training.checkpoints import Checkpoint
 from keras_redundancy.training.results import Pruned
@@ -146,6 +149,8 @@ def fit_and_prune(
     _require_no_restoring(callbacks)
     batches = shared(x, options.get("steps_per_epoch"))
     build_on(model, batches)
+    for cut in _options_of(prune):
+        require_possible(model, cut)
     run = PruningRun(settings, model, initial_epoch)
     if checkpoint is not None:
         compared = {"x": x, "y": y, **asked, **options}
@@ -215,6 +220,13 @@ def _is_less_better(monitor, mode):
     if mode == "auto":
         return monitor.endswith(("loss", "error"))
     return mode == "min"
+
+
+def _options_of(prune):
+    """The options of each cut, where they are known."""
+    if callable(prune):
+        return []
+    return [prune] if isinstance(prune, Mapping) else prune
 
 
 def _cutter_of(prune) -> Callable:

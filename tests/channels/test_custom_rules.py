@@ -235,6 +235,12 @@ def test_rules_that_mix_up_their_layers_are_told():
         traced(misshapen)
 
 
+@pytest.mark.parametrize("returned", [None, 5, [], ["ids"]])
+def test_a_rule_has_to_return_channels(returned):
+    with pytest.raises(TypeError, match="has to return the Channels"):
+        traced(lambda layer, call: returned)
+
+
 class NoConfig(Pair):
     def __init__(self, table, **options):
         super().__init__(9, **options)

@@ -289,8 +289,10 @@ def test_costs_are_those_of_the_plan(name):
         ({"ratio": {"dense": 2}}, ValueError, r"ratio\['dense'\]"),
         ({"target": 0.5}, TypeError, "a mapping with one entry"),
         ({"target": {"flops": 1, "params": 1}}, TypeError, "one entry"),
-        ({"target": {"time": 0.5}}, ValueError, "'flops', 'params'"),
+        ({"target": {"time": 0.5}}, ValueError, "flops, params"),
         ({"target": {"flops": 0}}, ValueError, "the share that is to be left"),
+        ({"target": {"flops": True}}, ValueError, "e.g. 0.5"),
+        ({"target": {"flop": 0.5}}, ValueError, "Ask for a share of one of"),
         ({"target": {"flops": 0.001}}, ValueError, "cannot be reached"),
         ({"tau": 0.9, "select": "l1"}, ValueError, "Say with ratio="),
         ({"tau": 0.9, "select": "greedy"}, ValueError, "pass data="),
@@ -304,7 +306,7 @@ def test_costs_are_those_of_the_plan(name):
         ({"ratio": 0.5, "linkage": "single"}, ValueError, "Leave linkage="),
         ({"ratio": 0.5, "keep": "random"}, ValueError, "Leave keep= out"),
         ({"ratio": 0.5, "rounds": 5}, ValueError, "no effect: kernels are fit"),
-        ({"tau": 0.5, "repair": True}, ValueError, "nothing to repair with"),
+        ({"tau": 0.5, "repair": True}, ValueError, "nothing to mend with"),
     ],
 )
 def test_options_that_make_no_sense(options, error, words):

@@ -204,7 +204,8 @@ def register_rule(layer_class, function=None):
     if not callable(function):
         raise TypeError(
             "A rule is a function of a layer and a CallTrace, but received "
-            f"{function!r}."
+            f"{function!r}. Write def my_rule(layer, call), which returns the "
+            "Channels of the layer's output."
         )
     rule.register(layer_class)(function)
     return function
