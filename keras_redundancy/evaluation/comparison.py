@@ -1,5 +1,7 @@
 """Compare pruning methods at equal cost: `compare`."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real

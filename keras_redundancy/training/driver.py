@@ -1,5 +1,7 @@
 """`fit_and_prune`: train a model and prune it between epochs."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 

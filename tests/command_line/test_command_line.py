@@ -123,7 +123,7 @@ def test_layers_of_ones_own(tmp_path):
         ("prune model.keras --tau 0.9 --skip x -o s.keras", "matches no layer"),
         (
             "prune model.keras --ratio 0.5 --data no.npy -o s.keras",
-            "No such file",
+            "There is no file 'no.npy'",
         ),
         ("sensitivity model.keras --data x.npy", "has no array y"),
         (
