@@ -166,6 +166,7 @@ def _by_name(methods, has_data):
     if methods is None:
         return WITHOUT_DATA | (WITH_DATA if has_data else {})
     if isinstance(methods, Mapping):
+        _require_no_classes(methods.values())
         return methods
     if isinstance(methods, str | Method) or not isinstance(methods, Iterable):
         raise TypeError(
@@ -174,10 +175,20 @@ def _by_name(methods, has_data):
             f"kr.plan or to functions, but received {methods!r}."
         )
     methods = list(methods)
+    _require_no_classes(methods)
     for method in methods:
         if isinstance(method, str):
             check_option("methods", method, BY_NAME)
     return {name_of(m) if callable(m) else str(m): m for m in methods}
+
+
+def _require_no_classes(methods):
+    for method in methods:
+        if isinstance(method, type):
+            raise TypeError(
+                f"methods has the class {method.__name__}. Pass an object of "
+                f"it: {method.__name__}()."
+            )
 
 
 def _smaller(model, method, share, data, options):

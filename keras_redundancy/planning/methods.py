@@ -367,7 +367,15 @@ class Scores(Method):
     criterion: str = "filters"
 
     def scores(self, units):
-        return self.function(units)
+        try:
+            return self.function(units)
+        except Exception as error:
+            error.add_note(
+                f"{name_of(self.function)} was called with the {len(units)} "
+                f"units of {units.name}, which have filters, norms, layers "
+                "and, with data=, readers: see help(kr.Method.scores)."
+            )
+            raise
 
 
 METHODS = (Clusters, Random, L1, FPGM, Greedy, Pivoted)

@@ -379,6 +379,8 @@ def test_options_that_make_no_sense(options, error, words):
     ("methods", "options", "error", "words"),
     [
         (["l2"], {}, ValueError, "methods='l2' is not known"),
+        ([kr.L1], {}, TypeError, r"Pass an object of it: L1\(\)"),
+        ({"own": kr.L1}, {}, TypeError, "the class L1"),
         (["l1"], {"shares": (50,)}, ValueError, "50, but it is the share"),
         (["l1"], {"shares": ()}, ValueError, "shares is empty"),
     ],

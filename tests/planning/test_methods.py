@@ -206,6 +206,12 @@ def test_a_function_without_ratio_is_a_tau_by_layer(model):
     assert "ratio=" in caught.value.__notes__[0]
 
 
+def test_a_function_of_units_that_fails_says_what_units_have():
+    with pytest.raises(AttributeError) as caught:
+        kr.plan(models.mlp(), lambda units: units.weights, ratio=0.5)
+    assert "16 units of dense, which have filters" in caught.value.__notes__[0]
+
+
 # --- bad input --------------------------------------------------------------
 
 
