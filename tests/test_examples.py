@@ -99,6 +99,7 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path):
             ["mlp", "--samples", 256, "--repeats", 1],
             "predict, s",
         ),
+        ("data_pruning", ["quickstart", "--samples", 32], "total / predict"),
         ("clustering", ["--quick"], "Time over that of the bare products"),
         ("wide_layers", ["--quick"], "clusters"),
         ("ranking", ["--quick"], "ratio"),

@@ -22,6 +22,7 @@ from keras_redundancy._keras.graph import (
     replace_arguments as replace_arguments,
     run_for_inference as run_for_inference,
     standardized_inputs as standardized_inputs,
+    with_mask as with_mask,
 )
 from keras_redundancy._keras.layers import (
     attention_projections as attention_projections,

@@ -84,6 +84,13 @@ def mask_of(tensor):
     return getattr(tensor, "_keras_mask", None)
 
 
+def with_mask(tensor, mask):
+    """The tensor, with a mask for the layers that it is passed on to."""
+    if mask is not None:
+        backend.set_keras_mask(tensor, mask)
+    return tensor
+
+
 # --- calls ------------------------------------------------------------------
 
 

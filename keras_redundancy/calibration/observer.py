@@ -101,7 +101,7 @@ def answers(observer, data, batch_size: int):
     observer.samples = expected_samples(data, batch_size, first)
     found = itertools.chain(first, found)
     del first  # Otherwise these batches would stay in memory.
-    with unchanged(observer):
+    with restoring_states(observer):
         for number, batch in enumerate(found):
             size = samples_in(batch)
             inputs = [*batch, _start_of(number, size)]
@@ -109,7 +109,7 @@ def answers(observer, data, batch_size: int):
 
 
 @contextlib.contextmanager
-def unchanged(model):
+def restoring_states(model):
     """Restore non-trainable variables, such as states, in the end."""
     states = [(v, ops.copy(v)) for v in model.non_trainable_variables]
     try:

@@ -1,287 +1,248 @@
-"""Kernels of a model and of the smaller one: what they read and write."""
+"""Layers as matrix products: what their kernels read, row by row."""
 
 import dataclasses
-import itertools
+import functools
 import math
+from collections.abc import Callable
 
 import keras
 import numpy as np
 from keras import layers, ops
+from numpy.typing import NDArray
 
-from keras_redundancy._shared.convolutions import CONVOLUTIONS
-from keras_redundancy.calibration.moments import HELD_OUT, Divided
-from keras_redundancy.calibration.observer import (
-    answers,
-    as_rows,
-    divided_moments,
-    positions_for,
-    sampled,
+from keras_redundancy._shared.convolutions import (
+    CONVOLUTIONS,
+    DEPTHWISE,
+    SEPARABLE,
+    TRANSPOSED,
 )
-from keras_redundancy.mend.links import Surroundings
-from keras_redundancy.mend.pairs import SideBySide, paired_calls
-
-# Of kernels with more weights per unit the covariance of what they read would
-# be too large, and larger kernels take too long to fit step by step.
-MOST_WEIGHTS = 2400
-LARGEST_KERNEL = 2**22
-# Positions of a sample that are looked at, where samples abound.
-POSITIONS = 16
-# So many rows are kept at most, of no more numbers in all.
-ROWS = 2**14
-NUMBERS = 2**25
 
 
-@dataclasses.dataclass(eq=False)
-class Pair:
-    """A layer with a kernel, and its counterpart in the smaller model.
+@dataclasses.dataclass(frozen=True, eq=False)
+class KernelProduct:
+    """A kernel that multiplies rows: outputs = rows @ matrix + bias.
+
+    A grouped convolution has a matrix for each of its groups, and a depthwise
+    one for each channel.
 
     Attributes:
-        old, new: the layers.
-        kept: units of the old one that the new one has, shape (units,).
-        link: what becomes of what they return, as `Surroundings.link` says.
-        reads: keys of the tensors that they are called on: a pair for each
-            call.
-        before: the `Pair` of which this one reads the ReLU, and nothing else
-            does; or None.
+        layer: the layer.
+        kernel: the variable.
+        groups: how many matrices there are.
+        order: axes of the kernel: those of its places, the channels it reads,
+            the units.
+        taps: a function of a tensor's spatial sizes: for each of these an
+            integer array (outputs, places) of what each output reads at each
+            place of the kernel, -1 for what lies outside.
+        first: whether channels are the axis 1 of what is read.
+        before: a function of what the layer reads that returns what the
+            kernel does; None where that is the same.
     """
 
-    old: keras.Layer
-    new: keras.Layer
-    kept: np.ndarray
-    link: str
-    reads: list = dataclasses.field(default_factory=list)
-    before: "Pair | None" = None
+    layer: keras.Layer
+    kernel: keras.Variable
+    groups: int
+    order: tuple[int, ...]
+    taps: Callable
+    first: bool = False
+    before: Callable | None = None
 
     @property
-    def has_covariance(self) -> bool:
-        """Whether least squares can fit it."""
-        return math.prod(self.new.kernel.shape[:-1]) <= MOST_WEIGHTS
+    def shape(self) -> tuple[int, int, int]:
+        """Of the matrices: (groups, numbers in a row, units of a group)."""
+        *places, channels, units = (self.kernel.shape[i] for i in self.order)
+        if self.is_depthwise:
+            return channels, math.prod(places), units
+        return self.groups, math.prod(places) * channels, units // self.groups
 
     @property
-    def chain(self) -> "list[Pair]":
-        """What is fitted at once, step by step, so that the link is right."""
-        if self.before and _is_small(self.before, self):
-            return [self.before, self]
-        # Otherwise least squares are all that it takes.
-        bends = self.link != "linear"
-        return [self] if bends and _is_small(self) else []
+    def is_depthwise(self) -> bool:
+        return isinstance(self.layer, DEPTHWISE)
 
+    @property
+    def matrices(self) -> NDArray[np.float64]:
+        """Shape (groups, numbers in a row, units of a group)."""
+        kernel = np.asarray(self.kernel, np.float64).transpose(self.order)
+        groups, numbers, units = self.shape
+        return kernel.reshape(numbers, groups, units).swapaxes(0, 1)
 
-def _is_small(*pairs):
-    weights = sum(math.prod(pair.new.kernel.shape) for pair in pairs)
-    return weights <= LARGEST_KERNEL
+    def assign(self, matrices: NDArray) -> None:
+        """Put matrices, of the shape `shape`, in the kernel's place."""
+        shape = [self.kernel.shape[i] for i in self.order]
+        kernel = matrices.swapaxes(0, 1).reshape(shape)
+        self.kernel.assign(kernel.transpose(np.argsort(self.order)))
 
+    @property
+    def bias(self) -> keras.Variable | None:
+        return self.layer.bias
 
-def pairs_of(old, new, kept_units) -> list[Pair]:
-    """All layers with kernels that can be fitted, in the order they run.
+    def read(self, x):
+        """What the kernel reads, given what the layer does."""
+        x = ops.cast(x, self.kernel.dtype)
+        return x if self.before is None else self.before(x)
 
-    Args:
-        old: the original model.
-        new: the smaller one.
-        kept_units: {id(layer of old): units that the new layer has}; other
-            layers are left out.
-    """
-    around = Surroundings(old)
-    found, before = {}, {}
-    for *calls, paths in paired_calls(old, new):
-        layer, its_copy = (call.operation for call in calls)
-        if id(layer) not in kept_units or not _can_be_fit(layer):
-            continue
-        keys = tuple(
-            (*path, id(call.inputs[0]))
-            for path, call in zip(paths, calls, strict=True)
+    def positions(self, x) -> int:
+        """At how many positions of each sample the kernel reads x."""
+        return math.prod(len(taps) for taps in self.taps(self._sizes(x)))
+
+    def _sizes(self, x):
+        return x.shape[2:] if self.first else x.shape[1:-1]
+
+    def rows(self, x, positions: NDArray):
+        """What the kernel reads at some positions.
+
+        Args:
+            x: what it reads, a tensor (samples, ...).
+            positions: numbers of the output positions to look at.
+
+        Returns:
+            A tensor (samples, positions, groups, numbers in a row).
+        """
+        sizes = self._sizes(x)
+        index, is_inside = _places(self.taps(sizes), sizes, positions)
+        channels = x.shape[1 if self.first else -1]
+        if self.first:
+            x = ops.reshape(x, (-1, channels, math.prod(sizes)))
+            x = ops.moveaxis(ops.take(x, index.reshape(-1), axis=2), 1, -1)
+        else:
+            x = ops.reshape(x, (-1, math.prod(sizes), channels))
+            x = ops.take(x, index.reshape(-1), axis=1)
+        groups = channels if self.is_depthwise else self.groups
+        each = channels // groups
+        x = ops.reshape(x, (-1, *index.shape, groups, each))
+        if not is_inside.all():
+            inside = ops.convert_to_tensor(is_inside[..., None, None])
+            x = ops.where(inside, x, ops.zeros((), x.dtype))
+        x = ops.moveaxis(x, 3, 2) if groups > 1 else x
+        return ops.reshape(
+            x, (-1, len(positions), groups, index[0].size * each)
         )
-        link, kept = around.link(calls[0]), kept_units[id(layer)]
-        pair = found.setdefault(id(layer), Pair(layer, its_copy, kept, link))
-        pair.reads.append(keys)
-        if pair.link != link:
-            pair.link = "linear"
-        if type(layer) is layers.Dense:
-            before[pair] = around.before(calls[0])
-    for pair, call in before.items():
-        read = call and found.get(id(call.operation))
-        if read and len(read.reads) == len(pair.reads) == 1:
-            pair.before = read
-    return [p for p in found.values() if p.has_covariance or p.chain]
 
 
-def _can_be_fit(layer):
-    if type(layer) is layers.Dense:
-        return True
-    if type(layer) not in CONVOLUTIONS or layer.groups > 1:
-        return False
-    return layer.padding in ("same", "valid")
-
-
-class PairObserver(SideBySide):
-    """Two models that return what a pair reads and writes.
-
-    "moments": of rows, what the new kernel reads and then what the old one
-    wrote. "rows": what the first layer of the chain reads, and what the old
-    kernel wrote, of shape (samples, positions, numbers).
-    """
-
-    def __init__(self, old, new, kept_channels, pair):
-        before, after = map(set, zip(*pair.reads, strict=True))
-        for other in pair.chain:
-            after.update(key for _, key in other.reads)
-        keys = frozenset(before), frozenset(after)
-        super().__init__(old, new, kept_channels, keys)
-        self.pair = pair
-
-    def look(self, *runs):
-        (before, after), pair = runs, self.pair
-        weights = math.prod(pair.new.kernel.shape[:-1])
-        most = positions_for(weights, self.samples, POSITIONS)
-        wanted = [
-            ops.take(_outputs(pair.old, before.seen[key]), pair.kept, axis=-1)
-            for key, _ in pair.reads
-        ]
-        wanted = [sampled(y, before.start, most) for y in wanted]
-        found = {}
-        if pair.has_covariance:
-            read = _read_by(pair, after, most)
-            rows = [
-                ops.concatenate(both, axis=-1)
-                for both in zip(read, wanted, strict=True)
-            ]
-            found["moments"] = divided_moments(rows)
-        if pair.chain:
-            read = _read_by(pair.chain[0], after, most)
-            found["rows"] = [
-                ops.concatenate(part, axis=1) for part in (read, wanted)
-            ]
-        return found
-
-
-def look_at(old, new, kept_channels, pair, data, batch_size):
-    """What the layers of a pair read and write.
-
-    Args:
-        old, new, kept_channels: as for `SideBySide`.
-        pair: a `Pair` of layers of these.
-        data: what `Model.predict` takes.
-        batch_size: for arrays.
+def _places(taps, sizes, positions):
+    """For each position, numbers of the input positions that it reads.
 
     Returns:
-        (moments, rows): the moments, `Divided`, of what the new kernel reads
-        and then what the old one wrote, before its activation, of the units
-        that are kept, over all of the data; None for a large kernel. And
-        three arrays: some rows of what the first layer of the chain reads and
-        of what the old kernel wrote, and whether each is held out; None where
-        there is no chain.
+        Two arrays (positions, places): the numbers, and whether the places
+        are inside of the input.
     """
-    observer = PairObserver(old, new, kept_channels, pair)
-    moments, rows = None, _Rows()
-    for size, found in answers(observer, data, batch_size):
-        if "moments" in found:
-            moments = moments or Divided.of_no_rows(len(found["moments"][0][1]))
-            moments.add(size, *found["moments"])
-        if "rows" in found and not rows.are_enough:
-            rows.add(*found["rows"])
-        if rows.are_enough and moments is None:
-            break
-    return moments, rows.arrays
+    index = np.zeros((len(positions), 1), int)
+    is_inside = np.ones((len(positions), 1), bool)
+    counts = [len(each) for each in taps]
+    outputs = np.unravel_index(positions, counts) if counts else ()
+    for each, size, at in zip(taps, sizes, outputs, strict=True):
+        own = each[at][:, None, :]
+        index = index[..., None] * size + own.clip(0)
+        is_inside = is_inside[..., None] & (own >= 0)
+        index, is_inside = (
+            x.reshape(len(positions), -1) for x in (index, is_inside)
+        )
+    return index.astype("int32"), is_inside
 
 
-class _Rows:
-    """Some rows of what a chain reads and should write, and their samples."""
-
-    def __init__(self):
-        self._parts, self._count, self._samples = [], 0, 0
-
-    @property
-    def are_enough(self) -> bool:
-        if not self._parts:
-            return False
-        numbers = sum(x.shape[-1] for x in self._parts[0][:2])
-        return self._count >= min(ROWS, NUMBERS // numbers)
-
-    def add(self, read, wanted):
-        samples, positions, _ = read.shape
-        number = self._samples + np.arange(samples)
-        parts = (*map(as_rows, (read, wanted)), np.repeat(number, positions))
-        self._parts.append(parts)
-        self._count += samples * positions
-        self._samples += samples
-
-    @property
-    def arrays(self):
-        """Inputs, what is wanted, and whether the row is held out.
-
-        Every fifth sample is; of fewer than five, every fifth position.
-        """
-        if not self._parts:
+def product_of(layer) -> KernelProduct | None:
+    """The product that a layer makes; None of one that is not known."""
+    kind = type(layer)
+    if kind is layers.Dense:
+        return KernelProduct(layer, layer.kernel, 1, (0, 1), _everywhere)
+    if kind is layers.EinsumDense and _is_dense(layer):
+        return KernelProduct(layer, layer.kernel, 1, (0, 1), _everywhere)
+    known = (*CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE, *SEPARABLE)
+    if kind not in known or layer.padding not in ("same", "valid", "causal"):
+        return None
+    first = layer.data_format == "channels_first"
+    order = tuple(range(layer.rank + 2))
+    taps = functools.partial(_taps, layer)
+    if kind in SEPARABLE:
+        return _pointwise(layer, order)
+    if kind in TRANSPOSED:
+        if layer.output_padding is not None:
             return None
-        inputs, wanted, number = map(
-            np.concatenate, zip(*self._parts, strict=True)
+        order = (*order[:-2], order[-1], order[-2])
+        taps = functools.partial(_transposed_taps, layer)
+    groups = layer.groups if kind in CONVOLUTIONS else 1
+    return KernelProduct(layer, layer.kernel, groups, order, taps, first)
+
+
+def _pointwise(layer, order):
+    """The second kernel of a separable convolution."""
+
+    def before(x):
+        return ops.depthwise_conv(
+            x,
+            ops.cast(layer.depthwise_kernel, x.dtype),
+            strides=layer.strides,
+            padding=layer.padding,
+            data_format=layer.data_format,
+            dilation_rate=layer.dilation_rate,
         )
-        if self._samples < HELD_OUT:
-            number = np.arange(len(number))
-        return inputs, wanted, number % HELD_OUT == HELD_OUT - 1
+
+    first = layer.data_format == "channels_first"
+    kernel = layer.pointwise_kernel
+    return KernelProduct(layer, kernel, 1, order, _everywhere, first, before)
 
 
-def _read_by(pair, run, most):
-    """What the new kernel reads: (samples, positions, weights) of each call."""
-    return [
-        ops.concatenate(
-            [
-                sampled(x, run.start, most)
-                for x in _windows(pair.new, run.seen[key])
-            ],
-            axis=-1,
-        )
-        for _, key in pair.reads
-    ]
+def _is_dense(layer):
+    """Whether it multiplies the last axis with a matrix, like "abc,cd->abd"."""
+    given, _, written = layer.equation.replace(" ", "").partition("->")
+    read, kernel = given.split(",")
+    is_matrix = len(kernel) == len(layer.kernel.shape) == 2
+    same = read.endswith(kernel[0]) and written == read[:-1] + kernel[-1]
+    is_new = kernel[-1] not in read
+    has_bias = layer.bias is None or len(layer.bias.shape) == 1
+    return is_matrix and same and is_new and has_bias
 
 
-def _outputs(layer, x):
-    """What a layer returns before its activation, channels last."""
-    x = ops.cast(x, layer.kernel.dtype)
-    if isinstance(layer, layers.Dense):
-        y = ops.matmul(x, layer.kernel)
-    else:
-        y = layer.convolution_op(x, layer.kernel)
-        if layer.data_format == "channels_first":
-            y = ops.moveaxis(y, 1, -1)
-    return y if layer.bias is None else y + layer.bias
+def _everywhere(sizes):
+    """Each position reads itself."""
+    return [np.arange(size)[:, None] for size in sizes]
 
 
-def _windows(layer, x):
-    """What each place of a kernel reads: tensors (samples, ..., channels).
-
-    In the order of the kernel's weights, one tensor for each of its places.
-    """
-    if isinstance(layer, layers.Dense):
-        return [x]
-    if layer.data_format == "channels_first":
-        x = ops.moveaxis(x, 1, -1)
-    # Numbers, or tensors where the model leaves them open.
-    sizes, pads, ends = ops.shape(x)[1:-1], [(0, 0)], []
-    steps = layer.strides
+def _taps(layer, sizes):
+    """What the outputs of a convolution read."""
+    taps = []
     for size, width, step, stretch in zip(
-        sizes, layer.kernel_size, steps, layer.dilation_rate, strict=True
+        sizes,
+        layer.kernel_size,
+        _each(layer.strides, layer.rank),
+        _each(layer.dilation_rate, layer.rank),
+        strict=True,
     ):
         reach, pad = (width - 1) * stretch + 1, 0
         if layer.padding == "same":
             count = -(-size // step)
-            pad = (count - 1) * step + reach - size
-            pad = max(pad, 0) if isinstance(pad, int) else ops.maximum(pad, 0)
+            pad = max((count - 1) * step + reach - size, 0) // 2
+        elif layer.padding == "causal":
+            pad, count = reach - 1, -(-size // step)
         else:
             count = (size - reach) // step + 1
-        pads.append((pad // 2, pad - pad // 2))
-        ends.append((count - 1) * step + 1)
-    x = ops.pad(x, [*pads, (0, 0)])
-    places = itertools.product(*map(range, layer.kernel_size))
-    windows = []
-    for place in places:
-        starts = [
-            i * stretch
-            for i, stretch in zip(place, layer.dilation_rate, strict=True)
-        ]
-        cuts = (
-            slice(start, start + end, step)
-            for start, end, step in zip(starts, ends, steps, strict=True)
-        )
-        windows.append(x[slice(None), *cuts])
-    return windows
+        starts = np.arange(count)[:, None] * step - pad
+        found = starts + np.arange(width) * stretch
+        taps.append(np.where((found >= 0) & (found < size), found, -1))
+    return taps
+
+
+def _transposed_taps(layer, sizes):
+    """Those of the convolution whose gradient this is, the other way round."""
+    taps = []
+    for size, width, step, stretch in zip(
+        sizes,
+        layer.kernel_size,
+        _each(layer.strides, layer.rank),
+        _each(layer.dilation_rate, layer.rank),
+        strict=True,
+    ):
+        reach, pad = (width - 1) * stretch + 1, 0
+        if layer.padding == "same":
+            count = size * step
+            pad = max((size - 1) * step + reach - count, 0) // 2
+        else:
+            count = size * step + max(reach - step, 0)
+        found = np.arange(count)[:, None] + pad - np.arange(width) * stretch
+        is_read = (found >= 0) & (found % step == 0) & (found < size * step)
+        taps.append(np.where(is_read, found // step, -1))
+    return taps
+
+
+def _each(value, rank):
+    return (value,) * rank if isinstance(value, int) else value

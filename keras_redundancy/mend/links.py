@@ -37,6 +37,7 @@ class Surroundings:
 
     def __init__(self, model):
         graph = _keras.flat_graph(model)
+        self.calls = graph.calls
         self._calls = {call.key: call for call in graph.calls}
         self._maker = {key: call for call in graph.calls for key in call.makes}
         self._readers = collections.defaultdict(list)
@@ -47,6 +48,10 @@ class Surroundings:
             self._readers[key].append(None)
         self._behaviours = Behaviours()
         self._classifier = self._find_classifier(model, graph.outputs)
+
+    def calls_of(self, layer) -> list:
+        """All calls of a layer."""
+        return [call for call in self.calls if call.operation is layer]
 
     def link(self, call) -> str:
         """What becomes of what a kernel returns: one of four.

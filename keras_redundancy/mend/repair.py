@@ -2,30 +2,45 @@
 
 import dataclasses
 
+import keras
 import numpy as np
+from keras.layers import Dense
 
+from keras_redundancy._shared.convolutions import DEPTHWISE
 from keras_redundancy._shared.progress import progress
-from keras_redundancy.calibration.observer import answers, full_precision
-from keras_redundancy.channels.labels import Shifted
+from keras_redundancy.channels.labels import Normalized, Shifted
 from keras_redundancy.channels.shifts import homes_of_shifts
-from keras_redundancy.mend.kernels import pairs_of
-from keras_redundancy.mend.pairs import SideBySide, repaired
-from keras_redundancy.mend.reconstruct import reconstruct
+from keras_redundancy.mend.kernels import product_of
+from keras_redundancy.mend.links import Surroundings
+from keras_redundancy.mend.normalization import normalizes
+from keras_redundancy.mend.reconstruct import KernelFit
+from keras_redundancy.mend.walk import Norm, mended_layers, walk
+
+# Bytes for the samples that are mended with, at the widest place of a model.
+MEMORY = 2**30
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(eq=False)
 class Repair:
     """How a smaller model is mended.
 
     Attributes:
-        data, batch_size: what to mend it with, as for `reestimate`.
+        data, batch_size: what to mend it with, as for `batches`.
         rounds: how often all kernels are fitted to what the original ones
-            return.
+            return; with 0 only the statistics of every BatchNormalization
+            follow the change.
+        memory: bytes that activations of both models may take at a time. As
+            many samples are used as there is room for.
+        used, given: how many samples were used, of how many, when a model was
+            mended last; None before.
     """
 
     data: object
     batch_size: int
     rounds: int
+    memory: int = MEMORY
+    used: int | None = None
+    given: int | None = None
 
     def mend(self, graph, removed, small, verbose: bool) -> None:
         """Mend `small` in place.
@@ -35,106 +50,109 @@ class Repair:
             removed: whether each group of channels is gone.
             small: the model without them.
             verbose: whether to draw a progress bar.
+
+        Raises:
+            ValueError: there is no memory for one sample.
         """
-        kept_channels = {
-            id(axis.variable): np.flatnonzero(~removed[axis.group])
-            for axis in graph.axes
-        }
-        kept_units = {
-            id(step.layer): np.flatnonzero(~removed[graph.group[step.ids]])
-            for step in graph.steps
-            # A kernel that is read elsewhere too is not fitted to one layer.
-            if isinstance(step, Shifted) and id(step.kernel) not in graph.tied
-        }
-        centered = {
-            id(home.step.layer)
-            for home in homes_of_shifts(graph).values()
-            if home.sign < 0
-        }
-        data = self.data, self.batch_size
-        reestimate(graph.model, small, kept_channels, *data)
-        if not self.rounds:
-            return
-        pairs = pairs_of(graph.model, small, kept_units)
-        count = self.rounds * len(pairs)
-        with progress(verbose, count, "kernel") as step:
-            for _ in range(self.rounds):
-                for _ in reconstruct(
-                    graph.model, small, pairs, kept_channels, centered, *data
-                ):
-                    step()
-                reestimate(graph.model, small, kept_channels, *data)
+        todo = _menders(graph, removed, small, bool(self.rounds))
+        walks = max(self.rounds, 1)
+        with progress(verbose, walks * len(todo), "layer") as done:
+            for _ in range(walks if todo else 0):
+                self.used, self.given = walk(
+                    graph.model,
+                    small,
+                    dict(todo),
+                    self.data,
+                    self.batch_size,
+                    self.memory,
+                    done,
+                )
+        if verbose and self.says:
+            print(self.says)
+
+    @property
+    def says(self) -> str:
+        """That memory bounds the number of samples, if it did."""
+        if self.used is None or self.used >= self.given:
+            return ""
+        return (
+            f"mended with {self.used:,} of {self.given:,} samples: more take "
+            f"more than memory={self.memory:,} bytes"
+        )
 
 
-def reestimate(old, new, kept_channels, data, batch_size: int) -> None:
-    """Statistics of each BatchNormalization of `new`, in place.
+def _menders(graph, removed, small, fits):
+    """{id(layer): the `Norm` or `KernelFit` of it}."""
+    kept_channels = {
+        id(axis.variable): np.flatnonzero(~removed[axis.group])
+        for axis in graph.axes
+    }
+    layers = mended_layers(graph.model, small)
+    menders = {
+        id(old): Norm(old, new, kept_channels.get(id(old.moving_mean)))
+        for old, new in layers
+        if normalizes(old)
+    }
+    if fits:
+        kept_units = _kept_units(graph, removed, kept_channels, layers)
+        menders |= _fits(graph, kept_units, layers)
+    return menders
 
-    Both models run side by side. What changed from the old to the new
-    statistics of what is normalised, the mean by a difference and the variance
-    by a ratio (see `repaired`), is what changes in the moving ones: those of
-    channels that are what they were stay what they were.
 
-    Args:
-        old: the original model.
-        new: the smaller one, which is changed.
-        kept_channels: {id(moving mean of old): channels that stay}; all do
-            where there is none.
-        data: what `Model.predict` takes.
-        batch_size: for arrays.
+def _kept_units(graph, removed, kept_channels, layers):
+    """{id(layer): units that stay} of the layers whose kernels are fitted.
 
-    Raises:
-        ValueError: `data` is empty or does not fit the model's inputs.
-
-    Source: Jordan et al., REPAIR (2022); Wu and Johnson, Rethinking "Batch"
-    in BatchNorm (2021), for the statistics over several batches.
+    A kernel that is read elsewhere too is not fitted to one layer.
     """
-    observer = SideBySide(old, new, kept_channels)
-    if not observer.norms:
-        return
-    before, after = _statistics(observer, data, batch_size)
-    found = {}
-    for (layer, its_copy, kept), *both in zip(
-        observer.norms, before, after, strict=True
-    ):
-        found.setdefault(layer, (its_copy, kept, []))[2].append(both)
-    for layer, (its_copy, kept, calls) in found.items():
-        dtype = full_precision(old)
-        moving = [
-            np.asarray(x).astype(dtype)
-            for x in (layer.moving_mean, layer.moving_variance)
-        ]
-        data = [
-            np.mean(part, axis=0).astype(dtype)
-            for part in zip(*calls, strict=True)
-        ]
-        mean, variance = repaired(moving, *data, kept, layer.epsilon)
-        its_copy.moving_mean.assign(mean)
-        its_copy.moving_variance.assign(variance)
+    kept_units = {
+        id(step.layer): np.flatnonzero(~removed[graph.group[step.ids]])
+        for step in graph.steps
+        if isinstance(step, Shifted) and id(step.kernel) not in graph.tied
+    }
+    for layer, _ in layers:
+        if type(layer) in DEPTHWISE and id(layer.kernel) not in graph.tied:
+            channels = kept_channels.get(id(layer.kernel))
+            if channels is not None:
+                each = np.arange(layer.depth_multiplier)
+                units = channels[:, None] * layer.depth_multiplier + each
+                kept_units[id(layer)] = units.reshape(-1)
+    return kept_units
 
 
-def _statistics(observer, data, batch_size):
-    """Means and variances (2, channels) of each call, for both models."""
-    sums, count = None, 0
-    for size, found in answers(observer, data, batch_size):
-        weighted = [
-            [size * np.stack([m, m**2, v]).astype(float) for m, v in calls]
-            for calls in found
-        ]
-        sums = weighted if sums is None else _added(sums, weighted)
-        count += size
-    return [
-        [_mean_and_variance(total / count) for total in totals]
-        for totals in sums
-    ]
+def _centered(graph):
+    """Ids of the layers whose means a BatchNormalization takes away."""
+    kernels = {
+        id(home.step.layer)
+        for home in homes_of_shifts(graph).values()
+        if home.sign < 0
+    }
+    depthwise = {
+        id(step.after)
+        for step in graph.steps
+        if isinstance(step, Normalized)
+        and step.mean is not None
+        and type(step.after) in DEPTHWISE
+        and step.after.activation is keras.activations.linear
+    }
+    return kernels | depthwise
 
 
-def _added(sums, others):
-    return [
-        list(map(np.add, *totals)) for totals in zip(sums, others, strict=True)
-    ]
-
-
-def _mean_and_variance(moments):
-    """Over all batches: the variance within them, and between them."""
-    mean, square, variance = moments
-    return np.stack([mean, variance + (square - mean**2).clip(0)])
+def _fits(graph, kept_units, layers):
+    """{id(layer): its `KernelFit`} of all kernels that can be fitted."""
+    centered = _centered(graph)
+    around, found = Surroundings(graph.model), {}
+    for old, new in layers:
+        key, calls = id(old), around.calls_of(old)
+        products = product_of(old), product_of(new)
+        if key not in kept_units or None in products:
+            continue
+        links = set(map(around.link, calls))
+        link = links.pop() if len(links) == 1 else "linear"
+        before = around.before(calls[0]) if type(old) is Dense else None
+        first = before and found.get(id(before.operation))
+        if first and not len(calls) == len(around.calls_of(first.layer)) == 1:
+            first = None
+        found[key] = KernelFit(
+            *products, kept_units[key], link, key in centered, first
+        )
+    return found

@@ -14,6 +14,7 @@ from keras_redundancy._shared.configured import Configured, name_of
 from keras_redundancy.build.absorb import DropAbsorber, MergeAbsorber
 from keras_redundancy.build.refit import RefitAbsorber
 from keras_redundancy.calibration import Statistics
+from keras_redundancy.mend.repair import MEMORY
 from keras_redundancy.numbers.regression import least_squares, slopes
 from keras_redundancy.planning.idle import (
     Idle,
@@ -162,13 +163,17 @@ BY_NAME = {absorb.name: absorb for absorb in ABSORBS}
 class Mend(Configured):
     """How a smaller model is mended with calibration data.
 
-    The statistics of every BatchNormalization are estimated anew, and one
-    kernel after the other is fitted to return what it returned in the original
-    model: by least squares; or iteratively, where a ReLU or a softmax follows,
-    so that what comes out of these is right.
+    Both models run side by side, layer by layer, on all samples at once. When
+    a layer of the smaller model is reached, the statistics of a
+    BatchNormalization are estimated anew, and a kernel is fitted to return
+    what it returned in the original model: by least squares; or iteratively,
+    where a ReLU or a softmax follows, so that what comes out of these is right.
+    No fit is kept that is worse on samples that were held out.
 
     Args:
         rounds: how often all kernels are fitted; 0 leaves the fitting out.
+        memory: how many bytes the activations of both models may take at a
+            time. Where all samples would take more, fewer are used.
 
     Source: Jordan et al., REPAIR (2022), for the statistics; He, Zhang and
     Sun, Channel Pruning for Accelerating Very Deep Neural Networks (2017),
@@ -176,9 +181,11 @@ class Mend(Configured):
     """
 
     rounds: int = 1
+    memory: int = MEMORY
 
     def __post_init__(self):
         check_count("rounds", self.rounds, least=0)
+        check_count("memory", self.memory)
 
 
 def absorb_of(value, fits: bool) -> tuple[Absorb, str]:

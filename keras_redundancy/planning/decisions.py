@@ -306,6 +306,8 @@ class Plan(Rendered):
         if self.latency is not None:
             saved = 100 * (1 - self.latency)
             lines.append(f"latency, as measured: {saved:.1f} % less")
+        if self.repair is not None and self.repair.says:
+            lines.append(self.repair.says)
         return "\n".join(lines)
 
 

@@ -14,7 +14,10 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras
-from keras_redundancy.calibration.observer import PlaceObserver, unchanged
+from keras_redundancy.calibration.observer import (
+    PlaceObserver,
+    restoring_states,
+)
 from keras_redundancy.channels import Role
 from keras_redundancy.channels.gains import Gains
 from keras_redundancy.channels.labels import Mixed
@@ -164,7 +167,7 @@ def _constants(model, axes):
         return unknown
     extremes = Extremes(model, list(places.values()))
     extremes.run_eagerly = extremes.can_run_eagerly
-    with unchanged(extremes):
+    with restoring_states(extremes):
         start = np.zeros(SAMPLES, "int32")
         inputs = [*inputs, start]
         found = _keras.predict_on_one_replica(extremes, inputs)

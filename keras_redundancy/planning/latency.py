@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy.calibration.observer import unchanged
+from keras_redundancy.calibration.observer import restoring_states
 from keras_redundancy.planning.budgets import OutOfReachError
 
 # Each model runs so often at least, and for so many seconds.
@@ -102,7 +102,7 @@ class _Predictor:
         self.seconds()
 
     def seconds(self):
-        with unchanged(self._model):
+        with restoring_states(self._model):
             start = time.perf_counter()
             self._model.predict_on_batch(self._batch)
             return time.perf_counter() - start

@@ -171,7 +171,8 @@ def plan(
     decisions, latency = chooser.decide(spaces, levels, reasons)
     repair = None
     if asked.mend is not None:
-        repair = Repair(data.data, data.batch_size, asked.mend.rounds)
+        how = asked.mend.rounds, asked.mend.memory
+        repair = Repair(data.data, data.batch_size, *how)
     return Plan(
         graph,
         decisions,

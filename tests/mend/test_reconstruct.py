@@ -8,7 +8,8 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.calibration import observer
 from keras_redundancy.calibration.moments import Divided
-from keras_redundancy.mend import kernels
+from keras_redundancy.mend import reconstruct
+from keras_redundancy.mend.kernels import product_of
 from keras_redundancy.numbers import regression
 from tests import models
 
@@ -209,13 +210,24 @@ def test_a_fit_that_is_worse_on_rows_held_out_is_not_kept():
     np.testing.assert_array_equal(found, start)
 
 
-def test_rows_that_are_alike_are_held_out_together():
-    rows = kernels._Rows()
-    for _ in range(2):
-        rows.add(np.zeros((4, 6, 3)), np.zeros((4, 6, 2)))
-    inputs, wanted, is_held_out = rows.arrays
-    assert inputs.shape == (48, 3)
-    assert wanted.shape == (48, 2)
-    np.testing.assert_array_equal(
-        np.flatnonzero(is_held_out), np.arange(24, 30)
+def fit_of(old, new):
+    """The `KernelFit` of a layer to another one of the same shape."""
+    kept = np.arange(old.kernel.shape[-1])
+    return reconstruct.KernelFit(
+        product_of(old), product_of(new), kept, "linear", False
     )
+
+
+def test_rows_that_are_alike_are_held_out_together():
+    """All positions of every fifth sample, whatever the batches."""
+    layer = layers.Conv1D(2, 1)
+    layer.build((None, 6, 3))
+    pieces = []
+    for first, size in ((0, 4), (4, 5)):
+        x = np.arange(first, first + size)[:, None, None] * np.ones((6, 3))
+        pieces.append((first, size, *[keras.ops.cast(x, "float32")] * 2))
+    rows = reconstruct._rows(fit_of(layer, layer), pieces, 9)
+    assert rows.read.shape == (54, 1, 3)
+    assert rows.wanted.shape == (54, 1, 2)
+    sample = models.numpy(rows.read)[:, 0, 0]
+    np.testing.assert_array_equal(rows.is_held_out, sample == 4)

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.mend import pairs
+from keras_redundancy.mend import normalization
 from tests import models
 
 EPSILON = 1e-3
@@ -15,7 +15,7 @@ EPSILON = 1e-3
 def repaired_channel(moving, old, new):
     """Mean and variance of one channel; each argument is such a pair."""
     moving, old, new = (np.float32(x).reshape(2, 1) for x in (moving, old, new))
-    found = pairs.repaired(moving, old, new, np.array([0]), EPSILON)
+    found = normalization.repaired(moving, old, new, np.array([0]), EPSILON)
     return tuple(float(models.numpy(x)[0]) for x in found)
 
 
@@ -57,7 +57,7 @@ def test_no_scale_changes_by_more_than_so_much(moving, new):
     _, variance = repaired_channel((0, moving), (0, 1), (0, new))
     assert variance >= 0
     change = scale(variance) / scale(moving)
-    assert 0.99 / pairs.MOST < change < 1.01 * pairs.MOST
+    assert 0.99 / normalization.MOST < change < 1.01 * normalization.MOST
 
 
 def barely_firing(seed):

@@ -1,0 +1,223 @@
+"""The calls of a model and of the smaller one, in the order of the walk."""
+
+import collections
+import dataclasses
+import itertools
+import math
+
+import keras
+
+from keras_redundancy import _keras
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PairedCall:
+    """A call in the graph of a model, and its counterpart in the smaller one.
+
+    Attributes:
+        old, new: the calls.
+        reads, makes: numbers of the tensors that they read and make, the same
+            ones in both graphs. Each call of a nested model makes tensors
+            with numbers of their own.
+        models: the two nested models, where the call enters them: it makes
+            what their inputs get. Else None.
+        sizes: bytes that each tensor it makes takes for one sample, in the
+            model and in the smaller one.
+        holds: numbers of tensors that have to be there as well when the walk
+            takes the call.
+    """
+
+    old: _keras.Call
+    new: _keras.Call
+    reads: tuple[int, ...]
+    makes: tuple[int, ...]
+    models: tuple | None
+    sizes: tuple[tuple[int, int], ...]
+    holds: tuple[int, ...] = ()
+
+    @property
+    def layer(self):
+        """The original model's layer or operation."""
+        return self.old.operation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """Calls that the walk takes together: several only of a shared layer.
+
+    Attributes:
+        calls: the calls.
+        is_whole: whether these are all calls of the layer.
+        last_read: numbers of the tensors that nothing reads later.
+    """
+
+    calls: tuple[PairedCall, ...]
+    is_whole: bool
+    last_read: frozenset[int]
+
+    @property
+    def layers(self) -> tuple:
+        """The original model's layer or operation, and its counterpart."""
+        return self.calls[0].old.operation, self.calls[0].new.operation
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Tensor:
+    number: int
+    spec: keras.KerasTensor
+
+
+class _Recorder(_keras.Interpreter):
+    """Numbers the tensors of a model and lists its calls, nested ones too."""
+
+    def __init__(self):
+        self.calls, self._numbers = [], itertools.count()
+
+    def record(self, model, shapes):
+        """Go through a model, called on inputs of `shapes`."""
+        inputs = [
+            x if shape is None else _with_shape(x, shape)
+            for x, shape in zip(
+                _keras.graph_of(model).inputs, shapes, strict=True
+            )
+        ]
+        self.run(model, self.numbered(inputs))
+        return self.calls
+
+    def numbered(self, specs):
+        return [_Tensor(next(self._numbers), spec) for spec in specs]
+
+    def enter(self, call, model, values):
+        graph = _keras.graph_of(model)
+        given = [
+            _with_shape(x, values[id(y)].spec.shape[1:])
+            if isinstance(y, keras.KerasTensor)
+            else x
+            for x, y in zip(
+                graph.inputs, _keras.handed_to(model, call), strict=True
+            )
+        ]
+        return self.run(model, self._add(call, values, given, model), call.key)
+
+    def call(self, call, values):
+        specs = {id(x): values[id(x)].spec for x in call.inputs}
+        outputs = _keras.output_tensors(call, specs)
+        return self._add(call, values, outputs, None)
+
+    def _add(self, call, values, outputs, model):
+        reads = tuple(values[id(x)].number for x in call.inputs)
+        made = self.numbered(outputs)
+        self.calls.append((call, reads, made, model))
+        return made
+
+
+def _with_shape(x, shape):
+    return keras.KerasTensor((x.shape[0], *shape), x.dtype, sparse=x.sparse)
+
+
+def _bytes(tensor):
+    """Bytes of one sample; numbers that are no floats are counted alike."""
+    dtype = keras.backend.standardize_dtype(tensor.spec.dtype)
+    width = 8 if "64" in dtype else 2 if "16" in dtype else 4
+    return width * math.prod(size or 1 for size in tensor.spec.shape[1:])
+
+
+def paired_calls(old, new, shapes) -> list[PairedCall]:
+    """The calls of both models, in an order that can be run.
+
+    Args:
+        old, new: the model and the smaller one.
+        shapes: that of a sample of each input, or None.
+
+    The first tensors are the models' inputs: they have the numbers 0, 1, ...
+    """
+    found = []
+    for before, after in zip(
+        *(_Recorder().record(model, shapes) for model in (old, new)),
+        strict=True,
+    ):
+        call, reads, made, model = before
+        models = None if model is None else (model, after[3])
+        sizes = tuple(
+            tuple(map(_bytes, both))
+            for both in zip(made, after[2], strict=True)
+        )
+        makes = tuple(x.number for x in made)
+        found.append(PairedCall(call, after[0], reads, makes, models, sizes))
+    return found
+
+
+def steps_of(calls: list[PairedCall], inputs: int, shared: set) -> list[Step]:
+    """The calls in the order in which the walk takes them.
+
+    All calls of a shared layer are taken together, as soon as what they all
+    read is known: so the layer can be fitted to all that it reads. Where a
+    call reads what another one of the same layer makes, that cannot be: then
+    the calls are taken one by one.
+
+    Args:
+        calls: in an order that can be run.
+        inputs: how many inputs the models have.
+        shared: ids of the layers that can be mended.
+    """
+    of_layer = collections.defaultdict(list)
+    for call in calls:
+        of_layer[id(call.layer)].append(call)
+    together = {key for key in shared if len(of_layer[key]) > 1}
+    known, order, waiting = set(range(inputs)), [], calls
+    while waiting:
+        left, taken = [], set()
+        for call in waiting:
+            key = id(call.layer)
+            group = of_layer[key] if key in together else [call]
+            if call in taken:
+                continue
+            if all(known.issuperset(each.reads) for each in group):
+                is_whole = len(group) == len(of_layer[key])
+                order.append((group, is_whole))
+                taken.update(group)
+                known.update(*(each.makes for each in group))
+            else:
+                left.append(call)
+        if len(left) == len(waiting):
+            together -= {
+                id(call.layer) for call in left if known.issuperset(call.reads)
+            }
+        waiting = left
+    return _with_last_reads(order)
+
+
+def _with_last_reads(order):
+    steps, later = [], set()
+    for group, is_whole in reversed(order):
+        reads = {n for call in group for n in (*call.reads, *call.holds)}
+        steps.append(Step(tuple(group), is_whole, frozenset(reads - later)))
+        later |= reads
+    return steps[::-1]
+
+
+def most_bytes(steps: list[Step], inputs: int) -> int:
+    """Bytes of all tensors that are held at a time, for each sample."""
+    held = dict.fromkeys(range(inputs), 0)
+    most = 0
+    read = {n for step in steps for call in step.calls for n in call.reads}
+    for step in steps:
+        for call in step.calls:
+            held |= {
+                number: sum(sizes)
+                for number, sizes in zip(call.makes, call.sizes, strict=True)
+                if number in read
+            }
+        # What is read for the last time goes batch by batch.
+        most = max(most, sum(held.values()) - _given_up(step, held))
+        for number in step.last_read:
+            held.pop(number, None)
+    return most
+
+
+def _given_up(step, held):
+    made = sum(
+        held.get(number, 0) for call in step.calls for number in call.makes
+    )
+    freed = sum(held.get(number, 0) for number in step.last_read)
+    return min(made, freed) if len(step.calls) == 1 else 0

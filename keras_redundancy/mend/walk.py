@@ -1,0 +1,160 @@
+"""Once through both graphs: what the smaller model reads is mended.
+
+A model and the smaller one are walked call by call, with all samples at the
+frontier. What a kernel of the smaller model reads is final when the walk
+arrives there: the kernel is fitted there and then, a BatchNormalization gets
+its statistics, and the walk goes on with what the mended layer returns. No
+call is run twice.
+
+A layer that is called several times is mended once, to what all its calls
+read: the walk waits with the first call until it knows what the others read.
+Where one call reads what another one makes of its output, as in a loop, that
+cannot be known: its kernel stays as it is, and its statistics are those of
+the first call.
+
+Source: Frantar et al., GPTQ (2022), for layers fitted in the order in which
+they run, each to what the layers before it, already changed, return.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+from keras import ops
+from keras.layers import BatchNormalization
+from numpy.typing import NDArray
+
+from keras_redundancy import _keras
+from keras_redundancy.mend.calls import (
+    Step,
+    most_bytes,
+    paired_calls,
+    steps_of,
+)
+from keras_redundancy.mend.frontier import (
+    Frontier,
+    amount_of,
+    put_back,
+    read_batches,
+)
+from keras_redundancy.mend.normalization import repair_statistics
+from keras_redundancy.mend.reconstruct import (
+    KernelFit,
+    reconstruct,
+    reconstruct_both,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Norm:
+    """A BatchNormalization whose statistics are to follow the change.
+
+    Attributes:
+        old, new: the layer of the model and that of the smaller one.
+        kept: channels that the new one has, shape (channels,); None for all.
+    """
+
+    old: BatchNormalization
+    new: BatchNormalization
+    kept: NDArray[np.intp] | None
+
+
+def mended_layers(old, new) -> list:
+    """(layer, its counterpart) of all that the graphs of two models call."""
+    found = {}
+    for call in paired_calls(old, new, [None] * len(old.inputs)):
+        found[id(call.layer)] = call.layer, call.new.operation
+    return list(found.values())
+
+
+def walk(
+    old, new, menders: dict, data, batch_size: int, memory: int, done: Callable
+) -> tuple[int, int]:
+    """Mend layers of the smaller model in one walk, in place.
+
+    Args:
+        old, new: the model and the smaller one.
+        menders: {id(layer of old): a `KernelFit` or a `Norm`}.
+        data, batch_size: as for `batches`.
+        memory: bytes for the samples at the frontier.
+        done: a function to call after each layer.
+
+    Returns:
+        (samples that were used, samples of the data that were looked at).
+
+    Raises:
+        ValueError: `data` is empty or does not fit the model's inputs, or
+            there is no memory for one sample.
+    """
+    found, first, expected = read_batches(old, data, batch_size)
+    shapes = [None if x is None else x.shape[1:] for x in first[0]]
+    calls = list(_with_chains(paired_calls(old, new, shapes), menders))
+    steps = steps_of(calls, len(shapes), set(menders))
+    steps = steps[: _last_mended(steps, menders)]
+    each = most_bytes(steps, len(shapes))
+    amount = amount_of(old, each, memory, first, expected)
+    states = [*old.non_trainable_variables, *new.non_trainable_variables]
+    with put_back(states) as keep:
+        frontier = Frontier(found, amount)
+        for step in steps:
+            mender = menders.pop(id(step.calls[0].layer), None)
+            if mender is not None:
+                _mend(mender, step, frontier, keep)
+                done()
+            frontier.advance(step)
+    return frontier.samples, frontier.given
+
+
+def _with_chains(calls, menders):
+    """What the first layer of a chain reads is held for the second one."""
+    first_read = {id(call.layer): call.reads[:1] for call in calls}
+    for call in calls:
+        mender = menders.get(id(call.layer))
+        if isinstance(mender, KernelFit) and mender.chain:
+            holds = first_read[id(mender.before.layer)]
+            call = dataclasses.replace(call, holds=holds)
+        yield call
+
+
+def _last_mended(steps, menders):
+    """How many steps there are up to the last one that mends something."""
+    numbers = [
+        number
+        for number, step in enumerate(steps, 1)
+        if id(step.calls[0].layer) in menders
+    ]
+    return max(numbers, default=0)
+
+
+def _mend(
+    mender: KernelFit | Norm, step: Step, frontier: Frontier, keep: Callable
+):
+    reads = [call.reads[0] for call in step.calls]
+    pieces = [frontier.at(number, number) for number in reads]
+    if isinstance(mender, Norm):
+        calls = [tuple(zip(*call, strict=True))[2:] for call in pieces]
+        repair_statistics(mender.old, mender.new, mender.kept, calls)
+        keep(mender.new.moving_mean)
+        keep(mender.new.moving_variance)
+    elif step.is_whole:
+        pieces = list(itertools.chain(*pieces))
+        reconstruct(mender, pieces, frontier.samples)
+        if mender.chain:
+            _mend_both(mender, step.calls[0], frontier)
+        keep(mender.new.kernel)
+        if mender.new.bias is not None:
+            keep(mender.new.bias)
+
+
+def _mend_both(fit, call, frontier):
+    """Fit the `Dense` before too, and make anew what this one reads."""
+    (first,) = call.holds
+    pieces = frontier.at(call.reads[0], first)
+    reconstruct_both(fit, pieces, frontier.samples)
+
+    def relu(x, old):
+        y = ops.relu(_keras.run_for_inference(fit.before.new.layer, (x,), {}))
+        return _keras.with_mask(y, _keras.mask_of(old))
+
+    frontier.change(call.reads[0], relu, first)
