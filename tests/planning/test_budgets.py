@@ -317,11 +317,11 @@ def test_options_that_make_no_sense(options, error, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tau": 0.9, "select": "greedy"}, "Say with correlation="),
+        ({"tau": 0.9, "select": "greedy"}, "Pass correlation="),
         ({"correlation": 0.9, "select": "l1"}, "correlation does not go with"),
         ({"correlation": 1.5}, "between what consumers compute"),
         ({"ratio": 0.5, "criterion": "folded"}, "Leave criterion= out"),
-        ({"ratio": 0.5, "repair": False, "rounds": 2}, "Leave rounds= out"),
+        ({"ratio": 0.5, "repair": False, "rounds": 2}, "leave rounds= out"),
         (
             {"tau": 0.9, "keep": "mean", "absorb": "affine"},
             "keep='mean' does not go with",
