@@ -224,8 +224,13 @@ def _read(path, model):
 
     Raises:
         ValueError: it is broken, or has no arrays of the inputs' names.
-        OSError: there is no file.
+        OSError: there is no file, or it cannot be read.
     """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no file {str(path)!r}. Pass one that numpy.savez(path, "
+            "x=array) or numpy.save has written."
+        )
     with path.open("rb") as file:
         with _reading(path):
             arrays = np.load(file)

@@ -67,6 +67,7 @@ from keras_redundancy._keras.running import (
     number_of_batches as number_of_batches,
     numpy_batches as numpy_batches,
     predict_on_one_replica as predict_on_one_replica,
+    quiet_about_retracing as quiet_about_retracing,
     replicas as replicas,
     scope_of as scope_of,
 )

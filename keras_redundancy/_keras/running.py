@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import logging
 
 import keras
 from keras.src.trainers.data_adapters import get_data_adapter
@@ -54,6 +55,25 @@ def number_of_batches(x, y, options: dict) -> int | None:
         return count
     kept = int(len(keras.tree.flatten(x)[0]) * (1 - split))
     return -(-kept // (options.get("batch_size") or 32))
+
+
+@contextlib.contextmanager
+def quiet_about_retracing():
+    """Silence TensorFlow's warnings about retracing.
+
+    TensorFlow counts the steps of several models as one function that is
+    retraced, and advises against it.
+    """
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(_is_no_retracing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_is_no_retracing)
+
+
+def _is_no_retracing(record):
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def flush(callbacks) -> None:

@@ -134,6 +134,8 @@ def register_stock_form(kind: type, function: Callable | None = None):
         function,
         expects="a class",
         what="A stock form is given by a function of a layer",
+        write="def my_form(layer), which returns a LayerForm, or None if "
+        "nothing takes the place of the layer",
     )
 
 

@@ -22,6 +22,10 @@ INFINITE = -1
 STRINGS = "OSU"  # The kinds of NumPy's dtypes that hold text.
 
 
+class MisfitError(ValueError):
+    """Data that have another structure or shape than a model takes."""
+
+
 @dataclasses.dataclass(eq=False)
 class Samples:
     """Calibration data that can be read several times.
@@ -202,6 +206,8 @@ def _batches_of(samples, batch_size, graph):
         if isinstance(data, np.ndarray | list | tuple | dict):
             data = _sliceable(graph, data)
         found, count = _keras.numpy_batches(data, batch_size)
+    except MisfitError:
+        raise
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"data is {type(data).__name__}, which Keras cannot make batches "
@@ -309,7 +315,7 @@ def _misfit(graph, x):
 
     shapes = keras.tree.map_structure(shape_of, x)
     wanted = ", ".join(str(tuple(x.shape)) for x in graph.inputs)
-    return ValueError(
+    return MisfitError(
         f"data has batches of shape {shapes}, but the model takes {wanted}. "
         "Pass what Model.predict takes: the inputs alone, without targets, "
         "and with a batch axis."

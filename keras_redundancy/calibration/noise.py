@@ -37,10 +37,11 @@ def pink_noise(
     """
     check_count("samples", samples)
     check_seed(seed)
-    if len(shape) < 2 or not all(shape):
+    is_shape = isinstance(shape, list | tuple)
+    if not is_shape or len(shape) < 2 or not all(shape):
         raise ValueError(
-            f"shape is {shape}, but it has to be the shape of one sample: all "
-            "sizes known, a channel axis and at least one axis before it, "
+            f"shape is {shape!r}, but it has to be the shape of one sample: "
+            "all sizes known, a channel axis and at least one axis before it, "
             "such as (32, 32, 3)."
         )
     noise = np.empty((samples, *shape), np.float32)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import logging
 import math
 
 import keras
@@ -111,24 +110,14 @@ def answers(observer, data, batch_size: int):
 
 @contextlib.contextmanager
 def restoring_states(model):
-    """Restore non-trainable variables, such as states, in the end.
-
-    TensorFlow's warnings about retracing are silenced meanwhile: it counts
-    several observers that each run once as one function that is retraced.
-    """
+    """Restore non-trainable variables, such as states, in the end."""
     states = [(v, ops.copy(v)) for v in model.non_trainable_variables]
-    logger = logging.getLogger("tensorflow")
-    logger.addFilter(_is_no_retracing)
     try:
-        yield
+        with _keras.quiet_about_retracing():
+            yield
     finally:
-        logger.removeFilter(_is_no_retracing)
         for variable, value in states:
             variable.assign(value)
-
-
-def _is_no_retracing(record):
-    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def _start_of(number, size):

@@ -177,6 +177,7 @@ def _by_rule(seen):
     _note_borrowed(read, seen, accesses[before:])
     if isinstance(outputs, Channels):
         outputs = [outputs]
+    _require_channels(outputs, seen)
     _require_as_many(outputs, seen)
     layer = seen.operation
     if isinstance(layer, keras.Layer) and len(accesses) > before:
@@ -199,6 +200,22 @@ def _note_borrowed(variables, seen, accesses):
         if key in recorder.owners and key not in followed:
             owner = recorder.owners[key]
             recorder.lent[id(owner)] = owner, seen.say(LENT)
+
+
+def _require_channels(outputs, seen):
+    """A rule returns `Channels` for each tensor: a mistake of it if not."""
+    is_list = isinstance(outputs, list | tuple)
+    if (
+        not is_list
+        or len(outputs) != len(seen.outputs)
+        or not all(isinstance(x, Channels) for x in outputs)
+    ):
+        raise TypeError(
+            f"The rule for {seen.kind} returned {outputs!r} for "
+            f"{seen.operation.name!r}, but it has to return the Channels of "
+            f"what comes out, of {len(seen.outputs)} tensors: "
+            "return Channels(ids, axis), or a list of them for several."
+        )
 
 
 def _require_as_many(outputs, seen):

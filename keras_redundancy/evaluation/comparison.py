@@ -1,20 +1,25 @@
 """Compare pruning methods at equal cost: `compare`."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 
+from keras_redundancy._shared.arguments import check_option
 from keras_redundancy._shared.configured import name_of
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.evaluation.trials import (
     Trial,
-    checked_score,
     planned_on,
+    score_of,
     shares_left,
 )
 from keras_redundancy.planning.decisions import Plan
-from keras_redundancy.planning.methods import Method
+from keras_redundancy.planning.levels import checked_target
+from keras_redundancy.planning.methods import BY_NAME, Method
 from keras_redundancy.planning.plans import plan
 from keras_redundancy.reports.flops import flops
 
@@ -134,10 +139,10 @@ def compare(
     shape = options.get("input_shape")
     if shape is None and isinstance(data, Calibration):
         shape = data.input_shape
-    shares = tuple(shares)
+    shares = _checked_shares(shares)
     trials = {name: [] for name in methods}
     with progress(verbose, 1 + len(methods) * len(shares), "model") as step:
-        base = checked_score(evaluate(model))
+        base = score_of(evaluate, model)
         step()
         for name, method in methods.items():
             for share in shares:
@@ -148,10 +153,20 @@ def compare(
     return Comparison(model.name, shares, base, trials)
 
 
+def _checked_shares(shares):
+    shares = (shares,) if isinstance(shares, Real) else tuple(shares)
+    if not shares:
+        raise ValueError("shares is empty: name at least one, such as (0.5,).")
+    for share in shares:
+        checked_target({"flops": share})
+    return shares
+
+
 def _by_name(methods, has_data):
     if methods is None:
         return WITHOUT_DATA | (WITH_DATA if has_data else {})
     if isinstance(methods, Mapping):
+        _require_no_classes(methods.values())
         return methods
     if isinstance(methods, str | Method) or not isinstance(methods, Iterable):
         raise TypeError(
@@ -159,7 +174,21 @@ def _by_name(methods, has_data):
             "'greedy'], or a mapping from names to methods, to options of "
             f"kr.plan or to functions, but received {methods!r}."
         )
+    methods = list(methods)
+    _require_no_classes(methods)
+    for method in methods:
+        if isinstance(method, str):
+            check_option("methods", method, BY_NAME)
     return {name_of(m) if callable(m) else str(m): m for m in methods}
+
+
+def _require_no_classes(methods):
+    for method in methods:
+        if isinstance(method, type):
+            raise TypeError(
+                f"methods has the class {method.__name__}. Pass an object of "
+                f"it: {method.__name__}()."
+            )
 
 
 def _smaller(model, method, share, data, options):
@@ -176,9 +205,9 @@ def _smaller(model, method, share, data, options):
 
 def _trial(model, small, evaluate, shape):
     if isinstance(small, Plan):
-        score = checked_score(evaluate(small.apply()))
+        score = score_of(evaluate, small.apply())
         return Trial(score, *shares_left(small))
-    score = checked_score(evaluate(small))
+    score = score_of(evaluate, small)
     parameters = small.count_params() / model.count_params()
     counts = [flops(each, input_shape=shape) for each in (small, model)]
     return Trial(score, counts[0] / counts[1], parameters)

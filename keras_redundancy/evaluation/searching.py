@@ -1,5 +1,7 @@
 """Find the smallest model whose score stays above a floor: `search`."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import dataclasses
 from collections.abc import Callable, Iterable
 from numbers import Real

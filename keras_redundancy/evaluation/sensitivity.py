@@ -1,5 +1,7 @@
 """Cut each part of a model alone, at several depths: `sensitivity`."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import dataclasses
 from collections.abc import Callable, Iterable
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_redundancy import _keras
 from keras_redundancy._keras.fingerprint import fingerprint
 from keras_redundancy._shared.arguments import check_ratio
 from keras_redundancy._shared.tables import on_one_line
@@ -117,7 +118,7 @@ class Trials:
         """The trial of the model before pruning."""
 
         def find():
-            score = checked_score(self.evaluate(self.model))
+            score = score_of(self.evaluate, self.model)
             return Trial(score, *shares_left(self.plan({})))
 
         return self._logged("base", find)
@@ -245,6 +246,27 @@ def planned_on(model, data, options: dict):
         data = calibrate(stripped, data, allow_inexact=inexact, **size)
         options = {k: v for k, v in options.items() if k != "steps"}
     return stripped, data, options
+
+
+def score_of(evaluate, model) -> float:
+    """What `evaluate` returns for a model, as a float.
+
+    TensorFlow's warnings about retracing are silenced meanwhile: each model
+    is another one, but TensorFlow counts them as one that is retraced.
+
+    Raises:
+        TypeError, ValueError: `evaluate` is no function, or does not return
+            one finite number.
+    """
+    if not callable(evaluate):
+        raise TypeError(
+            f"evaluate is {evaluate!r}, but it has to be a function of a model "
+            "that returns its score, such as the accuracy: lambda m: "
+            "m.evaluate(x, y, verbose=0, return_dict=True)['accuracy']."
+        )
+    with _keras.quiet_about_retracing():
+        score = evaluate(model)
+    return checked_score(score)
 
 
 def checked_score(score) -> float:

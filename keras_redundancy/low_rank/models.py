@@ -1,5 +1,7 @@
 """Copies of models to train at low rank, and smaller ones after that."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import collections
 import math
 

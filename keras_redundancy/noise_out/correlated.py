@@ -1,5 +1,7 @@
 """NoiseOut's pruning step: of two correlated units one is removed."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import dataclasses
 
 import numpy as np

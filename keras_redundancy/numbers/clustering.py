@@ -7,6 +7,8 @@ to `DENSE_UNITS` units are compared in one product; wider ones block by
 block, without ever holding all similarities.
 """
 
+from __future__ import annotations  # help() shows the names of types.
+
 import numbers
 
 import numpy as np

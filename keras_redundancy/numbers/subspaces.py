@@ -1,5 +1,7 @@
 """How much two layers say the same: `svcca`."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -1,9 +1,10 @@
 """What consumers read in place of the units that go, and what mends the rest.
 
-A consumer computes W^T x of the units x. Those that go, x_r, are replaced by a
-prediction from those that stay, x_r ~ A^T x_k + c, so that the consumer's
-kernel becomes W_k + A W_r and its bias takes W_r^T c. What A and c are is said
-by one of these objects; strings such as `absorb="merge"` are short names.
+A consumer is a layer that reads the units x and computes W^T x. The removed
+units x_r are predicted from the kept units x_k, x_r ~ A^T x_k + c, so that the
+consumer's kernel becomes W_k + A W_r and its bias takes W_r^T c. Each class
+here finds A and c in another way; strings such as `absorb="merge"` are short
+names of the classes.
 """
 
 import dataclasses
@@ -20,34 +21,34 @@ from keras_redundancy.planning.idle import Idle, idle_by_data, idle_by_weights
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Absorb(Configured):
-    """What consumers read in place of the units that go.
+    """What consumers read in place of the units that go: the base class.
 
     Attributes:
         name: the short name, for `absorb=`.
-        needs_data: whether it cannot do without calibration data.
+        needs_data: whether calibration data are needed.
     """
 
     name = None
     needs_data = False
 
     def idle_units(self, graph, spaces, statistics, whole: bool) -> Idle:
-        """The units that are constant, where a bias makes up for them.
+        """The constant units that the biases of their consumers can replace.
 
         Args:
             graph: the traced model.
-            spaces: those that are cut.
-            statistics: those of the calibration data, or None.
-            whole: whether to count units that were constant over the data
-                only where all of their space were. What is constant over some
-                samples need not be so for others.
+            spaces: the spaces whose units may go.
+            statistics: the statistics of the calibration data, or None.
+            whole: whether units that were constant over the data count only
+                where all units of their space were: what is constant over
+                some samples need not be constant over others.
         """
         return idle_by_weights(graph, spaces)
 
     def absorber(self, statistics: Statistics | None, idle: Idle, folded: bool):
-        """What makes the new kernels and biases of consumers.
+        """The object that makes the new kernels and biases of consumers.
 
         Args:
-            statistics: those of the calibration data, or None.
+            statistics: the statistics of the calibration data, or None.
             idle: the units that are constant.
             folded: whether units were compared with what a
                 BatchNormalization behind makes of them.
@@ -57,7 +58,9 @@ class Absorb(Configured):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Drop(Absorb):
-    """Consumers lose the inputs that go: A = 0, c = 0.
+    """Consumers lose the weights that read the units that go.
+
+    Nothing makes up for the removed units: they are predicted as 0.
 
     Source: Li et al., Pruning Filters for Efficient ConvNets (2017), and most
     others.
@@ -74,10 +77,12 @@ class Drop(Absorb):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Merge(Absorb):
-    """Consumers read the representative of each unit that goes instead.
+    """Consumers read one kept unit in place of each unit that goes.
 
-    A has one entry for each of them: the ratio of the two units' strengths
-    where the path between allows it (ReLU, linear, pooling), else 1.
+    That is the kept unit of the same cluster, or the most similar one. Where
+    all layers between allow it (ReLU, linear layers, pooling), it is multiplied
+    by the ratio of the strengths of the two units: the norms of their filters,
+    times the factors of a BatchNormalization and the like.
 
     Source: RoyChowdhury, Sharma and Learned-Miller, Reducing Duplicate
     Filters in Deep Neural Networks (2017); Kim et al., Neuron Merging:
@@ -94,7 +99,8 @@ class Merge(Absorb):
 class _Fitted(Absorb):
     """A and c are fitted to calibration data.
 
-    What calibration data do not show, as inside of layers, is merged.
+    Units that calibration data do not show, such as those inside of layers,
+    are treated as by `Merge`.
     """
 
     needs_data = True
@@ -109,8 +115,11 @@ class _Fitted(Absorb):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Affine(_Fitted):
-    """Each unit that goes is predicted from the one most correlated: A has
-    one entry for each, the slope of the regression line; c is its intercept.
+    """Consumers read a line a x + b in place of each unit that goes.
+
+    x is the kept unit whose activations correlate most with those of the
+    removed unit over the calibration data; a and b are the slope and the
+    intercept of the regression line.
 
     Source: Babaeizadeh, Smaragdis and Campbell, A Simple yet Effective Method
     to Prune Dense Layers of Neural Networks (NoiseOut, 2016): alpha and beta.
@@ -122,14 +131,17 @@ class Affine(_Fitted):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class LeastSquares(_Fitted):
-    """Each unit that goes is predicted from all units that stay.
+    """Consumers read a prediction of each removed unit from all kept ones.
 
-    With the covariance C of the activations and the A of `Affine` as A_0,
+    The removed units x_r are predicted from the kept units x_k as
+    A^T x_k + c, by ridge regression on the calibration data. With the
+    covariance C and the means of the activations, and with the slopes of
+    `Affine` as A_0,
 
-        A = A_0 + (C_kk + ridge)^-1 (C_kr - C_kk A_0),
+        A = A_0 + (C_kk + ridge I)^-1 (C_kr - C_kk A_0),
         c = mean_r - A^T mean_k,
 
-    the ridge being the one with the least error on samples held out.
+    where `ridge` is the number with the least error on samples held out.
 
     Source: Hoerl and Kennard, Ridge Regression: Biased Estimation for
     Nonorthogonal Problems (1970).
@@ -145,19 +157,19 @@ BY_NAME = {absorb.name: absorb for absorb in ABSORBS}
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Mend(Configured):
-    """What mends a smaller model with calibration data after it was built.
+    """How a smaller model is mended with calibration data.
 
     Both models run side by side, layer by layer, on all samples at once. When
     a layer of the smaller model is reached, the statistics of a
     BatchNormalization are estimated anew, and a kernel is fitted to return
-    what it did in the original model: by least squares, and where a ReLU or a
-    classifier's probabilities follow, step by step with these in mind. No fit
-    is kept that is worse on samples that were held out.
+    what it returned in the original model: by least squares; or iteratively,
+    where a ReLU or a softmax follows, so that what comes out of these is right.
+    No fit is kept that is worse on samples that were held out.
 
     Args:
-        rounds: how often all kernels are fitted; 0 leaves that out.
-        memory: bytes that the activations of both models may take at a time.
-            Where all samples take more, fewer are used.
+        rounds: how often all kernels are fitted; 0 leaves the fitting out.
+        memory: how many bytes the activations of both models may take at a
+            time. Where all samples would take more, fewer are used.
 
     Source: Jordan et al., REPAIR (2022), for the statistics; He, Zhang and
     Sun, Channel Pruning for Accelerating Very Deep Neural Networks (2017),
@@ -173,14 +185,15 @@ class Mend(Configured):
 
 
 def absorb_of(value, fits: bool) -> tuple[Absorb, str]:
-    """What is given as `absorb=` as an object, and as words for messages.
+    """The object for what is given as `absorb=`, and words for messages.
 
     Args:
         value: an `Absorb`, a short name, or None.
-        fits: whether to fit to data by default.
+        fits: whether the default is to fit to data.
 
     Raises:
-        TypeError, ValueError: it is something else.
+        TypeError: `value` is something else.
+        ValueError: there is no such short name.
     """
     if value is None:
         value = "least_squares" if fits else "merge"
@@ -190,27 +203,30 @@ def absorb_of(value, fits: bool) -> tuple[Absorb, str]:
     if not isinstance(value, Absorb):
         listed = ", ".join(map(repr, BY_NAME))
         hint = ""
-        if hasattr(value, "scores"):
+        if isinstance(value, type) and issubclass(value, Absorb):
+            hint = f" That is a class: pass an object, {value.__name__}()."
+        elif hasattr(value, "scores"):
             hint = " It chooses units: pass it as the first argument."
         raise TypeError(
-            f"absorb says what consumers read in place of the units that go: "
-            f"one of {listed} or an object such as kr.Merge(), but received "
+            "absorb says what consumers, the layers that read the units, read "
+            f"in place of those that go. Pass one of {listed} or an object "
+            "such as kr.Merge(), but received "
             f"{name_of(value)}.{hint}"
         )
     return value, repr(value)
 
 
 def mend_of(value, given: dict, has_data: bool) -> Mend | None:
-    """How to mend, or None for not at all.
+    """How to mend the smaller model; None leaves it as it is.
 
     Args:
         value: what is given as `mend=`.
-        given: those of `repair=` and `rounds=` that are given.
-        has_data: whether there is data to mend with.
+        given: {"repair": ..., "rounds": ...}, each only if it is given.
+        has_data: whether there are data to mend with.
 
     Raises:
-        TypeError: it is something else, or said in both ways.
-        ValueError: it would have no effect.
+        TypeError: `value` is something else, or is given beside `given`.
+        ValueError: what is asked for would have no effect.
     """
     if "rounds" in given:
         check_count("rounds", given["rounds"], least=0)
@@ -223,7 +239,7 @@ def mend_of(value, given: dict, has_data: bool) -> Mend | None:
     if not isinstance(value, bool | Mend | None):
         raise TypeError(
             "mend is True, False or an object such as kr.Mend(rounds=2), but "
-            f"received {name_of(value)}."
+            f"received {name_of(value)}. Leave it out to mend with data=."
         )
     if value is None:
         wanted = given.get("repair", has_data)
@@ -233,12 +249,13 @@ def mend_of(value, given: dict, has_data: bool) -> Mend | None:
     if wanted and not has_data:
         raise ValueError(
             f"{said} would have no effect: without data= there is nothing to "
-            f"repair with. Leave {said.partition('=')[0]}= out."
+            f"mend with. Pass data=, or leave {said.partition('=')[0]}= out."
         )
     if given.get("rounds") and not wanted:
         raise ValueError(
             f"rounds={given['rounds']!r} would have no effect: kernels are "
-            "fitted to data=, with repair=True. Leave rounds= out."
+            "fitted to data=, unless repair=False. Pass data= without "
+            "repair=False, or leave rounds= out."
         )
     if not wanted:
         return None

@@ -1,4 +1,4 @@
-"""Units chosen by hand: a decision with more units gone, or fewer."""
+"""Change by hand which units of a plan go."""
 
 import dataclasses
 
@@ -9,11 +9,11 @@ from keras_redundancy.planning.selection import Selection, nearest
 
 
 def decisions_about(decisions, name: str) -> list[int]:
-    """Which decisions are about the units that a layer writes.
+    """Numbers of the decisions about the units that a layer writes.
 
     Args:
-        decisions: all.
-        name: of the layer, or of a space as a plan shows it.
+        decisions: all decisions of a plan.
+        name: the name of the layer, or of a space as a plan shows it.
 
     Raises:
         KeyError: no layer with units has this name.
@@ -28,7 +28,7 @@ def decisions_about(decisions, name: str) -> list[int]:
     if not found:
         shown = ", ".join(names[:12]) + (", ..." * (len(names) > 12))
         raise KeyError(
-            f"{name!r} is no layer with units. Those of the plan are: {shown}."
+            f"{name!r} is no layer with units. The plan has these: {shown}."
         )
     return found
 
@@ -51,17 +51,18 @@ def with_units(plan, name: str, units, stay: bool) -> tuple:
 
     Args:
         plan: the `Plan`.
-        name: of the layer, or of a space as the plan shows it.
+        name: the name of the layer, or of a space as the plan shows it.
         units: numbers of the layer's units, such as filters of a convolution.
-        stay: whether they stay; else they go.
+        stay: True to keep these units, False to remove them.
 
     Raises:
         KeyError, TypeError, ValueError: as `Plan.without`.
     """
     if plan.compared is None:
         raise ValueError(
-            f"{plan!r} compared no units, so that none can be chosen by hand. "
-            "Choose from what kr.plan(model, ratio=0) returns."
+            f"{plan!r} was made without comparing units, so that units that go "
+            "by hand have none to stand for them. Make the plan with "
+            "kr.plan(model, ratio=0), and change that one."
         )
     decisions = list(plan.decisions)
     found = decisions_about(decisions, name)
@@ -81,16 +82,16 @@ def _decided_apart(decisions, found, name):
     names = ", ".join(repr(decisions[i].space.name) for i in found)
     return (
         f"The layer {name!r} writes units that are decided about apart, those "
-        f"of {names}. Name one of these, or look through plan.decisions."
+        f"of {names}. Pass one of these names, or look through plan.decisions."
     )
 
 
 def _owners_in(decisions, found, name):
-    """For each decision which of its units each unit of the layer is, or -1.
+    """For each decision the number in its space of each unit of the layer.
 
-    Arrays of one shape, (units of the layer,). A layer may hold a unit at
-    several places, as grouped convolutions do, and count its units in another
-    order than the space.
+    Arrays of shape (units of the layer,), with -1 for units of other spaces.
+    A layer may hold a unit at several places, as grouped convolutions do, and
+    number its units in another order than the space.
     """
     places = []
     for number in found:
@@ -127,8 +128,8 @@ def _checked(units, name, owner):
         return np.empty(0, int)
     if given.dtype.kind not in "iu" or given.ndim != 1:
         raise TypeError(
-            f"units are numbers of units of {name!r}, such as [3, 7], but "
-            f"received {units!r}."
+            f"units has to be a list of numbers of units of {name!r}, such as "
+            f"[3, 7], but received {units!r}."
         )
     known = np.flatnonzero(owner >= 0)
     unknown = given[~np.isin(given, known)]
@@ -149,8 +150,9 @@ def _changed(plan, decision, name, chosen, stay):
         )
     if decision.reason is not None:
         raise ValueError(
-            f"The units of {name!r} are not planned: {decision.reason}. Let "
-            "the plan have them; with ratio=0 it takes none by itself."
+            f"The units of {name!r} are not planned: {decision.reason}. Make "
+            "the plan without that; kr.plan(model, ratio=0) removes no units "
+            "until you name some."
         )
     selection = decision.selection
     stays = selection.stays
@@ -165,7 +167,11 @@ def _changed(plan, decision, name, chosen, stay):
 
 
 def _selection(plan, decision, kept):
-    """These units stay; what stood for others and stays goes on doing so."""
+    """The selection in which the units `kept` stay.
+
+    A unit that goes is replaced by the unit that replaced it before, if that
+    stays, else by the one most similar to it.
+    """
     space, before = decision.space, decision.selection
     idle = np.setdiff1d(np.flatnonzero(plan.idle.of(space)), kept)
     stands_for = before.stands_for.copy()

@@ -32,8 +32,8 @@ class Chooser:
 
     Attributes:
         graph: the traced model.
-        statistics: those of the calibration data, or None.
-        request: what is asked of `plan`.
+        statistics: the statistics of the calibration data, or None.
+        request: the checked arguments of `plan`.
         compared: what units are compared by.
         idle: the units that are constant.
     """
@@ -48,8 +48,8 @@ class Chooser:
     def of(cls, graph, spaces, statistics, request, levels) -> "Chooser":
         """Args:
         graph, statistics, request: as the attributes.
-        spaces: those that are cut.
-        levels: a number for each space, or None.
+        spaces: the spaces whose units may go.
+        levels: the level of each space, or None.
         """
         method, is_tau = request.method, request.how == "tau"
         exact = is_tau and any(x and x > ALMOST_ONE for x in levels)
@@ -59,7 +59,7 @@ class Chooser:
 
     @property
     def absorber(self):
-        """What makes the new kernels and biases of consumers."""
+        """The object that makes the new kernels and biases of consumers."""
         folded = self.request.method.criterion == "folded"
         return self.request.absorb.absorber(self.statistics, self.idle, folded)
 
@@ -68,16 +68,16 @@ class Chooser:
 
         Args:
             spaces: all spaces that some layer writes.
-            levels: for each space that has no reason its level.
-            reasons: for each why it stays as it is, or None.
+            levels: the level of each space, None where it has a reason.
+            reasons: why each space stays as it is, or None.
 
         Returns:
-            The decisions, a tuple, and the share of the latency that was
-            measured, or None.
+            (a tuple of the decisions; the measured latency of the smaller
+            model as a share of the original's, None if it was not measured).
 
         Raises:
-            OutOfReachError: so much cannot go.
-            ValueError: what is counted depends on open sizes.
+            OutOfReachError: the target cannot be reached.
+            ValueError: the target depends on sizes that are open.
         """
         reasons = [
             reason or self._unseen(space)
@@ -90,7 +90,7 @@ class Chooser:
         return tuple(found), latency
 
     def _for_levels(self, spaces, levels, reasons):
-        """With one level for each space that has no reason."""
+        """The decisions for one level for each space."""
         how, decisions = self.request.how, []
         for number, space in enumerate(spaces):
             if reasons[number]:
@@ -109,7 +109,7 @@ class Chooser:
         return decisions
 
     def _for_target(self, spaces, reasons):
-        """With one depth for all spaces, so that a target is met."""
+        """The decisions for one depth of all spaces that meets the target."""
         what, share = self.request.level
         budget = _Budget(self, spaces, reasons)
         if what != "latency":
@@ -134,7 +134,7 @@ class Chooser:
         return UNSEEN if needs and not self.statistics.of_space(space) else None
 
     def selector(self, space, number):
-        """What chooses among the units of a space."""
+        """The object that chooses among the units of a space."""
         idle = self.idle.of(space)
         if idle.all():
             idle = np.arange(space.size) > 0  # One has to stay.
@@ -144,7 +144,7 @@ class Chooser:
 
 
 class _Budget:
-    """How many units of all spaces stay for what they cost."""
+    """How many units of each space stay, so that a cost is met."""
 
     def __init__(self, chooser, spaces, reasons):
         self._request, self._spaces = chooser.request, spaces
@@ -158,7 +158,7 @@ class _Budget:
         self._costs = Costs(chooser.graph, spaces)
 
     def decisions(self, what, share):
-        """What happens to every space, so that a share of a cost is left."""
+        """The decisions that leave this share of a cost."""
         widths = self._widths(what, share)
         return [
             _left_alone(space, self._reasons[n])
@@ -180,9 +180,10 @@ class _Budget:
         whole = cost(sizes)
         if whole is None:
             raise ValueError(
-                "target={'flops': ...} needs to count them, but the model's "
-                "input has an open size. Pass input_shape=, the shape of one "
-                "sample, or data=, or give a target of params."
+                "target={'flops': ...} counts multiply-adds, which cannot be "
+                "counted here: an input of the model has an open size. Pass "
+                "input_shape=, the shape of one sample, or data=, or "
+                "target={'params': ...} instead."
             )
         unit_costs = costs.of_units(cost, sizes) / whole
 

@@ -111,6 +111,9 @@ class Plan(Rendered):
     def __getitem__(self, name: str) -> Decision:
         return the_decision_about(self.decisions, name)
 
+    # Otherwise Python would ask for plan[0], plan[1], ...
+    __iter__ = __contains__ = None
+
     def without(self, layer: str, units) -> "Plan":
         """A plan in which these units go, too, whatever the method says.
 

@@ -51,10 +51,13 @@ def one_level(levels: dict, method) -> tuple[str, object]:
         if own is not None:
             given[f"{how}= in {method!r}"] = how, own
     if len(given) != 1:
+        named = " and ".join(given) or "none of them"
+        remedy = "Leave all but one out" if given else "Pass one"
         raise TypeError(
             "How much goes is said by one of tau=, ratio=, target= and "
-            "correlation=, but received "
-            f"{' and '.join(given) or 'none of them'}."
+            f"correlation=, but received {named}. {remedy}, as in "
+            "kr.prune(model, ratio=0.3) or kr.prune(model, target={'flops': "
+            "0.5})."
         )
     return next(iter(given.values()))
 
@@ -67,20 +70,28 @@ def checked_target(target) -> tuple[str, float]:
             f"for half of the multiply-adds, but received {target!r}."
         )
     what, share = next(iter(target.items()))
-    arguments.check_option("target", what, COSTS)
-    if not isinstance(share, Real) or not 0 < share <= 1:
+    if what not in COSTS:
         raise ValueError(
-            f"target[{what!r}] is the share that is to be left, in (0, 1], "
-            f"but received {share!r}."
+            f"target={target!r} asks for a share of {what!r}, which is not "
+            f"counted. Ask for a share of one of: {', '.join(COSTS)}, as in "
+            "target={'flops': 0.5}."
+        )
+    is_number = isinstance(share, Real) and not isinstance(share, bool)
+    if not is_number or not 0 < share <= 1:
+        raise ValueError(
+            f"target[{what!r}] is {share!r}, but it is the share that is to be "
+            f"left of the {COSTS[what]}. Pass a number in (0, 1], e.g. 0.5."
         )
     return what, share
 
 
 def levels_of(spaces, how, level, layers, skip):
-    """Level and reason of every space: one of the two is None.
+    """Two lists: the level of every space, and why it stays as it is.
+
+    One of the two is None for each space.
 
     Args:
-        spaces: those that some layer writes.
+        spaces: all spaces that some layer writes.
         how: "tau", "ratio", "correlation" or "target".
         level, layers, skip: as for `plan`.
     """

@@ -14,6 +14,7 @@ from __future__ import annotations  # help() shows the names of types.
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from numbers import Real
 
 import numpy as np
 
@@ -46,18 +47,20 @@ class Method(Configured):
         kr.prune(model, Spread(), ratio=0.3)
 
     Attributes:
-        name: the short name, for `select=`; None without one.
-        levels: what may say how much goes: some of "tau", "ratio", "target"
-            and "correlation".
-        needs_data: whether the method cannot do without calibration data.
-        uses_data: whether it looks at activations where there are some, so
-            that the model runs over the data and `units.readers` is filled.
-        is_clustering: whether similar units are put together, so that all that
-            belongs to them, such as their biases, has to be similar too.
+        name: the short name, for `select=`, or None.
+        levels: the arguments of `plan` that may say how much goes: some of
+            "tau", "ratio", "target" and "correlation".
+        needs_data: whether the method needs calibration data.
+        uses_data: whether the method uses calibration data if there are any:
+            the model is then run over them, and `units.readers` is filled.
+        is_clustering: whether the method puts similar units together. All
+            that belongs to two such units, such as their biases, then has to
+            be similar too.
         criterion: what `units.filters` holds. "filters": the weights as they
-            are. "folded": filters as a BatchNormalization behind makes them.
-            "activations": columns whose cosines are the correlations of the
-            units' activations over the calibration data.
+            are. "folded": the weights times what a BatchNormalization behind
+            them multiplies each filter by. "activations": columns whose
+            cosines are the correlations of the units' activations over the
+            calibration data.
     """
 
     name = None
@@ -68,6 +71,13 @@ class Method(Configured):
     criterion = "filters"
 
     def __post_init__(self):
+        if isinstance(self.criterion, Real):
+            name = type(self).__name__
+            raise TypeError(
+                f"{name} received the number {self.criterion!r}, but is made "
+                "without saying how much goes. Pass that to plan or prune, as "
+                f"in kr.prune(model, kr.{name}(), ratio=0.3)."
+            )
         check_option("criterion", self.criterion, CRITERIA)
         check_seed(getattr(self, "seed", None))
         for how in ("tau", "correlation"):
@@ -77,11 +87,16 @@ class Method(Configured):
                 CHECKS[how](level)
 
     def scores(self, units: SpaceUnits):
-        """How much each of the n units is worth, shape (n,): more stays.
+        """Scores of n units, shape (n,): units with larger scores stay.
 
         Args:
-            units: what is known of the n units of a space, such as
-                `units.filters`, of shape (z, n).
+            units: the n units of one layer, or of several layers that write
+                the same channels, as a `SpaceUnits`: `units.filters`, shape
+                (z, n), a filter in each column; `units.norms`, shape (n,),
+                their Euclidean norms; `units.layers`, the layers; and, if the
+                method uses data, in `units.readers` for each layer that reads
+                the units their `mean`, shape (n,), their `covariance`, shape
+                (n, n), and the `weights` that read them, shape (n, outputs).
         """
         raise NotImplementedError(
             f"{type(self).__name__} chooses no units yet: define "
@@ -90,12 +105,14 @@ class Method(Configured):
         )
 
     def selector(self, units: SpaceUnits, number: int):
-        """What chooses among the units of a space: see `selection`.
+        """The object that chooses among units, as `planning.selection` says.
+
+        A method that defines `scores` need not define this.
 
         Args:
-            units: what is known of the units.
-            number: the number of the space in the plan, so that random choices
-                differ from space to space.
+            units: as for `scores`.
+            number: the number of the units' space in the plan, so that random
+                choices differ from space to space.
         """
         scores = checked_scores(self.scores(units), units, name_of_scores(self))
         return selection.ByRank(
@@ -122,26 +139,28 @@ class _Comparing(Method):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Clusters(_Comparing):
-    """Clusters of similar units, of which one stays each.
+    """One unit of each cluster of similar units stays.
 
     Units i and j are as similar as the cosine of their filters,
 
         cos(i, j) = w_i . w_j / (|w_i| |w_j|),
 
-    and clusters are merged as long as two are more similar than tau.
+    and two clusters are merged as long as they are more similar than tau.
 
     Args:
-        tau: the similarity above which units count as redundant, in (0, 1];
-            given as `plan` takes it. None if a ratio or a target says how
-            much goes: then the tau that leads there is found.
-        linkage: how similar clusters are: "average" of all pairs,
-            "complete" (the least similar pair) or "single" (the most similar
-            pair: connected components).
-        keep: which unit of a cluster stays: "medoid", the most similar to the
-            others; "largest", by its norm; "random"; or "mean", a new unit.
-        criterion: what is compared, see `Method`. With "folded", units of a
-            cluster are alike in all else that carries their channels too.
-        seed: of keep="random".
+        tau: the similarity above which units count as redundant, in (0, 1]: a
+            number, a mapping or a function, as `plan` takes it. None if
+            `ratio` or `target` of `plan` says how much goes: the tau that
+            leads there is then found.
+        linkage: what counts as the similarity of two clusters: the "average"
+            of all pairs of their units, or that of the least similar
+            ("complete") or the most similar pair ("single").
+        keep: which unit of a cluster stays: "medoid", the one most similar to
+            the others; "largest", the one with the largest norm; "random"; or
+            "mean", the mean of all in place of any of them.
+        criterion: what is compared, see `Method`. With "folded", biases and
+            all else that belongs to the units of a cluster are compared too.
+        seed: the seed of keep="random".
 
     Source: Ayinde, Inanc and Zurada, Redundant Feature Pruning for
     Accelerated Inference in Deep Neural Networks (2018), method A (average
@@ -171,13 +190,14 @@ class Clusters(_Comparing):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Random(_Comparing):
-    """Units at random: as many as there are clusters at tau, or a share.
+    """Random units stay: as many as there are clusters at tau, or a share.
 
     Args:
-        tau: as for `Clusters`; only the number of clusters counts.
-        linkage: as for `Clusters`, by default "average"; for tau alone.
-        criterion: what is compared, see `Method`.
-        seed: of the random choice.
+        tau: as for `Clusters`: as many random units stay as `Clusters` would
+            find clusters at this tau.
+        linkage: as for `Clusters`, "average" by default. Only with tau.
+        criterion: what is compared to find clusters, see `Method`.
+        seed: the seed of the random choice.
 
     Source: Ayinde, Inanc and Zurada, Redundant Feature Pruning for
     Accelerated Inference in Deep Neural Networks (2018), method B.
@@ -214,7 +234,7 @@ class L1(_Comparing):
     """Units with large weights stay: the sum of |w| over a unit's filter.
 
     Args:
-        criterion: whose sums are taken, see `Method`.
+        criterion: what is summed in place of the filter, see `Method`.
 
     Source: Li et al., Pruning Filters for Efficient ConvNets (2017),
     section 3.1.
@@ -231,10 +251,10 @@ class L1(_Comparing):
 class FPGM(_Comparing):
     """Units far from all others stay: the sum of |w_i - w_j| over all j.
 
-    Units near the geometric median of all are predicted by the others.
+    Units near the geometric median of all can be replaced by the others.
 
     Args:
-        criterion: what distances are between, see `Method`.
+        criterion: what the distances are measured between, see `Method`.
 
     Source: He et al., Filter Pruning via Geometric Median for Deep
     Convolutional Neural Networks Acceleration (2019).
@@ -252,18 +272,19 @@ class FPGM(_Comparing):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Greedy(Method):
-    """Units stay that predict best what all consumers compute.
+    """The units stay that predict best what all consumers compute.
 
-    A consumer computes W^T x of the units x. One unit after the other is
-    added: the one that makes the error of the least squares prediction
-    smallest, E |W^T (x - P x_kept)|^2 as a share of E |W^T x|^2, the mean over
-    all consumers. It needs calibration data.
+    A consumer, a layer that reads the units x, computes W^T x. Starting from
+    none, the method keeps one unit more at a time: the one that makes the
+    error of the least squares prediction P x_kept of x smallest, which is
+    E |W^T (x - P x_kept)|^2 as a share of E |W^T x|^2, averaged over all
+    consumers. It needs calibration data.
 
     Args:
         correlation: the least correlation between what each consumer computes
-            before and after, in (0, 1], given as `plan` takes it: the share
-            1 - correlation^2 of its variance may be lost. None if a ratio or
-            a target says how much goes.
+            before and after, in (0, 1]: a number, a mapping or a function, as
+            `plan` takes it. The share 1 - correlation^2 of the variance may
+            be lost. None if `ratio` or `target` of `plan` says how much goes.
 
     Source: Natarajan, Sparse Approximate Solutions to Linear Systems (1995);
     Chen, Cowan and Grant, Orthogonal Least Squares Learning Algorithm for
@@ -285,11 +306,12 @@ class Greedy(Method):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Pivoted(Method):
-    """Units stay that span the others: QR with column pivoting.
+    """The units stay that span the others: QR with column pivoting.
 
-    One unit after the other is added: the one whose activation the kept ones
-    predict worst, weighed by how strongly it is read. It needs calibration
-    data.
+    Starting from none, the method keeps one unit more at a time: the one whose
+    activation is predicted worst from the kept ones. The error of a unit
+    counts in proportion to the norm of the weights that read the unit. It
+    needs calibration data.
 
     Args:
         correlation: as for `Greedy`.
@@ -323,8 +345,8 @@ class Scores(Method):
     """Units with large scores stay, by a function of your own.
 
     Args:
-        function: takes what is known of the n units of a space, a
-            `SpaceUnits`, and returns their scores, shape (n,): more stays.
+        function: takes n units, as `Method.scores` does, and returns their
+            scores, shape (n,): units with larger scores stay.
         criterion: what `units.filters` holds, see `Method`.
     """
 
@@ -332,7 +354,15 @@ class Scores(Method):
     criterion: str = "filters"
 
     def scores(self, units):
-        return self.function(units)
+        try:
+            return self.function(units)
+        except Exception as error:
+            error.add_note(
+                f"{name_of(self.function)} was called with the {len(units)} "
+                f"units of {units.name}, which have filters, norms, layers "
+                "and, with data=, readers: see help(kr.Method.scores)."
+            )
+            raise
 
 
 METHODS = (Clusters, Random, L1, FPGM, Greedy, Pivoted)
@@ -340,7 +370,7 @@ BY_NAME = {method.name: method for method in METHODS}
 
 
 def name_of_scores(method: Method) -> str:
-    """What a method's scores are returned by, for messages."""
+    """The name of the function that returns the scores, for messages."""
     if isinstance(method, Scores):
         return name_of(method.function)
     return f"{type(method).__name__}.scores"
@@ -350,8 +380,8 @@ def checked_scores(scores, units: SpaceUnits, name: str) -> np.ndarray:
     """Scores as an array of floats, shape (n,).
 
     Raises:
-        TypeError, ValueError: they are no numbers, not one for each unit, or
-            NaN.
+        TypeError: they are no numbers.
+        ValueError: there is not one for each unit, or some are NaN.
     """
     remedy = (
         "return one number for each unit, larger for units that are to stay; "
@@ -366,8 +396,9 @@ def checked_scores(scores, units: SpaceUnits, name: str) -> np.ndarray:
             f"units of {units.name}, which are no numbers. Let it {remedy}"
         ) from error
     if found.shape != (len(units),):
+        what = f"scores of the shape {found.shape}"
         raise ValueError(
-            f"{name} returned scores of the shape {found.shape} for the "
+            f"{name} returned {'None' if scores is None else what} for the "
             f"{len(units)} units of {units.name}. Let it {remedy}"
         )
     bad = np.flatnonzero(np.isnan(found))

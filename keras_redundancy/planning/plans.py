@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # help() shows the names of types.
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Unpack
@@ -42,13 +43,18 @@ def plan(
 ) -> Plan:
     """Decide which units of a model are redundant and can go.
 
-    How much goes is said by `tau`, `ratio`, `target` or `correlation`, one of
-    the four. An option that would have no effect is refused.
+    Pass one of `tau`, `ratio`, `target` and `correlation` to say how much
+    goes. An option that would have no effect is refused.
 
         kr.plan(model, 0.9)  # tau
         kr.plan(model, kr.Clusters(0.9, linkage="single", keep="mean"))
         kr.plan(model, kr.Greedy(), target={"flops": 0.5}, data=images)
         kr.plan(model, lambda units: units.norms, ratio=0.3)
+
+    A unit is a neuron of a `Dense` layer or a filter of a convolution; its
+    consumers are the layers that read it; a space is all units that share
+    their channels: those of one layer, or of all layers that write to one
+    residual stream.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
@@ -74,20 +80,21 @@ def plan(
             residual stream), the largest of their thresholds counts, and one
             layer left out leaves the channels alone. Units that are constant
             go at any tau, where the consumers' biases can take the constant.
-        ratio: the share of units that go, in [0, 1), given in the same ways;
-            the smallest counts.
+        ratio: the share of units that go, in [0, 1), given like tau. Where
+            several layers write the same channels, the smallest of their
+            ratios counts.
         target: what is to be left: {"flops": 0.5} for half of the
             multiply-adds, {"params": 0.3} of the parameters, {"units": 0.2}
             of all units that can go, or {"latency": 0.5} of the time that
             predicting a batch takes, measured on this machine, cut by cut, so
-            that it is not the same each time. `Clusters` find one tau for all
-            layers that leads there; methods that score units one ratio;
-            `Greedy` and `Pivoted` one price: units stay that save more error
-            for what they cost.
-        correlation: with `data`, the least correlation between what each
-            consumer computes before and after, in (0, 1], given like tau; so
-            1 - correlation^2 of its variance may be lost. For `Greedy` and
-            `Pivoted`.
+            that it is not the same each time. To get there, `Clusters` finds
+            one tau for all layers, and a method that scores units one ratio;
+            `Greedy` and `Pivoted` keep the units without which the error would
+            grow most for what they cost.
+        correlation: for `Greedy` and `Pivoted`, with `data`: the least
+            correlation between what each consumer computes before and after,
+            in (0, 1], given like tau. The share 1 - correlation^2 of the
+            variance may be lost.
         data: some hundred or thousand samples to calibrate on: what
             `Model.predict` takes; targets are ignored. Or what `calibrate`
             returned, to plan several times on one pass over them.
@@ -95,9 +102,9 @@ def plan(
             `Drop` or, with `data`, `LeastSquares` or `Affine`; or "merge",
             "drop", "least_squares" or "affine". Default: "least_squares" with
             data, "merge" without.
-        mend: with `data`, whether the smaller model is mended after it was
-            built, which is the default and takes most of the time; or a
-            `Mend`, which says how.
+        mend: whether the smaller model is fitted to `data` so that it returns
+            what the original does, or a `Mend`, which says how. By default it
+            is, with `data`; that takes most of the time.
         layers: prune these layers only: a name, a regular expression, a list
             of them, or a function that takes a layer and returns a bool.
         skip: leave these layers alone, given in the same ways.
@@ -118,11 +125,10 @@ def plan(
                 computed over all of them, such as a LayerNormalization or a
                 softmax. Even an exact copy cannot go from there without a
                 change of what the model computes.
-            optimizer: for training that goes on: the smaller model is
-                compiled with what the optimizer of `model` keeps, momenta and
-                averages cut like the weights, its iterations and learning
-                rate, and keeps its `NoiseOutputs`. By default the optimizer
-                is a fresh one.
+            optimizer: whether training goes on: the smaller model then keeps
+                the `NoiseOutputs` of `model` and the state of its optimizer:
+                iterations, learning rate, and momenta and averages, which are
+                cut like the weights. By default the optimizer is a fresh one.
             select: another name of `method`.
             criterion, linkage, keep, seed: options of the method, such as
                 `Clusters(linkage="single")`, where it is given by a short
@@ -237,15 +243,39 @@ def prune(
     return small
 
 
+def require_possible(model, options: Mapping) -> None:
+    """Check options of `prune` before a long training, without a cut.
+
+    Args:
+        model: as for `plan`.
+        options: arguments of `prune` other than the model, by name. The
+            samples in data= are not looked at.
+
+    Raises:
+        TypeError, ValueError: as `plan`.
+    """
+    given = inspect.signature(prune).bind(model, **options).arguments
+    levels = {how: given.get(how) for how in LEVELS}
+    has_data = given.get("data") is not None
+    method, absorb, mend = map(given.get, ("method", "absorb", "mend"))
+    others = given.get("options", {})
+    asked = requested(method, levels, has_data, absorb, mend, others)
+    graph = trace(model, allow_inexact=asked.allow_inexact)
+    spaces = [space for space in graph.spaces if space.producers]
+    chosen = given.get("layers"), given.get("skip")
+    levels_of(spaces, asked.how, asked.level, *chosen)
+
+
 def calibration_of(
     model, graph, spaces, data, steps, batch_size, allow_inexact
 ) -> Calibration:
-    """What calibration data say of a model, whatever they are given as.
+    """The calibration of a model on samples, if it is not given as one.
 
     Args:
         model: the model.
-        graph: that, traced, or what it is stripped to.
-        spaces: those whose units have to be known; none: no pass is taken.
+        graph: the traced model, without layers that are for training alone.
+        spaces: the spaces whose units have to be observed; without any, the
+            model is not run.
         data: samples, or a `Calibration`, which is returned as it is.
         steps, batch_size, allow_inexact: as for `plan`.
     """

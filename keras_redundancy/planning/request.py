@@ -8,9 +8,10 @@ from typing import TypedDict
 from keras_redundancy._shared import arguments
 from keras_redundancy._shared.configured import name_of
 from keras_redundancy.planning import absorbing, methods
-from keras_redundancy.planning.levels import checked_target, one_level
+from keras_redundancy.planning.levels import LEVELS, checked_target, one_level
 from keras_redundancy.planning.methods import Method, Scores
 
+ARGUMENTS = ("method", "data", "absorb", "mend", "layers", "skip")
 METHOD_OPTIONS = ("criterion", "linkage", "keep", "seed")
 
 
@@ -35,15 +36,15 @@ class Options(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What is asked of `plan`, checked, each part an object.
+    """The checked arguments of `plan`, with objects in place of short names.
 
     Attributes:
-        how: what says how much goes: "tau", "ratio", "target" or
+        how: the argument that says how much goes: "tau", "ratio", "target" or
             "correlation".
-        level: its value; for a target what is counted and the share that is
-            to be left.
-        method: what chooses units.
-        absorb: what consumers read in place of those that go.
+        level: the value of that argument; for a target what is counted and
+            the share that is to be left.
+        method: the method that chooses units.
+        absorb: what consumers read in place of the units that go.
         mend: how the smaller model is mended, or None.
         batch_size, steps, input_shape, round_to, min_units, allow_inexact,
             optimizer: as for `plan`.
@@ -72,7 +73,8 @@ class Request:
         return self.method.uses_data or self.absorb.needs_data
 
     def width(self, wanted: int, size: int) -> int:
-        """How many of `size` units stay, where so many are wanted."""
+        """How many of `size` units stay if `wanted` are to: with `round_to`
+        and `min_units`."""
         wanted = max(wanted, self.min_units)
         return min(-(-wanted // self.round_to) * self.round_to, size)
 
@@ -80,17 +82,17 @@ class Request:
 def requested(
     method, levels: dict, has_data: bool, absorb, mend, options: Mapping
 ) -> Request:
-    """What the arguments of `plan` ask for.
+    """The arguments of `plan` as a `Request`.
 
     Args:
         method, absorb, mend: as for `plan`.
-        levels: {"tau": tau, ...}, None where it is not given.
-        has_data: whether there is data to calibrate on.
-        options: the others.
+        levels: {"tau": tau, ...}, with None for those that are not given.
+        has_data: whether there are data to calibrate on.
+        options: the other options of `plan`.
 
     Raises:
-        TypeError: an argument is of another kind, or not known, or there is
-            not one that says how much goes.
+        TypeError: an argument is of a wrong type or not known, or none or
+            several say how much goes.
         ValueError: an option is unknown, out of range, does not go with
             another, or would have no effect.
     """
@@ -113,9 +115,9 @@ def requested(
     _require_level(method, method_words, how)
     if method.means and not isinstance(absorb, absorbing.Merge):
         raise ValueError(
-            f"keep='mean' does not go with {absorb_words}: the mean stands for "
-            "all units of its cluster, and is none of those that the consumers "
-            "read. Use absorb='merge', or keep='medoid'."
+            f"keep='mean' does not go with {absorb_words}: the mean of a "
+            "cluster is a new unit, which consumers read in place of all units "
+            "of the cluster. Use absorb='merge', or keep='medoid'."
         )
     given = {n: rest.pop(n) for n in ("repair", "rounds") if n in rest}
     mend = absorbing.mend_of(mend, given, has_data)
@@ -124,14 +126,14 @@ def requested(
 
 
 def _require_known(options):
-    known = Options.__annotations__
+    known = [*LEVELS, *ARGUMENTS, *Options.__annotations__]
     for name in options:
-        if name not in known:
+        if name not in Options.__annotations__:
             near = difflib.get_close_matches(name, known, 1)
             meant = f" Did you mean {near[0]}=?" if near else ""
             raise TypeError(
-                f"{name}= is no option of plan and prune.{meant} Those beside "
-                f"the arguments with names are: {', '.join(known)}."
+                f"{name}= is no option of plan and prune.{meant} Their options "
+                f"are: {', '.join(known)}."
             )
 
 
@@ -189,8 +191,8 @@ def _method_of(value):
         )
     if isinstance(value, type):
         raise TypeError(
-            f"{value.__name__} is a class. Pass an object of it: "
-            f"{value.__name__}()."
+            f"{value.__name__} is a class, but a method is an object that is "
+            f"made with its options. Pass an object of it: {value.__name__}()."
         )
     function = getattr(value, "scores", value)
     if not callable(function):
@@ -205,6 +207,8 @@ def _method_of(value):
 def _made(method, options):
     """The method with its options, and what to call it in messages."""
     words = f"select={method!r}" if isinstance(method, str) else repr(method)
+    if isinstance(method, Scores):
+        words = f"the function {methods.name_of_scores(method)}"
     arguments.check_seed(options.get("seed"))
     kind = methods.BY_NAME[method] if isinstance(method, str) else type(method)
     taken = {field.name for field in dataclasses.fields(kind)}
@@ -260,19 +264,20 @@ def _require_data(how, method, *chosen):
 
 def _require_level(method, words, how):
     if how == "tau" and how not in method.levels:
-        instead = "Say with ratio= what share of them goes, or with "
+        instead = "ratio=, the share of units that go,"
         if "correlation" in method.levels:
-            instead = "Say with correlation= how well the units that stay "
-            instead += "have to predict what consumers compute, or with "
+            instead = "correlation=, the least correlation between what "
+            instead += "consumers compute before and after, ratio="
         raise ValueError(
-            f"tau does not go with {words}, which ranks units and knows no "
-            f"similarity. {instead}target= what is to be left of the model."
+            f"tau does not go with {words}, which ranks units and compares no "
+            f"similarities. Pass {instead} or target= in place of tau=."
         )
     if how not in method.levels:
         raise ValueError(
             f"{how} does not go with {words}, which takes "
-            f"{' or '.join(f'{level}=' for level in method.levels)}. A "
-            "correlation is that of what consumers compute before and after, "
-            "which 'greedy' and 'pivoted' know: use one of these."
+            f"{' or '.join(f'{level}=' for level in method.levels)}. The "
+            "methods that take correlation=, the least correlation between "
+            "what consumers compute before and after, are 'greedy' and "
+            "'pivoted'."
         )
     method.check(how)

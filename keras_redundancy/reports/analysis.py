@@ -1,5 +1,7 @@
 """Count the redundant units of every layer: `analyze(model, tau)`."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Real
 
@@ -58,7 +60,8 @@ def analyze(
             names a column that every report has.
 
     Source: n_f and n_r: Ayinde, Inanc and Zurada, On Correlation of Features
-    Extracted by Deep Neural Networks (2019). Rank measures: see `rank`.
+    Extracted by Deep Neural Networks (2019). Rank measures: see
+    `keras_redundancy.numbers.rank`.
     """
     return reports(model, [tau], linkage, columns)[0]
 

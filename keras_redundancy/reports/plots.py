@@ -16,6 +16,15 @@ from keras_redundancy.numbers import rank
 from keras_redundancy.reports import heatmaps
 
 
+def _check(found, attribute: str, where: str):
+    """Raise TypeError unless `found` is what `where` returns."""
+    if not hasattr(found, attribute):
+        raise TypeError(
+            f"This picture is drawn of {where}, but received {found!r}. Call "
+            "that first, and pass what it returns."
+        )
+
+
 def redundancy(found, count: str = "n_r"):
     """Draw the redundant units, or clusters, of each layer against tau.
 
@@ -27,6 +36,7 @@ def redundancy(found, count: str = "n_r"):
     Source: Ayinde, Inanc and Zurada (2019), n_r and n_f against tau.
     """
     check_option("count", count, ("n_r", "n_f"))
+    _check(found, "reports", "kr.redundancy(model)")
     figure, axes = _figure()
     for title in found.reports[0].by_title:
         layers = [report.by_title[title][0] for report in found.reports]
@@ -160,6 +170,7 @@ def sensitivity(found):
 
     Source: Li et al., Pruning Filters for Efficient ConvNets (2017), fig. 2.
     """
+    _check(found, "levels", "kr.sensitivity(model, evaluate)")
     figure, axes = _figure()
     for part, trials in found.trials.items():
         scores = [trial.score for trial in trials]
@@ -177,6 +188,7 @@ def score_against_flops(found):
     Args:
         found: what `kr.compare` returned.
     """
+    _check(found, "shares", "kr.compare(model, evaluate)")
     figure, axes = _figure()
     for method, trials in found.trials.items():
         shares = [trial.cost for trial in trials]
@@ -268,6 +280,7 @@ def _with_names(figure, axes):
 
 def _chosen(report, layers):
     """[(title, `LayerReport`, filters), ...] of those titles."""
+    _check(report, "by_title", "kr.analyze(model)")
     found = report.with_pairs
     for title in layers or ():
         check_option("layer", title, found)

@@ -1,12 +1,17 @@
 """`fit_and_prune`: train a model and prune it between epochs."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import math
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
 from keras_redundancy._shared import arguments
-from keras_redundancy.planning.plans import prune as pruned_by
+from keras_redundancy.planning.plans import (
+    prune as pruned_by,
+    require_possible,
+)
 from keras_redundancy.training.batches import build_on, shared
 from keras_redundancy.training.checkpoints import Checkpoint
 from keras_redundancy.training.results import Pruned
@@ -141,6 +146,8 @@ def fit_and_prune(
     _require_no_restoring(callbacks)
     batches = shared(x, options.get("steps_per_epoch"))
     build_on(model, batches)
+    for cut in _options_of(prune):
+        require_possible(model, cut)
     run = PruningRun(settings, model, initial_epoch)
     if checkpoint is not None:
         compared = {"x": x, "y": y, **asked, **options}
@@ -210,6 +217,13 @@ def _is_less_better(monitor, mode):
     if mode == "auto":
         return monitor.endswith(("loss", "error"))
     return mode == "min"
+
+
+def _options_of(prune):
+    """The options of each cut, where they are known."""
+    if callable(prune):
+        return []
+    return [prune] if isinstance(prune, Mapping) else prune
 
 
 def _cutter_of(prune) -> Callable:

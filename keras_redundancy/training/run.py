@@ -110,14 +110,15 @@ class PruningRun:
             keras.utils.set_random_seed(progress.seed + progress.epoch)
         self.watch.restart()
         self.watch.sizes = {"parameters": parameters_after_training(self.model)}
-        self.model.fit(
-            x,
-            y,
-            callbacks=self.one_fit,
-            epochs=self.settings.epochs,
-            initial_epoch=progress.epoch,
-            **options,
-        )
+        with _keras.quiet_about_retracing():
+            self.model.fit(
+                x,
+                y,
+                callbacks=self.one_fit,
+                epochs=self.settings.epochs,
+                initial_epoch=progress.epoch,
+                **options,
+            )
 
     def _say_what_was_lost(self, callbacks):
         names = sorted({type(callback).__name__ for callback in callbacks})

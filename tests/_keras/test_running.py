@@ -1,6 +1,7 @@
 """Batches of data, replicas and callbacks."""
 
 import itertools
+import logging
 import time
 
 import keras
@@ -78,6 +79,20 @@ def test_what_callbacks_do_meanwhile_is_waited_for():
     _keras.flush(callbacks)
     assert done == [3]
     callbacks.on_train_end()
+
+
+def test_retracing_is_warned_of_again_in_the_end(caplog):
+    logger = logging.getLogger("tensorflow")
+    logger.addHandler(caplog.handler)
+    with _keras.quiet_about_retracing():
+        logger.warning("5 calls triggered tf.function retracing.")
+        logger.warning("Something else.")
+    logger.warning("6 calls triggered tf.function retracing.")
+    logger.removeHandler(caplog.handler)
+    assert set(caplog.messages) == {
+        "Something else.",
+        "6 calls triggered tf.function retracing.",
+    }
 
 
 def test_what_has_no_strategy_has_no_scope():

@@ -54,10 +54,10 @@ def residual_block(layer, call):
     x = call.inputs[0]
     y = call.through(layer.narrow, x, sets={"filters": "hidden"})
     y = call.through(layer.normalize, y)
-    y = Channels(call.tied(y.ids), y.axis, y.shape)  # gelu
+    y = kr.Channels(call.tied(y.ids), y.axis, y.shape)  # gelu
     y = call.through(layer.widen, y, sets={"filters": "filters"})
     z = call.through(layer.skip, x, sets={"filters": "filters"})
-    return Channels(call.tied(y.ids, z.ids), y.axis)
+    return kr.Channels(call.tied(y.ids, z.ids), y.axis)
 
 
 def test_the_example_of_the_documentation(tmp_path):
@@ -233,6 +233,12 @@ def test_rules_that_mix_up_their_layers_are_told():
 
     with pytest.raises(ValueError, match="but such a call fails"):
         traced(misshapen)
+
+
+@pytest.mark.parametrize("returned", [None, 5, [], ["ids"]])
+def test_a_rule_has_to_return_channels(returned):
+    with pytest.raises(TypeError, match="has to return the Channels"):
+        traced(lambda layer, call: returned)
 
 
 class NoConfig(Pair):

@@ -62,7 +62,7 @@ def test_prune_and_diff(how, folder, tmp_path, command_here):
     path = tmp_path / "small.keras"
     code, printed, said = run("prune", "model.keras", *how, "-o", path)
     assert code == 0, said
-    assert ("/kernel" in printed) == ("--data" in how)  # of a progress bar
+    assert ("/layer" in printed) == ("--data" in how)  # of a progress bar
     assert f"saved {path}" in printed
     assert names(tmp_path) == ["small.keras"]
     model = keras.models.load_model(folder / "model.keras")
@@ -123,7 +123,7 @@ def test_layers_of_ones_own(tmp_path):
         ("prune model.keras --tau 0.9 --skip x -o s.keras", "matches no layer"),
         (
             "prune model.keras --ratio 0.5 --data no.npy -o s.keras",
-            "No such file",
+            "There is no file 'no.npy'",
         ),
         ("sensitivity model.keras --data x.npy", "has no array y"),
         (

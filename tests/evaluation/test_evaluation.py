@@ -376,6 +376,29 @@ def test_options_that_make_no_sense(options, error, words):
 
 
 @pytest.mark.parametrize(
+    ("methods", "options", "error", "words"),
+    [
+        (["l2"], {}, ValueError, "methods='l2' is not known"),
+        ([kr.L1], {}, TypeError, r"Pass an object of it: L1\(\)"),
+        ({"own": kr.L1}, {}, TypeError, "the class L1"),
+        (["l1"], {"shares": (50,)}, ValueError, "50, but it is the share"),
+        (["l1"], {"shares": ()}, ValueError, "shares is empty"),
+    ],
+)
+def test_comparisons_that_make_no_sense(methods, options, error, words):
+    def evaluate(model):
+        raise AssertionError("nothing is evaluated")
+
+    with pytest.raises(error, match=words):
+        kr.compare(planted(), evaluate, methods, **QUIET, **options)
+
+
+def test_evaluate_that_is_no_function():
+    with pytest.raises(TypeError, match="'accuracy', but it has to be a func"):
+        kr.sensitivity(planted(), "accuracy", **QUIET)
+
+
+@pytest.mark.parametrize(
     ("drop", "error"),
     [(-0.1, ValueError), ("1 %", TypeError), (True, TypeError)],
 )

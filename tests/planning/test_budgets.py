@@ -293,10 +293,12 @@ def test_costs_are_those_of_the_plan(name):
         ({"ratio": {"dense": 2}}, ValueError, r"ratio\['dense'\]"),
         ({"target": 0.5}, TypeError, "a mapping with one entry"),
         ({"target": {"flops": 1, "params": 1}}, TypeError, "one entry"),
-        ({"target": {"time": 0.5}}, ValueError, "'flops', 'params'"),
+        ({"target": {"time": 0.5}}, ValueError, "flops, params"),
         ({"target": {"flops": 0}}, ValueError, "the share that is to be left"),
+        ({"target": {"flops": True}}, ValueError, "e.g. 0.5"),
+        ({"target": {"flop": 0.5}}, ValueError, "Ask for a share of one of"),
         ({"target": {"flops": 0.001}}, ValueError, "cannot be reached"),
-        ({"tau": 0.9, "select": "l1"}, ValueError, "Say with ratio="),
+        ({"tau": 0.9, "select": "l1"}, ValueError, "Pass ratio="),
         ({"tau": 0.9, "select": "greedy"}, ValueError, "pass data="),
         ({"tau": 0.9, "absorb": "affine"}, ValueError, "pass data="),
         ({"tau": 0.9, "criterion": "activations"}, ValueError, "pass data="),
@@ -308,7 +310,7 @@ def test_costs_are_those_of_the_plan(name):
         ({"ratio": 0.5, "linkage": "single"}, ValueError, "Leave linkage="),
         ({"ratio": 0.5, "keep": "random"}, ValueError, "Leave keep= out"),
         ({"ratio": 0.5, "rounds": 5}, ValueError, "no effect: kernels are fit"),
-        ({"tau": 0.5, "repair": True}, ValueError, "nothing to repair with"),
+        ({"tau": 0.5, "repair": True}, ValueError, "nothing to mend with"),
     ],
 )
 def test_options_that_make_no_sense(options, error, words):
@@ -319,11 +321,11 @@ def test_options_that_make_no_sense(options, error, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tau": 0.9, "select": "greedy"}, "Say with correlation="),
+        ({"tau": 0.9, "select": "greedy"}, "Pass correlation="),
         ({"correlation": 0.9, "select": "l1"}, "correlation does not go with"),
         ({"correlation": 1.5}, "between what consumers compute"),
         ({"ratio": 0.5, "criterion": "folded"}, "Leave criterion= out"),
-        ({"ratio": 0.5, "repair": False, "rounds": 2}, "Leave rounds= out"),
+        ({"ratio": 0.5, "repair": False, "rounds": 2}, "leave rounds= out"),
         (
             {"tau": 0.9, "keep": "mean", "absorb": "affine"},
             "keep='mean' does not go with",

@@ -130,6 +130,14 @@ def test_units_that_cannot_go_by_hand(layer, units, error, words):
         plan.without(layer, units)
 
 
+def test_a_plan_is_no_list_of_decisions():
+    plan = kr.plan(models.mlp(), ratio=0.25)
+    with pytest.raises(TypeError, match="not iterable"):
+        list(plan)
+    with pytest.raises(TypeError, match="not a container"):
+        assert "dense" in plan
+
+
 def test_a_layer_that_writes_units_of_several_kinds():
     inputs = keras.Input((6, 8))
     x = layers.MultiHeadAttention(4, 2, name="att")(inputs, inputs)

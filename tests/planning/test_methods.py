@@ -206,6 +206,12 @@ def test_a_function_without_ratio_is_a_tau_by_layer(model):
     assert "ratio=" in caught.value.__notes__[0]
 
 
+def test_a_function_of_units_that_fails_says_what_units_have():
+    with pytest.raises(AttributeError) as caught:
+        kr.plan(models.mlp(), lambda units: units.weights, ratio=0.5)
+    assert "16 units of dense, which have filters" in caught.value.__notes__[0]
+
+
 # --- bad input --------------------------------------------------------------
 
 
@@ -215,7 +221,7 @@ def test_a_function_without_ratio_is_a_tau_by_layer(model):
         (lambda u: u.filters, ValueError, r"shape \(12, 16\) for the 16 units"),
         (lambda u: u.norms[1:], ValueError, r"\(15,\) for the 16 units"),
         (lambda u: 1.0, ValueError, r"shape \(\)"),
-        (lambda u: None, ValueError, "NaN|shape"),
+        (lambda u: None, ValueError, "returned None for the 16 units"),
         (lambda u: ["a"] * len(u), TypeError, "no numbers"),
         (lambda u: u.norms * np.nan, ValueError, "NaN for 16 of the 16"),
     ],
@@ -282,6 +288,14 @@ class NoScores(kr.Method):
             "say the same thing",
         ),
         ([0.9], {"min_unit": 3}, TypeError, "Did you mean min_units="),
+        ([], {"ratios": 0.3}, TypeError, "Did you mean ratio="),
+        ([], {"ratio": 0.5, "absorb": kr.Drop}, TypeError, r"object, Drop\(\)"),
+        (
+            [lambda units: units.norms],
+            {"tau": 0.5},
+            ValueError,
+            "go with the function .*<lambda>, which ranks",
+        ),
         ([NoScores()], {"ratio": 0.5}, NotImplementedError, "define scores"),
     ],
 )
@@ -300,6 +314,7 @@ def test_objects_where_another_kind_belongs(arguments, options, error, words):
         (lambda: kr.Clusters(linkage="none"), ValueError),
         (lambda: kr.Clusters(keep="best"), ValueError),
         (lambda: kr.L1("best"), ValueError),
+        (lambda: kr.L1(0.5), TypeError),
         (lambda: kr.Random(seed=-1), ValueError),
         (lambda: kr.Greedy(1.5), ValueError),
         (lambda: kr.Mend(-1), ValueError),

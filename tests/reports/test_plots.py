@@ -160,6 +160,20 @@ def test_activations(tmp_path):
     assert is_drawn(figure, tmp_path / "plot.png")
 
 
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        (plots.redundancy, r"of kr.redundancy\(model\), but received <Seq"),
+        (plots.similarity_histograms, r"of kr.analyze\(model\), but"),
+        (plots.sensitivity, r"of kr.sensitivity\(model, evaluate\), but"),
+        (plots.score_against_flops, r"of kr.compare\(model, evaluate\), but"),
+    ],
+)
+def test_a_model_in_place_of_what_was_found(draw, words):
+    with pytest.raises(TypeError, match=words):
+        draw(models.mlp())
+
+
 def test_without_matplotlib(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"keras-redundancy\[plots\]"):

@@ -296,6 +296,22 @@ def test_bad_input(options, error, words):
         run(network(), **options)
 
 
+@pytest.mark.parametrize(
+    ("prune", "words"),
+    [
+        ({}, "received none of them"),
+        ({"ratio": 1}, "ratio is 1"),
+        ({"raito": 0.5}, "Did you mean ratio="),
+        ([{"ratio": 0.5}, {"ratio": 0.5, "layers": "three"}], "'three'"),
+    ],
+)
+def test_options_of_all_cuts_are_checked_before_training(prune, words):
+    seen = Sizes()
+    with pytest.raises((TypeError, ValueError), match=words):
+        run(network(), prune=prune, callbacks=[seen])
+    assert seen.found == []
+
+
 def test_models_that_cannot_be_trained_on():
     with pytest.raises(ValueError, match="is not compiled"):
         run(keras.Sequential([keras.Input((8,)), layers.Dense(3)]))

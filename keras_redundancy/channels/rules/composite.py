@@ -31,9 +31,9 @@ def hidden_widths(**arguments):
     channels that go into the block and come out of it stay, those that are
     hidden inside can go.
 
-        keras_redundancy.register_rule(
+        kr.register_rule(
             TransformerBlock,
-            keras_redundancy.hidden_widths(
+            kr.hidden_widths(
                 ff_dim=("expand", "dropout", "project"),
                 num_heads="attention",
             ),

@@ -165,32 +165,32 @@ def register_rule(layer_class, function=None):
             def call(self, x):
                 return x * self.scale
 
-        @keras_redundancy.register_rule(ChannelScale)
+        @kr.register_rule(ChannelScale)
         def channel_scale(layer, call):
             x = call.inputs[0]
             call.carried_by(layer.scale, 0, x.ids)
-            return Channels(call.tied(x.ids), x.axis)
+            return kr.Channels(call.tied(x.ids), x.axis)
 
     Example: a layer made of layers; two arguments of its constructor set how
     many channels it has inside and how many come out.
 
-        @keras_redundancy.register_rule(ResidualBlock)
+        @kr.register_rule(ResidualBlock)
         def residual_block(layer, call):
             x = call.inputs[0]
             y = call.through(layer.narrow, x, sets={"filters": "hidden"})
             y = call.through(layer.normalize, y)
-            y = Channels(call.tied(y.ids), y.axis, y.shape)  # gelu
+            y = kr.Channels(call.tied(y.ids), y.axis, y.shape)  # gelu
             y = call.through(layer.widen, y, sets={"filters": "filters"})
             z = call.through(layer.skip, x, sets={"filters": "filters"})
-            return Channels(call.tied(y.ids, z.ids), y.axis)
+            return kr.Channels(call.tied(y.ids, z.ids), y.axis)
 
     Example: a block with a wide part inside, whose width is an argument of its
     constructor, and whose attributes `expand` and `project` hold the layers
     that write and read it. Such a rule is ready-made, see `hidden_widths`:
 
-        keras_redundancy.register_rule(
+        kr.register_rule(
             Block,
-            keras_redundancy.hidden_widths(ff_dim=("expand", "project")),
+            kr.hidden_widths(ff_dim=("expand", "project")),
         )
     """
     return register_for_class(
@@ -200,17 +200,19 @@ def register_rule(layer_class, function=None):
         function,
         expects="a layer class",
         what="A rule is a function of a layer and a CallTrace",
+        write="def my_rule(layer, call), which returns the Channels of the "
+        "layer's output",
     )
 
 
-def register_for_class(generic, door, kind, function, *, expects, what):
+def register_for_class(generic, door, kind, function, *, expects, what, write):
     """Register a function of the user's for a class; or return a decorator.
 
     Args:
         generic: the `functools.singledispatch` function to extend.
         door: the public function that was called with `kind` and `function`.
-        expects, what: what kind of class is wanted, and what the function is,
-            for errors.
+        expects, what, write: what kind of class is wanted, what the function
+            is, and what to write, for errors.
     """
     if not inspect.isclass(kind):
         raise TypeError(
@@ -220,7 +222,7 @@ def register_for_class(generic, door, kind, function, *, expects, what):
     if function is None:
         return functools.partial(door, kind)
     if not callable(function):
-        raise TypeError(f"{what}, but received {function!r}.")
+        raise TypeError(f"{what}, but received {function!r}. Write {write}.")
     generic.register(kind)(function)
     return function
 
