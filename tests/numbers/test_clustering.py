@@ -283,13 +283,13 @@ def test_sketches_change_no_clusters(linkage, dtype, seed, n, tau):
 def test_every_way_of_wide_layers_is_taken(lower_limits, monkeypatch):
     taken = set()
     for name in ("cut_by_chain", "cut_by_means", "cut_dendrogram"):
-        original = getattr(clustering, name)
+        original = getattr(agglomeration, name)
 
         def note(*arguments, name=name, original=original):
             taken.add(name)
             return original(*arguments)
 
-        monkeypatch.setattr(clustering, name, note)
+        monkeypatch.setattr(agglomeration, name, note)
     lower_limits(scipy_units=6)
     rng = np.random.default_rng(0)
     W = np.zeros((30, 40))
