@@ -27,7 +27,9 @@ SAMPLED = re.compile(
     "|_rules|correspondence|explain|hidden_widths|trace|bad_input|hostile"
     # Data, plans, and what is made of them.
     "|calibration/|evaluation/|noise_out/|planning/"
-    "|links|test_low_rank|dynamic_low_rank|reconstruct|refit|optimizer_state|fit_and_prune"
+    "|test_low_rank|dynamic_low_rank|refit|optimizer_state|fit_and_prune"
+    # Mending, but for the test that compares the backends.
+    "|mend/(?!test_backends)"
     # What is shown of them.
     "|reports/|command_line|examples|guides|readme"
 )

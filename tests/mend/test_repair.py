@@ -81,13 +81,14 @@ def barely_firing(seed):
 def test_a_unit_that_barely_fires_does_not_blow_up(seed, rounds):
     model, data = barely_firing(seed)
     options = {"ratio": {"wide": 0.3}, "data": data, "rounds": rounds}
-    far = 3 * models.random_inputs(model, seed=9, batch=500)
-    (wanted,) = models.outputs(model, far)
-    errors = [
-        np.abs(models.outputs(small, far)[0] - wanted).mean()
-        for small in (
-            kr.prune(model, **options),
-            kr.prune(model, **options | {"rounds": 0}, repair=False),
-        )
-    ]
-    assert errors[0] < 1.3 * errors[1]
+    mended = kr.prune(model, **options)
+    bare = kr.prune(model, **options | {"rounds": 0}, repair=False)
+    fresh = models.random_inputs(model, seed=9, batch=500)
+    # Where the unit fires often, nothing was fitted: it may be a bit worse.
+    for x, most in ((fresh, 1.1), (3 * fresh, 1.5)):
+        (wanted,) = models.outputs(model, x)
+        errors = [
+            np.abs(models.outputs(small, x)[0] - wanted).mean()
+            for small in (mended, bare)
+        ]
+        assert errors[0] < most * errors[1]
