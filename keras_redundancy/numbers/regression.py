@@ -253,10 +253,12 @@ def _second_moments(rows):
 def _scales(variance):
     """The inputs that vary, and what divides each by its size.
 
-    A coefficient counts in units of this size: one of an input that hardly
-    varies gets none for a chance.
+    A coefficient counts in units of this size. One of an input that varies by
+    less than `TYPICAL` of the typical standard deviation keeps its start: it
+    would be decided by a few rows, and count where the input varies more.
     """
-    alive = np.flatnonzero(varies(variance))
+    least = TYPICAL**2 * variance.sum() / max(len(variance), 1)
+    alive = np.flatnonzero(varies(variance) & (variance > least))
     if not len(alive):
         return alive, np.ones(0)
     typical = TYPICAL * variance[alive].mean()

@@ -181,8 +181,8 @@ def test_a_flat_graph_has_no_borders():
 # --- what nested models make of numbers -------------------------------------
 
 
-def agrees(model, *data):
-    """Whether a run computes what the model does."""
+def assert_agrees(model, *data):
+    """A run computes what the model does."""
     (found,) = Run().run(model, [ops.convert_to_tensor(x) for x in data])
     (expected,) = models.outputs(model, data if len(data) > 1 else data[0])
     np.testing.assert_allclose(models.numpy(found), expected, atol=1e-5)
@@ -202,7 +202,7 @@ def test_masks_reach_the_layers_of_nested_models():
     inputs = keras.Input((5,), dtype="int32")
     x = layers.Embedding(7, 3, mask_zero=True)(inputs)
     model = models.randomized(keras.Model(inputs, recurrent()(x)))
-    agrees(model, np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0]], "int32"))
+    assert_agrees(model, np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0]], "int32"))
 
 
 @LOSES_MASKS
@@ -213,7 +213,7 @@ def test_masks_that_a_nested_model_is_called_with():
     model = models.randomized(keras.Model(inputs, y))
     data = models.random_inputs(model, batch=64)
     assert (data[1] > 0).any(axis=1).mean() > 0.5
-    agrees(model, *data)
+    assert_agrees(model, *data)
     states = {space.name: space.frozen for space in kr.trace(model).spaces}
     assert states["before"] is None
     small = kr.prune(model, ratio=0.5, layers="before", data=data)
@@ -225,7 +225,7 @@ def test_nested_models_cast_what_they_are_given():
     inner = keras.Model(x, ops.multiply(x, 2))
     inputs = keras.Input((3,))
     model = keras.Model(inputs, ops.cast(inner(inputs), "float32"))
-    agrees(model, np.array([[0.4, 1.7, 2.0]], "float32"))
+    assert_agrees(model, np.array([[0.4, 1.7, 2.0]], "float32"))
 
 
 def test_nested_models_add_an_axis_of_size_one():
@@ -234,7 +234,7 @@ def test_nested_models_add_an_axis_of_size_one():
     inputs = keras.Input((4,))
     x = layers.Dense(3, name="before")(inputs)
     model = models.randomized(keras.Model(inputs, inner(x)))
-    agrees(model, models.random_inputs(model))
+    assert_agrees(model, models.random_inputs(model))
     codes = {space.name: space.reason_code for space in kr.trace(model).spaces}
     assert codes["before"] == "other_rank"
 
@@ -243,4 +243,4 @@ def test_runs_are_those_of_a_model_that_predicts():
     inner = keras.Sequential([keras.Input((3,)), layers.Dropout(0.5)])
     inputs = keras.Input((3,))
     x = layers.Dropout(0.5)(inner(inputs, training=True), training=True)
-    agrees(keras.Model(inputs, x), np.ones((4, 3), "float32"))
+    assert_agrees(keras.Model(inputs, x), np.ones((4, 3), "float32"))

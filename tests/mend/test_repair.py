@@ -84,8 +84,7 @@ def test_a_unit_that_barely_fires_does_not_blow_up(seed, rounds):
     mended = kr.prune(model, **options)
     bare = kr.prune(model, **options | {"rounds": 0}, repair=False)
     fresh = models.random_inputs(model, seed=9, batch=500)
-    # Where the unit fires often, nothing was fitted: it may be a bit worse.
-    for x, most in ((fresh, 1.0 if rounds else 1.3), (3 * fresh, 1.5)):
+    for x, most in ((fresh, 1.0 if rounds else 1.3), (3 * fresh, 1.3)):
         (wanted,) = models.outputs(model, x)
         errors = [
             np.abs(models.outputs(small, x)[0] - wanted).mean()
