@@ -137,8 +137,8 @@ def copied(value, twins: dict):
     if isinstance(value, keras.random.SeedGenerator):
         return keras.random.SeedGenerator.from_config(value.get_config())
     if isinstance(value, dict):
-        made = {key: copied(x, twins) for key, x in value.items()}
-        return LOST if LOST in made.values() else made
+        made = copied(list(value.values()), twins)
+        return LOST if made is LOST else dict(zip(value, made, strict=True))
     if isinstance(value, (list, tuple)):
         made = [copied(x, twins) for x in value]
         if any(x is LOST for x in made):

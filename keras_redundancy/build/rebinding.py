@@ -108,12 +108,8 @@ class Rebinder:
         for cell, before in zip(cells, old.__closure__ or (), strict=True):
             if (content := _content(before)) is not EMPTY:
                 cell.cell_contents = again(content)
-        if old.__defaults__ is not None:
-            new.__defaults__ = tuple(map(again, old.__defaults__))
-        if old.__kwdefaults__ is not None:
-            new.__kwdefaults__ = {
-                key: again(value) for key, value in old.__kwdefaults__.items()
-            }
+        new.__defaults__ = again(old.__defaults__)
+        new.__kwdefaults__ = again(old.__kwdefaults__)
         return new
 
 
