@@ -75,17 +75,17 @@ def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
         ValueError: `data` is empty, does not fit the model's inputs, or gives
             activations that are NaN or infinite.
     """
-    windows, sights = {}, []
-    for on, positions in _sights(graph, spaces):
-        looks = [
+    windows, observed = {}, []
+    for on, positions in _read_together(graph, spaces):
+        of_axis = [
             Window(read.place, read.columns[positions]) for read in on.reads
         ]
-        name = tuple(look.identity for look in looks)
-        windows.setdefault(name, looks)
-        sights.append((on, positions, name))
+        name = tuple(window.identity for window in of_axis)
+        windows.setdefault(name, of_axis)
+        observed.append((on, positions, name))
     moments = observe(graph.model, windows, data, batch_size)
     views = {}
-    for on, positions, name in sights:
+    for on, positions, name in observed:
         _require_finite(moments[name], on)
         view = View(on, positions, moments[name])
         views.setdefault(id(on), []).append(view)
@@ -93,7 +93,7 @@ def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
     return Statistics(views, samples)
 
 
-def _sights(graph, spaces):
+def _read_together(graph, spaces):
     """Yield (consumer axis, positions of all units read with `spaces`)."""
     beside = {}
     for space in graph.spaces:

@@ -253,19 +253,18 @@ class CallTrace(LabelledCall):
         return self.inside.setting(self.operation, path)
 
     def _count(self, place, path, ids, whole):
-        parts = ids if isinstance(ids, list) else [ids]
+        width = labels.Width(*(place or (None, path)), ids, whole)
         reason = None
         if self.part or place is None:
-            counts = tuple(map(len, parts))
+            counts = tuple(map(len, width.parts))
             reason = self.inside.obstacle(self.operation, path, place, counts)
         elif path[0] not in labels.ARGUMENTS:
             known = _keras.has_config(place[0])
             reason = None if known else self.say(NO_CONFIG)
         if reason is None:
-            width = labels.Width(*place, ids, whole)
             self.recorder.widths.append(width)
             return
-        for part in parts if whole is None else [*parts, whole]:
+        for part in width.everything:
             self.recorder.store.freeze(part, reason)
 
     def constant(self, value, *path) -> labels.Constant:

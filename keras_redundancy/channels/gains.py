@@ -83,7 +83,7 @@ class Gains:
             are not read. Default: all do.
         folded: whether filters are multiplied by the factors of a
             BatchNormalization directly behind the kernel.
-        tell: whether to collect `told`.
+        tell: whether to collect the numbers in which labels differ, `told`.
         """
         count = len(graph.group)
         self.of_label, self.reach = np.ones(count), np.ones(count)
@@ -150,12 +150,13 @@ class Gains:
         """
         if step.bias is None:
             return
-        size = np.abs(self.of_label[step.ids])
-        self._size(step.bias, step.spans.index(step.axis), size)
+        size, axis = (
+            np.abs(self.of_label[step.ids]),
+            step.spans.index(step.axis),
+        )
+        self._size(step.bias, axis, size)
         if not (step.linear and step.ids.tobytes() in self._alone):
-            bias = np.moveaxis(
-                self._value(step.bias), step.spans.index(step.axis), 0
-            )
+            bias = np.moveaxis(self._value(step.bias), axis, 0)
             self._tell(step.ids, _in_units(bias, size))
 
     def _normalized(self, step):
