@@ -241,13 +241,14 @@ def _checked(graph, x):
     except (TypeError, ValueError, KeyError) as error:
         raise _misfit(graph, x) from error
     arrays = [None if y is None else np.asarray(y) for y in tensors]
-    fits = [
-        array is None or _fits(array.shape, y.shape)
+    given = [
+        (array, y)
         for array, y in zip(arrays, graph.inputs, strict=True)
+        if array is not None
     ]
-    if not all(fits) or all(array is None for array in arrays):
+    if not given or not all(_fits(a.shape, y.shape) for a, y in given):
         raise _misfit(graph, x)
-    if not all(array is None or _is_finite(array) for array in arrays):
+    if not all(_is_finite(array) for array, _ in given):
         raise ValueError(
             "data holds NaN or infinity. Leave such samples out, or fill in "
             "what is missing as it was for training."
