@@ -4,8 +4,8 @@ from __future__ import annotations  # help() shows the names of types.
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from numbers import Real
 
+from keras_redundancy._shared.arguments import check_finite
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.evaluation.sensitivity import Sensitivity, sensitivity_of
@@ -105,16 +105,7 @@ def search(
     Where multiply-adds cannot be counted, as with open input sizes and
     neither `data` nor `input_shape=`, parameters are saved.
     """
-    if isinstance(max_drop, bool) or not isinstance(max_drop, Real):
-        raise TypeError(
-            f"max_drop is {max_drop!r}, but has to be a number: by how much "
-            "the score may fall, in the units of what evaluate returns."
-        )
-    if not max_drop >= 0:
-        raise ValueError(
-            f"max_drop is {max_drop!r}, but has to be at least 0: it is how "
-            "far the score may fall."
-        )
+    check_finite("max_drop", max_drop)
     trials = Trials(model, evaluate, taus, ratios, data, log, options)
     known = sensitivity_of(trials, verbose)
     return _Search(trials, known, known.base.score - max_drop, verbose).run()

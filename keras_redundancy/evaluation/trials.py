@@ -10,13 +10,13 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._keras.fingerprint import fingerprint
-from keras_redundancy._shared.arguments import check_ratio
 from keras_redundancy._shared.tables import on_one_line
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.numbers.clustering import check_tau
 from keras_redundancy.planning.calibrating import calibrate
 from keras_redundancy.planning.decisions import Plan
+from keras_redundancy.planning.levels import check_ratio
 from keras_redundancy.planning.plans import plan
 
 RATIOS = tuple(eighths / 8 for eighths in range(1, 8))
