@@ -139,7 +139,7 @@ class Trials:
         return self._logged(key, lambda: self._tried(self.plan_for(share)))
 
     def _tried(self, found):
-        score = checked_score(self.evaluate(found.apply()))
+        score = score_of(self.evaluate, found.apply())
         return Trial(score, *shares_left(found))
 
     def _logged(self, key, find):
@@ -258,31 +258,22 @@ def score_of(evaluate, model) -> float:
         TypeError, ValueError: `evaluate` is no function, or does not return
             one finite number.
     """
+    example = "lambda m: m.evaluate(x, y, verbose=0, return_dict=True)"
+    example += "['accuracy']"
     if not callable(evaluate):
         raise TypeError(
             f"evaluate is {evaluate!r}, but it has to be a function of a model "
-            "that returns its score, such as the accuracy: lambda m: "
-            "m.evaluate(x, y, verbose=0, return_dict=True)['accuracy']."
+            f"that returns its score, such as the accuracy: {example}."
         )
     with _keras.quiet_about_retracing():
         score = evaluate(model)
-    return checked_score(score)
-
-
-def checked_score(score) -> float:
-    """What `evaluate` returned, as a float.
-
-    Raises:
-        TypeError, ValueError: it is not one finite number.
-    """
     if isinstance(score, np.ndarray) and score.ndim == 0:
         score = score.item()
     if isinstance(score, bool) or not isinstance(score, Real):
         raise TypeError(
             f"evaluate returned {score!r} ({type(score).__name__}), but it "
             "has to return one number, greater for better models, such as "
-            "the accuracy: lambda m: m.evaluate(x, y, verbose=0, "
-            "return_dict=True)['accuracy']."
+            f"the accuracy: {example}."
         )
     if not np.isfinite(score):
         raise ValueError(
