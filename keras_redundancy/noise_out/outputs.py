@@ -145,13 +145,6 @@ class NoiseOutputs(keras.layers.Layer):
             return input_shape
         return input_shape, (*input_shape[:-1], self.units)
 
-    def compute_output_spec(self, inputs, training=None):
-        same = keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
-        if not self.return_outputs:
-            return same
-        shape = (*inputs.shape[:-1], self.units)
-        return same, keras.KerasTensor(shape, dtype=self.compute_dtype)
-
     def get_config(self):
         return {
             **super().get_config(),
