@@ -2,9 +2,6 @@
 
 import importlib
 
-import keras
-import numpy as np
-
 from keras_redundancy import _keras
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
 from keras_redundancy.build.recipe import Recipe
@@ -13,7 +10,7 @@ from keras_redundancy.deploy.pairs import (
     layer_pairs,
     wrapper_of_tfmot,
 )
-from keras_redundancy.deploy.samples import difference, first, random_inputs
+from keras_redundancy.deploy.samples import Subject, difference
 
 
 def to_tf_keras(model, data=None, tolerance: float = 1e-4):
@@ -164,21 +161,10 @@ def _require_shapes(layer, values, weights, where):
 
 def _compare(model, result, data, tolerance):
     """Raise unless both models return the same for the same inputs."""
-    import tensorflow as tf
-
-    inputs = random_inputs(model, 4) if data is None else first(model, data, 4)
-    structure = _keras.input_structure(_keras.graph_of(model))
-
-    def outputs(one, convert):
-        given = keras.tree.pack_sequence_as(
-            structure, list(map(convert, inputs))
-        )
-        found = keras.tree.flatten(one(given, training=False))
-        return [np.asarray(x, "float64") for x in found]
-
-    mine = outputs(model, keras.ops.convert_to_tensor)
-    theirs = outputs(result, tf.convert_to_tensor)
-    error = difference(mine, theirs)
+    subject = Subject.of(model)
+    inputs = subject.samples(data, 4)
+    wanted, given = (x.predict(inputs) for x in (subject, Subject.of(result)))
+    error = difference(wanted, given)
     if not error <= tolerance:
         raise ValueError(
             f"{model.name!r} returns something else in tf_keras: the largest "

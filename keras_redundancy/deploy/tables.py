@@ -28,14 +28,14 @@ HARMLESS = {
 SET_ELSEWHERE = {"dtype", "layer", "backward_layer", "cell", "cells"}
 
 
-class Refused(ValueError):
+class RefusalError(ValueError):
     """A layer or an operation cannot be translated."""
 
 
-def refusal(operation, reason: str) -> Refused:
+def refusal(operation, reason: str) -> RefusalError:
     """The error for what cannot be translated."""
     name = f"{operation.name!r} ({type(operation).__name__})"
-    return Refused(f"{name} cannot be translated to tf_keras: {reason}")
+    return RefusalError(f"{name} cannot be translated to tf_keras: {reason}")
 
 
 def own(name):

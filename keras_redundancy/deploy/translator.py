@@ -12,7 +12,7 @@ from keras_redundancy import _keras
 from keras_redundancy.deploy.pairs import inner_layers, layer_names
 from keras_redundancy.deploy.tables import (
     OPERATIONS,
-    Refused,
+    RefusalError,
     layer_like,
     refusal,
 )
@@ -51,7 +51,7 @@ class Translator(_keras.Interpreter):
     def call(self, call, values):
         try:
             return self._called(call, values)
-        except Refused as error:
+        except RefusalError as error:
             # What only masks are made of is not missed.
             return [error] * len(call.outputs)
 
@@ -99,7 +99,7 @@ def _masks_set_by_keras(call) -> list[str]:
 
 def _raise_refusals(values):
     for value in keras.tree.flatten(values):
-        if isinstance(value, Refused):
+        if isinstance(value, RefusalError):
             raise value
 
 
