@@ -93,7 +93,7 @@ def latencies(models, image, rounds=30):
     for size in (1, 100):
         batch = np.repeat(image[None], size, axis=0)
         for model in models:  # Trace one function at a time, and run it.
-            for _ in range(3):
+            for _ in range(5):
                 model.predict_on_batch(batch)
         for _ in range(rounds):
             for number, model in enumerate(models):
