@@ -180,7 +180,12 @@ def export(
 
 
 def _check_path(path, overwrite):
-    check_option("the suffix of path", path.suffix, FORMATS)
+    if path.suffix not in FORMATS:
+        raise ValueError(
+            f"{str(path)!r} has the suffix {path.suffix}. End the path in "
+            ".tflite for LiteRT, in .onnx for ONNX, or in a name without a "
+            "suffix for the folder of a SavedModel."
+        )
     if path.exists() and not overwrite:
         raise ValueError(
             f"{str(path)!r} exists. Choose another path, or pass "
