@@ -37,7 +37,7 @@ What else to know about the smaller model:
   wrapper and the graph share a layer, which a rebuilt model would not.
 """
 
-from keras_redundancy import callbacks as callbacks
+from keras_redundancy import callbacks as callbacks, deploy as deploy
 from keras_redundancy._version import __version__ as __version__
 from keras_redundancy.build.stock import (
     LayerForm as LayerForm,
