@@ -44,6 +44,7 @@ from keras_redundancy.mend.reconstruct import (
     reconstruct,
     reconstruct_both,
 )
+from keras_redundancy.mend.recurrent import RecurrentFit, fit_recurrent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def walk(
 
     Args:
         old, new: the model and the smaller one.
-        menders: {id(layer of old): a `KernelFit` or a `Norm`}.
+        menders: {id(layer of old): a `KernelFit`, `RecurrentFit` or `Norm`}.
         data, batch_size: as for `batches`.
         memory: bytes for the samples at the frontier.
         done: a function to call after each layer.
@@ -128,8 +129,19 @@ def _last_mended(steps, menders):
 
 
 def _mend(
-    mender: KernelFit | Norm, step: Step, frontier: Frontier, keep: Callable
+    mender: KernelFit | RecurrentFit | Norm,
+    step: Step,
+    frontier: Frontier,
+    keep: Callable,
 ):
+    if isinstance(mender, RecurrentFit):
+        if step.is_whole:
+            pieces = itertools.chain(*map(frontier.arguments, step.calls))
+            new = step.layers[1]
+            fit_recurrent(mender, new, list(pieces), frontier.samples)
+            for variable in mender.variables:
+                keep(variable)
+        return
     reads = [call.reads[0] for call in step.calls]
     pieces = [frontier.at(number, number) for number in reads]
     if isinstance(mender, Norm):
