@@ -55,7 +55,9 @@ class View:
         rows = kernel[self.positions[units]]
         if self.each > 1:
             return [rows.reshape(len(units) * self.each, -1)]
-        return [rows[:, i].reshape(len(units), -1) for i in range(rows.shape[1])]
+        return [
+            rows[:, i].reshape(len(units), -1) for i in range(rows.shape[1])
+        ]
 
     def numbers_of(self, positions) -> np.ndarray:
         """For each position of the axis the number of its unit, or -1."""

@@ -11,10 +11,10 @@ original model.
 
 The states depend on the weights that are fitted. So first h is the state of
 the original layer, of the units that stay. Then it is the state that the
-smaller layer itself has with the weights found, again and again. Errors add up
-over time: after each fit the smaller layer runs over the samples held out, and
-the weights stay with which the states that it returns are nearest to those of
-the original.
+smaller layer itself has with the weights found. Errors add up over time: after
+each fit the smaller layer runs over the samples held out. They say how far to
+go from the weights that there were, and that no fit is kept with which the
+states that the layer returns are further from those of the original.
 """
 
 import dataclasses
@@ -42,8 +42,10 @@ from keras_redundancy.mend.reconstruct import (
 )
 from keras_redundancy.numbers import regression
 
-# How often at most a layer is fitted: to the original's states, then its own.
-FITS = 4
+# How often a layer is fitted: to the original's states, then to its own.
+FITS = 2
+# How far to go from the weights that there were to those of a fit.
+SHARES = (1, 0.5, 0.25)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,9 +109,7 @@ class Part:
 
     def made(self, cell, x, h, columns):
         """What goes into the gates, shape (rows, columns)."""
-        products = ops.matmul(
-            self.read(cell, x, h), self.matrix(cell, columns)
-        )
+        products = ops.matmul(self.read(cell, x, h), self.matrix(cell, columns))
         return products + self.shift(cell, columns)
 
 
@@ -213,12 +213,14 @@ def _recurrent(old, new):
             (getattr(old, name), getattr(new, name), given_to(name))
             for name in BIDIRECTIONAL
         ]
+    return [pair for pair in pairs if _is_known(pair[0])]
+
+
+def _is_known(layer):
     kinds = layers.RNN, layers.LSTM, layers.GRU, layers.SimpleRNN
     cells = layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell
-    for pair in pairs:
-        if type(pair[0]) in kinds and type(pair[0].cell) in cells:
-            if not pair[0].stateful:
-                yield pair
+    is_known = type(layer) in kinds and type(layer.cell) in cells
+    return is_known and not layer.stateful
 
 
 def fit_recurrent(fit: RecurrentFit, new, pieces: list, samples: int) -> None:
@@ -250,14 +252,30 @@ def _fit(direction, pieces, samples):
     batches, rows = _looked_at(direction, pieces, samples)
     least, h = _run(direction, batches)[0], rows.states
     for _ in range(FITS):
-        before = [_array(variable) for variable in direction.variables]
+        before = _values(direction)
         _fit_gates(direction, rows, h)
-        error, h = _run(direction, batches)
-        if not error < least:
-            for v, value in zip(direction.variables, before, strict=True):
-                v.assign(value)
+        after = _values(direction)
+        for share in SHARES:
+            _assign(direction, before, after, share)
+            error, h = _run(direction, batches)
+            if error < least:
+                least = error
+                break
+        else:
+            _assign(direction, before, after, 0)
             break
-        least = error
+
+
+def _values(direction):
+    return [_array(variable) for variable in direction.variables]
+
+
+def _assign(direction, before, after, share):
+    """Go a share of the way from the weights before to those after a fit."""
+    for variable, old, new in zip(
+        direction.variables, before, after, strict=True
+    ):
+        variable.assign(old + share * (new - old) if share else old)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

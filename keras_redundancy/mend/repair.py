@@ -148,7 +148,8 @@ def _fits(graph, kept_units, layers):
         products = product_of(old), product_of(new)
         if key not in kept_units or None in products:
             continue
-        links = set(map(around.link, calls))
+        inside = products[0].given is not None
+        links = set() if inside else set(map(around.link, calls))
         link = links.pop() if len(links) == 1 else "linear"
         before = around.before(calls[0]) if type(old) is Dense else None
         first = before and found.get(id(before.operation))

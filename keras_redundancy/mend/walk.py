@@ -151,12 +151,23 @@ def _mend(
         keep(mender.new.moving_variance)
     elif step.is_whole:
         pieces = list(itertools.chain(*pieces))
+        if mender.old.given is not None:
+            pieces = _inside(mender, step, frontier)
         reconstruct(mender, pieces, frontier.samples)
         if mender.chain:
             _mend_both(mender, step.calls[0], frontier)
         keep(mender.new.kernel)
         if mender.new.bias is not None:
             keep(mender.new.bias)
+
+
+def _inside(fit, step, frontier):
+    """The pieces for a kernel that reads what its layer computes."""
+    calls = itertools.chain(*map(frontier.arguments, step.calls))
+    return [
+        (*numbers, fit.old.given(*old), fit.new.given(*new))
+        for *numbers, old, new in calls
+    ]
 
 
 def _mend_both(fit, call, frontier):
