@@ -77,7 +77,14 @@ class CallTrace(LabelledCall):
         self._access(kernel, axis, ids, Role.PRODUCER)
         return ids
 
-    def read_by(self, kernel, axis: int, ids: np.ndarray, compute=None) -> None:
+    def read_by(
+        self,
+        kernel,
+        axis: int,
+        ids: np.ndarray,
+        compute=None,
+        numbers: int | None = None,
+    ) -> None:
         """The input axis `axis` of `kernel` reads the channels `ids`.
 
         Args:
@@ -88,12 +95,16 @@ class CallTrace(LabelledCall):
                 the operation: a function of the operation and of the (args,
                 kwargs) of a call that returns them as a tensor of shape
                 (samples, positions..., channels).
+            numbers: where each channel is a vector, the length of it: the
+                axis of the kernel behind `axis` has an entry for each number,
+                and the tensor that `compute` returns has the numbers of all
+                channels, channel by channel, on its last axis.
         """
         axis %= len(kernel.shape)
         source = self._copied.get(ids.tobytes(), ids)
         read = read_of_inputs(self, source)
         if read is None and compute is not None:
-            read = read_inside(self, kernel, ids, compute)
+            read = read_inside(self, kernel, ids, compute, numbers)
         self._access(kernel, axis, ids, Role.CONSUMER, read)
 
     def carried_by(

@@ -214,7 +214,7 @@ def _rows(fit, pieces, samples):
     for number, (first, size, old, new) in enumerate(pieces):
         old, new = fit.old.read(old[::step]), fit.new.read(new[::step])
         count = fit.new.positions(new)
-        chosen = _spread(count, number, most)
+        chosen = spread(count, number, most)
         rows = fit.new.rows(new, chosen)
         targets = _outputs(fit, matrices, fit.old.rows(old, chosen))
         shape = len(rows) * len(chosen), groups
@@ -241,9 +241,9 @@ def _outputs(fit, matrices, rows):
     return ops.take(y, fit.kept, axis=-1)
 
 
-def _spread(count, number, most):
-    """Up to `most` of the positions, other ones for each batch."""
+def spread(count: int, number: int, most: int) -> NDArray[np.intp]:
+    """Up to `most` of `count` positions, other ones for each batch."""
     if count <= most:
         return np.arange(count)
-    spread = np.random.default_rng(0).permutation(most) / most
-    return (((spread + number * GOLDEN) % 1) * count).astype(int)
+    shares = np.random.default_rng(0).permutation(most) / most
+    return (((shares + number * GOLDEN) % 1) * count).astype(int)
