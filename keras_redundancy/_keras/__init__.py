@@ -62,6 +62,13 @@ from keras_redundancy._keras.optimizers import (
     resize as resize,
     slots as slots,
 )
+from keras_redundancy._keras.recording import (
+    NotRecorded as NotRecorded,
+    Opened as Opened,
+    recorded as recorded,
+    what_and_where as what_and_where,
+    with_opened as with_opened,
+)
 from keras_redundancy._keras.running import (
     flush as flush,
     number_of_batches as number_of_batches,

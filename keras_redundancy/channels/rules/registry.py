@@ -78,11 +78,22 @@ def rule(operation, call):
     return call.opaque(NO_OPERATION_RULE)
 
 
+def has_rule(operation) -> bool:
+    """Whether a rule is known for the operation's class, as it is."""
+    known, what = _known_class(type(operation))
+    return known is not object and not what
+
+
+def _known_class(kind):
+    """The class whose rule `kind` inherits, and what it overrides of that."""
+    known = next(cls for cls in kind.__mro__ if cls in rule.registry)
+    return known, _overridden(kind, known)
+
+
 def apply_rule(operation, call):
     """Labels of what a call returns, by the rule for the operation's class."""
     kind = type(operation)
-    known = next(cls for cls in kind.__mro__ if cls in rule.registry)
-    what = _overridden(kind, known)
+    known, what = _known_class(kind)
     if what and known is not object:
         return call.opaque(OVERRIDES, what=what, known=known.__name__)
     variables = variables_in(call.arguments)

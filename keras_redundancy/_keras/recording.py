@@ -1,0 +1,291 @@
+"""The graph inside a layer: what its `call` records when it runs on symbols."""
+
+import contextlib
+import functools
+import inspect
+import traceback
+
+import keras
+from keras.src import backend
+from keras.src.models.functional import Functional
+from keras.src.ops.numpy import Reshape
+
+from keras_redundancy._keras.graph import graph_of, is_model
+from keras_redundancy._keras.layers import (
+    copy_operation,
+    flat_layers,
+    is_stock_class,
+)
+from keras_redundancy._keras.walk import Interpreter
+
+# What a copy of a model has of its own: its graph, and what was compiled.
+OF_THE_GRAPH = (
+    "_inputs",
+    "_outputs",
+    "_inputs_struct",
+    "_outputs_struct",
+    "_nodes",
+    "_nodes_by_depth",
+    "_operations",
+    "_operations_by_depth",
+    "_layers",
+)
+COMPILED = ("train_function", "test_function", "predict_function")
+ABSTRACT = (keras.Layer, keras.Model, keras.Sequential, keras.layers.Wrapper)
+
+
+class Opened(Functional):
+    """A functional model that computes what a layer does, with its variables.
+
+    Attributes:
+        layer: the layer that it takes the place of.
+        arguments: (args, kwargs) of the call of the layer that was recorded,
+            with the inputs of this model for tensors.
+    """
+
+    def arguments_with(self, tensors: list) -> tuple[tuple, dict]:
+        """`arguments`, with other tensors for the inputs of the model."""
+        return _replaced(self.arguments, self.inputs, tensors)
+
+
+class NotRecorded(Exception):
+    """A `call` cannot be recorded: the message says why, and where."""
+
+
+def recorded(layer, args, kwargs, *, opener=None, prefix="", as_stock=False):
+    """The graph that `layer.call(*args, **kwargs)` records.
+
+    The layers in the graph are copies that share their variables with those
+    inside of `layer`, which do not change.
+
+    Args:
+        layer: a built layer or model.
+        args, kwargs: what it is called with; `KerasTensor`s for tensors.
+        opener: a function of a call and a prefix, as for `with_opened`.
+        prefix: what to put before the names of the layers inside.
+        as_stock: whether the copy of a layer whose class extends one of
+            Keras's layers is of Keras's class.
+
+    Returns:
+        An `Opened`.
+
+    Raises:
+        NotRecorded: the call fails on symbols, changes variables, or returns
+            something else than tensors.
+    """
+    given, failure = tensors_in((args, kwargs)), None
+    # Masks are made from the size of a batch: one sample broadcasts to many.
+    for batch in (None, 1):
+        inputs = [_new_input(layer, x, batch) for x in given]
+        arguments = _replaced((args, kwargs), given, inputs)
+        try:
+            with _undisturbed(layer):
+                graph = _recorded(layer, *arguments, inputs)
+                copier = _Copier(opener, prefix, as_stock)
+                return copier.opened(layer, graph, arguments, given)
+        except NotRecorded as error:
+            failure = error if failure is None or batch else failure
+    raise failure
+
+
+def with_opened(model, opener):
+    """A copy of a model in which the graphs inside of layers take their place.
+
+    It shares its variables with the model, which does not change.
+
+    Args:
+        model: a functional or Sequential model.
+        opener: a function of a call, and of what to put before the names of
+            layers inside, that returns an `Opened` for the layer that is
+            called, or None where it stays.
+    """
+    return _Copier(opener).model(model)
+
+
+def tensors_in(arguments) -> list:
+    """The `KerasTensor`s in a nested structure, each one once."""
+    flat = keras.tree.flatten(arguments)
+    tensors = [x for x in flat if isinstance(x, keras.KerasTensor)]
+    return list({id(x): x for x in tensors}.values())
+
+
+def _replaced(structure, old, new):
+    twins = dict(zip(map(id, old), new, strict=True))
+    return keras.tree.map_structure(lambda x: twins.get(id(x), x), structure)
+
+
+def _new_input(layer, x, batch=None):
+    """An input like `x`, of the dtype that the layer casts it to."""
+    size = x.shape[0] if batch is None else batch
+    is_cast = layer.autocast and backend.is_float_dtype(x.dtype)
+    dtype = layer.compute_dtype if is_cast else x.dtype
+    return keras.Input(batch_shape=(size, *x.shape[1:]), dtype=dtype)
+
+
+def _with_open_batch(call):
+    """The shape that a `Reshape` makes, whatever the size of the batch."""
+    old, made = call.operation.newshape, call.outputs[0].shape
+    from_one = call.inputs[0].shape[0] == made[0] == 1
+    is_known = from_one and old[0] == 1 and None not in made
+    return (-1, *made[1:]) if is_known else old
+
+
+def _recorded(layer, args, kwargs, inputs):
+    """The graph of one call, on the layers inside of `layer` themselves."""
+    if "training" in getattr(layer, "_call_context_args", ()):
+        kwargs = {**kwargs, "training": False}
+    try:
+        with keras.StatelessScope() as scope:
+            outputs = layer.call(*args, **kwargs)
+    except Exception as error:
+        raise NotRecorded(what_and_where(error)) from error
+    if scope.state_mapping:
+        raise NotRecorded("its call changes variables")
+    flat = keras.tree.flatten(outputs)
+    if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
+        raise NotRecorded("its call returns something else than tensors")
+    try:
+        return Functional(inputs, outputs)
+    except ValueError as error:
+        raise NotRecorded(what_and_where(error)) from error
+
+
+def what_and_where(error):
+    """What a call raised, and the line of code that is not a library's."""
+    frames = traceback.extract_tb(error.__traceback__)[1:]
+    libraries = ("/keras/src/", "/tensorflow/", "/jax/", "/jax/_src/")
+    own = [x for x in frames if not any(y in x.filename for y in libraries)]
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    text = " ".join(str(error).split())
+    return f"its call raises {type(error).__name__}{where}: {text[:200]}"
+
+
+@contextlib.contextmanager
+def _undisturbed(layer):
+    """Take away what calls inside of a layer leave on the layers there.
+
+    Meanwhile the layers have names of which no two are the same, and say what
+    they return even where their own `compute_output_spec` fails.
+    """
+    parts = flat_layers(layer)
+    before = [
+        (x, x.name, x._inbound_nodes[:], x._outbound_nodes[:]) for x in parts
+    ]
+    names = set()
+    for part in parts[1:]:
+        while part.name in names:
+            part.name += "_"
+        names.add(part.name)
+        if not is_stock_class(type(part)):
+            vars(part)["compute_output_spec"] = functools.partial(_spec, part)
+    try:
+        yield
+    finally:
+        for part, name, inbound, outbound in before:
+            part.name = name
+            part._inbound_nodes, part._outbound_nodes = inbound, outbound
+            vars(part).pop("compute_output_spec", None)
+
+
+def _spec(layer, *args, **kwargs):
+    try:
+        return type(layer).compute_output_spec(layer, *args, **kwargs)
+    except Exception:
+        return backend.compute_output_spec(layer.call, *args, **kwargs)
+
+
+class _Copier(Interpreter):
+    """Makes the same graph of copies of the operations, which share variables.
+
+    The values of this walk are the `KerasTensor`s of the new graph.
+    """
+
+    def __init__(self, opener=None, prefix="", as_stock=False):
+        self._opener, self._prefix = opener, prefix
+        self._as_stock, self._made = as_stock, {}
+
+    def operation(self, old):
+        """The copy of an operation; made when first asked for."""
+        if id(old) not in self._made:
+            new = self.model(old) if is_model(old) else copy_operation(old)
+            if self._as_stock and isinstance(old, keras.Layer):
+                new.__class__ = _stock_base(type(old))
+            self._note(old, new)
+        return self._made[id(old)][1]
+
+    def _note(self, old, new):
+        if self._prefix and isinstance(old, keras.Layer):
+            new.name = self._prefix + old.name
+        self._made[id(old)] = old, new
+
+    def opened(self, layer, graph, arguments, given):
+        """The `Opened` of a graph that a layer recorded on `arguments`."""
+        inputs = [_new_input(layer, x) for x in given]
+        try:
+            outputs = self.run(graph, inputs)
+        except Exception as error:
+            raise NotRecorded(what_and_where(error)) from error
+        outputs = keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
+        new = Opened(inputs, outputs, name=layer.name)
+        # Past Keras's tracking: they are no part of the model.
+        arguments = _replaced(arguments, graph.inputs, inputs)
+        vars(new).update(layer=layer, arguments=arguments)
+        return new
+
+    def model(self, old):
+        """The copy of a model, on new inputs."""
+        graph = graph_of(old)
+        inputs = [_copied_input(x) for x in graph.inputs]
+        structures = [
+            keras.tree.pack_sequence_as(structure, flat)
+            for structure, flat in (
+                (graph._inputs_struct, inputs),
+                (graph._outputs_struct, self.run(old, inputs)),
+            )
+        ]
+        functional = Functional(*structures, name=graph.name)
+        new = copy_operation(old)
+        if graph is old:
+            own = {key: vars(functional)[key] for key in OF_THE_GRAPH}
+        else:
+            layers = [x._keras_history.operation for x in inputs]
+            layers += [self.operation(x) for x in old.layers]
+            own = {"_functional": functional, "_layers": layers}
+        vars(new).update(own | dict.fromkeys(COMPILED))
+        return new
+
+    def model_in(self, operation):
+        """None: a copy of a model is called like a layer, not gone through."""
+
+    def call(self, call, values):
+        """The tensors that a call makes in the new graph."""
+        old = call.operation
+        args, kwargs = call.fill_in(values)
+        if self._opener is not None and id(old) not in self._made:
+            opened = self._opener(call, self._prefix)
+            if opened is not None:
+                self._note(old, opened)
+        new = self.operation(old)
+        if isinstance(new, Opened) and not isinstance(old, Opened):
+            given = [values[id(x)] for x in tensors_in(call.arguments)]
+            args, kwargs = (given[0] if len(given) == 1 else given,), {}
+        elif type(new) is not type(old):
+            taken = inspect.signature(new.call).parameters
+            kwargs = {k: x for k, x in kwargs.items() if k in taken}
+        if isinstance(new, Reshape):
+            new.newshape = _with_open_batch(call)
+        return keras.tree.flatten(new(*args, **kwargs))
+
+
+def _copied_input(x):
+    new = keras.layers.InputLayer(**x._keras_history.operation.get_config())
+    new.output.name = x.name
+    return new.output
+
+
+def _stock_base(cls):
+    """The first class of Keras that a class of layers extends, or itself."""
+    for base in cls.__mro__:
+        if is_stock_class(base):
+            return cls if base in ABSTRACT else base
+    return cls

@@ -1,0 +1,142 @@
+"""Layers that are made of layers: the graphs inside take their place."""
+
+import keras
+import numpy as np
+
+from keras_redundancy import _keras
+from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.rules.registry import has_rule
+
+NOT_OPENED = Reason(
+    "not_opened",
+    "there is no rule for {name} ({kind}), and the graph inside cannot be "
+    "followed: {why}",
+)
+SEVERAL_CALLS = "it is called in several ways"
+OTHER_NUMBERS = "its call returns other numbers than the graph it records"
+SAMPLES = 3  # Not the batch that the graph is recorded on.
+OPEN_SIZE = 16  # In place of sizes that are not known.
+
+
+def opened(model):
+    """The model, with the graphs inside of layers in their places.
+
+    Those are the layers of classes without a rule that are made of other
+    layers: their `call` is run on symbols, and the graph that it records is
+    compared with the layer on random numbers.
+
+    Args:
+        model: a functional or Sequential model, which does not change.
+
+    Returns:
+        `model` itself if it has no such layer. Else a copy that shares its
+        variables; layers in it that could not be opened have the attribute
+        `not_opened`, which says why.
+    """
+    layers = _keras.flat_graph(model).layers
+    if not any(map(is_made_of_layers, layers)):
+        return model
+    return _keras.with_opened(model, Opener(model))
+
+
+def is_made_of_layers(layer) -> bool:
+    """Whether to look inside of a layer."""
+    return (
+        not has_rule(layer)
+        and not _keras.is_stock_class(type(layer))
+        and len(_keras.flat_layers(layer)) > 1
+    )
+
+
+class Opener:
+    """A function of a call that returns the `Opened` of the layer, or None."""
+
+    def __init__(self, model):
+        self._calls = {}
+        for call in _keras.flat_graph(model).calls:
+            ways = self._calls.setdefault(id(call.operation), set())
+            ways.add(_way(call))
+
+    def __call__(self, call, prefix):
+        layer = call.operation
+        if not isinstance(layer, keras.Layer) or not is_made_of_layers(layer):
+            return None
+        why = SEVERAL_CALLS
+        if len(self._calls[id(layer)]) == 1:
+            try:
+                return _checked(call, f"{prefix}{layer.name}.")
+            except _keras.NotRecorded as error:
+                why = str(error)
+        return None
+
+
+def _way(call):
+    """How a layer is called: the shapes of tensors, and all else."""
+    return repr(
+        keras.tree.map_structure(
+            lambda x: x.shape if isinstance(x, keras.KerasTensor) else x,
+            call.arguments,
+        )
+    )
+
+
+def _checked(call, prefix):
+    """The `Opened` of a call, once it has returned the same numbers."""
+    failure = None
+    for as_stock in (True, False):
+        try:
+            found = _keras.recorded(
+                call.operation,
+                *call.arguments,
+                prefix=prefix,
+                as_stock=as_stock,
+            )
+            _require_same_numbers(call.operation, found)
+            return found
+        except _keras.NotRecorded as error:
+            failure = error
+    raise failure
+
+
+def _require_same_numbers(layer, found):
+    try:
+        other = differs(layer, found, found.arguments_with)
+    except Exception as error:
+        message = _keras.what_and_where(error)
+        raise _keras.NotRecorded(message) from error
+    if other:
+        raise _keras.NotRecorded(OTHER_NUMBERS)
+
+
+def differs(layer, model, arguments_with) -> bool:
+    """Whether a layer and a model return different numbers.
+
+    Args:
+        layer: the layer; its variables do not change.
+        model: a functional model.
+        arguments_with: a function of the model's inputs that returns (args,
+            kwargs) for the layer.
+    """
+    random = np.random.default_rng(0)
+    given = [_numbers(x, random) for x in model.inputs]
+    args, kwargs = arguments_with(given)
+    with keras.StatelessScope():
+        found = _keras.run_for_inference(layer, args, kwargs), model(given)
+    return not all(
+        a.shape == b.shape and np.allclose(a, b, 1e-3, 1e-4)
+        for a, b in zip(*map(_arrays, found), strict=True)
+    )
+
+
+def _arrays(structure):
+    tensors = keras.tree.flatten(structure)
+    arrays = map(keras.ops.convert_to_numpy, tensors)
+    return [x.astype("float64") for x in arrays]
+
+
+def _numbers(x, random):
+    """Random numbers of the shape of an input; 0 and 1 for integers."""
+    shape = (SAMPLES, *(OPEN_SIZE if n is None else n for n in x.shape[1:]))
+    if keras.backend.is_float_dtype(x.dtype):
+        return keras.ops.cast(random.normal(size=shape), x.dtype)
+    return keras.ops.cast(random.integers(0, 2, shape), x.dtype)
