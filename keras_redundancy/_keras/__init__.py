@@ -43,6 +43,7 @@ from keras_redundancy._keras.models import (
     own_attributes as own_attributes,
     plain_class as plain_class,
     rebuildable_class as rebuildable_class,
+    with_compile_state_of as with_compile_state_of,
 )
 from keras_redundancy._keras.operations import (
     ConvLSTMCell as ConvLSTMCell,
@@ -63,8 +64,8 @@ from keras_redundancy._keras.optimizers import (
     slots as slots,
 )
 from keras_redundancy._keras.recording import (
-    NotRecorded as NotRecorded,
     Opened as Opened,
+    RecordingError as RecordingError,
     recorded as recorded,
     what_and_where as what_and_where,
     with_opened as with_opened,

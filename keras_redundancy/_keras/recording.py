@@ -48,11 +48,13 @@ class Opened(Functional):
         return _replaced(self.arguments, self.inputs, tensors)
 
 
-class NotRecorded(Exception):
+class RecordingError(Exception):
     """A `call` cannot be recorded: the message says why, and where."""
 
 
-def recorded(layer, args, kwargs, *, opener=None, prefix="", as_stock=False):
+def recorded(
+    layer, args, kwargs, *, batch, as_stock=False, opener=None, prefix=""
+):
     """The graph that `layer.call(*args, **kwargs)` records.
 
     The layers in the graph are copies that share their variables with those
@@ -61,31 +63,26 @@ def recorded(layer, args, kwargs, *, opener=None, prefix="", as_stock=False):
     Args:
         layer: a built layer or model.
         args, kwargs: what it is called with; `KerasTensor`s for tensors.
-        opener: a function of a call and a prefix, as for `with_opened`.
-        prefix: what to put before the names of the layers inside.
+        batch: the size of the batch while it runs; None leaves it open.
         as_stock: whether the copy of a layer whose class extends one of
             Keras's layers is of Keras's class.
+        opener: a function of the graph that returns what `with_opened` takes.
+        prefix: what to put before the names of the layers inside.
 
     Returns:
         An `Opened`.
 
     Raises:
-        NotRecorded: the call fails on symbols, changes variables, or returns
+        RecordingError: the call fails on symbols, changes variables, or returns
             something else than tensors.
     """
-    given, failure = tensors_in((args, kwargs)), None
-    # Masks are made from the size of a batch: one sample broadcasts to many.
-    for batch in (None, 1):
-        inputs = [_new_input(layer, x, batch) for x in given]
-        arguments = _replaced((args, kwargs), given, inputs)
-        try:
-            with _undisturbed(layer):
-                graph = _recorded(layer, *arguments, inputs)
-                copier = _Copier(opener, prefix, as_stock)
-                return copier.opened(layer, graph, arguments, given)
-        except NotRecorded as error:
-            failure = error if failure is None or batch else failure
-    raise failure
+    given = tensors_in((args, kwargs))
+    inputs = [_new_input(layer, x, batch) for x in given]
+    arguments = _replaced((args, kwargs), given, inputs)
+    with _undisturbed(layer):
+        graph = _recorded(layer, *arguments, inputs)
+        copier = _Copier(opener and opener(graph), prefix, as_stock)
+        return copier.opened(layer, graph, arguments, given)
 
 
 def with_opened(model, opener):
@@ -97,7 +94,9 @@ def with_opened(model, opener):
         model: a functional or Sequential model.
         opener: a function of a call, and of what to put before the names of
             layers inside, that returns an `Opened` for the layer that is
-            called, or None where it stays.
+            called, or None where it stays. Where it raises a
+            `RecordingError`, the layer in the copy has the attribute
+            `not_opened`, which says why.
     """
     return _Copier(opener).model(model)
 
@@ -119,7 +118,8 @@ def _new_input(layer, x, batch=None):
     size = x.shape[0] if batch is None else batch
     is_cast = layer.autocast and backend.is_float_dtype(x.dtype)
     dtype = layer.compute_dtype if is_cast else x.dtype
-    return keras.Input(batch_shape=(size, *x.shape[1:]), dtype=dtype)
+    shape = (size, *x.shape[1:])
+    return keras.Input(batch_shape=shape, dtype=dtype, name=x.name)
 
 
 def _with_open_batch(call):
@@ -132,22 +132,22 @@ def _with_open_batch(call):
 
 def _recorded(layer, args, kwargs, inputs):
     """The graph of one call, on the layers inside of `layer` themselves."""
-    if "training" in getattr(layer, "_call_context_args", ()):
+    if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": False}
     try:
         with keras.StatelessScope() as scope:
             outputs = layer.call(*args, **kwargs)
     except Exception as error:
-        raise NotRecorded(what_and_where(error)) from error
+        raise RecordingError(what_and_where(error)) from error
     if scope.state_mapping:
-        raise NotRecorded("its call changes variables")
+        raise RecordingError("its call changes variables")
     flat = keras.tree.flatten(outputs)
     if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
-        raise NotRecorded("its call returns something else than tensors")
+        raise RecordingError("its call returns something else than tensors")
     try:
         return Functional(inputs, outputs)
     except ValueError as error:
-        raise NotRecorded(what_and_where(error)) from error
+        raise RecordingError(what_and_where(error)) from error
 
 
 def what_and_where(error):
@@ -224,11 +224,13 @@ class _Copier(Interpreter):
         try:
             outputs = self.run(graph, inputs)
         except Exception as error:
-            raise NotRecorded(what_and_where(error)) from error
+            raise RecordingError(what_and_where(error)) from error
         outputs = keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
-        new = Opened(inputs, outputs, name=layer.name)
-        # Past Keras's tracking: they are no part of the model.
         arguments = _replaced(arguments, graph.inputs, inputs)
+        args, kwargs = arguments
+        is_one = len(args) == 1 and not tensors_in(kwargs)
+        new = Opened(args[0] if is_one else inputs, outputs, name=layer.name)
+        # Past Keras's tracking: they are no part of the model.
         vars(new).update(layer=layer, arguments=arguments)
         return new
 
@@ -262,19 +264,29 @@ class _Copier(Interpreter):
         old = call.operation
         args, kwargs = call.fill_in(values)
         if self._opener is not None and id(old) not in self._made:
-            opened = self._opener(call, self._prefix)
-            if opened is not None:
-                self._note(old, opened)
+            self._open(call)
+        if type(old) is Reshape:
+            self._note(old, Reshape(_with_open_batch(call), name=old.name))
         new = self.operation(old)
         if isinstance(new, Opened) and not isinstance(old, Opened):
             given = [values[id(x)] for x in tensors_in(call.arguments)]
-            args, kwargs = (given[0] if len(given) == 1 else given,), {}
+            structure = new._inputs_struct
+            args = (keras.tree.pack_sequence_as(structure, given),)
+            kwargs = {}
         elif type(new) is not type(old):
             taken = inspect.signature(new.call).parameters
             kwargs = {k: x for k, x in kwargs.items() if k in taken}
-        if isinstance(new, Reshape):
-            new.newshape = _with_open_batch(call)
         return keras.tree.flatten(new(*args, **kwargs))
+
+    def _open(self, call):
+        old = call.operation
+        try:
+            opened = self._opener(call, self._prefix)
+        except RecordingError as error:
+            vars(self.operation(old))["not_opened"] = str(error)
+        else:
+            if opened is not None:
+                self._note(old, opened)
 
 
 def _copied_input(x):

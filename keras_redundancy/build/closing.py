@@ -1,6 +1,6 @@
 """Make a layer of its own class in place of the graph that was inside of it."""
 
-import dataclasses
+import warnings
 from collections.abc import Iterator
 from numbers import Integral
 
@@ -98,11 +98,13 @@ def _made(recipe, opened, given):
     """The layer of a recipe, built on `given`; None where that fails."""
     tensors = [keras.KerasTensor(x.shape, x.dtype) for x in given]
     args, kwargs = opened.arguments_with(tensors)
-    try:
-        new = configs.made_anew(recipe, type(recipe.layer).from_config)
-        new(*args, **kwargs)
-    except Exception:  # Whatever the layer's own code raises.
-        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras warns before it fails.
+        try:
+            new = configs.made_anew(recipe, type(recipe.layer).from_config)
+            new(*args, **kwargs)
+        except Exception:  # Whatever the layer's own code raises.
+            return None
     new._inbound_nodes.clear()
     return new
 

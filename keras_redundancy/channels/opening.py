@@ -1,17 +1,13 @@
 """Layers that are made of layers: the graphs inside take their place."""
 
+import itertools
+
 import keras
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.channels.rules.registry import has_rule
 
-NOT_OPENED = Reason(
-    "not_opened",
-    "there is no rule for {name} ({kind}), and the graph inside cannot be "
-    "followed: {why}",
-)
 SEVERAL_CALLS = "it is called in several ways"
 OTHER_NUMBERS = "its call returns other numbers than the graph it records"
 SAMPLES = 3  # Not the batch that the graph is recorded on.
@@ -43,6 +39,7 @@ def is_made_of_layers(layer) -> bool:
     """Whether to look inside of a layer."""
     return (
         not has_rule(layer)
+        and not hasattr(layer, "not_opened")
         and not _keras.is_stock_class(type(layer))
         and len(_keras.flat_layers(layer)) > 1
     )
@@ -61,13 +58,10 @@ class Opener:
         layer = call.operation
         if not isinstance(layer, keras.Layer) or not is_made_of_layers(layer):
             return None
-        why = SEVERAL_CALLS
-        if len(self._calls[id(layer)]) == 1:
-            try:
-                return _checked(call, f"{prefix}{layer.name}.")
-            except _keras.NotRecorded as error:
-                why = str(error)
-        return None
+        if len(self._calls[id(layer)]) > 1:
+            raise _keras.RecordingError(SEVERAL_CALLS)
+        prefix = f"{prefix}{layer.name}."
+        return recorded(layer, *call.arguments, opener=Opener, prefix=prefix)
 
 
 def _way(call):
@@ -80,20 +74,26 @@ def _way(call):
     )
 
 
-def _checked(call, prefix):
-    """The `Opened` of a call, once it has returned the same numbers."""
+def recorded(layer, args, kwargs, **options):
+    """The `Opened` of a call, once it has returned the same numbers.
+
+    Args:
+        layer, args, kwargs, **options: as for `_keras.recorded`, which is
+            called in several ways.
+
+    Raises:
+        RecordingError: the call cannot be recorded, or returns other numbers.
+    """
     failure = None
-    for as_stock in (True, False):
+    # Masks are made from the size of a batch: one sample broadcasts to many.
+    for batch, as_stock in itertools.product((None, 1), (True, False)):
         try:
             found = _keras.recorded(
-                call.operation,
-                *call.arguments,
-                prefix=prefix,
-                as_stock=as_stock,
+                layer, args, kwargs, batch=batch, as_stock=as_stock, **options
             )
-            _require_same_numbers(call.operation, found)
+            _require_same_numbers(layer, found)
             return found
-        except _keras.NotRecorded as error:
+        except _keras.RecordingError as error:
             failure = error
     raise failure
 
@@ -103,9 +103,9 @@ def _require_same_numbers(layer, found):
         other = differs(layer, found, found.arguments_with)
     except Exception as error:
         message = _keras.what_and_where(error)
-        raise _keras.NotRecorded(message) from error
+        raise _keras.RecordingError(message) from error
     if other:
-        raise _keras.NotRecorded(OTHER_NUMBERS)
+        raise _keras.RecordingError(OTHER_NUMBERS)
 
 
 def differs(layer, model, arguments_with) -> bool:
@@ -120,8 +120,10 @@ def differs(layer, model, arguments_with) -> bool:
     random = np.random.default_rng(0)
     given = [_numbers(x, random) for x in model.inputs]
     args, kwargs = arguments_with(given)
+    structure = _keras.input_structure(_keras.graph_of(model))
+    inputs = keras.tree.pack_sequence_as(structure, given)
     with keras.StatelessScope():
-        found = _keras.run_for_inference(layer, args, kwargs), model(given)
+        found = _keras.run_for_inference(layer, args, kwargs), model(inputs)
     return not all(
         a.shape == b.shape and np.allclose(a, b, 1e-3, 1e-4)
         for a, b in zip(*map(_arrays, found), strict=True)
