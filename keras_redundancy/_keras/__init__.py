@@ -80,6 +80,7 @@ from keras_redundancy._keras.running import (
     scope_of as scope_of,
 )
 from keras_redundancy._keras.variables import (
+    Reads as Reads,
     is_random_state as is_random_state,
     set_value as set_value,
     variables_in as variables_in,

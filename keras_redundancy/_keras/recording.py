@@ -85,20 +85,23 @@ def recorded(
         return copier.opened(layer, graph, arguments, given)
 
 
-def with_opened(model, opener):
+def with_opened(model, opener, shapes: list | None = None):
     """A copy of a model in which the graphs inside of layers take their place.
 
     It shares its variables with the model, which does not change.
 
     Args:
         model: a functional or Sequential model.
-        opener: a function of a call, and of what to put before the names of
-            layers inside, that returns an `Opened` for the layer that is
-            called, or None where it stays. Where it raises a
+        opener: a function of a layer, of the arguments of its call, and of
+            what to put before the names of layers inside, that returns an
+            `Opened`, or None where the layer stays. Where it raises a
             `RecordingError`, the layer in the copy has the attribute
             `not_opened`, which says why.
+        shapes: those of the inputs of the copy, where sizes that the model
+            leaves open have to be known. The `InputLayer`s of the copy then
+            have the attribute `open_shape`, that of the model.
     """
-    return _Copier(opener).model(model)
+    return _Copier(opener).model(model, shapes)
 
 
 def tensors_in(arguments) -> list:
@@ -135,7 +138,7 @@ def _recorded(layer, args, kwargs, inputs):
     if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": False}
     try:
-        with keras.StatelessScope() as scope:
+        with keras.StatelessScope() as scope, _seen_through(layer):
             outputs = layer.call(*args, **kwargs)
     except Exception as error:
         raise RecordingError(what_and_where(error)) from error
@@ -187,6 +190,31 @@ def _undisturbed(layer):
             vars(part).pop("compute_output_spec", None)
 
 
+@contextlib.contextmanager
+def _seen_through(layer):
+    """Let layers that return None among tensors record what they call.
+
+    No node can record such a call.
+    """
+    parts = [x for x in flat_layers(layer)[1:] if not is_stock_class(type(x))]
+    classes = list(map(type, parts))
+    for part, cls in zip(parts, classes, strict=True):
+        part.__class__ = type(cls.__name__, (cls,), {"__call__": _call})
+    try:
+        yield
+    finally:
+        for part, cls in zip(parts, classes, strict=True):
+            part.__class__ = cls
+
+
+def _call(layer, *args, **kwargs):
+    if tensors_in((args, kwargs)):
+        made = layer.compute_output_spec(*args, **kwargs)
+        if any(x is None for x in keras.tree.flatten(made)):
+            return layer.call(*args, **kwargs)
+    return super(type(layer), layer).__call__(*args, **kwargs)
+
+
 def _spec(layer, *args, **kwargs):
     try:
         return type(layer).compute_output_spec(layer, *args, **kwargs)
@@ -207,7 +235,7 @@ class _Copier(Interpreter):
     def operation(self, old):
         """The copy of an operation; made when first asked for."""
         if id(old) not in self._made:
-            new = self.model(old) if is_model(old) else copy_operation(old)
+            new = copy_operation(old)
             if self._as_stock and isinstance(old, keras.Layer):
                 new.__class__ = _stock_base(type(old))
             self._note(old, new)
@@ -234,10 +262,11 @@ class _Copier(Interpreter):
         vars(new).update(layer=layer, arguments=arguments)
         return new
 
-    def model(self, old):
+    def model(self, old, shapes=None):
         """The copy of a model, on new inputs."""
         graph = graph_of(old)
-        inputs = [_copied_input(x) for x in graph.inputs]
+        shapes = [x.shape for x in graph.inputs] if shapes is None else shapes
+        inputs = list(map(_copied_input, graph.inputs, shapes))
         structures = [
             keras.tree.pack_sequence_as(structure, flat)
             for structure, flat in (
@@ -263,10 +292,8 @@ class _Copier(Interpreter):
         """The tensors that a call makes in the new graph."""
         old = call.operation
         args, kwargs = call.fill_in(values)
-        if self._opener is not None and id(old) not in self._made:
-            self._open(call)
-        if type(old) is Reshape:
-            self._note(old, Reshape(_with_open_batch(call), name=old.name))
+        if id(old) not in self._made:
+            self._make(call, args, kwargs)
         new = self.operation(old)
         if isinstance(new, Opened) and not isinstance(old, Opened):
             given = [values[id(x)] for x in tensors_in(call.arguments)]
@@ -278,20 +305,31 @@ class _Copier(Interpreter):
             kwargs = {k: x for k, x in kwargs.items() if k in taken}
         return keras.tree.flatten(new(*args, **kwargs))
 
-    def _open(self, call):
+    def _make(self, call, args, kwargs):
+        """Note the copy of an operation that is not a plain copy."""
         old = call.operation
-        try:
-            opened = self._opener(call, self._prefix)
-        except RecordingError as error:
-            vars(self.operation(old))["not_opened"] = str(error)
-        else:
-            if opened is not None:
-                self._note(old, opened)
+        if type(old) is Reshape:
+            self._note(old, Reshape(_with_open_batch(call), name=old.name))
+        elif is_model(old):
+            given = tensors_in((args, kwargs))
+            shapes = [x.shape for x, _ in zip(given, graph_of(old).inputs)]
+            self._note(old, self.model(old, shapes))
+        elif self._opener is not None:
+            try:
+                opened = self._opener(old, args, kwargs, self._prefix)
+            except RecordingError as error:
+                vars(self.operation(old))["not_opened"] = str(error)
+            else:
+                if opened is not None:
+                    self._note(old, opened)
 
 
-def _copied_input(x):
-    new = keras.layers.InputLayer(**x._keras_history.operation.get_config())
+def _copied_input(x, shape):
+    config = x._keras_history.operation.get_config()
+    new = keras.layers.InputLayer(**config | {"batch_shape": tuple(shape)})
     new.output.name = x.name
+    if tuple(shape) != tuple(x.shape):
+        vars(new)["open_shape"] = tuple(x.shape)
     return new.output
 
 

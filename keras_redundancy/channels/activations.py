@@ -13,6 +13,9 @@ import keras
 import numpy as np
 from keras import activations, ops
 
+from keras_redundancy import _keras
+from keras_redundancy._shared.named import named
+
 
 class Kind(enum.Enum):
     """What an activation function does with channels.
@@ -107,29 +110,13 @@ KNOWN = {
     id(activations.glu): Kind.MIXING,
 } | {
     id(function): Kind.ELEMENTWISE
-    for function in (
-        activations.celu,
-        activations.elu,
-        activations.exponential,
-        activations.gelu,
-        activations.hard_shrink,
-        activations.hard_sigmoid,
-        activations.hard_silu,
-        activations.hard_tanh,
-        activations.log_sigmoid,
-        activations.mish,
-        activations.relu6,
-        activations.selu,
-        activations.silu,
-        activations.soft_shrink,
-        activations.softplus,
-        activations.softsign,
-        activations.sparse_plus,
-        activations.sparse_sigmoid,
-        activations.squareplus,
-        activations.tanh,
-        activations.tanh_shrink,
-        activations.threshold,
+    for function in named(
+        activations,
+        """
+        celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh
+        log_sigmoid mish relu6 selu silu soft_shrink softplus softsign
+        sparse_plus sparse_sigmoid squareplus tanh tanh_shrink threshold
+        """,
     )
 }
 REASONS = {
@@ -187,18 +174,6 @@ class _CannotBeRunError(Exception):
     """What a function does cannot be found by running it."""
 
 
-class _Scope(keras.StatelessScope):
-    """Notes which variables are read; none is changed."""
-
-    def __init__(self):
-        super().__init__()
-        self.read = []
-
-    def get_current_value(self, variable):
-        self.read.append(variable.path)
-        return super().get_current_value(variable)
-
-
 class _Probe:
     """A function, and what it returns for some arrays of one shape.
 
@@ -234,7 +209,7 @@ class _Probe:
         return _of_kind(Kind.SOFTMAX if is_softmax else Kind.NORMALIZING)
 
     def _run(self, x):
-        with _Scope() as scope:
+        with _keras.Reads() as reads:
             try:
                 y = self.function(ops.convert_to_tensor(x))
                 y = ops.convert_to_numpy(ops.cast(y, "float32"))
@@ -242,8 +217,9 @@ class _Probe:
                 said = " ".join(str(error).split())[:LONGEST]
                 kind = type(error).__name__
                 self._give_up(FAILS, shape=x.shape, kind=kind, error=said)
-        if scope.read:
-            self._give_up(READS, name=scope.read[0])
+        if reads.variables:
+            first = next(iter(reads.variables.values()))
+            self._give_up(READS, name=first.path)
         if y.shape != x.shape:
             self._give_up(RESHAPES, before=x.shape, after=y.shape)
         return y

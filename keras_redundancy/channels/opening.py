@@ -14,25 +14,47 @@ SAMPLES = 3  # Not the batch that the graph is recorded on.
 OPEN_SIZE = 16  # In place of sizes that are not known.
 
 
-def opened(model):
+def opened(model, shapes=None):
     """The model, with the graphs inside of layers in their places.
 
     Those are the layers of classes without a rule that are made of other
     layers: their `call` is run on symbols, and the graph that it records is
-    compared with the layer on random numbers.
+    compared with the layer on random numbers. Where that fails because a size
+    of the model's inputs is open, as where a mask is made for the length of
+    a sequence, the copy gets inputs of known sizes.
 
     Args:
         model: a functional or Sequential model, which does not change.
+        shapes: the shape of a sample of each input, for open sizes.
 
     Returns:
         `model` itself if it has no such layer. Else a copy that shares its
         variables; layers in it that could not be opened have the attribute
         `not_opened`, which says why.
     """
-    layers = _keras.flat_graph(model).layers
-    if not any(map(is_made_of_layers, layers)):
+    if not any(map(is_made_of_layers, _keras.flat_graph(model).layers)):
         return model
-    return _keras.with_opened(model, Opener(model))
+    found = _keras.with_opened(model, Opener(model))
+    inputs = _keras.graph_of(model).inputs
+    if not _closed(found) or not any(None in x.shape[1:] for x in inputs):
+        return found
+    if shapes is None:
+        shapes = [
+            [OPEN_SIZE if n is None else n for n in x.shape[1:]] for x in inputs
+        ]
+    shapes = [
+        (x.shape[0], *shape) for x, shape in zip(inputs, shapes, strict=True)
+    ]
+    try:
+        other = _keras.with_opened(model, Opener(model), shapes)
+    except Exception:  # A layer in there takes no such sizes.
+        return found
+    return other if _closed(other) < _closed(found) else found
+
+
+def _closed(model) -> int:
+    """How many layers of a model could not be opened."""
+    return sum(hasattr(x, "not_opened") for x in _keras.flat_layers(model))
 
 
 def is_made_of_layers(layer) -> bool:
@@ -46,7 +68,7 @@ def is_made_of_layers(layer) -> bool:
 
 
 class Opener:
-    """A function of a call that returns the `Opened` of the layer, or None."""
+    """Makes the `Opened` of a layer that is called, or returns None."""
 
     def __init__(self, model):
         self._calls = {}
@@ -54,14 +76,13 @@ class Opener:
             ways = self._calls.setdefault(id(call.operation), set())
             ways.add(_way(call))
 
-    def __call__(self, call, prefix):
-        layer = call.operation
+    def __call__(self, layer, args, kwargs, prefix):
         if not isinstance(layer, keras.Layer) or not is_made_of_layers(layer):
             return None
         if len(self._calls[id(layer)]) > 1:
             raise _keras.RecordingError(SEVERAL_CALLS)
         prefix = f"{prefix}{layer.name}."
-        return recorded(layer, *call.arguments, opener=Opener, prefix=prefix)
+        return recorded(layer, args, kwargs, opener=Opener, prefix=prefix)
 
 
 def _way(call):

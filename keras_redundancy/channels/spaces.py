@@ -275,22 +275,14 @@ class _Entries:
 def _same_features(entries, signature):
     """Numbers for groups: equal where signature and all features agree.
 
-    `entries` are sorted by group; the signature of a group is refined with
-    its first feature, its second, and so on.
+    Each feature, and each signature, stands for a random number of 64 bits,
+    and a group for the sum of its numbers (Zobrist hashing, 1970).
     """
-    order = np.lexsort((entries.feature, entries.group))
-    group, feature = entries.group[order], entries.feature[order]
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
-    owner = group[starts]
-    length = np.diff(starts, append=len(group))
-    base = feature.max(initial=0) + 2
-    result = signature.copy()
-    for rank in range(length.max(initial=0)):
-        has = length > rank
-        nth = np.full(len(owner), base - 1)
-        nth[has] = feature[starts[has] + rank]
-        touched = owner[has]
-        pair = result[touched] * base + nth[has]
-        _, number = np.unique(pair, return_inverse=True)
-        result[touched] = number + result.max(initial=0) + 1
-    return np.unique(result, return_inverse=True)[1]
+    rng = np.random.default_rng(0)
+    of_feature, of_signature = (
+        rng.integers(2**64, size=x.max(initial=0) + 1, dtype=np.uint64)
+        for x in (entries.feature, signature)
+    )
+    sums = of_signature[signature]
+    np.add.at(sums, entries.group, of_feature[entries.feature])
+    return np.unique(sums, return_inverse=True)[1]

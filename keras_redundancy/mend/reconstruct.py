@@ -7,15 +7,13 @@ the original one gives. Samples that are held out say how far to go from what
 there was, and that no fit is kept that is worse on them.
 
 Where a ReLU or probabilities stand behind a kernel, it is then fitted with
-these in mind: see `fit_to_link`. Of two `Dense` layers with nothing but a ReLU
-between, which nothing else reads, both are then fitted at once.
+these in mind: see `fit_to_link`.
 
 Source: He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural
 Networks (2017), with the inputs of the pruned network.
 """
 
 import dataclasses
-import math
 
 import numpy as np
 from keras import ops
@@ -27,7 +25,6 @@ from keras_redundancy.mend.kernels import KernelProduct
 from keras_redundancy.mend.linked import fit_to_link
 from keras_redundancy.numbers import regression
 from keras_redundancy.numbers.grouped_regression import grouped_ridge
-from keras_redundancy.numbers.perceptron import fit_perceptron
 
 # The share of a variance that rounding to these may be: ten squared steps.
 ROUNDING = {"bfloat16": 10 * 2.0**-14, "float16": 10 * 2.0**-20}
@@ -35,10 +32,6 @@ ROUNDING = {"bfloat16": 10 * 2.0**-14, "float16": 10 * 2.0**-20}
 POSITIONS = 16
 # So many numbers the rows of a kernel and of its outputs hold at most.
 NUMBERS = 2**25
-# Of two `Dense` layers with more weights only the second one is fitted, where
-# the walk has come to it. And so many rows are enough to fit both at once.
-LARGEST_CHAIN = 2**22
-CHAIN_ROWS = 2**14
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,8 +43,6 @@ class KernelFit:
         kept: units of the old one that the new one has, shape (units,).
         link: what becomes of what they return, as `Surroundings.link` says.
         is_centered: whether a BatchNormalization behind takes its mean away.
-        before: that of a `Dense` of which this one reads the ReLU, and
-            nothing else does; None where there is none.
     """
 
     old: KernelProduct
@@ -59,19 +50,11 @@ class KernelFit:
     kept: NDArray[np.intp]
     link: str
     is_centered: bool
-    before: "KernelFit | None" = None
 
     @property
     def layer(self):
         """The layer of the original model."""
         return self.old.layer
-
-    @property
-    def chain(self) -> "list[KernelFit]":
-        """This one and the one before, if both are small enough, or none."""
-        both = [self.before, self] if self.before else []
-        weights = sum(math.prod(fit.new.kernel.shape) for fit in both)
-        return both if weights <= LARGEST_CHAIN else []
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,7 +96,7 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
     solutions = _least_squares(rows, matrices, has_shift, rounding)
     for group, found in enumerate(solutions):
-        if fit.link != "linear" and not fit.chain and not fit.new.is_depthwise:
+        if fit.link != "linear" and not fit.new.is_depthwise:
             found = fit_to_link(
                 rows.read[:, group],
                 rows.wanted[:, group],
@@ -126,33 +109,6 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
     fit.new.assign(matrices)
     if bias is not None:
         bias.assign(shifts.reshape(bias.shape))
-
-
-def reconstruct_both(fit: KernelFit, pieces: list, samples: int) -> None:
-    """Fit a kernel and the one before it at once, in place.
-
-    Args:
-        fit: of the second kernel, with a `before`.
-        pieces: as for `reconstruct`, with what the second old layer reads and
-            what the first new one does.
-        samples: how many samples there are.
-    """
-    rows = _rows(dataclasses.replace(fit, new=fit.before.new), pieces, samples)
-    start = []
-    for each in fit.chain:
-        bias = each.new.bias
-        bias = None if bias is None else np.asarray(bias, np.float32)
-        start.append((each.new.matrices[0].astype("float32"), bias))
-    inputs, wanted = (
-        ops.convert_to_numpy(x)[:CHAIN_ROWS, 0]
-        for x in (rows.read, rows.wanted)
-    )
-    is_held_out = rows.is_held_out[:CHAIN_ROWS]
-    found = fit_perceptron(start, inputs, wanted, fit.link, is_held_out)
-    for each, (kernel, bias) in zip(fit.chain, found, strict=True):
-        each.new.assign(kernel[None])
-        if bias is not None:
-            each.new.bias.assign(bias)
 
 
 def _least_squares(rows, starts, has_shift, rounding):

@@ -4,7 +4,6 @@ import dataclasses
 
 import keras
 import numpy as np
-from keras.layers import Dense
 
 from keras_redundancy._shared.convolutions import DEPTHWISE
 from keras_redundancy._shared.progress import progress
@@ -148,11 +147,7 @@ def _fits(graph, kept_units, layers):
             continue
         links = set(map(around.link, calls))
         link = links.pop() if len(links) == 1 else "linear"
-        before = around.before(calls[0]) if type(old) is Dense else None
-        first = before and found.get(id(before.operation))
-        if first and not len(calls) == len(around.calls_of(first.layer)) == 1:
-            first = None
         found[key] = KernelFit(
-            *products, kept_units[key], link, key in centered, first
+            *products, kept_units[key], link, key in centered
         )
     return found

@@ -21,11 +21,9 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
-from keras import ops
 from keras.layers import BatchNormalization
 from numpy.typing import NDArray
 
-from keras_redundancy import _keras
 from keras_redundancy.mend.calls import (
     Step,
     most_bytes,
@@ -39,11 +37,7 @@ from keras_redundancy.mend.frontier import (
     read_batches,
 )
 from keras_redundancy.mend.normalization import repair_statistics
-from keras_redundancy.mend.reconstruct import (
-    KernelFit,
-    reconstruct,
-    reconstruct_both,
-)
+from keras_redundancy.mend.reconstruct import KernelFit, reconstruct
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -89,7 +83,7 @@ def walk(
     """
     found, first, expected = read_batches(old, data, batch_size)
     shapes = [None if x is None else x.shape[1:] for x in first[0]]
-    calls = list(_with_chains(paired_calls(old, new, shapes), menders))
+    calls = paired_calls(old, new, shapes)
     steps = steps_of(calls, len(shapes), set(menders))
     steps = steps[: _last_mended(steps, menders)]
     each = most_bytes(steps, len(shapes))
@@ -104,17 +98,6 @@ def walk(
                 done()
             frontier.advance(step)
     return frontier.samples, frontier.given
-
-
-def _with_chains(calls, menders):
-    """What the first layer of a chain reads is held for the second one."""
-    first_read = {id(call.layer): call.reads[:1] for call in calls}
-    for call in calls:
-        mender = menders.get(id(call.layer))
-        if isinstance(mender, KernelFit) and mender.chain:
-            holds = first_read[id(mender.before.layer)]
-            call = dataclasses.replace(call, holds=holds)
-        yield call
 
 
 def _last_mended(steps, menders):
@@ -140,21 +123,6 @@ def _mend(
     elif step.is_whole:
         pieces = list(itertools.chain(*pieces))
         reconstruct(mender, pieces, frontier.samples)
-        if mender.chain:
-            _mend_both(mender, step.calls[0], frontier)
         keep(mender.new.kernel)
         if mender.new.bias is not None:
             keep(mender.new.bias)
-
-
-def _mend_both(fit, call, frontier):
-    """Fit the `Dense` before too, and make anew what this one reads."""
-    (first,) = call.holds
-    pieces = frontier.at(call.reads[0], first)
-    reconstruct_both(fit, pieces, frontier.samples)
-
-    def relu(x, old):
-        y = ops.relu(_keras.run_for_inference(fit.before.new.layer, (x,), {}))
-        return _keras.with_mask(y, _keras.mask_of(old))
-
-    frontier.change(call.reads[0], relu, first)

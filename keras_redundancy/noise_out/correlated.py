@@ -127,13 +127,10 @@ def _check_amount(count, threshold):
         )
     if count is not None:
         arguments.check_count("count", count)
-    if (
-        threshold is not None
-        and arguments.check_finite("threshold", threshold) > 1
-    ):
-        raise ValueError(
-            f"threshold={threshold!r} is a correlation, in [0, 1]. Pass e.g. "
-            "0.9."
+    if threshold is not None:
+        meaning = "a |correlation| of two units, which is in [0, 1]"
+        arguments.check_fraction(
+            "threshold", threshold, meaning, zero=True, one=True, example=0.9
         )
 
 

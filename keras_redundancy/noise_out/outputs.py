@@ -83,11 +83,9 @@ class NoiseOutputs(keras.layers.Layer):
         self.mean = arguments.check_finite("mean", mean, least=-math.inf)
         self.stddev = arguments.check_finite("stddev", stddev)
         self.weight = arguments.check_positive("weight", weight)
-        if distribution == "binomial" and not 0 <= self.mean <= 1:
-            raise ValueError(
-                "For distribution='binomial' mean is the probability of a 1, "
-                f"in [0, 1], but received {mean!r}."
-            )
+        if distribution == "binomial":
+            meaning = "the probability of a 1 for distribution='binomial'"
+            arguments.check_fraction("mean", mean, meaning, zero=True, one=True)
         arguments.check_seed(seed)
         self.return_outputs, self.seed = return_outputs, seed
         self.generator = keras.random.SeedGenerator(seed)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_redundancy._shared.bisection import bisected
 from keras_redundancy.channels.labels import Constant
 
 # How often the depth is halved: widths change no more well before.
@@ -132,14 +133,8 @@ def widths_for(
 
 def _bisected(widths_at, cost, target):
     """The widths on both sides of the target: those at most, those above."""
-    low, high = 0.0, 1.0
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        if cost(widths_at(middle)) <= target:
-            high = middle
-        else:
-            low = middle
-    return widths_at(high), widths_at(low)
+    depths = bisected(lambda x: cost(widths_at(x)) <= target, 1.0, 0.0, STEPS)
+    return map(widths_at, depths)
 
 
 def _filled_up(widths, wider, cost, target, round_to):

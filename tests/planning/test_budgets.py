@@ -295,7 +295,7 @@ def test_costs_are_those_of_the_plan(name):
         ({"target": {"flops": 1, "params": 1}}, TypeError, "one entry"),
         ({"target": {"time": 0.5}}, ValueError, "flops, params"),
         ({"target": {"flops": 0}}, ValueError, "the share that is to be left"),
-        ({"target": {"flops": True}}, ValueError, "e.g. 0.5"),
+        ({"target": {"flops": True}}, TypeError, "e.g. 0.5"),
         ({"target": {"flop": 0.5}}, ValueError, "Ask for a share of one of"),
         ({"target": {"flops": 0.001}}, ValueError, "cannot be reached"),
         ({"tau": 0.9, "select": "l1"}, ValueError, "Pass ratio="),

@@ -5,46 +5,37 @@ import numpy as np
 from keras import layers
 
 from keras_redundancy._keras import CustomScaleLayer, numpy_operations as ops
+from keras_redundancy._shared.named import named
 from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.registry import for_classes, rule
 
-BROADCASTS = Reason(
-    "channels_not_aligned",
-    "{name} ({kind}) combines tensors whose channels do not line up",
+BROADCASTS = of_call(
+    "channels_not_aligned", "combines tensors whose channels do not line up"
 )
-POSITIONS = Reason(
+POSITIONS = of_call(
     "joined_with_positions",
-    "{name} ({kind}) combines channels with the positions of another tensor",
+    "combines channels with the positions of another tensor",
 )
-CONSTANT = Reason(
+CONSTANT = of_call(
     "constant_too_large",
-    "{name} ({kind}) has an array operand with more entries than the channels",
+    "has an array operand with more entries than the channels",
 )
-JOINS_CONSTANT = Reason(
-    "joined_with_constant",
-    "{name} ({kind}) joins channels with a constant array",
+JOINS_CONSTANT = of_call(
+    "joined_with_constant", "joins channels with a constant array"
 )
-INDICES = Reason(
-    "finds_indices",
-    "{name} ({kind}) is given a condition alone, and so returns indices",
+INDICES = of_call(
+    "finds_indices", "is given a condition alone, and so returns indices"
 )
 
 
 # With f(s x, s y) = s f(x, y) for s > 0, and with f(s x, t y) = s t f(x, y).
-SUMS = (
+SUMMING_LAYERS = (
     CustomScaleLayer,
-    layers.Add,
-    layers.Average,
-    layers.Maximum,
-    layers.Minimum,
-    layers.Subtract,
-    ops.Add,
-    ops.Maximum,
-    ops.Minimum,
-    ops.Subtract,
+    *named(layers, "Add Average Maximum Minimum Subtract"),
 )
+SUMS = (*SUMMING_LAYERS, *named(ops, "Add Maximum Minimum Subtract"))
 PRODUCTS = (layers.Multiply, ops.Multiply)
 # What an array with an entry for each channel does, on the right of it.
 ACTS = {
@@ -56,15 +47,7 @@ ACTS = {
 }
 
 
-@for_classes(
-    CustomScaleLayer,
-    layers.Add,
-    layers.Average,
-    layers.Maximum,
-    layers.Minimum,
-    layers.Multiply,
-    layers.Subtract,
-)
+@for_classes(*SUMMING_LAYERS, layers.Multiply)
 def _merged(layer, call):
     return _combined(call, _join(layer)) or call.opaque(BROADCASTS)
 
@@ -82,30 +65,14 @@ def _join(operation, acts=None):
 
 
 @for_classes(
-    ops.Add,
-    ops.Arctan2,
-    ops.Divide,
-    ops.DivideNoNan,
-    ops.Equal,
-    ops.FloorDivide,
-    ops.Greater,
-    ops.GreaterEqual,
-    ops.Hypot,
-    ops.Less,
-    ops.LessEqual,
-    ops.Logaddexp,
-    ops.LogicalAnd,
-    ops.LogicalOr,
-    ops.LogicalXor,
-    ops.Maximum,
-    ops.Minimum,
-    ops.Mod,
-    ops.Multiply,
-    ops.NotEqual,
-    ops.Power,
-    ops.Subtract,
-    ops.TrueDivide,
-    ops.Where,
+    *named(
+        ops,
+        """
+        Add Arctan2 Divide DivideNoNan Equal FloorDivide Greater GreaterEqual
+        Hypot Less LessEqual Logaddexp LogicalAnd LogicalOr LogicalXor Maximum
+        Minimum Mod Multiply NotEqual Power Subtract TrueDivide Where
+        """,
+    )
 )
 def _operands(operation, call):
     """`x + y` and keras.ops, where an operand can be a number or an array."""
