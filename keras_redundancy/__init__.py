@@ -48,6 +48,7 @@ from keras_redundancy.calibration import pink_noise as pink_noise
 from keras_redundancy.channels import (
     CallTrace as CallTrace,
     Channels as Channels,
+    functional as functional,
     hidden_widths as hidden_widths,
     register_rule as register_rule,
     trace as trace,

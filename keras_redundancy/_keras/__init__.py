@@ -44,6 +44,7 @@ from keras_redundancy._keras.models import (
     own_attributes as own_attributes,
     plain_class as plain_class,
     rebuildable_class as rebuildable_class,
+    with_compile_state_of as with_compile_state_of,
 )
 from keras_redundancy._keras.operations import (
     ConvLSTMCell as ConvLSTMCell,
@@ -62,6 +63,13 @@ from keras_redundancy._keras.optimizers import (
     forget_functions as forget_functions,
     resize as resize,
     slots as slots,
+)
+from keras_redundancy._keras.recording import (
+    Opened as Opened,
+    RecordingError as RecordingError,
+    recorded as recorded,
+    what_and_where as what_and_where,
+    with_opened as with_opened,
 )
 from keras_redundancy._keras.running import (
     flush as flush,

@@ -8,8 +8,10 @@ import keras
 
 from keras_redundancy import _keras
 from keras_redundancy.channels.calls import CallTrace
+from keras_redundancy.channels.functional import with_graph
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
+from keras_redundancy.channels.opening import opened
 from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.recorder import Recorder, Traced, frozen_channels
 from keras_redundancy.channels.rules import apply_rule
@@ -56,6 +58,7 @@ def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
         TypeError: `model` is no Keras model, or a subclassed one.
         ValueError: it is not built, or has quantized or LoRA-enabled layers.
     """
+    model = opened(with_graph(model))
     graph = _keras.graph_of(model)
     for layer in _keras.flat_layers(model):
         _refuse_rewritten_weights(layer)
