@@ -312,7 +312,10 @@ class _Copier(Interpreter):
             self._note(old, Reshape(_with_open_batch(call), name=old.name))
         elif is_model(old):
             given = tensors_in((args, kwargs))
-            shapes = [x.shape for x, _ in zip(given, graph_of(old).inputs)]
+            shapes = [
+                x.shape
+                for x, _ in zip(given, graph_of(old).inputs, strict=False)
+            ]
             self._note(old, self.model(old, shapes))
         elif self._opener is not None:
             try:
