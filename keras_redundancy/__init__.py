@@ -71,6 +71,7 @@ from keras_redundancy.low_rank.models import (
     factorize as factorize,
     to_dense as to_dense,
 )
+from keras_redundancy.mend.distilling import distill as distill
 from keras_redundancy.noise_out.correlated import (
     merge_correlated as merge_correlated,
 )
@@ -80,6 +81,7 @@ from keras_redundancy.numbers.clustering import (
 from keras_redundancy.numbers.subspaces import svcca as svcca
 from keras_redundancy.planning.absorbing import (
     Affine as Affine,
+    Distill as Distill,
     Drop as Drop,
     LeastSquares as LeastSquares,
     Mend as Mend,
