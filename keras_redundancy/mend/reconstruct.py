@@ -7,8 +7,7 @@ the original one gives. Samples that are held out say how far to go from what
 there was, and that no fit is kept that is worse on them.
 
 Where a ReLU or probabilities stand behind a kernel, it is then fitted with
-these in mind: see `fit_to_link`. Of two `Dense` layers with nothing but a ReLU
-between, which nothing else reads, both are then fitted at once.
+these in mind: see `fit_to_link`.
 
 Source: He, Zhang and Sun, Channel Pruning for Accelerating Very Deep Neural
 Networks (2017), with the inputs of the pruned network.
@@ -16,7 +15,6 @@ Networks (2017), with the inputs of the pruned network.
 
 import dataclasses
 import functools
-import math
 
 import numpy as np
 from keras import ops
@@ -28,7 +26,6 @@ from keras_redundancy.mend.kernels import KernelProduct
 from keras_redundancy.mend.linked import fit_to_link
 from keras_redundancy.numbers import regression
 from keras_redundancy.numbers.grouped_regression import grouped_ridge
-from keras_redundancy.numbers.perceptron import fit_perceptron
 
 # The share of a variance that rounding to these may be: ten squared steps.
 ROUNDING = {"bfloat16": 10 * 2.0**-14, "float16": 10 * 2.0**-20}
@@ -40,10 +37,6 @@ ROWS = 20
 ROWS_OF_LINK = 20
 # So many numbers the rows of a kernel and of its outputs hold at most.
 NUMBERS = 2**25
-# Of two `Dense` layers with more weights only the second one is fitted, where
-# the walk has come to it. And so many rows are enough to fit both at once.
-LARGEST_CHAIN = 2**22
-CHAIN_ROWS = 2**14
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -55,8 +48,6 @@ class KernelFit:
         kept: units of the old one that the new one has, shape (units,).
         link: what becomes of what they return, as `Surroundings.link` says.
         is_centered: whether a BatchNormalization behind takes its mean away.
-        before: that of a `Dense` of which this one reads the ReLU, and
-            nothing else does; None where there is none.
     """
 
     old: KernelProduct
@@ -64,19 +55,11 @@ class KernelFit:
     kept: NDArray[np.intp]
     link: str
     is_centered: bool
-    before: "KernelFit | None" = None
 
     @property
     def layer(self):
         """The layer of the original model."""
         return self.old.layer
-
-    @property
-    def chain(self) -> "list[KernelFit]":
-        """This one and the one before, if both are small enough, or none."""
-        both = [self.before, self] if self.before else []
-        weights = sum(math.prod(fit.new.kernel.shape) for fit in both)
-        return both if weights <= LARGEST_CHAIN else []
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,7 +100,7 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
     rows = _rows(fit, pieces, samples, ROWS)
     solutions = _least_squares(rows, matrices, has_shift, rounding)
-    bends = fit.link != "linear" and not fit.chain and not fit.new.is_depthwise
+    bends = fit.link != "linear" and not fit.new.is_depthwise
     if bends:
         solutions = list(solutions)
         rows = joined(_rows(fit, pieces, samples, ROWS_OF_LINK))
@@ -135,34 +118,6 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
     fit.new.assign(matrices)
     if bias is not None:
         bias.assign(shifts.reshape(bias.shape))
-
-
-def reconstruct_both(fit: KernelFit, pieces: list, samples: int) -> None:
-    """Fit a kernel and the one before it at once, in place.
-
-    Args:
-        fit: of the second kernel, with a `before`.
-        pieces: as for `reconstruct`, with what the second old layer reads and
-            what the first new one does.
-        samples: how many samples there are.
-    """
-    first = dataclasses.replace(fit, new=fit.before.new)
-    rows = joined(_rows(first, pieces, samples, ROWS))
-    start = []
-    for each in fit.chain:
-        bias = each.new.bias
-        bias = None if bias is None else np.asarray(bias, np.float32)
-        start.append((each.new.matrices[0].astype("float32"), bias))
-    inputs, wanted = (
-        ops.convert_to_numpy(x)[:CHAIN_ROWS, 0]
-        for x in (rows.read, rows.wanted)
-    )
-    is_held_out = rows.is_held_out[:CHAIN_ROWS]
-    found = fit_perceptron(start, inputs, wanted, fit.link, is_held_out)
-    for each, (kernel, bias) in zip(fit.chain, found, strict=True):
-        each.new.assign(kernel[None])
-        if bias is not None:
-            each.new.bias.assign(bias)
 
 
 def _least_squares(rows, starts, has_shift, rounding):
@@ -349,15 +304,15 @@ def _rows(fit, pieces, samples, each):
         for i in range(-(-size // step))
     }
     matrices, before = fit.old.matrices, 0
-    for number, (first, _, old, new) in enumerate(pieces):
+    for number, (first, size, old, new) in enumerate(pieces):
         old, new = fit.old.read(old[::step]), fit.new.read(new[::step])
         count = fit.new.positions(new)
-        chosen = _spread(count, number, most)
+        chosen = spread(count, number, most)
         read = fit.new.rows(new, chosen)
         wanted = _outputs(fit, matrices, fit.old.rows(old, chosen))
         shape = len(read) * len(chosen), groups
-        own = first // step + np.arange(len(read))
-        order = np.repeat(own, len(chosen))
+        own = np.arange(len(read)) * size // max(len(read), 1)
+        order = np.repeat((first + own) // step, len(chosen))
         if len(taken) < HELD_OUT:
             order = before + np.arange(len(order))
         before += len(order)
@@ -379,9 +334,9 @@ def _outputs(fit, matrices, rows):
     return ops.take(y, fit.kept, axis=-1)
 
 
-def _spread(count, number, most):
-    """Up to `most` of the positions, other ones for each batch."""
+def spread(count: int, number: int, most: int) -> NDArray[np.intp]:
+    """Up to `most` of `count` positions, other ones for each batch."""
     if count <= most:
         return np.arange(count)
-    spread = np.random.default_rng(0).permutation(most) / most
-    return (((spread + number * GOLDEN) % 1) * count).astype(int)
+    shares = np.random.default_rng(0).permutation(most) / most
+    return (((shares + number * GOLDEN) % 1) * count).astype(int)
