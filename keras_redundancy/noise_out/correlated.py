@@ -161,6 +161,8 @@ class _CorrelatedUnits:
         """From what consumers read: the views, and homes of their biases."""
         correlation, energy = None, np.zeros(space.size)
         for view, own in views:
+            if view.each > 1:  # Vectors have no correlation.
+                return cls(None, energy, np.arange(space.size))
             moments = view.moments.part(own)
             covariance = moments.covariance
             if id(view.on.variable) not in homes:

@@ -86,6 +86,7 @@ class Compared:
         return tuple(
             (view, own[chosen], id(view.on.variable) in self._homes)
             for view, own in self._statistics.of_space(space)
+            if view.each == 1 or self.method.criterion != "activations"
         )
 
     def _fold(self, on, kernel):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_redundancy._shared.tables import on_one_line
-from keras_redundancy.channels.filters import kernel_matrix, norms_along
+from keras_redundancy.channels.filters import norms_along, read
 from keras_redundancy.numbers.clustering import cluster_filters
 from keras_redundancy.numbers.ranking import reading_factor
 
@@ -21,6 +21,10 @@ ROUNDING = 1e-4
 class Reader:
     """What one consumer reads of n units, over the calibration data.
 
+    The heads of an attention layer are vectors. In what the output projection
+    reads, each of n heads has `each` numbers, one head after the other: then
+    read n * each for n in the shapes below.
+
     Attributes:
         layer: the consumer.
         mean: of each unit's activation, shape (n,).
@@ -30,6 +34,7 @@ class Reader:
             (n, n) with the same W W^T.
         takes_constants: whether a bias of the consumer can take what is
             constant.
+        each: how many numbers each unit has: 1, or more for heads.
     """
 
     layer: object
@@ -37,6 +42,7 @@ class Reader:
     covariance: np.ndarray
     weights: np.ndarray
     takes_constants: bool
+    each: int = 1
 
     @classmethod
     def of(cls, view, own, takes_constants: bool) -> "Reader":
@@ -45,13 +51,14 @@ class Reader:
         own: the numbers of the units in it, shape (n,).
         takes_constants: as the attribute.
         """
-        moments = view.moments.part(own)
+        moments = view.moments.part(view.entries(own))
         return cls(
             view.on.layer,
             moments.mean,
             moments.covariance,
             weights_of(view, own),
             takes_constants,
+            view.each,
         )
 
     @property
@@ -66,16 +73,17 @@ class Reader:
         return self.covariance + np.outer(self.mean, self.mean)
 
     def __repr__(self):
-        return f"<Reader {self.layer.name!r} of {len(self.mean)} units>"
+        units = len(self.mean) // self.each
+        return f"<Reader {self.layer.name!r} of {units} units>"
 
 
 def weights_of(view, own) -> np.ndarray:
     """W of the kernel that reads n units as W^T x, as `reading_factor` says.
 
-    Shape (n, outputs), or (n, n) where these are fewer.
+    Shape (n, outputs), or (n, n) where these are fewer. Of vectors there are
+    n * `view.each` numbers in place of n.
     """
-    kernel = kernel_matrix(view.on).T
-    return reading_factor(kernel[column] for column in view.positions[own].T)
+    return reading_factor(view.rows_of(read(view.on.variable), own))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
