@@ -114,8 +114,8 @@ files["pruned, int8"] = kr.deploy.litert(
 ## Train with the rounding in place
 
 Where rounding costs too much accuracy, training can adapt the weights to it.
-`to_tf_keras` makes the same network in tf_keras, layer by layer, and checks that
-both return the same. `quantize_model` adds the rounding. A few epochs are
+`to_tf_keras` makes the same network in tf_keras, layer by layer, and checks
+that both return the same. `quantize_model` adds the rounding. A few epochs are
 enough.
 """
 
