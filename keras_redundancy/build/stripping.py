@@ -3,7 +3,11 @@
 from keras_redundancy import _keras
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
 from keras_redundancy.build.recipe import Recipe
-from keras_redundancy.build.stock import layers_for_training, stock_form
+from keras_redundancy.build.stock import (
+    layers_for_training,
+    stock_form,
+    warn_of_layers,
+)
 
 
 def strip(model):
@@ -33,6 +37,7 @@ def strip(model):
         kr.strip(model).save("model.keras")
     """
     require_rebuildable(model)
+    warn_of_layers(model)
     return rebuild(Recipe.of(model, is_stock=True))
 
 
@@ -43,7 +48,10 @@ def stock(model):
         TypeError, ValueError: as `strip`.
     """
     _keras.graph_of(model)  # Raises where there is none.
-    return strip(model) if layers_for_training(model) else model
+    if layers_for_training(model):
+        return strip(model)
+    warn_of_layers(model)
+    return model
 
 
 def require_trained(model) -> None:
@@ -59,6 +67,7 @@ def require_trained(model) -> None:
             "but that model is not compiled. Call compile() and fit() before, "
             "or leave optimizer=True out."
         )
+    warn_of_layers(model)
     for layer in layers_for_training(model):
         form = stock_form(layer)
         if not form.is_left_out:
