@@ -8,6 +8,7 @@ from keras_redundancy.build.stock import (
     stock_form,
     warn_of_layers,
 )
+from keras_redundancy.channels.functional import with_graph
 
 
 def strip(model):
@@ -36,6 +37,7 @@ def strip(model):
 
         kr.strip(model).save("model.keras")
     """
+    model = with_graph(model)
     require_rebuildable(model)
     warn_of_layers(model)
     return rebuild(Recipe.of(model, is_stock=True))
@@ -44,10 +46,12 @@ def strip(model):
 def stock(model):
     """The model itself, or `strip(model)` if it has layers to strip.
 
+    A functional model is made of a subclassed one.
+
     Raises:
         TypeError, ValueError: as `strip`.
     """
-    _keras.graph_of(model)  # Raises where there is none.
+    model = with_graph(model)
     if layers_for_training(model):
         return strip(model)
     warn_of_layers(model)

@@ -103,16 +103,16 @@ def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
         ValueError: `data` is empty, does not fit the model's inputs, or gives
             activations that are NaN or infinite.
     """
-    windows, sights = {}, []
-    for on, positions in _sights(graph, spaces):
-        looks = [_window(read, positions) for read in on.reads]
-        name = tuple(look.identity for look in looks)
-        windows.setdefault(name, looks)
-        each = len(looks[0].columns) // len(positions)
-        sights.append((on, positions, name, each))
+    windows, observed = {}, []
+    for on, positions in _read_together(graph, spaces):
+        of_axis = [_window(read, positions) for read in on.reads]
+        name = tuple(window.identity for window in of_axis)
+        windows.setdefault(name, of_axis)
+        each = len(of_axis[0].columns) // len(positions)
+        observed.append((on, positions, name, each))
     moments = observe(graph.model, windows, data, batch_size)
     views = {}
-    for on, positions, name, each in sights:
+    for on, positions, name, each in observed:
         _require_finite(moments[name], on)
         view = View(on, positions, moments[name], each)
         views.setdefault(id(on), []).append(view)
@@ -127,7 +127,7 @@ def _window(read, positions):
     return Window(read.place, columns.reshape(-1, 1) if vectors else columns)
 
 
-def _sights(graph, spaces):
+def _read_together(graph, spaces):
     """Yield (consumer axis, positions of all units read with `spaces`)."""
     beside = {}
     for space in graph.spaces:

@@ -17,10 +17,8 @@ def read_of_inputs(call, ids) -> Read | None:
     for x in call.inputs:
         if x.place is None or not np.isin(ids, x.ids).all():
             continue
-        columns = np.arange(len(x.ids))
-        if not np.array_equal(ids, x.ids):
-            order = np.argsort(x.ids, kind="stable")
-            columns = order[np.searchsorted(x.ids, ids, sorter=order)]
+        order = np.argsort(x.ids, kind="stable")
+        columns = order[np.searchsorted(x.ids, ids, sorter=order)]
         return Read(x.place, columns)
     return None
 

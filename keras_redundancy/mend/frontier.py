@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -162,18 +161,6 @@ class Frontier:
             (batch.first, batch.size, *both)
             for batch, *both in zip(self.batches, *sides, strict=True)
         ]
-
-    def change(self, number: int, function: Callable, of: int) -> None:
-        """Make a tensor of the smaller model anew.
-
-        Args:
-            number: that of the tensor.
-            function: makes it, batch by batch.
-            of: number of the tensor that it is made of.
-        """
-        values = self._values[number, 1]
-        for batch, given in enumerate(self._values[of, 1]):
-            values[batch] = function(given, values[batch])
 
     def advance(self, step: Step) -> None:
         """Run the calls of a step, and drop what nothing reads any more."""

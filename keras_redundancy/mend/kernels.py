@@ -16,6 +16,7 @@ from keras_redundancy._shared.convolutions import (
     DEPTHWISE,
     SEPARABLE,
     TRANSPOSED,
+    depthwise_part,
 )
 from keras_redundancy.channels.rules.attention import values_of_heads
 
@@ -174,17 +175,7 @@ def product_of(layer) -> KernelProduct | None:
 
 def _pointwise(layer, order):
     """The second kernel of a separable convolution."""
-
-    def before(x):
-        return ops.depthwise_conv(
-            x,
-            ops.cast(layer.depthwise_kernel, x.dtype),
-            strides=layer.strides,
-            padding=layer.padding,
-            data_format=layer.data_format,
-            dilation_rate=layer.dilation_rate,
-        )
-
+    before = functools.partial(depthwise_part, layer)
     first = layer.data_format == "channels_first"
     kernel = layer.pointwise_kernel
     return KernelProduct(layer, kernel, 1, order, _everywhere, first, before)

@@ -1,4 +1,4 @@
-"""What stands before and behind a kernel in a model's graph."""
+"""What stands behind a kernel in a model's graph."""
 
 import collections
 
@@ -70,25 +70,6 @@ class Surroundings:
         if kind is Kind.LINEAR and self._is_read_by_relu(made):
             kind = Kind.RELU
         return "relu" if kind is Kind.RELU else "linear"
-
-    def before(self, call):
-        """The call of a `Dense` of which this one reads the ReLU, or None.
-
-        Nothing else reads it.
-        """
-        key, is_cut = self._calls[call.key].reads[0], False
-        while len(self._readers[key]) == 1 and key in self._maker:
-            maker = self._maker[key]
-            if type(maker.operation) is layers.Dense:
-                kind = self._kind(maker)
-                known = is_cut and kind is Kind.LINEAR
-                return maker if known or kind is Kind.RELU else None
-            if self._is_relu(maker):
-                is_cut = True
-            elif not self._is_identity(maker):
-                return None
-            key = maker.reads[0]
-        return None
 
     def _is_read_by_relu(self, key):
         readers = self._readers[key]

@@ -21,11 +21,9 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
-from keras import ops
 from keras.layers import BatchNormalization
 from numpy.typing import NDArray
 
-from keras_redundancy import _keras
 from keras_redundancy.mend.calls import (
     Step,
     most_bytes,
@@ -39,11 +37,7 @@ from keras_redundancy.mend.frontier import (
     read_batches,
 )
 from keras_redundancy.mend.normalization import repair_statistics
-from keras_redundancy.mend.reconstruct import (
-    KernelFit,
-    reconstruct,
-    reconstruct_both,
-)
+from keras_redundancy.mend.reconstruct import KernelFit, reconstruct
 from keras_redundancy.mend.recurrent import RecurrentFit, fit_recurrent
 
 
@@ -90,7 +84,7 @@ def walk(
     """
     found, first, expected = read_batches(old, data, batch_size)
     shapes = [None if x is None else x.shape[1:] for x in first[0]]
-    calls = list(_with_chains(paired_calls(old, new, shapes), menders))
+    calls = paired_calls(old, new, shapes)
     steps = steps_of(calls, len(shapes), set(menders))
     steps = steps[: _last_mended(steps, menders)]
     each = most_bytes(steps, len(shapes))
@@ -105,17 +99,6 @@ def walk(
                 done()
             frontier.advance(step)
     return frontier.samples, frontier.given
-
-
-def _with_chains(calls, menders):
-    """What the first layer of a chain reads is held for the second one."""
-    first_read = {id(call.layer): call.reads[:1] for call in calls}
-    for call in calls:
-        mender = menders.get(id(call.layer))
-        if isinstance(mender, KernelFit) and mender.chain:
-            holds = first_read[id(mender.before.layer)]
-            call = dataclasses.replace(call, holds=holds)
-        yield call
 
 
 def _last_mended(steps, menders):
@@ -154,8 +137,6 @@ def _mend(
         if mender.old.given is not None:
             pieces = _inside(mender, step, frontier)
         reconstruct(mender, pieces, frontier.samples)
-        if mender.chain:
-            _mend_both(mender, step.calls[0], frontier)
         keep(mender.new.kernel)
         if mender.new.bias is not None:
             keep(mender.new.bias)
@@ -168,16 +149,3 @@ def _inside(fit, step, frontier):
         (*numbers, fit.old.given(*old), fit.new.given(*new))
         for *numbers, old, new in calls
     ]
-
-
-def _mend_both(fit, call, frontier):
-    """Fit the `Dense` before too, and make anew what this one reads."""
-    (first,) = call.holds
-    pieces = frontier.at(call.reads[0], first)
-    reconstruct_both(fit, pieces, frontier.samples)
-
-    def relu(x, old):
-        y = ops.relu(_keras.run_for_inference(fit.before.new.layer, (x,), {}))
-        return _keras.with_mask(y, _keras.mask_of(old))
-
-    frontier.change(call.reads[0], relu, first)

@@ -32,7 +32,7 @@ def network(layer):
 
 
 def given_to(model, layer, data):
-    x = keras.Model(model.inputs, model.get_layer("before").output)
+    x = keras.Model(model.input, model.get_layer("before").output)
     return ops.convert_to_tensor(models.outputs(x, data)[0])
 
 
@@ -167,12 +167,12 @@ def test_scores_of_ones_own_see_the_numbers_of_each_head():
 
     def energy(units):
         (reader,) = units.readers
-        seen[units.name] = reader.each, reader.covariance.shape
+        seen[reader.layer.name] = reader.each, reader.covariance.shape
         strength = np.square(reader.weights).sum(axis=1)
         numbers = np.diag(reader.covariance) * strength
         return numbers.reshape(-1, reader.each).sum(axis=1)
 
     kr.prune(model, energy, ratio=0.5, layers=layer.name, data=data)
-    ((each, shape),) = seen.values()
+    each, shape = seen[layer.name]
     assert each == SIZE
     assert shape == (HEADS * SIZE, HEADS * SIZE)
