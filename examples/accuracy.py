@@ -36,7 +36,7 @@ from example_tables import spread
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 HELD_OUT = 5000
 CUTS = (0.3, 0.5, 0.7)
@@ -396,7 +396,7 @@ def show_pruned(runs, methods):
                 row.append(spread(found))
         rows.append(row)
         print(*row, sep=" | ", flush=True)
-    print(render_table("Accuracy without fine-tuning, %", header, rows))
+    print(Table("Accuracy without fine-tuning, %", header, rows))
 
 
 def show_trained(runs, methods, title, find):
@@ -408,7 +408,7 @@ def show_trained(runs, methods, title, find):
         found = [[find(run, method, cut) for run in runs] for cut in cuts]
         rows.append([method, *map(spread, found)])
         print(*rows[-1], sep=" | ", flush=True)
-    print(render_table(title, header, rows))
+    print(Table(title, header, rows))
 
 
 def main():

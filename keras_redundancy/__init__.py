@@ -37,7 +37,7 @@ What else to know about the smaller model:
   wrapper and the graph share a layer, which a rebuilt model would not.
 """
 
-from keras_redundancy import callbacks as callbacks
+from keras_redundancy import callbacks as callbacks, deploy as deploy
 from keras_redundancy._version import __version__ as __version__
 from keras_redundancy.build.stock import (
     LayerForm as LayerForm,
@@ -48,6 +48,7 @@ from keras_redundancy.calibration import pink_noise as pink_noise
 from keras_redundancy.channels import (
     CallTrace as CallTrace,
     Channels as Channels,
+    functional as functional,
     hidden_widths as hidden_widths,
     register_rule as register_rule,
     trace as trace,

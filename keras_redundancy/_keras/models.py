@@ -68,6 +68,14 @@ def compile_arguments(model) -> dict | None:
     return dict(model._compile_config.config)
 
 
+def with_compile_state_of(model, new):
+    """`new`, as if it had been compiled as `model` was, optimizer and all."""
+    for key in ("_compile_config", "compiled", "optimizer"):
+        if key in vars(model):
+            vars(new)[key] = vars(model)[key]
+    return new
+
+
 def loss_function(loss) -> tuple[str | None, bool]:
     """(name of the function that a loss computes, whether it takes logits).
 

@@ -83,38 +83,35 @@ def check_positive(name: str, value) -> float:
     return float(value)
 
 
-def check_ratio(value, where: str = "ratio") -> float:
-    """`value` as a float in [0, 1).
+def check_fraction(
+    name: str,
+    value,
+    meaning: str,
+    *,
+    zero: bool = False,
+    one: bool = False,
+    example: float = 0.5,
+) -> float:
+    """`value` as a float between 0 and 1.
+
+    Args:
+        name: the argument's name, for messages.
+        meaning: what the number is, for messages.
+        zero, one: whether 0 and 1 are valid.
+        example: a valid number, for messages.
 
     Raises:
         TypeError, ValueError: it is no such number.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(
-            f"{where} is {value!r} ({type(value).__name__}), but it is the "
-            "share of units that go. Pass a number in [0, 1), e.g. 0.5."
-        )
-    if not 0 <= value < 1:
-        raise ValueError(
-            f"{where} is {value!r}, but it is the share of units that go, "
-            "and one has to stay. Pass a number in [0, 1), e.g. 0.5."
-        )
-    return float(value)
-
-
-def check_correlation(value, where: str = "correlation") -> float:
-    """`value` as a float in (0, 1].
-
-    Raises:
-        TypeError, ValueError: it is no such number.
-    """
-    if check_finite(where, value) > 1 or value == 0:
-        raise ValueError(
-            f"{where} is {value!r}, but it is the least correlation between "
-            "what consumers compute before and after. Pass a number in "
-            "(0, 1], e.g. 0.99."
-        )
-    return float(value)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    is_end = is_number and ((zero and value == 0) or (one and value == 1))
+    if is_end or (is_number and 0 < value < 1):
+        return float(value)
+    interval = f"{'[' if zero else '('}0, 1{']' if one else ')'}"
+    raise (ValueError if is_number else TypeError)(
+        f"{name} is {value!r}, but it is {meaning}. Pass a number in "
+        f"{interval}, e.g. {example}."
+    )
 
 
 def levels_by_layer(

@@ -4,6 +4,7 @@ from keras_redundancy import _keras
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
 from keras_redundancy.build.recipe import Recipe
 from keras_redundancy.build.stock import layers_for_training, stock_form
+from keras_redundancy.channels.functional import with_graph
 
 
 def strip(model):
@@ -32,6 +33,7 @@ def strip(model):
 
         kr.strip(model).save("model.keras")
     """
+    model = with_graph(model)
     require_rebuildable(model)
     return rebuild(Recipe.of(model, is_stock=True))
 
@@ -39,10 +41,12 @@ def strip(model):
 def stock(model):
     """The model itself, or `strip(model)` if it has layers to strip.
 
+    A functional model is made of a subclassed one.
+
     Raises:
         TypeError, ValueError: as `strip`.
     """
-    _keras.graph_of(model)  # Raises where there is none.
+    model = with_graph(model)
     return strip(model) if layers_for_training(model) else model
 
 

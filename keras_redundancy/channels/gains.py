@@ -83,7 +83,7 @@ class Gains:
             are not read. Default: all do.
         folded: whether filters are multiplied by the factors of a
             BatchNormalization directly behind the kernel.
-        tell: whether to collect `told`.
+        tell: whether to collect the numbers in which labels differ, `told`.
         """
         count = len(graph.group)
         self.of_label, self.reach = np.ones(count), np.ones(count)
@@ -150,12 +150,13 @@ class Gains:
         """
         if step.bias is None:
             return
-        size = np.abs(self.of_label[step.ids])
-        self._size(step.bias, step.spans.index(step.axis), size)
+        size, axis = (
+            np.abs(self.of_label[step.ids]),
+            step.spans.index(step.axis),
+        )
+        self._size(step.bias, axis, size)
         if not (step.linear and step.ids.tobytes() in self._alone):
-            bias = np.moveaxis(
-                self._value(step.bias), step.spans.index(step.axis), 0
-            )
+            bias = np.moveaxis(self._value(step.bias), axis, 0)
             self._tell(step.ids, _in_units(bias, size))
 
     def _normalized(self, step):
@@ -171,7 +172,7 @@ class Gains:
             offset = offset + self._or_zeros(step.beta, len(gain))
             varies_by = np.abs(after) * _unit(spread, gain)
             self._tell(step.ids, _in_units(offset, varies_by))
-        if written is not None and self._folds(step, written):
+        if written is not None and self._folds(step, written, factor):
             after = np.abs(after)
         else:
             self._tell(step.ids, np.sign(after))
@@ -244,7 +245,7 @@ class Gains:
         is_behind = step.made_by is shift.layer
         return written if is_behind and len(shift.spans) == 1 else None
 
-    def _folds(self, step, written):
+    def _folds(self, step, written, factor):
         """Whether the filters are compared as this makes them.
 
         Where others read the sums too, they are compared as they are.
@@ -254,10 +255,7 @@ class Gains:
         place = id(written.kernel), written.axis
         if place in self.factors:
             return False  # Another call of a shared layer.
-        factor = 1 / np.sqrt(self._value(step.variance) + step.epsilon)
-        if step.gamma is not None:
-            factor = factor * self._value(step.gamma)
-        self.factors[place] = factor
+        self.factors[place] = factor.astype(self._value(step.variance).dtype)
         return True
 
     def _rest(self, step, written):

@@ -92,12 +92,14 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         units_axis: int | Sequence[int] = -1,
     ):
         self.strength = arguments.check_finite("strength", strength)
-        self.tau_cos = arguments.check_finite("tau_cos", tau_cos)
-        if self.tau_cos >= 1:
-            raise ValueError(
-                f"tau_cos={tau_cos!r} counts all vectors as parallel, so that "
-                "none are pulled together. Pass a number in [0, 1), e.g. 1e-4."
-            )
+        self.tau_cos = arguments.check_fraction(
+            "tau_cos",
+            tau_cos,
+            "the 1 - |cos| below which vectors count as parallel, so that "
+            "none are pulled together at 1",
+            zero=True,
+            example=1e-4,
+        )
         arguments.check_option("measure", measure, MEASURES)
         arguments.check_option("vectors", vectors, VECTORS)
         self.measure, self.vectors, self.exact = measure, vectors, bool(exact)

@@ -13,8 +13,8 @@ from keras import ops
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import (
     check_count,
+    check_fraction,
     check_positive,
-    check_ratio,
     check_seed,
 )
 from keras_redundancy._shared.configured import Configured
@@ -49,7 +49,13 @@ class Training(Configured):
             check_count(name, getattr(self, name))
         for name in ("learning_rate", "temperature"):
             check_positive(name, getattr(self, name))
-        check_ratio(self.held_out, "held_out")
+        check_fraction(
+            "held_out",
+            self.held_out,
+            "the share of the samples that says which epoch is best",
+            zero=True,
+            example=0.1,
+        )
         check_seed(self.seed)
         if self.augment is not None and not callable(self.augment):
             raise TypeError(
@@ -162,7 +168,9 @@ def distill(
         augment,
         seed,
     )
-    check_ratio(label_weight, "label_weight")
+    check_fraction(
+        "label_weight", label_weight, "what the labels count", zero=True
+    )
     _require_alike(small, model)
     require_rebuildable(small)
     losses = None if labels is None else losses_of(small)

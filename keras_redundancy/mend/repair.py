@@ -14,6 +14,7 @@ from keras_redundancy.mend.kernels import product_of
 from keras_redundancy.mend.links import Surroundings
 from keras_redundancy.mend.normalization import normalizes
 from keras_redundancy.mend.reconstruct import KernelFit
+from keras_redundancy.mend.recurrent import recurrent_fits
 from keras_redundancy.mend.walk import Norm, mended_layers, walk
 
 # Bytes for the samples that are mended with, at the widest place of a model.
@@ -88,7 +89,7 @@ class Repair:
 
 
 def _menders(graph, removed, small, fits):
-    """{id(layer): the `Norm` or `KernelFit` of it}."""
+    """{id(layer): the `Norm`, `KernelFit` or `RecurrentFit` of it}."""
     kept_channels = {
         id(axis.variable): np.flatnonzero(~removed[axis.group])
         for axis in graph.axes
@@ -102,6 +103,7 @@ def _menders(graph, removed, small, fits):
     if fits:
         kept_units = _kept_units(graph, removed, kept_channels, layers)
         menders |= _fits(graph, kept_units, layers)
+        menders |= recurrent_fits(graph, removed, layers)
     return menders
 
 
@@ -152,7 +154,8 @@ def _fits(graph, kept_units, layers):
         products = product_of(old), product_of(new)
         if key not in kept_units or None in products:
             continue
-        links = set(map(around.link, calls))
+        inside = products[0].given is not None
+        links = set() if inside else set(map(around.link, calls))
         link = links.pop() if len(links) == 1 else "linear"
         found[key] = KernelFit(
             *products, kept_units[key], link, key in centered

@@ -27,6 +27,7 @@ from keras_redundancy.numbers.ranking import (
     rank_by_outputs,
     rank_by_pivots,
 )
+from keras_redundancy.numbers.vector_ranking import rank_vectors
 from keras_redundancy.planning import selection
 from keras_redundancy.planning.levels import CHECKS
 from keras_redundancy.planning.space_units import SpaceUnits
@@ -96,7 +97,8 @@ class Method(Configured):
                 their Euclidean norms; `units.layers`, the layers; and, if the
                 method uses data, in `units.readers` for each layer that reads
                 the units their `mean`, shape (n,), their `covariance`, shape
-                (n, n), and the `weights` that read them, shape (n, outputs).
+                (n, n), and the `weights` that read them, shape (n, outputs);
+                of heads of an attention layer each has `each` numbers there.
         """
         raise NotImplementedError(
             f"{type(self).__name__} chooses no units yet: define "
@@ -298,10 +300,12 @@ class Greedy(Method):
 
     def selector(self, units, number):
         readouts = [
-            Readout(reader.to_predict, reader.weights)
+            Readout(reader.to_predict, reader.weights, reader.each)
             for reader in units.readers
         ]
-        return selection.ByError(units, rank_by_outputs(readouts))
+        vectors = any(readout.each > 1 for readout in readouts)
+        rank = rank_vectors if vectors else rank_by_outputs
+        return selection.ByError(units, rank(readouts))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -328,14 +332,19 @@ class Pivoted(Method):
 
     def selector(self, units, number):
         n = len(units)
-        total = np.zeros((n, n))
+        total, vectors = np.zeros((n, n)), []
         for reader in units.readers:
             known = reader.to_predict
             strength = np.square(reader.weights).sum(axis=1)
             scale = (np.diag(known) * strength).sum()
             if scale > 0:
                 strength = np.sqrt(strength / scale)
-                total += known * strength * strength[:, None]
+                known = known * strength * strength[:, None]
+                vectors.append(Readout(known, np.eye(len(known)), reader.each))
+        if any(readout.each > 1 for readout in vectors):
+            return selection.ByError(units, rank_vectors(vectors))
+        for readout in vectors:
+            total += readout.covariance
         ranking = rank_by_pivots(total, np.ones(n), len(units.readers))
         return selection.ByError(units, ranking)
 

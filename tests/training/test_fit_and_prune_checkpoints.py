@@ -269,28 +269,6 @@ def test_files_of_others_are_left_alone(tmp_path):
     assert ours == set(files.values())
 
 
-def test_files_of_an_older_version(tmp_path):
-    """It named them without a number, and compared shapes alone."""
-    start(tmp_path, epochs=2)
-    text = (tmp_path / "state.json").read_text()
-    state = json.loads(text)
-    for path in list(tmp_path.iterdir()):
-        if path.name != "state.json":
-            number = path.stem.rsplit("-", 1)[1]
-            path.rename(tmp_path / path.name.replace(f"-{number}", ""))
-    text = text.replace(f"-{number}", "")
-    state = json.loads(text)
-    shapes = [list(variable.shape) for variable in small().variables]
-    for shape in ([], shapes):
-        state["began_with"] = shape
-        (tmp_path / "state.json").write_text(json.dumps(state))
-        if not shape:
-            with pytest.raises(ValueError, match="the shapes of the variables"):
-                start(tmp_path, epochs=3)
-    assert start(tmp_path, epochs=3).history.epoch == [0, 1, 2]
-    assert not list(tmp_path.glob("epoch-00002.*"))
-
-
 def test_bfloat16_is_read_back_exactly(tmp_path):
     keras.config.set_dtype_policy("bfloat16")
     try:

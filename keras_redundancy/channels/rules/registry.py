@@ -31,6 +31,11 @@ NO_RULE = Reason(
     "there is no rule for {name} ({kind}); keras_redundancy.register_rule can "
     "teach it",
 )
+NOT_OPENED = Reason(
+    "not_opened",
+    "there is no rule for {name} ({kind}), and the layers inside cannot be "
+    "followed: {why}",
+)
 NO_OPERATION_RULE = Reason(
     "no_operation_rule",
     "there is no rule for the operation {name} ({kind}); in a layer of your "
@@ -78,11 +83,24 @@ def rule(operation, call):
     return call.opaque(NO_OPERATION_RULE)
 
 
+def has_rule(operation) -> bool:
+    """Whether a rule is known for the operation's class, as it is."""
+    known, what = _known_class(type(operation))
+    return known is not object and not what
+
+
+def _known_class(kind):
+    """The class whose rule `kind` inherits, and what it overrides of that."""
+    known = next(cls for cls in kind.__mro__ if cls in rule.registry)
+    return known, _overridden(kind, known)
+
+
 def apply_rule(operation, call):
     """Labels of what a call returns, by the rule for the operation's class."""
     kind = type(operation)
-    known = next(cls for cls in kind.__mro__ if cls in rule.registry)
-    what = _overridden(kind, known)
+    known, what = _known_class(kind)
+    if hasattr(operation, "not_opened"):
+        return call.opaque(NOT_OPENED, why=operation.not_opened)
     if what and known is not object:
         return call.opaque(OVERRIDES, what=what, known=known.__name__)
     variables = variables_in(call.arguments)
