@@ -90,6 +90,28 @@ def test_sensitivity(command_here):
     assert [part["layers"] for part in found["parts"]] == [["one"], ["two"]]
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="Keras exports to LiteRT on TensorFlow",
+)
+def test_export(folder, tmp_path, command_here):
+    small, file = tmp_path / "small.keras", tmp_path / "small.tflite"
+    options = ("--ratio", 0.5, "--round-to", 4, "-o", small)
+    code, _, said = command_here("prune", "model.keras", *options)
+    assert code == 0, said
+    widths = [x.units for x in keras.models.load_model(small).layers[1:-1]]
+    assert {width % 4 for width in widths} == {0}
+    options = ("--data", "x.npy", "--beside", "model.keras", "-o", file)
+    code, printed, said = command_here("export", small, *options, "--json")
+    assert code == 0, said
+    found = json.loads(printed)
+    assert found["file"]["bytes"] == file.stat().st_size
+    assert found["file"]["difference"] < 1e-5
+    assert found["beside"]["parameters"] > found["file"]["parameters"]
+    code, _, said = command_here("export", small, *options)
+    assert (code, "exists" in said) == (2, True)
+
+
 def test_layers_of_ones_own(tmp_path):
     (tmp_path / "mine.py").write_text(CUSTOM)
     scope = {"__name__": "mine"}
@@ -131,6 +153,9 @@ def test_layers_of_ones_own(tmp_path):
         ("sensitivity model.keras --data other.npz", "(90, 3), but for the"),
         ("sensitivity model.keras --data data.npz --ratio 2", "share of units"),
         ("diff model.keras missing.keras", "There is no file"),
+        ("export model.keras -o small.txt", "has the suffix .txt"),
+        ("export model.keras -o no/small.onnx", "There is no folder"),
+        ("export model.keras -o x.tflite --quantize int8", "needs data="),
     ],
 )
 def test_what_cannot_be_done(
@@ -144,6 +169,19 @@ def test_what_cannot_be_done(
     assert words in said
     assert printed == ""
     assert names(folder) == before
+
+
+def test_nothing_of_tensorflow_is_on_stderr(folder):
+    """Neither as it starts, nor as it runs."""
+    arguments = ("diff", "model.keras", "model.keras")
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_redundancy_command", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_error_of_the_process(folder, command_here):
