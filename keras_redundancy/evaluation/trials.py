@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._keras.fingerprint import fingerprint
+from keras_redundancy._shared.arguments import several
 from keras_redundancy._shared.tables import on_one_line
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.calibration import Calibration
@@ -288,11 +289,8 @@ def _levels(taus, ratios):
     levels = RATIOS if ratios is None else ratios
     if taus is not None:
         how, check, levels = "tau", check_tau, taus
-    levels = [levels] if np.isscalar(levels) else levels
-    levels = [check(level, f"{how}s") for level in levels]
-    if not levels:
-        raise ValueError(f"{how}s is empty: name at least one level.")
-    return how, tuple(sorted(set(levels), reverse=how == "tau"))
+    levels = {check(x, f"{how}s") for x in several(f"{how}s", levels)}
+    return how, tuple(sorted(levels, reverse=how == "tau"))
 
 
 def _parts(everything):
