@@ -52,7 +52,10 @@ def application(name):
     for size in SIZES:
         try:
             return getattr(keras.applications, name)(
-                weights=None, input_shape=(size, size, 3), classes=10
+                weights=None,
+                input_shape=(size, size, 3),
+                classes=10,
+                classifier_activation=None,
             )
         except ValueError as error:
             refused = error
