@@ -36,7 +36,7 @@ from example_tables import spread
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 HELD_OUT = 5000
 CUTS = (0.3, 0.5, 0.7)
@@ -88,6 +88,11 @@ METHODS = {
         "select": "l1",
         "absorb": "least_squares",
         "rounds": 1,
+    },
+    "greedy, least squares, distilled": {
+        "select": "greedy",
+        "absorb": "least_squares",
+        "mend": kr.Distill(rounds=0, epochs=16),
     },
     "greedy, least squares, on pink noise": {
         "select": "greedy",
@@ -312,6 +317,13 @@ class Run:
             "seed": self.seed,
             **METHODS[method],
         }
+        if "mend" in options:
+            del options["repair"], options["rounds"]
+            if self.augment:
+                mirrored = keras.layers.RandomFlip("horizontal", seed=self.seed)
+                changed = {"augment": mirrored, "seed": self.seed}
+                changed = options["mend"].get_config() | changed
+                options["mend"] = kr.Distill(**changed)
         if options["data"] == "noise":
             options["data"] = self.known_by_noise
         if options.get("select") == "method-b":
@@ -377,14 +389,14 @@ def show_pruned(runs, methods):
         row = [method]
         for cut in cuts:
             for repair in (False, True):
-                if not repair and METHODS[method].get("rounds"):
+                if not repair and {"rounds", "mend"} & {*METHODS[method]}:
                     row.append("")
                     continue
                 found = [run.pruned(method, cut, repair)[0] for run in runs]
                 row.append(spread(found))
         rows.append(row)
         print(*row, sep=" | ", flush=True)
-    print(render_table("Accuracy without fine-tuning, %", header, rows))
+    print(Table("Accuracy without fine-tuning, %", header, rows))
 
 
 def show_trained(runs, methods, title, find):
@@ -396,7 +408,7 @@ def show_trained(runs, methods, title, find):
         found = [[find(run, method, cut) for run in runs] for cut in cuts]
         rows.append([method, *map(spread, found)])
         print(*rows[-1], sep=" | ", flush=True)
-    print(render_table(title, header, rows))
+    print(Table(title, header, rows))
 
 
 def main():

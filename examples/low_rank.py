@@ -31,7 +31,7 @@ from example_tables import spread
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 HIDDEN = (500, 500, 500, 500)
 BATCH = 128
@@ -159,13 +159,13 @@ def show_kinds(results, strength):
         "passes plain's best",
         "weights gone, %",
     ]
-    print(render_table("Accuracy, %", header, rows))
+    print(Table("Accuracy, %", header, rows))
     names = [f"layer {i + 1}" for i in range(len(HIDDEN) + 1)]
     sizes = [
         [f"seed {seed}", *(f"{m} x {n}" for m, n in result["sizes"])]
         for seed, result in enumerate(results.of("FN + DLRA", strength))
     ]
-    print(render_table("Sizes learned", ["", *names], sizes))
+    print(Table("Sizes learned", ["", *names], sizes))
 
 
 def show_strengths(results, strengths, path):
@@ -176,7 +176,7 @@ def show_strengths(results, strengths, path):
         gone.append([share_gone(x) for x in found])
         accuracies = [x["accuracy"][-1] for x in found]
         rows.append([f"{strength:g}", spread(gone[-1]), spread(accuracies)])
-    print(render_table("Strengths of RaRe", header, rows))
+    print(Table("Strengths of RaRe", header, rows))
     if path:
         draw(strengths, np.array(gone), path)
 

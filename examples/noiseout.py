@@ -37,7 +37,7 @@ from example_tables import spread
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 NOISE_OUTPUTS = 512
 NOISES = ("none", "gaussian", "constant", "binomial")
@@ -116,7 +116,7 @@ def show_toy(args):
         "squared error",
     ]
     title = f"Median of {args.runs} runs"
-    print(render_table(title, header, rows))
+    print(Table(title, header, rows))
     if args.plot:
         draw(curves, args.plot)
 
@@ -313,7 +313,7 @@ def show_lenet(args):
         "epoch",
     ]
     title = f"{args.network}: cut while trained on {args.dataset}"
-    print(render_table(title, header, rows))
+    print(Table(title, header, rows))
 
 
 def main():

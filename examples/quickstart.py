@@ -27,7 +27,7 @@ import numpy as np
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 WIDTHS = {
     "digits": (32, 64),
@@ -194,7 +194,7 @@ def main():
         f"{args.dataset}, test set, seed {args.seed}, {epochs} epochs, "
         f"{tune} to fine-tune"
     )
-    print("\n" + render_table(title, HEADER, table))
+    print(f"\n{Table(title, HEADER, table)}")
 
     smaller[-1].save(args.out)
     size = args.out.stat().st_size / 1e6

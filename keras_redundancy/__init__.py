@@ -48,6 +48,7 @@ from keras_redundancy.calibration import pink_noise as pink_noise
 from keras_redundancy.channels import (
     CallTrace as CallTrace,
     Channels as Channels,
+    functional as functional,
     hidden_widths as hidden_widths,
     register_rule as register_rule,
     trace as trace,
@@ -70,6 +71,7 @@ from keras_redundancy.low_rank.models import (
     factorize as factorize,
     to_dense as to_dense,
 )
+from keras_redundancy.mend.distilling import distill as distill
 from keras_redundancy.noise_out.correlated import (
     merge_correlated as merge_correlated,
 )
@@ -79,6 +81,7 @@ from keras_redundancy.numbers.clustering import (
 from keras_redundancy.numbers.subspaces import svcca as svcca
 from keras_redundancy.planning.absorbing import (
     Affine as Affine,
+    Distill as Distill,
     Drop as Drop,
     LeastSquares as LeastSquares,
     Mend as Mend,

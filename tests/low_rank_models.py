@@ -56,3 +56,10 @@ def turned(vector, one_minus_cos, rng):
     other /= np.linalg.norm(other)
     cos = 1 - one_minus_cos
     return cos * unit + np.sqrt(1 - cos**2) * other
+
+
+def joined(fusion, array, axis):
+    """A copy of `array` in which a `Fusion` has joined two columns."""
+    result = array.copy()
+    fusion.join(result, axis)
+    return result

@@ -33,7 +33,7 @@ import numpy as np
 from peak_memory import peak_beyond
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 from keras_redundancy.channels import Role
 
 HEADER = (
@@ -179,7 +179,7 @@ def show(args):
             rows.append((*row, peak_of(name, row[3]), clones))
             print(f"{name}, {row[3]}: {row[9]:.2f} x clone", flush=True)
     title = f"Shortest of {args.repeats}, {keras.backend.backend()}"
-    print(render_table(title, HEADER, rows))
+    print(Table(title, HEADER, rows))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from keras import layers
 from peak_memory import peak_beyond
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 BATCH = 128
 SAMPLES = {"mlp": 20000, "vgg": 2048}
@@ -138,7 +138,7 @@ def main():
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         print(f"{name}: {rows[-1][4]:.2f} x predict", flush=True)
     title = f"Shortest of {args.repeats}, {keras.backend.backend()}"
-    print(render_table(title, HEADER, rows))
+    print(Table(title, HEADER, rows))
 
 
 if __name__ == "__main__":

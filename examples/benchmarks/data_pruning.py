@@ -27,7 +27,7 @@ import numpy as np
 from peak_memory import peak_beyond
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 NAMES = (
     *("quickstart", "ResNet50", "VGG16", "DenseNet121"),
@@ -109,7 +109,7 @@ def main():
         )
         rows.append(json.loads(done.stdout.splitlines()[-1]))
     title = f"{100 * (1 - args.flops):.0f} % of multiply-adds cut, with data"
-    print(render_table(title, HEADER, rows))
+    print(Table(title, HEADER, rows))
 
 
 if __name__ == "__main__":

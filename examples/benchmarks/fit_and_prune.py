@@ -27,7 +27,7 @@ import numpy as np
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 BATCH = 128
 
@@ -122,7 +122,7 @@ def main():
         for name, t in times.items()
     ]
     header = ("", "ms an epoch", "ratio")
-    print(render_table("Time of an epoch without cuts", header, rows))
+    print(Table("Time of an epoch without cuts", header, rows))
     driven(
         network(shape, classes),
         data,

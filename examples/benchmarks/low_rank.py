@@ -22,7 +22,7 @@ import numpy as np
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 BATCH = 128
 HIDDEN = 4
@@ -121,7 +121,7 @@ def main():
     ]
     compiler = "without XLA" if args.no_xla else "with XLA"
     title = f"A training step on {keras.backend.backend()}, {compiler}"
-    print(render_table(title, ["", "ms", "ratio"], rows))
+    print(Table(title, ["", "ms", "ratio"], rows))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 import quickstart
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 
 class TimedMonitor(kr.callbacks.RedundancyMonitor):
@@ -66,7 +66,7 @@ def main():
         f"{np.median(logged / (epochs - logged)):.2%}",
     ]
     header = ["network", "epoch, s", "of it the monitor, s", "share"]
-    print(render_table(f"On {keras.backend.backend()}", header, [row]))
+    print(Table(f"On {keras.backend.backend()}", header, [row]))
 
 
 if __name__ == "__main__":

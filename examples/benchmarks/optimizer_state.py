@@ -24,7 +24,7 @@ import numpy as np
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 BATCH, STEPS = 64, 50
 CUTS = {
@@ -112,7 +112,7 @@ def main():
             print(*rows[-1], sep=" | ", flush=True)
     header = ("network", "cut", "carried over", "fresh", "ratio", "better in")
     title = f"Mean loss of {STEPS} steps after a cut, median of runs"
-    print(render_table(title, header, rows))
+    print(Table(title, header, rows))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from keras_redundancy._keras.graph import (
 )
 from keras_redundancy._keras.layers import (
     attention_projections as attention_projections,
+    attention_values as attention_values,
     copy_operation as copy_operation,
     flat_layers as flat_layers,
     has_config as has_config,
@@ -43,6 +44,7 @@ from keras_redundancy._keras.models import (
     own_attributes as own_attributes,
     plain_class as plain_class,
     rebuildable_class as rebuildable_class,
+    with_compile_state_of as with_compile_state_of,
 )
 from keras_redundancy._keras.operations import (
     ConvLSTMCell as ConvLSTMCell,
@@ -62,6 +64,13 @@ from keras_redundancy._keras.optimizers import (
     resize as resize,
     slots as slots,
 )
+from keras_redundancy._keras.recording import (
+    Opened as Opened,
+    RecordingError as RecordingError,
+    recorded as recorded,
+    what_and_where as what_and_where,
+    with_opened as with_opened,
+)
 from keras_redundancy._keras.running import (
     flush as flush,
     number_of_batches as number_of_batches,
@@ -72,6 +81,7 @@ from keras_redundancy._keras.running import (
     scope_of as scope_of,
 )
 from keras_redundancy._keras.variables import (
+    Reads as Reads,
     is_random_state as is_random_state,
     set_value as set_value,
     variables_in as variables_in,

@@ -15,7 +15,7 @@ def fingerprint(model) -> str:
     changes whenever the model runs: the states that layers keep from the last
     batch, such as those of a stateful LSTM, and of random generators.
     """
-    known = hashlib.sha256(repr(model.input_shape).encode())
+    known = hashlib.sha256(repr(getattr(model, "input_shape", None)).encode())
     states = {id(state) for state in _states(model)}
     for variable in model.weights:
         if id(variable) not in states:

@@ -68,12 +68,21 @@ def compile_arguments(model) -> dict | None:
     return dict(model._compile_config.config)
 
 
+def with_compile_state_of(model, new):
+    """`new`, as if it had been compiled as `model` was, optimizer and all."""
+    for key in ("_compile_config", "compiled", "optimizer"):
+        if key in vars(model):
+            vars(new)[key] = vars(model)[key]
+    return new
+
+
 def loss_function(loss) -> tuple[str | None, bool]:
     """(name of the function that a loss computes, whether it takes logits).
 
     The name is None for what is no loss function of Keras.
     """
-    function = getattr(loss, "fn", None)
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    function = getattr(loss, "fn", loss)
     settings = getattr(loss, "_fn_kwargs", {})
     return getattr(function, "__name__", None), settings.get(
         "from_logits", False

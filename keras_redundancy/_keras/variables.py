@@ -14,8 +14,12 @@ def variables_in(arguments) -> list:
     return [x for x in flat if isinstance(x, keras.Variable)]
 
 
-class _Reads(keras.StatelessScope):
-    """Notes each variable whose value is read."""
+class Reads(keras.StatelessScope):
+    """A scope that notes each variable whose value is read, and changes none.
+
+    Attributes:
+        variables: {id(variable): variable}, in the order of the first reads.
+    """
 
     def __init__(self):
         super().__init__()
@@ -33,7 +37,7 @@ def variables_read(layer, args, kwargs) -> list:
         layer: a built layer.
         args, kwargs: what it is called with; `KerasTensor`s for tensors.
     """
-    reads = _Reads()
+    reads = Reads()
     flat = keras.tree.flatten((args, kwargs))
     symbolic = [isinstance(x, keras.KerasTensor) for x in flat]
 

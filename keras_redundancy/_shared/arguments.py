@@ -83,38 +83,35 @@ def check_positive(name: str, value) -> float:
     return float(value)
 
 
-def check_ratio(value, where: str = "ratio") -> float:
-    """`value` as a float in [0, 1).
+def check_fraction(
+    name: str,
+    value,
+    meaning: str,
+    *,
+    zero: bool = False,
+    one: bool = False,
+    example: float = 0.5,
+) -> float:
+    """`value` as a float between 0 and 1.
+
+    Args:
+        name: the argument's name, for messages.
+        meaning: what the number is, for messages.
+        zero, one: whether 0 and 1 are valid.
+        example: a valid number, for messages.
 
     Raises:
         TypeError, ValueError: it is no such number.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(
-            f"{where} is {value!r} ({type(value).__name__}), but it is the "
-            "share of units that go. Pass a number in [0, 1), e.g. 0.5."
-        )
-    if not 0 <= value < 1:
-        raise ValueError(
-            f"{where} is {value!r}, but it is the share of units that go, "
-            "and one has to stay. Pass a number in [0, 1), e.g. 0.5."
-        )
-    return float(value)
-
-
-def check_correlation(value, where: str = "correlation") -> float:
-    """`value` as a float in (0, 1].
-
-    Raises:
-        TypeError, ValueError: it is no such number.
-    """
-    if check_finite(where, value) > 1 or value == 0:
-        raise ValueError(
-            f"{where} is {value!r}, but it is the least correlation between "
-            "what consumers compute before and after. Pass a number in "
-            "(0, 1], e.g. 0.99."
-        )
-    return float(value)
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    is_end = is_number and ((zero and value == 0) or (one and value == 1))
+    if is_end or (is_number and 0 < value < 1):
+        return float(value)
+    interval = f"{'[' if zero else '('}0, 1{']' if one else ')'}"
+    raise (ValueError if is_number else TypeError)(
+        f"{name} is {value!r}, but it is {meaning}. Pass a number in "
+        f"{interval}, e.g. {example}."
+    )
 
 
 def levels_by_layer(
@@ -139,11 +136,11 @@ def levels_by_layer(
     if isinstance(level, Mapping):
         return _levels_of_mapping(level, layers, where, check)
     if callable(level):
-        found = {id(layer): level(layer) for layer in layers}
+        found = {}
         for layer in layers:
-            if found[id(layer)] is not None:
-                named = f"{where} for the layer {layer.name!r}"
-                found[id(layer)] = check(found[id(layer)], named)
+            value = level(layer)
+            named = f"{where} for the layer {layer.name!r}"
+            found[id(layer)] = None if value is None else check(value, named)
         return found
     value = check(level, where)
     return {id(layer): value for layer in layers}
@@ -155,15 +152,16 @@ def _levels_of_mapping(level, layers, where, check):
             f"{where} is an empty mapping, which would prune nothing. Put "
             "names of layers in it, or pass a number for all layers."
         )
-    tests = {}
-    for key, value in level.items():
-        value = None if value is None else check(value, f"{where}[{key!r}]")
-        tests[key] = _matching(key, layers, where), value
-    exact_first = sorted(tests, key=lambda k: k not in _names(layers))
+    tests = {key: _matching(key, layers, where) for key in level}
+    values = {
+        key: None if value is None else check(value, f"{where}[{key!r}]")
+        for key, value in level.items()
+    }
+    exact_first = sorted(tests, key=lambda key: key not in _names(layers))
     found = {}
     for layer in layers:
-        values = (tests[k][1] for k in exact_first if tests[k][0](layer.name))
-        found[id(layer)] = next(values, None)
+        fitting = (values[k] for k in exact_first if tests[k](layer.name))
+        found[id(layer)] = next(fitting, None)
     return found
 
 
@@ -181,14 +179,12 @@ def selected_layers(choice: Layers, layers: list, where: str) -> set[int]:
         ValueError: a name or expression matches no layer, or is no regular
             expression.
     """
-    if choice is None:
-        return set()
     if callable(choice):
         return {id(layer) for layer in layers if choice(layer)}
+    if choice is None:
+        return set()
     patterns = [choice] if isinstance(choice, str) else choice
-    if not isinstance(patterns, (list, tuple, set, frozenset)) or not all(
-        isinstance(pattern, str) for pattern in patterns
-    ):
+    if not isinstance(patterns, list | tuple | set | frozenset):
         raise TypeError(
             f"{where} must be a layer name, a regular expression, a list of "
             "them, or a callable that takes a layer and returns a bool, but "

@@ -32,7 +32,26 @@ class Table:
     below: str = ""
 
     def __str__(self):
-        return render_table(self.title, self.header, self.rows) + self.below
+        table = RichTable(
+            title=self.title, title_justify="left", box=box.SIMPLE
+        )
+        for number, name in enumerate(self.header):
+            text = any(isinstance(row[number], str) for row in self.rows)
+            table.add_column(
+                name,
+                justify="left" if text else "right",
+                overflow="fold",
+                no_wrap=not text,
+            )
+        for row in self.rows:
+            table.add_row(*(Text(cell_text(value)) for value in row))
+        console = Console(
+            file=io.StringIO(), width=WIDTH, color_system=None, highlight=False
+        )
+        console.print(table)
+        lines = console.file.getvalue().splitlines()
+        text = "\n".join(line.rstrip() for line in lines).strip("\n")
+        return f"{text}\n{self.below}"
 
     def to_html(self) -> str:
         """An HTML table; all text in it is escaped."""
@@ -76,36 +95,6 @@ class Rendered:
 def on_one_line(text: str, width: int = 100) -> str:
     """`text` on one line, cut off at `width` characters, for a `repr`."""
     return textwrap.shorten(text, width, placeholder=" ...")
-
-
-def render_table(title, header, rows) -> str:
-    """A table as text: numbers to the right, None as a dash.
-
-    Args:
-        title: a line above the table.
-        header: the column names.
-        rows: sequences of str, int, float or None. Floats are shown with
-            three digits after the point, integers with separators.
-    """
-    table = RichTable(title=title, title_justify="left", box=box.SIMPLE)
-    rows = list(rows)
-    for number, name in enumerate(header):
-        values = [row[number] for row in rows]
-        text = any(isinstance(value, str) for value in values)
-        table.add_column(
-            name,
-            justify="left" if text else "right",
-            overflow="fold",
-            no_wrap=not text,
-        )
-    for row in rows:
-        table.add_row(*(Text(cell_text(value)) for value in row))
-    console = Console(
-        file=io.StringIO(), width=WIDTH, color_system=None, highlight=False
-    )
-    console.print(table)
-    lines = console.file.getvalue().splitlines()
-    return "\n".join(line.rstrip() for line in lines).strip("\n") + "\n"
 
 
 def cell_text(value) -> str:

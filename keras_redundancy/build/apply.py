@@ -18,6 +18,7 @@ from keras_redundancy.build.recipe import (
 )
 from keras_redundancy.build.stock import LayerForm
 from keras_redundancy.channels.labels import Constant
+from keras_redundancy.channels.opening import opened
 
 # While a model runs on JAX, its arrays are not its own for others to read.
 ONE_AT_A_TIME = threading.RLock()
@@ -72,7 +73,7 @@ def smaller_model(
         )
         small, matches = rebuild_and_match(recipe)
         if repair is not None:
-            repair.mend(graph, removed, small, verbose)
+            repair.mend(graph, removed, opened(small), verbose)
         if optimizer and small.compiled:
             cut = SlotCut(changes, keep, absorber, decisions)
             carry_over(graph.model, small, matches, cut)
@@ -90,11 +91,11 @@ def recipe_of_cut(graph, removed, values, absorber, is_stock: bool) -> Recipe:
             are none.
         is_stock: whether layers for training become stock layers.
     """
-    settings, owners, forms = {}, {}, {}
+    settings, forms = {}, {}
 
     def set_to(owner, path, value):
-        owners[id(owner)] = owner
-        settings.setdefault(id(owner), {})[path] = value
+        _, of_owner = settings.setdefault(id(owner), (owner, {}))
+        of_owner[path] = value
 
     for width, count in _new_counts(graph, removed):
         set_to(width.owner, width.path, count)
@@ -113,12 +114,12 @@ def recipe_of_cut(graph, removed, values, absorber, is_stock: bool) -> Recipe:
         LayerRecipe(
             x,
             forms.get(id(x)),
-            settings.pop(id(x), {}),
+            settings.pop(id(x), (x, {}))[1],
             _cut_variables(x, values),
         )
         for x in operations(graph.model)
     ]
-    calls = [CallRecipe(owners[key], x) for key, x in settings.items()]
+    calls = [CallRecipe(*entry) for entry in settings.values()]
     return Recipe.of(graph.model, layers, calls, is_stock)
 
 

@@ -10,11 +10,12 @@ from typing import Any
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy.build import configs, faults, model_classes, ties
+from keras_redundancy.build import closing, configs, faults, model_classes, ties
 from keras_redundancy.build.compiling import compile_like
 from keras_redundancy.build.rebinding import Rebinder
 from keras_redundancy.build.recipe import Recipe, is_configured
 from keras_redundancy.build.weights import assign_weights, copy_trainable, parts
+from keras_redundancy.channels.opening import differs
 
 
 def require_rebuildable(model) -> None:
@@ -61,6 +62,7 @@ def rebuild_and_match(recipe: Recipe) -> tuple[Any, list[tuple]]:
         builder = Builder(recipe)
         result = builder.model(model)
         pairs = builder.pairs
+        recipe = builder.recipe
         copy_trainable(pairs)
         for old, new in pairs:
             matches += assign_weights(old, new, recipe)
@@ -80,7 +82,7 @@ class Builder(_keras.Interpreter):
     """
 
     def __init__(self, recipe: Recipe):
-        self._recipe, self._ties = recipe, ties.Ties(recipe)
+        self.recipe, self._ties = recipe, ties.Ties(recipe)
         self._made = {}
 
     @property
@@ -91,7 +93,7 @@ class Builder(_keras.Interpreter):
     def operation(self, old):
         """What takes the place of an operation; made when first asked for."""
         if id(old) not in self._made:
-            self._made[id(old)] = old, self._make(self._recipe[old])
+            self._made[id(old)] = old, self._make(self.recipe[old])
         return self._made[id(old)][1]
 
     def _make(self, recipe):
@@ -125,13 +127,15 @@ class Builder(_keras.Interpreter):
             layers = [
                 self.operation(layer)
                 for layer in old.layers
-                if not self._recipe[layer].form.is_left_out
+                if not self.recipe[layer].form.is_left_out
             ]
             structures = ([*inputs, *layers],)
         else:
             structures = self._inputs_and_outputs(old, graph, inputs)
         twins = {id(old): new for old, new in self.pairs}
-        cls, arguments = model_classes.class_and_arguments(old, twins)
+        cls, arguments = keras.Model, {}
+        if not isinstance(old, _keras.Opened):
+            cls, arguments = model_classes.class_and_arguments(old, twins)
         new = cls(*structures, name=old.name, **arguments)
         self._made[id(old)] = old, new
         return new
@@ -159,7 +163,7 @@ class Builder(_keras.Interpreter):
         Its first output is its first input, and of others nothing is left.
         """
         for call in _keras.calls(graph):
-            if self._recipe[call.operation].form.is_left_out:
+            if self.recipe[call.operation].form.is_left_out:
                 first = call.inputs[0], call.outputs[0]
                 if len({tuple(x.shape) for x in first}) > 1:
                     raise ValueError(faults.another_shape_without(call))
@@ -169,7 +173,7 @@ class Builder(_keras.Interpreter):
 
     def call(self, call, values):
         """The tensors that a call makes in the new graph."""
-        recipe = self._recipe[call.operation]
+        recipe = self.recipe[call.operation]
         given = [values[id(x)] for x in call.inputs]
         if any(x is None for x in given):
             raise ValueError(faults.hands_on_nothing(call))
@@ -177,10 +181,17 @@ class Builder(_keras.Interpreter):
             return [given[0], *[None] * (len(call.outputs) - 1)]
         args, kwargs = call.fill_in(values)
         arguments = configs.with_settings(
-            {"args": args, "kwargs": kwargs}, self._recipe.arguments(call.node)
+            {"args": args, "kwargs": kwargs}, self.recipe.arguments(call.node)
         )
         arguments, lent = self._ties.with_stand_ins(arguments)
+        if isinstance(call.operation, _keras.Opened):
+            self._close(call.operation, given)
         new = self.operation(call.operation)
+        if isinstance(call.operation, _keras.Opened) and not _keras.is_model(
+            new
+        ):
+            args, kwargs = call.operation.arguments_with(given)
+            arguments = {"args": args, "kwargs": kwargs}
         try:
             made = new(*arguments["args"], **arguments["kwargs"])
         except configs.REBUILD_ERRORS as error:
@@ -189,6 +200,26 @@ class Builder(_keras.Interpreter):
         made = keras.tree.flatten(made)
         self._ties.note(made, lent)
         return made
+
+    def _close(self, opened, given):
+        """Make the layer anew that an `Opened` took the place of, if possible.
+
+        Where an argument of the constructor changes, the new layer is compared
+        with the graph inside: the argument may do more than set a size.
+        """
+        if id(opened) in self._made:
+            return
+        found = closing.closed(opened, self.recipe, given)
+        if found is None:
+            return
+        layer_recipe, new = found
+        recipe = self.recipe.with_layer(layer_recipe)
+        if layer_recipe.settings:
+            assign_weights(opened.layer, new, recipe)
+            inline = rebuild(self.recipe.of_part(opened))
+            if differs(new, inline, opened.arguments_with):
+                return
+        self.recipe, self._made[id(opened)] = recipe, (opened.layer, new)
 
     def tie(self, twins) -> dict:
         """Have the new model read its own variables wherever it reads one.
@@ -205,7 +236,7 @@ class Builder(_keras.Interpreter):
         for old, new in self.pairs:
             if isinstance(old, keras.Layer) and not _keras.is_model(old):
                 inside += zip(parts(old), parts(new), strict=False)
-            form = self._recipe[old].form
+            form = self.recipe[old].form
             if form.takes_place_of(old) and not form.is_left_out:
                 layers = _keras.flat_layers(old)
                 others |= {id(layer): layer.name for layer in layers}

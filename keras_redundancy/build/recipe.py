@@ -134,6 +134,17 @@ class Recipe:
     def __getitem__(self, layer) -> LayerRecipe:
         return self._layers[id(layer)]
 
+    def with_layer(self, layer: LayerRecipe) -> "Recipe":
+        """The same recipe, which is about one more layer."""
+        return dataclasses.replace(self, layers=(*self.layers, layer))
+
+    def of_part(self, model) -> "Recipe":
+        """The recipe of a nested model by itself."""
+        layers = tuple(self[x] for x in operations(model))
+        nodes = [call.node for call in _keras.calls(_keras.graph_of(model))]
+        calls = tuple(CallRecipe(x, self.arguments(x)) for x in nodes)
+        return Recipe(model, layers, calls)
+
     def arguments(self, node) -> Mapping[tuple, Any]:
         """The arguments that change in the call that `node` records."""
         return self._calls.get(id(node), {})

@@ -3,7 +3,12 @@
 from keras_redundancy import _keras
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
 from keras_redundancy.build.recipe import Recipe
-from keras_redundancy.build.stock import layers_for_training, stock_form
+from keras_redundancy.build.stock import (
+    layers_for_training,
+    stock_form,
+    warn_of_layers,
+)
+from keras_redundancy.channels.functional import with_graph
 
 
 def strip(model):
@@ -32,18 +37,25 @@ def strip(model):
 
         kr.strip(model).save("model.keras")
     """
+    model = with_graph(model)
     require_rebuildable(model)
+    warn_of_layers(model)
     return rebuild(Recipe.of(model, is_stock=True))
 
 
 def stock(model):
     """The model itself, or `strip(model)` if it has layers to strip.
 
+    A functional model is made of a subclassed one.
+
     Raises:
         TypeError, ValueError: as `strip`.
     """
-    _keras.graph_of(model)  # Raises where there is none.
-    return strip(model) if layers_for_training(model) else model
+    model = with_graph(model)
+    if layers_for_training(model):
+        return strip(model)
+    warn_of_layers(model)
+    return model
 
 
 def require_trained(model) -> None:
@@ -59,6 +71,7 @@ def require_trained(model) -> None:
             "but that model is not compiled. Call compile() and fit() before, "
             "or leave optimizer=True out."
         )
+    warn_of_layers(model)
     for layer in layers_for_training(model):
         form = stock_form(layer)
         if not form.is_left_out:

@@ -53,6 +53,7 @@ its share of the parameters and the reason:
 """
 
 from keras_redundancy.channels.calls import CallTrace as CallTrace
+from keras_redundancy.channels.functional import functional as functional
 from keras_redundancy.channels.graph import ChannelGraph as ChannelGraph
 from keras_redundancy.channels.labels import Channels as Channels, Role as Role
 from keras_redundancy.channels.reasons import Reason as Reason

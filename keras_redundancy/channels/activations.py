@@ -13,6 +13,9 @@ import keras
 import numpy as np
 from keras import activations, ops
 
+from keras_redundancy import _keras
+from keras_redundancy._shared.named import named
+
 
 class Kind(enum.Enum):
     """What an activation function does with channels.
@@ -107,29 +110,13 @@ KNOWN = {
     id(activations.glu): Kind.MIXING,
 } | {
     id(function): Kind.ELEMENTWISE
-    for function in (
-        activations.celu,
-        activations.elu,
-        activations.exponential,
-        activations.gelu,
-        activations.hard_shrink,
-        activations.hard_sigmoid,
-        activations.hard_silu,
-        activations.hard_tanh,
-        activations.log_sigmoid,
-        activations.mish,
-        activations.relu6,
-        activations.selu,
-        activations.silu,
-        activations.soft_shrink,
-        activations.softplus,
-        activations.softsign,
-        activations.sparse_plus,
-        activations.sparse_sigmoid,
-        activations.squareplus,
-        activations.tanh,
-        activations.tanh_shrink,
-        activations.threshold,
+    for function in named(
+        activations,
+        """
+        celu elu exponential gelu hard_shrink hard_sigmoid hard_silu hard_tanh
+        log_sigmoid mish relu6 selu silu soft_shrink softplus softsign
+        sparse_plus sparse_sigmoid squareplus tanh tanh_shrink threshold
+        """,
     )
 }
 REASONS = {
@@ -187,18 +174,6 @@ class _CannotBeRunError(Exception):
     """What a function does cannot be found by running it."""
 
 
-class _Scope(keras.StatelessScope):
-    """Notes which variables are read; none is changed."""
-
-    def __init__(self):
-        super().__init__()
-        self.read = []
-
-    def get_current_value(self, variable):
-        self.read.append(variable.path)
-        return super().get_current_value(variable)
-
-
 class _Probe:
     """A function, and what it returns for some arrays of one shape.
 
@@ -221,20 +196,21 @@ class _Probe:
         again = self._run(self.given[0])
         if not np.array_equal(again, self.returned[0], equal_nan=True):
             return Behaviour(Kind.UNKNOWN, RANDOM)
-        if self._is_split_by(self._masks()) and self._is_same_everywhere():
+        everywhere = self._masks(*range(len(self.shape)))
+        if self._is_split_by(everywhere) and self._is_same_everywhere():
             return _of_kind(self._elementwise_kind())
-        if not self._is_split_by(self._masks_along(0)):
+        if not self._is_split_by(self._masks(0)):
             return Behaviour(Kind.UNKNOWN, SAMPLES)
         if not self._treats_channels_alike():
             return _of_kind(Kind.MIXING)
-        if self._is_split_by(self._masks_along(self.axis)):
+        if self._is_split_by(self._masks(self.axis)):
             return _of_kind(Kind.CHANNELWISE)
         last = self.axis == len(self.shape) - 1
         is_softmax = last and self._computes(activations.softmax)
         return _of_kind(Kind.SOFTMAX if is_softmax else Kind.NORMALIZING)
 
     def _run(self, x):
-        with _Scope() as scope:
+        with _keras.Reads() as reads:
             try:
                 y = self.function(ops.convert_to_tensor(x))
                 y = ops.convert_to_numpy(ops.cast(y, "float32"))
@@ -242,8 +218,9 @@ class _Probe:
                 said = " ".join(str(error).split())[:LONGEST]
                 kind = type(error).__name__
                 self._give_up(FAILS, shape=x.shape, kind=kind, error=said)
-        if scope.read:
-            self._give_up(READS, name=scope.read[0])
+        if reads.variables:
+            first = next(iter(reads.variables.values()))
+            self._give_up(READS, name=first.path)
         if y.shape != x.shape:
             self._give_up(RESHAPES, before=x.shape, after=y.shape)
         return y
@@ -256,20 +233,13 @@ class _Probe:
         signs = self.rng.choice([-1, 1], self.shape)
         return (signs * sizes).astype("float32")
 
-    def _masks(self):
-        """Half of all entries; one, or all but one."""
-        half = self.rng.random(self.shape) < 0.5
-        one = np.zeros(self.shape, bool)
-        one[tuple(self.rng.integers(self.shape))] = True
+    def _masks(self, *axes):
+        """Half of all places along some axes; one of them, or all but one."""
+        sizes = [n if i in axes else 1 for i, n in enumerate(self.shape)]
+        half = self.rng.random(sizes) < 0.5
+        one = np.zeros(sizes, bool)
+        one[tuple(self.rng.integers(sizes))] = True
         return half, one, ~one
-
-    def _masks_along(self, axis):
-        """Half of all samples or channels; one, or all but one."""
-        sizes = [1] * len(self.shape)
-        sizes[axis] = count = self.shape[axis]
-        half = self.rng.random(count) < 0.5
-        one = np.arange(count) == self.rng.integers(count)
-        return [mask.reshape(sizes) for mask in (half, one, ~one)]
 
     def _is_split_by(self, masks) -> bool:
         """Whether what lies on one side of a mask does not hear of the other.
@@ -289,11 +259,7 @@ class _Probe:
 
     def _is_same_everywhere(self) -> bool:
         order = self.rng.permutation(self.given[0].size)
-
-        def moved(x):
-            return x.reshape(-1)[order].reshape(self.shape)
-
-        return self._commutes_with(moved)
+        return self._commutes_with(lambda x: x.flat[order].reshape(self.shape))
 
     def _treats_channels_alike(self) -> bool:
         """A rotation and the swap of two make every order of the channels."""

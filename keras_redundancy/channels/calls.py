@@ -11,17 +11,17 @@ from keras_redundancy.channels.inside import Inside, call_inside, checked_sets
 from keras_redundancy.channels.labelled import LabelledCall
 from keras_redundancy.channels.labels import Channels, Role
 from keras_redundancy.channels.reads import read_inside, read_of_inputs
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.recorder import Traced
 
 CONSTANT_INSIDE = Reason(
     "constant_in_part",
     "{name} ({kind}), a part of another layer, has a constant array operand",
 )
-NO_CONFIG = Reason(
+NO_CONFIG = of_call(
     "cannot_be_saved",
-    "{name} ({kind}) was given something that Keras cannot save, such as a "
-    "NumPy number: give it Python numbers",
+    "was given something that Keras cannot save, such as a NumPy number: give "
+    "it Python numbers",
 )
 
 
@@ -77,7 +77,14 @@ class CallTrace(LabelledCall):
         self._access(kernel, axis, ids, Role.PRODUCER)
         return ids
 
-    def read_by(self, kernel, axis: int, ids: np.ndarray, compute=None) -> None:
+    def read_by(
+        self,
+        kernel,
+        axis: int,
+        ids: np.ndarray,
+        compute=None,
+        numbers: int | None = None,
+    ) -> None:
         """The input axis `axis` of `kernel` reads the channels `ids`.
 
         Args:
@@ -88,12 +95,16 @@ class CallTrace(LabelledCall):
                 the operation: a function of the operation and of the (args,
                 kwargs) of a call that returns them as a tensor of shape
                 (samples, positions..., channels).
+            numbers: where each channel is a vector, the length of it: the
+                axis of the kernel behind `axis` has an entry for each number,
+                and the tensor that `compute` returns has the numbers of all
+                channels, channel by channel, on its last axis.
         """
         axis %= len(kernel.shape)
         source = self._copied.get(ids.tobytes(), ids)
         read = read_of_inputs(self, source)
         if read is None and compute is not None:
-            read = read_inside(self, kernel, ids, compute)
+            read = read_inside(self, kernel, ids, compute, numbers)
         self._access(kernel, axis, ids, Role.CONSUMER, read)
 
     def carried_by(
@@ -150,20 +161,11 @@ class CallTrace(LabelledCall):
         spans = (axis,) if spans is None else tuple(spans)
         if bias is not None:
             self._access(bias, spans.index(axis), ids, Role.CARRIER)
-        setting = None if self.part else setting
-        self.recorder.steps.append(
-            labels.Shifted(
-                ids,
-                kernel,
-                axis,
-                bias,
-                self.operation,
-                setting,
-                linear,
-                taps,
-                spans,
-            )
+        layer, setting = self.operation, None if self.part else setting
+        step = labels.Shifted(
+            ids, kernel, axis, bias, layer, setting, linear, taps, spans
         )
+        self.recorder.steps.append(step)
 
     def filtered_by(self, kernel, axis: int, source, multiplier: int = 1):
         """Labels of channels that have filters of their own (depthwise).
@@ -210,19 +212,10 @@ class CallTrace(LabelledCall):
         made_by, alone = None, False
         if place is not None:
             made_by, alone = _keras.origin(place.tensor), place.readers == 1
-        self.recorder.steps.append(
-            labels.Normalized(
-                ids,
-                source,
-                gamma,
-                variance,
-                epsilon,
-                beta,
-                mean,
-                made_by,
-                alone,
-            )
+        step = labels.Normalized(
+            ids, source, gamma, variance, epsilon, beta, mean, made_by, alone
         )
+        self.recorder.steps.append(step)
         return ids
 
     def keeps(self, *variables) -> None:
@@ -271,19 +264,18 @@ class CallTrace(LabelledCall):
         return self.inside.setting(self.operation, path)
 
     def _count(self, place, path, ids, whole):
-        parts = ids if isinstance(ids, list) else [ids]
+        width = labels.Width(*(place or (None, path)), ids, whole)
         reason = None
         if self.part or place is None:
-            counts = tuple(map(len, parts))
+            counts = tuple(map(len, width.parts))
             reason = self.inside.obstacle(self.operation, path, place, counts)
         elif path[0] not in labels.ARGUMENTS:
             known = _keras.has_config(place[0])
             reason = None if known else self.say(NO_CONFIG)
         if reason is None:
-            width = labels.Width(*place, ids, whole)
             self.recorder.widths.append(width)
             return
-        for part in parts if whole is None else [*parts, whole]:
+        for part in width.everything:
             self.recorder.store.freeze(part, reason)
 
     def constant(self, value, *path) -> labels.Constant:

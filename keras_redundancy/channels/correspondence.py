@@ -31,7 +31,8 @@ def colors(store, group: np.ndarray) -> np.ndarray:
         Integers of shape (labels,).
     """
     color = store.births()
-    unclear = _with_twins(group, color)
+    unclear = np.zeros(group.max(initial=-1) + 1, bool)
+    unclear[group[_first_twins(group, color)]] = True
     if not unclear.any():
         return color
     inside = np.flatnonzero(unclear[group])
@@ -44,15 +45,6 @@ def colors(store, group: np.ndarray) -> np.ndarray:
     _, number = np.unique(refined, return_inverse=True)
     color[inside] = color.max(initial=-1) + 1 + number
     return color
-
-
-def _with_twins(group, color):
-    """Whether each group has two labels of one color, by group number."""
-    order = np.lexsort((color, group))
-    twin = (np.diff(group[order]) == 0) & (np.diff(color[order]) == 0)
-    result = np.zeros(group.max(initial=-1) + 1, bool)
-    result[group[order[1:][twin]]] = True
-    return result
 
 
 def _refined(group, color, ties):
@@ -81,7 +73,7 @@ def _seen_by(color, ties):
 
 
 def _first_twins(group, color):
-    """The first twin of every group that still has two labels of a color."""
+    """The first twin of every group that has two labels of one color."""
     order = np.lexsort((np.arange(len(color)), color, group))
     twin = (np.diff(group[order]) == 0) & (np.diff(color[order]) == 0)
     candidates = order[:-1][twin]

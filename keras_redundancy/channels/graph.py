@@ -106,22 +106,16 @@ class ChannelGraph(Rendered):
 
         Layers inside of such layers are left out.
         """
-        layers = [
-            (operation, reason)
+        layers = {
+            id(operation): (operation.name, reason)
             for operation, reason in self.opaque
             if getattr(operation, "weights", None)
-        ]
-        parts = {
-            id(part)
-            for layer, _ in layers
-            for part in flat_layers(layer)
-            if part is not layer
         }
-        return [
-            (layer.name, reason)
-            for layer, reason in layers
-            if id(layer) not in parts
-        ]
+        for operation, _ in self.opaque:
+            if id(operation) in layers:
+                for inner in flat_layers(operation)[1:]:
+                    layers.pop(id(inner), None)
+        return list(layers.values())
 
     def __repr__(self):
         return (

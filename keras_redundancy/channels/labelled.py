@@ -10,12 +10,10 @@ import numpy as np
 from keras_redundancy import _keras
 from keras_redundancy.channels import labels
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.recorder import frozen_channels
 
-OTHER_AXIS = Reason(
-    "other_axis", "{name} ({kind}) works on another axis than the channels"
-)
+OTHER_AXIS = of_call("other_axis", "works on another axis than the channels")
 
 
 class LabelledCall:

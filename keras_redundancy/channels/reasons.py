@@ -25,6 +25,17 @@ class Reason(str):
         return Reason(self.code, super().format(*args, **words))
 
 
+def of_call(code: str, what: str) -> Reason:
+    """A reason that begins with what is called, as "conv (Conv2D) ...".
+
+    Args:
+        code: that of the `Reason`.
+        what: the words behind it, in which {name} and {kind} of the operation
+            can stand as well.
+    """
+    return Reason(code, "{name} ({kind}) " + what)
+
+
 # The code of reasons that are given as plain words, such as those of rules
 # that users write.
 OTHER = "other"

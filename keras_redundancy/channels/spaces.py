@@ -154,18 +154,13 @@ def find_spaces(axes, cuts, store, group) -> tuple[Space, ...]:
     space = _same_features(entries, signature)[entries.group]
     order = np.lexsort((entries.feature, entries.group, space))
     bounds = np.flatnonzero(np.diff(space[order], prepend=-1, append=-2))
-    spaces = []
+    spaces, names = [], kernel_names(axes)
     for start, end in itertools.pairwise(bounds):
         selected = order[start:end]
         first = entries.group[selected[0]]
         reasons = [texts[number[first]] for number, texts in (frozen, inexact)]
-        spaces.append(_space(axes, entries, selected, *reasons))
-    names = kernel_names(axes)
-    held = (
-        dataclasses.replace(space, parts=_parts(space, names))
-        for space in spaces
-        if space.axes
-    )
+        spaces.append(_space(axes, names, entries, selected, *reasons))
+    held = (space for space in spaces if space.axes)
     return tuple(sorted(held, key=lambda s: s.groups[0]))
 
 
@@ -192,9 +187,9 @@ def kernel_names(axes) -> dict[int, dict[VariableAxis, str]]:
     return names
 
 
-def _parts(space, names):
+def _parts(producers, names):
     written = {}
-    for place in space.axes_of(Role.PRODUCER):
+    for place in producers:
         layer = id(place.on.layer)
         written.setdefault(layer, []).append(names[layer][place.on])
     return {
@@ -217,7 +212,7 @@ def _reasons(said, group):
     return numbers, texts
 
 
-def _space(axes, entries, selected, frozen, inexact):
+def _space(axes, names, entries, selected, frozen, inexact):
     groups = np.unique(entries.group[selected])
     positions = entries.position[selected].reshape(len(groups), -1)
     axis_numbers = entries.axis[selected][: positions.shape[1]]
@@ -226,9 +221,10 @@ def _space(axes, entries, selected, frozen, inexact):
         for number in np.unique(axis_numbers)
         if number < len(axes)
     )
-    if not any(a.on.role is Role.PRODUCER for a in space_axes):
-        frozen = frozen or NO_PRODUCER
-    return Space(groups, space_axes, frozen, inexact)
+    producers = [a for a in space_axes if a.on.role is Role.PRODUCER]
+    frozen = frozen or (None if producers else NO_PRODUCER)
+    parts = _parts(producers, names)
+    return Space(groups, space_axes, frozen, inexact, parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,22 +271,14 @@ class _Entries:
 def _same_features(entries, signature):
     """Numbers for groups: equal where signature and all features agree.
 
-    `entries` are sorted by group; the signature of a group is refined with
-    its first feature, its second, and so on.
+    Each feature, and each signature, stands for a random number of 64 bits,
+    and a group for the sum of its numbers (Zobrist hashing, 1970).
     """
-    order = np.lexsort((entries.feature, entries.group))
-    group, feature = entries.group[order], entries.feature[order]
-    starts = np.flatnonzero(np.diff(group, prepend=-1))
-    owner = group[starts]
-    length = np.diff(starts, append=len(group))
-    base = feature.max(initial=0) + 2
-    result = signature.copy()
-    for rank in range(length.max(initial=0)):
-        has = length > rank
-        nth = np.full(len(owner), base - 1)
-        nth[has] = feature[starts[has] + rank]
-        touched = owner[has]
-        pair = result[touched] * base + nth[has]
-        _, number = np.unique(pair, return_inverse=True)
-        result[touched] = number + result.max(initial=0) + 1
-    return np.unique(result, return_inverse=True)[1]
+    rng = np.random.default_rng(0)
+    of_feature, of_signature = (
+        rng.integers(2**64, size=x.max(initial=0) + 1, dtype=np.uint64)
+        for x in (entries.feature, signature)
+    )
+    sums = of_signature[signature]
+    np.add.at(sums, entries.group, of_feature[entries.feature])
+    return np.unique(sums, return_inverse=True)[1]

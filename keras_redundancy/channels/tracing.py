@@ -8,9 +8,11 @@ import keras
 
 from keras_redundancy import _keras
 from keras_redundancy.channels.calls import CallTrace
+from keras_redundancy.channels.functional import with_graph
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.opening import opened
+from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.recorder import Recorder, Traced, frozen_channels
 from keras_redundancy.channels.rules import apply_rule
 from keras_redundancy.channels.rules.registry import MASK
@@ -28,15 +30,11 @@ INNER_INPUT = Reason(
     "{name} makes a model of its own, and these channels are an input of that "
     "model",
 )
-UNKNOWN_WEIGHTS = Reason(
+UNKNOWN_WEIGHTS = of_call(
     "unknown_weights",
-    "{name} ({kind}) has the weights {weights}, which the rule for its class "
-    "does not know",
+    "has the weights {weights}, which the rule for its class does not know",
 )
-LENT = Reason(
-    "read_by_another_layer",
-    "{name} ({kind}) reads the weights of this layer too",
-)
+LENT = of_call("read_by_another_layer", "reads the weights of this layer too")
 
 
 def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
@@ -60,6 +58,7 @@ def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
         TypeError: `model` is no Keras model, or a subclassed one.
         ValueError: it is not built, or has quantized or LoRA-enabled layers.
     """
+    model = opened(with_graph(model))
     graph = _keras.graph_of(model)
     for layer in _keras.flat_layers(model):
         _refuse_rewritten_weights(layer)

@@ -165,30 +165,23 @@ def _checked_shares(shares):
 def _by_name(methods, has_data):
     if methods is None:
         return WITHOUT_DATA | (WITH_DATA if has_data else {})
-    if isinstance(methods, Mapping):
-        _require_no_classes(methods.values())
-        return methods
     if isinstance(methods, str | Method) or not isinstance(methods, Iterable):
         raise TypeError(
             "methods is a list of selection methods, such as [kr.L1(), "
             "'greedy'], or a mapping from names to methods, to options of "
             f"kr.plan or to functions, but received {methods!r}."
         )
-    methods = list(methods)
-    _require_no_classes(methods)
-    for method in methods:
+    if not isinstance(methods, Mapping):
+        methods = {name_of(m) if callable(m) else str(m): m for m in methods}
+    for method in methods.values():
         if isinstance(method, str):
             check_option("methods", method, BY_NAME)
-    return {name_of(m) if callable(m) else str(m): m for m in methods}
-
-
-def _require_no_classes(methods):
-    for method in methods:
         if isinstance(method, type):
             raise TypeError(
                 f"methods has the class {method.__name__}. Pass an object of "
                 f"it: {method.__name__}()."
             )
+    return methods
 
 
 def _smaller(model, method, share, data, options):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations  # help() shows the names of types.
 
+import bisect
 import dataclasses
 from collections.abc import Callable, Iterable
-from numbers import Real
 
+from keras_redundancy._shared.arguments import check_finite
+from keras_redundancy._shared.bisection import bisected
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.evaluation.sensitivity import Sensitivity, sensitivity_of
@@ -105,16 +107,7 @@ def search(
     Where multiply-adds cannot be counted, as with open input sizes and
     neither `data` nor `input_shape=`, parameters are saved.
     """
-    if isinstance(max_drop, bool) or not isinstance(max_drop, Real):
-        raise TypeError(
-            f"max_drop is {max_drop!r}, but has to be a number: by how much "
-            "the score may fall, in the units of what evaluate returns."
-        )
-    if not max_drop >= 0:
-        raise ValueError(
-            f"max_drop is {max_drop!r}, but has to be at least 0: it is how "
-            "far the score may fall."
-        )
+    check_finite("max_drop", max_drop)
     trials = Trials(model, evaluate, taus, ratios, data, log, options)
     known = sensitivity_of(trials, verbose)
     return _Search(trials, known, known.base.score - max_drop, verbose).run()
@@ -161,19 +154,17 @@ class _Search:
         return True
 
     def _all_over(self):
-        low, high = 0.0, 1.0
-        for _ in range(STEPS):
-            share = (low + high) / 2
+        """Find the smallest share of the whole model that holds."""
+
+        def holds(share):
             try:
                 trial = self.trials.of_share(share)
             except OutOfReachError:
-                low = share
                 self.step()
-                continue
-            if self._holds(lambda s=share: self.trials.plan_for(s), trial):
-                high = share
-            else:
-                low = share
+                return False
+            return self._holds(lambda: self.trials.plan_for(share), trial)
+
+        bisected(holds, 1.0, 0.0, STEPS)
 
     def _levels(self, depths):
         return {
@@ -191,19 +182,21 @@ class _Search:
 
     def _by_drop(self, drops):
         """{part: depth} for the greatest drop d that holds, by bisection."""
-        fits, fails = -1, len(drops)
-        found = dict.fromkeys(self.known.trials, 0)
-        while fails - fits > 1:
-            middle = (fits + fails) // 2
-            depths = {
-                part: self.known.depth_within(part, drops[middle])
+
+        def depths_at(number):
+            return {
+                part: self.known.depth_within(part, drops[number])
                 for part in self.known.trials
             }
-            if self._tries(depths):
-                fits, found = middle, depths
-            else:
-                fails = middle
-        return found
+
+        fitting = bisect.bisect_left(
+            range(len(drops)),
+            True,
+            key=lambda number: not self._tries(depths_at(number)),
+        )
+        if not fitting:
+            return dict.fromkeys(self.known.trials, 0)
+        return depths_at(fitting - 1)
 
     def _deeper(self, depths):
         """Cut each part by one more level where the score stays high enough."""
@@ -215,7 +208,6 @@ class _Search:
             lost = max(now.score - then.score, 0)
             return lost / max(now.cost - then.cost, 1e-9)
 
-        depths = dict(depths)
         most = len(self.known.levels)
         for part in sorted((p for p in depths if depths[p] < most), key=price):
             deeper = depths | {part: depths[part] + 1}

@@ -10,13 +10,13 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._keras.fingerprint import fingerprint
-from keras_redundancy._shared.arguments import check_ratio
 from keras_redundancy._shared.tables import on_one_line
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.numbers.clustering import check_tau
 from keras_redundancy.planning.calibrating import calibrate
 from keras_redundancy.planning.decisions import Plan
+from keras_redundancy.planning.levels import check_ratio
 from keras_redundancy.planning.plans import plan
 
 RATIOS = tuple(eighths / 8 for eighths in range(1, 8))
@@ -139,7 +139,7 @@ class Trials:
         return self._logged(key, lambda: self._tried(self.plan_for(share)))
 
     def _tried(self, found):
-        score = checked_score(self.evaluate(found.apply()))
+        score = score_of(self.evaluate, found.apply())
         return Trial(score, *shares_left(found))
 
     def _logged(self, key, find):
@@ -258,31 +258,22 @@ def score_of(evaluate, model) -> float:
         TypeError, ValueError: `evaluate` is no function, or does not return
             one finite number.
     """
+    example = "lambda m: m.evaluate(x, y, verbose=0, return_dict=True)"
+    example += "['accuracy']"
     if not callable(evaluate):
         raise TypeError(
             f"evaluate is {evaluate!r}, but it has to be a function of a model "
-            "that returns its score, such as the accuracy: lambda m: "
-            "m.evaluate(x, y, verbose=0, return_dict=True)['accuracy']."
+            f"that returns its score, such as the accuracy: {example}."
         )
     with _keras.quiet_about_retracing():
         score = evaluate(model)
-    return checked_score(score)
-
-
-def checked_score(score) -> float:
-    """What `evaluate` returned, as a float.
-
-    Raises:
-        TypeError, ValueError: it is not one finite number.
-    """
     if isinstance(score, np.ndarray) and score.ndim == 0:
         score = score.item()
     if isinstance(score, bool) or not isinstance(score, Real):
         raise TypeError(
             f"evaluate returned {score!r} ({type(score).__name__}), but it "
             "has to return one number, greater for better models, such as "
-            "the accuracy: lambda m: m.evaluate(x, y, verbose=0, "
-            "return_dict=True)['accuracy']."
+            f"the accuracy: {example}."
         )
     if not np.isfinite(score):
         raise ValueError(

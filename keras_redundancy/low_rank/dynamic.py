@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._shared import arguments
+from keras_redundancy.build.stock import warn_of_layers
 from keras_redundancy.low_rank.dropouts import DropoutRates, has_dropout
 from keras_redundancy.low_rank.factorized import factorized_layers
 from keras_redundancy.low_rank.joining import join_slots
@@ -77,23 +78,17 @@ class DynamicLowRank(keras.callbacks.Callback):
         verbose: int = 0,
     ):
         super().__init__()
-        self.tau_cos = arguments.check_positive("tau_cos", tau_cos)
-        if self.tau_cos >= 1:
-            raise ValueError(
-                f"tau_cos={tau_cos!r} counts all vectors as parallel, and all "
-                "would be fused. Pass a number in (0, 1), e.g. 1e-4."
-            )
+        self.tau_cos = arguments.check_fraction(
+            "tau_cos",
+            tau_cos,
+            "the 1 - |cos| below which vectors are fused",
+            example=1e-4,
+        )
         self.tau_euc = arguments.check_finite("tau_euc", tau_euc)
         arguments.check_count("every", every)
-        if (
-            shrink is not None
-            and arguments.check_positive("shrink", shrink) >= 1
-        ):
-            raise ValueError(
-                f"shrink={shrink!r} waits until no number of W is in use, "
-                "which never happens. Pass a share in (0, 1), e.g. 0.2, or "
-                "None."
-            )
+        if shrink is not None:
+            meaning = "the share of W that must be out of use to shrink it"
+            arguments.check_fraction("shrink", shrink, meaning, example=0.2)
         self.every, self.dropout, self.verbose = every, dropout, verbose
         self.shrink = shrink
         self.sizes = []
@@ -113,6 +108,7 @@ class DynamicLowRank(keras.callbacks.Callback):
                 "shapes of variables cannot change. Pass shrink=None, and call "
                 "kr.compact(model) after fit."
             )
+        warn_of_layers(self.model)
         self._steps = 0
         self._lowers_dropout = self.dropout and has_dropout(self.model)
         self._rates = None

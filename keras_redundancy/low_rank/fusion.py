@@ -36,19 +36,12 @@ class Fusion:
     ratio: float
 
     @classmethod
-    def of(cls, matrix: NDArray, kept: int, gone: int) -> "Fusion":
-        """The fusion of two columns of a matrix.
+    def of(cls, kept: int, gone: int, b: NDArray, a: NDArray) -> "Fusion":
+        """The fusion of the columns b, which is kept, and a, which goes.
 
         Raises:
             ValueError: both are the same column, or the one to keep is 0.
         """
-        return cls.of_vectors(kept, gone, matrix[:, kept], matrix[:, gone])
-
-    @classmethod
-    def of_vectors(
-        cls, kept: int, gone: int, b: NDArray, a: NDArray
-    ) -> "Fusion":
-        """As `of`, of the columns themselves: b is kept, a goes."""
         norms = np.linalg.norm(a), np.linalg.norm(b)
         if kept == gone or not norms[1] > 0:
             what = "the same" if kept == gone else "0"
@@ -90,12 +83,6 @@ class Fusion:
         )
         if not squares:
             columns[..., self.gone] = 0
-
-    def joined(self, array: NDArray, axis: int) -> NDArray:
-        """A copy of `array` in which `join` has fused the two columns."""
-        result = array.copy()
-        self.join(result, axis)
-        return result
 
 
 def parallel_columns(
@@ -145,7 +132,7 @@ def parallel_columns(
         # The chord between two vectors of the larger norm.
         distance = 2 * np.sin(np.arcsin(min(sine, 1)) / 2) * norms[kept]
         if cosine_is_near and distance < tau_euc * usual:
-            fusion = Fusion.of_vectors(kept, gone, columns[kept], columns[gone])
+            fusion = Fusion.of(kept, gone, columns[kept], columns[gone])
             of_gone, of_kept = fusion.shares
             columns[kept] = of_kept * columns[kept] + of_gone * columns[gone]
             norms[kept] = np.linalg.norm(columns[kept])

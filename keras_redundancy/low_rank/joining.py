@@ -39,8 +39,8 @@ def fuse(layer, side: str, kept: int, gone: int) -> Fusion:
                 f"of W: it was fused before, or W has no such number. Those "
                 f"in use are in layer.{side}_index."
             )
-    kernel = float64_of(layer.kernel)
-    fusion = Fusion.of(as_columns(kernel, side), kept, gone)
+    columns = as_columns(float64_of(layer.kernel), side)
+    fusion = Fusion.of(kept, gone, columns[:, kept], columns[:, gone])
     _apply(layer, side, [fusion])
     return fusion
 

@@ -36,7 +36,8 @@ class RaReRegularizer(keras.regularizers.Regularizer):
     place of the window counts as an input of its own. A regularizer sees the
     kernel but not the layer, so for a layer whose units are not on the last
     axis of the kernel, say where they are with `units_axis`. `apply_rare`
-    does so by itself.
+    does so by itself. `prune`, `strip` and the callbacks, which see the
+    layers, warn of another axis and say what to write.
 
     Args:
         strength: at least 0. `apply_rare` divides one strength among all
@@ -92,12 +93,14 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         units_axis: int | Sequence[int] = -1,
     ):
         self.strength = arguments.check_finite("strength", strength)
-        self.tau_cos = arguments.check_finite("tau_cos", tau_cos)
-        if self.tau_cos >= 1:
-            raise ValueError(
-                f"tau_cos={tau_cos!r} counts all vectors as parallel, so that "
-                "none are pulled together. Pass a number in [0, 1), e.g. 1e-4."
-            )
+        self.tau_cos = arguments.check_fraction(
+            "tau_cos",
+            tau_cos,
+            "the 1 - |cos| below which vectors count as parallel, so that "
+            "none are pulled together at 1",
+            zero=True,
+            example=1e-4,
+        )
         arguments.check_option("measure", measure, MEASURES)
         arguments.check_option("vectors", vectors, VECTORS)
         self.measure, self.vectors, self.exact = measure, vectors, bool(exact)

@@ -23,8 +23,6 @@ class PairedCall:
             what their inputs get. Else None.
         sizes: bytes that each tensor it makes takes for one sample, in the
             model and in the smaller one.
-        holds: numbers of tensors that have to be there as well when the walk
-            takes the call.
     """
 
     old: _keras.Call
@@ -33,7 +31,6 @@ class PairedCall:
     makes: tuple[int, ...]
     models: tuple | None
     sizes: tuple[tuple[int, int], ...]
-    holds: tuple[int, ...] = ()
 
     @property
     def layer(self):
@@ -190,7 +187,7 @@ def steps_of(calls: list[PairedCall], inputs: int, shared: set) -> list[Step]:
 def _with_last_reads(order):
     steps, later = [], set()
     for group, is_whole in reversed(order):
-        reads = {n for call in group for n in (*call.reads, *call.holds)}
+        reads = {n for call in group for n in call.reads}
         steps.append(Step(tuple(group), is_whole, frozenset(reads - later)))
         later |= reads
     return steps[::-1]

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -137,17 +136,31 @@ class Frontier:
             for batch, *both in zip(self.batches, *sides, strict=True)
         ]
 
-    def change(self, number: int, function: Callable, of: int) -> None:
-        """Make a tensor of the smaller model anew.
+    def arguments(self, call) -> list:
+        """For each batch (first sample, samples, arguments, arguments).
 
         Args:
-            number: that of the tensor.
-            function: makes it, batch by batch.
-            of: number of the tensor that it is made of.
+            call: a `PairedCall`. Its (args, kwargs) in the original model come
+                first, those in the smaller one second.
         """
-        values = self._values[number, 1]
-        for batch, given in enumerate(self._values[of, 1]):
-            values[batch] = function(given, values[batch])
+        sides = []
+        for side, own in enumerate((call.old, call.new)):
+            lists = [self._values[number, side] for number in call.reads]
+            sides.append(
+                [
+                    own.fill_in(
+                        {
+                            id(x): values[number]
+                            for x, values in zip(own.inputs, lists, strict=True)
+                        }
+                    )
+                    for number in range(len(self.batches))
+                ]
+            )
+        return [
+            (batch.first, batch.size, *both)
+            for batch, *both in zip(self.batches, *sides, strict=True)
+        ]
 
     def advance(self, step: Step) -> None:
         """Run the calls of a step, and drop what nothing reads any more."""

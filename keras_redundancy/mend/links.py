@@ -1,4 +1,4 @@
-"""What stands before and behind a kernel in a model's graph."""
+"""What stands behind a kernel in a model's graph."""
 
 import collections
 
@@ -6,13 +6,8 @@ from keras import layers
 
 from keras_redundancy import _keras
 from keras_redundancy.channels.activations import Behaviours, Kind
+from keras_redundancy.mend.outputs import LOSSES
 
-# The probabilities that losses make of logits.
-LOSSES = {
-    "categorical_crossentropy": "softmax",
-    "sparse_categorical_crossentropy": "softmax",
-    "binary_crossentropy": "sigmoid",
-}
 # What changes nothing at inference.
 IDENTITIES = (
     _keras.core_operations.StopGradient,
@@ -70,25 +65,6 @@ class Surroundings:
         if kind is Kind.LINEAR and self._is_read_by_relu(made):
             kind = Kind.RELU
         return "relu" if kind is Kind.RELU else "linear"
-
-    def before(self, call):
-        """The call of a `Dense` of which this one reads the ReLU, or None.
-
-        Nothing else reads it.
-        """
-        key, is_cut = self._calls[call.key].reads[0], False
-        while len(self._readers[key]) == 1 and key in self._maker:
-            maker = self._maker[key]
-            if type(maker.operation) is layers.Dense:
-                kind = self._kind(maker)
-                known = is_cut and kind is Kind.LINEAR
-                return maker if known or kind is Kind.RELU else None
-            if self._is_relu(maker):
-                is_cut = True
-            elif not self._is_identity(maker):
-                return None
-            key = maker.reads[0]
-        return None
 
     def _is_read_by_relu(self, key):
         readers = self._readers[key]

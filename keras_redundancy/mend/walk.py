@@ -21,11 +21,9 @@ import itertools
 from collections.abc import Callable
 
 import numpy as np
-from keras import ops
 from keras.layers import BatchNormalization
 from numpy.typing import NDArray
 
-from keras_redundancy import _keras
 from keras_redundancy.mend.calls import (
     Step,
     most_bytes,
@@ -39,11 +37,8 @@ from keras_redundancy.mend.frontier import (
     read_batches,
 )
 from keras_redundancy.mend.normalization import repair_statistics
-from keras_redundancy.mend.reconstruct import (
-    KernelFit,
-    reconstruct,
-    reconstruct_both,
-)
+from keras_redundancy.mend.reconstruct import KernelFit, reconstruct
+from keras_redundancy.mend.recurrent import RecurrentFit, fit_recurrent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +70,7 @@ def walk(
 
     Args:
         old, new: the model and the smaller one.
-        menders: {id(layer of old): a `KernelFit` or a `Norm`}.
+        menders: {id(layer of old): a `KernelFit`, `RecurrentFit` or `Norm`}.
         data, batch_size: as for `batches`.
         memory: bytes for the samples at the frontier.
         done: a function to call after each layer.
@@ -89,7 +84,7 @@ def walk(
     """
     found, first, expected = read_batches(old, data, batch_size)
     shapes = [None if x is None else x.shape[1:] for x in first[0]]
-    calls = list(_with_chains(paired_calls(old, new, shapes), menders))
+    calls = paired_calls(old, new, shapes)
     steps = steps_of(calls, len(shapes), set(menders))
     steps = steps[: _last_mended(steps, menders)]
     each = most_bytes(steps, len(shapes))
@@ -106,17 +101,6 @@ def walk(
     return frontier.samples, frontier.given
 
 
-def _with_chains(calls, menders):
-    """What the first layer of a chain reads is held for the second one."""
-    first_read = {id(call.layer): call.reads[:1] for call in calls}
-    for call in calls:
-        mender = menders.get(id(call.layer))
-        if isinstance(mender, KernelFit) and mender.chain:
-            holds = first_read[id(mender.before.layer)]
-            call = dataclasses.replace(call, holds=holds)
-        yield call
-
-
 def _last_mended(steps, menders):
     """How many steps there are up to the last one that mends something."""
     numbers = [
@@ -128,8 +112,19 @@ def _last_mended(steps, menders):
 
 
 def _mend(
-    mender: KernelFit | Norm, step: Step, frontier: Frontier, keep: Callable
+    mender: KernelFit | RecurrentFit | Norm,
+    step: Step,
+    frontier: Frontier,
+    keep: Callable,
 ):
+    if isinstance(mender, RecurrentFit):
+        if step.is_whole:
+            pieces = itertools.chain(*map(frontier.arguments, step.calls))
+            new = step.layers[1]
+            fit_recurrent(mender, new, list(pieces), frontier.samples)
+            for variable in mender.variables:
+                keep(variable)
+        return
     reads = [call.reads[0] for call in step.calls]
     pieces = [frontier.at(number, number) for number in reads]
     if isinstance(mender, Norm):
@@ -139,22 +134,18 @@ def _mend(
         keep(mender.new.moving_variance)
     elif step.is_whole:
         pieces = list(itertools.chain(*pieces))
+        if mender.old.given is not None:
+            pieces = _inside(mender, step, frontier)
         reconstruct(mender, pieces, frontier.samples)
-        if mender.chain:
-            _mend_both(mender, step.calls[0], frontier)
         keep(mender.new.kernel)
         if mender.new.bias is not None:
             keep(mender.new.bias)
 
 
-def _mend_both(fit, call, frontier):
-    """Fit the `Dense` before too, and make anew what this one reads."""
-    (first,) = call.holds
-    pieces = frontier.at(call.reads[0], first)
-    reconstruct_both(fit, pieces, frontier.samples)
-
-    def relu(x, old):
-        y = ops.relu(_keras.run_for_inference(fit.before.new.layer, (x,), {}))
-        return _keras.with_mask(y, _keras.mask_of(old))
-
-    frontier.change(call.reads[0], relu, first)
+def _inside(fit, step, frontier):
+    """The pieces for a kernel that reads what its layer computes."""
+    calls = itertools.chain(*map(frontier.arguments, step.calls))
+    return [
+        (*numbers, fit.old.given(*old), fit.new.given(*new))
+        for *numbers, old, new in calls
+    ]

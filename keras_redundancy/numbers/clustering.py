@@ -9,13 +9,11 @@ block, without ever holding all similarities.
 
 from __future__ import annotations  # help() shows the names of types.
 
-import numbers
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import squareform
 
-from keras_redundancy._shared.arguments import check_option
+from keras_redundancy._shared.arguments import check_fraction, check_option
 from keras_redundancy.numbers import agglomeration, components
 from keras_redundancy.numbers.similarity import (
     as_kernel_matrix,
@@ -246,17 +244,5 @@ def check_tau(tau: object, where: str = "tau") -> float:
         TypeError: it is no real number.
         ValueError: it is NaN or out of range.
     """
-    if isinstance(tau, (bool, np.bool_)) or not isinstance(tau, numbers.Real):
-        raise TypeError(
-            f"{where} is {tau!r} ({type(tau).__name__}), but it is the cosine "
-            "similarity above which units count as redundant. Pass a number "
-            "in (0, 1], e.g. 0.9."
-        )
-    value = float(tau)
-    if not 0 < value <= 1:
-        raise ValueError(
-            f"{where} is {tau!r}, but it is the cosine similarity above which "
-            "units count as redundant. Pass a number in (0, 1]: 1 finds only "
-            "units with parallel filters, less finds more."
-        )
-    return value
+    meaning = "the cosine similarity above which units count as redundant"
+    return check_fraction(where, tau, meaning, one=True, example=0.9)

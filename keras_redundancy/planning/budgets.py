@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_redundancy._shared.bisection import bisected
 from keras_redundancy.channels.labels import Constant
 
 # How often the depth is halved: widths change no more well before.
@@ -112,9 +113,9 @@ def widths_for(
         return everything
     if least > target:
         raise OutOfReachError(
-            f"The target of {target:,.0f} {words} cannot be reached: "
-            f"{least:,.0f} are left when all is cut that can be. The rest is "
-            "frozen, left out by layers= or skip=, or kept by min_units= or "
+            f"The target of {_shown(target)} {words} cannot be reached: "
+            f"{_shown(least)} are left when all is cut that can be. The rest "
+            "is frozen, left out by layers= or skip=, or kept by min_units= or "
             "round_to=. plan.explain() tells which; ask for more to be left."
         )
     deep, shallow = _bisected(widths_at, cost, target)
@@ -130,16 +131,15 @@ def widths_for(
     return widths
 
 
+def _shown(cost):
+    """A cost in words: a target may be a small part of one multiply-add."""
+    return f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}"
+
+
 def _bisected(widths_at, cost, target):
     """The widths on both sides of the target: those at most, those above."""
-    low, high = 0.0, 1.0
-    for _ in range(STEPS):
-        middle = (low + high) / 2
-        if cost(widths_at(middle)) <= target:
-            high = middle
-        else:
-            low = middle
-    return widths_at(high), widths_at(low)
+    depths = bisected(lambda x: cost(widths_at(x)) <= target, 1.0, 0.0, STEPS)
+    return map(widths_at, depths)
 
 
 def _filled_up(widths, wider, cost, target, round_to):

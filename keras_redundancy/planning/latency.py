@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.bisection import bisected
 from keras_redundancy.calibration.observer import restoring_states
 from keras_redundancy.planning.budgets import OutOfReachError
 
@@ -66,22 +67,23 @@ def least_cut_within(share: float, cut_to: Callable, share_of: Callable):
     Raises:
         OutOfReachError: what is left when all is cut takes longer.
     """
-    deep, shallow = 0.0, 1.0
     best, times = None, {}
-    for _ in range(STEPS):
-        left = (deep + shallow) / 2
+
+    def may_cut_less(left):
+        nonlocal best
         try:
             decisions = cut_to(left)
         except OutOfReachError:
-            deep = left
-            continue
+            return True
         widths = tuple(len(d.selection.kept) for d in decisions)
         if widths not in times:
             times[widths] = share_of(decisions)
-        if times[widths] <= share:
-            best, deep = (decisions, times[widths]), left
-        else:
-            shallow = left
+        if times[widths] > share:
+            return False
+        best = decisions, times[widths]
+        return True
+
+    bisected(may_cut_less, 0.0, 1.0, STEPS)
     if best is None:
         least = min(times.values(), default=1.0)
         raise OutOfReachError(

@@ -1,7 +1,6 @@
 """How much goes: the level of every space, or why it stays as it is."""
 
 from collections.abc import Mapping
-from numbers import Real
 
 from keras_redundancy._shared import arguments
 from keras_redundancy.channels.reasons import Reason
@@ -9,12 +8,6 @@ from keras_redundancy.numbers.clustering import check_tau
 
 # What may say how much goes.
 LEVELS = ("tau", "ratio", "target", "correlation")
-# How the levels of each kind are checked.
-CHECKS = {
-    "tau": check_tau,
-    "ratio": arguments.check_ratio,
-    "correlation": arguments.check_correlation,
-}
 # What a target may be the share of.
 COSTS = {
     "flops": "multiply-adds",
@@ -32,6 +25,29 @@ ABOUT_FUNCTIONS = (
     "units to scores goes with ratio= or target=, which say how much goes: "
     "kr.prune(model, my_scores, ratio=0.3)."
 )
+
+
+def check_ratio(value, where: str = "ratio") -> float:
+    """`value` as a float in [0, 1); raises TypeError or ValueError."""
+    meaning = "the share of units that go, and one has to stay"
+    return arguments.check_fraction(where, value, meaning, zero=True)
+
+
+def check_correlation(value, where: str = "correlation") -> float:
+    """`value` as a float in (0, 1]; raises TypeError or ValueError."""
+    meaning = "the least correlation between what consumers compute before "
+    meaning += "and after"
+    return arguments.check_fraction(
+        where, value, meaning, one=True, example=0.99
+    )
+
+
+# How the levels of each kind are checked.
+CHECKS = {
+    "tau": check_tau,
+    "ratio": check_ratio,
+    "correlation": check_correlation,
+}
 
 
 def one_level(levels: dict, method) -> tuple[str, object]:
@@ -76,13 +92,9 @@ def checked_target(target) -> tuple[str, float]:
             f"counted. Ask for a share of one of: {', '.join(COSTS)}, as in "
             "target={'flops': 0.5}."
         )
-    is_number = isinstance(share, Real) and not isinstance(share, bool)
-    if not is_number or not 0 < share <= 1:
-        raise ValueError(
-            f"target[{what!r}] is {share!r}, but it is the share that is to be "
-            f"left of the {COSTS[what]}. Pass a number in (0, 1], e.g. 0.5."
-        )
-    return what, share
+    meaning = f"the share that is to be left of the {COSTS[what]}"
+    name = f"target[{what!r}]"
+    return what, arguments.check_fraction(name, share, meaning, one=True)
 
 
 def levels_of(spaces, how, level, layers, skip):
@@ -96,14 +108,13 @@ def levels_of(spaces, how, level, layers, skip):
         level, layers, skip: as for `plan`.
     """
     producers = {id(p): p for space in spaces for p in space.producers}
-    by_layer = _by_layer(how, level, list(producers.values()))
+    producers = list(producers.values())
+    by_layer = _by_layer(how, level, producers)
     gentlest = min if how == "ratio" else max
     chosen = set(by_layer)
     if layers is not None:
-        chosen = arguments.selected_layers(
-            layers, list(producers.values()), "layers"
-        )
-    chosen -= arguments.selected_layers(skip, list(producers.values()), "skip")
+        chosen = arguments.selected_layers(layers, producers, "layers")
+    chosen -= arguments.selected_layers(skip, producers, "skip")
     levels, reasons = [], []
     for space in spaces:
         out = [

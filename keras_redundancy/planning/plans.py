@@ -9,15 +9,16 @@ from typing import Unpack
 
 from keras_redundancy._shared.arguments import Layers, Level
 from keras_redundancy.build.rebuild import require_rebuildable
+from keras_redundancy.build.stock import layers_for_training
 from keras_redundancy.build.stripping import require_trained, stock
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.calibration.data import Samples
 from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.filters import require_finite_carriers
+from keras_redundancy.channels.functional import with_graph
 from keras_redundancy.channels.sizes import at_shapes, checked_shapes
 from keras_redundancy.channels.tracing import MODEL_OUTPUT
-from keras_redundancy.mend.repair import Repair
 from keras_redundancy.planning.absorbing import Absorb, Mend
 from keras_redundancy.planning.choosing import Chooser
 from keras_redundancy.planning.decisions import Plan
@@ -103,8 +104,8 @@ def plan(
             "drop", "least_squares" or "affine". Default: "least_squares" with
             data, "merge" without.
         mend: whether the smaller model is fitted to `data` so that it returns
-            what the original does, or a `Mend`, which says how. By default it
-            is, with `data`; that takes most of the time.
+            what the original does, or a `Mend` or `Distill`, which say how.
+            By default it is, with `data`; that takes most of the time.
         layers: prune these layers only: a name, a regular expression, a list
             of them, or a function that takes a layer and returns a bool.
         skip: leave these layers alone, given in the same ways.
@@ -156,7 +157,8 @@ def plan(
     has_data = data is not None
     asked = requested(method, levels, has_data, absorb, mend, options)
     check_steps(asked.steps, data)
-    graph = graph_to_cut(model, data, asked.allow_inexact, asked.optimizer)
+    how = asked.allow_inexact, asked.optimizer, asked.input_shape
+    graph = graph_to_cut(model, data, *how)
     spaces = [space for space in graph.spaces if space.producers]
     levels, reasons = levels_of(spaces, asked.how, asked.level, layers, skip)
     require_rebuildable(graph.model)
@@ -171,8 +173,7 @@ def plan(
     decisions, latency = chooser.decide(spaces, levels, reasons)
     repair = None
     if asked.mend is not None:
-        how = asked.mend.rounds, asked.mend.memory
-        repair = Repair(data.data, data.batch_size, *how)
+        repair = asked.mend.repair(data.data, data.batch_size)
     return Plan(
         graph,
         decisions,
@@ -304,7 +305,9 @@ def _warn_if_nothing_can_go(found):
     )
 
 
-def graph_to_cut(model, data, allow_inexact: bool, optimizer: bool):
+def graph_to_cut(
+    model, data, allow_inexact: bool, optimizer: bool, input_shape=None
+):
     """The traced model: as it is if its training goes on, else stripped.
 
     Raises:
@@ -315,13 +318,14 @@ def graph_to_cut(model, data, allow_inexact: bool, optimizer: bool):
         require_trained(model)
     if isinstance(data, Calibration):
         data.check(model, allow_inexact)
-        if optimizer and data.graph.model is not model:
+        if optimizer and layers_for_training(model):
             raise ValueError(
                 f"data is a calibration of {model.name!r} without its layers "
                 "for training alone, such as NoiseOutputs, which stay with "
                 "optimizer=True. Pass the samples themselves as data=."
             )
         return data.graph
+    model = with_graph(model, input_shape)
     if not optimizer:
         model = stock(model)
     return trace(model, allow_inexact=allow_inexact)

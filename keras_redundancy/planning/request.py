@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
+from numbers import Number
 from typing import TypedDict
 
 from keras_redundancy._shared import arguments
@@ -12,6 +13,7 @@ from keras_redundancy.planning.levels import LEVELS, checked_target, one_level
 from keras_redundancy.planning.methods import Method, Scores
 
 ARGUMENTS = ("method", "data", "absorb", "mend", "layers", "skip")
+SHORT_NAMES = ", ".join(map(repr, methods.BY_NAME))
 METHOD_OPTIONS = ("criterion", "linkage", "keep", "seed")
 
 
@@ -110,8 +112,8 @@ def requested(
         absorb, has_data and not method.means
     )
     if not has_data:
-        chosen = (method, method_words), (absorb, absorb_words)
-        _require_data(how, method, *chosen)
+        needs = {method_words: method, absorb_words: absorb}
+        _require_no_need_of_data(how, method, needs)
     _require_level(method, method_words, how)
     if method.means and not isinstance(absorb, absorbing.Merge):
         raise ValueError(
@@ -142,20 +144,17 @@ def _require_known(options):
 
 def _method_or_tau(method, select, levels):
     """The method, or None, and the levels with a tau given in its place."""
-    others = [how for how, x in levels.items() if x is not None]
-    is_function = callable(method) and not isinstance(method, Method | type)
-    by_layer = is_function and (not others or select is not None)
-    known = isinstance(
-        method, str | Method | absorbing.Absorb | absorbing.Mend | type
-    )
-    known = known or hasattr(method, "scores")
-    if method is not None and (by_layer or not (known or is_function)):
-        if levels["tau"] is not None:
-            raise TypeError(
-                f"tau={levels['tau']!r} is given twice: the first argument "
-                f"after the model, {name_of(method)}, is a tau, too. Leave one "
-                "out."
-            )
+    is_tau = isinstance(method, Number | Mapping)
+    if callable(method) and not isinstance(method, Method | type):
+        # A function of units goes with another level, one of layers is a tau.
+        has_level = any(x is not None for x in levels.values())
+        is_tau = select is not None or not has_level
+    if is_tau and levels["tau"] is not None:
+        raise TypeError(
+            f"tau={levels['tau']!r} is given twice: the first argument after "
+            f"the model, {name_of(method)}, is a tau, too. Leave one out."
+        )
+    if is_tau:
         method, levels = None, levels | {"tau": method}
     if method is not None and select is not None:
         raise TypeError(
@@ -166,8 +165,7 @@ def _method_or_tau(method, select, levels):
         raise TypeError(
             f"The first argument after the model is {method!r}, but it is a "
             "tau, such as 0.9, or a method: an object such as kr.Clusters(), a "
-            "function from units to scores, or one of "
-            f"{', '.join(map(repr, methods.BY_NAME))}."
+            f"function from units to scores, or one of {SHORT_NAMES}."
         )
     return _method_of(select if method is None else method), levels
 
@@ -179,15 +177,10 @@ def _method_of(value):
     if isinstance(value, str):
         arguments.check_option("select", value, methods.BY_NAME)
         return value
-    if isinstance(value, absorbing.Absorb):
+    if isinstance(value, absorbing.Absorb | absorbing.Mend):
+        name = "mend" if isinstance(value, absorbing.Mend) else "absorb"
         raise TypeError(
-            f"{value!r} says what consumers read in place of the units that "
-            f"go, not which go. Pass it as absorb={value!r}."
-        )
-    if isinstance(value, absorbing.Mend):
-        raise TypeError(
-            f"{value!r} says how the smaller model is mended, not which units "
-            f"go. Pass it as mend={value!r}."
+            f"{value!r} does not choose units. Pass it as {name}={value!r}."
         )
     if isinstance(value, type):
         raise TypeError(
@@ -197,9 +190,8 @@ def _method_of(value):
     function = getattr(value, "scores", value)
     if not callable(function):
         raise TypeError(
-            f"{value!r} is no selection method. Pass one of "
-            f"{', '.join(map(repr, methods.BY_NAME))}, an object such as "
-            "kr.Greedy(), or a function from units to scores."
+            f"{value!r} is no selection method. Pass one of {SHORT_NAMES}, an "
+            "object such as kr.Greedy(), or a function from units to scores."
         )
     return Scores(function)
 
@@ -230,26 +222,24 @@ def _made(method, options):
 
 
 def _not_taken(name, value, words, taken):
-    takers = [
-        repr(other.name)
-        for other in methods.METHODS
-        if name in other.__dataclass_fields__
-    ]
     own = [option for option in METHOD_OPTIONS if option in taken]
-    takes = f"it takes {', '.join(own)}" if own else "it takes none of those"
+    kinds = [m for m in methods.METHODS if name in m.__dataclass_fields__]
     return (
-        f"{name}={value!r} would have no effect: {words} "
-        f"does not take it ({takes}). Leave {name}= out. Use it with select="
-        f"{' or '.join(takers)}."
+        f"{name}={value!r} would have no effect: {words} does not take it (it "
+        f"takes {', '.join(own) or 'none of those'}). Leave {name}= out. Use "
+        f"it with select={_names_of(kinds)}."
     )
+
+
+def _names_of(kinds):
+    return " or ".join(repr(kind.name) for kind in kinds)
 
 
 # --- what goes together -----------------------------------------------------
 
 
-def _require_data(how, method, *chosen):
-    """Raise ValueError if something cannot do without data."""
-    words = [words for each, words in chosen if each.needs_data]
+def _require_no_need_of_data(how, method, chosen):
+    words = [words for words, each in chosen.items() if each.needs_data]
     if method.criterion == "activations":
         words.insert(0, "criterion='activations'")
     if how == "correlation":
@@ -263,21 +253,12 @@ def _require_data(how, method, *chosen):
 
 
 def _require_level(method, words, how):
-    if how == "tau" and how not in method.levels:
-        instead = "ratio=, the share of units that go,"
-        if "correlation" in method.levels:
-            instead = "correlation=, the least correlation between what "
-            instead += "consumers compute before and after, ratio="
-        raise ValueError(
-            f"tau does not go with {words}, which ranks units and compares no "
-            f"similarities. Pass {instead} or target= in place of tau=."
-        )
     if how not in method.levels:
+        why = ", which ranks units and compares no similarities"
+        instead = " or ".join(f"{level}=" for level in method.levels)
+        takers = _names_of(m for m in methods.METHODS if how in m.levels)
         raise ValueError(
-            f"{how} does not go with {words}, which takes "
-            f"{' or '.join(f'{level}=' for level in method.levels)}. The "
-            "methods that take correlation=, the least correlation between "
-            "what consumers compute before and after, are 'greedy' and "
-            "'pivoted'."
+            f"{how} does not go with {words}{why * (how == 'tau')}. Pass "
+            f"{instead} in place of {how}=, or use {how}= with select={takers}."
         )
     method.check(how)

@@ -14,6 +14,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_redundancy._shared.bisection import bisected
 from keras_redundancy.channels.filters import norms_along
 from keras_redundancy.numbers.agglomeration import UNITS_PER_CALL
 from keras_redundancy.numbers.ranking import Ranking
@@ -107,13 +108,9 @@ class ByClusters:
         return self._found[tau]
 
     def _tau_for(self, width):
-        low, high = 0.0, 1.0
-        for _ in range(TAU_STEPS):
-            tau = (low + high) / 2
-            if self.count_at(tau) > width:
-                high = tau
-            else:
-                low = tau
+        low, high = bisected(
+            lambda tau: self.count_at(tau) <= width, 0.0, 1.0, TAU_STEPS
+        )
         return low or high
 
     def _representatives(self, labels):

@@ -85,7 +85,7 @@ def png(matrix: NDArray, least: int = 1) -> tuple[tuple[int, int], bytes]:
     lines = np.pad(numbers, ((0, 0), (1, 0))).tobytes()
     chunks = (
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)),
-        (b"PLTE", _palette(33).tobytes()),
+        (b"PLTE", np.ascontiguousarray(_palette(33)).tobytes()),
         (b"IDAT", zlib.compress(lines)),
         (b"IEND", b""),
     )
@@ -100,14 +100,9 @@ def png(matrix: NDArray, least: int = 1) -> tuple[tuple[int, int], bytes]:
 
 def _palette(count):
     """`count` RGB colours from -1 to 1, shape (count, 3)."""
-    shares = np.linspace(-1, 1, count)[:, None]
-    low, middle, high = COLORS
-    colors = np.where(
-        shares < 0,
-        middle + shares * (middle - low),
-        middle + shares * (high - middle),
-    )
-    return np.round(colors).astype(np.uint8)
+    shares = np.linspace(-1, 1, count)
+    colors = [np.interp(shares, (-1, 0, 1), part) for part in COLORS.T]
+    return np.round(colors).T.astype(np.uint8)
 
 
 def _spaced(units, most):

@@ -102,7 +102,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
         event_file = _event_file()
         folder = writable_folder("log_dir", Path(log_dir) / RUN)
         self._writer = event_file(folder)
-        self._zeros = None if data is None else _Zeros(data)
+        self._data, self._observed, self._observer = data, None, None
         self._at_first = None
         self.history = {}
 
@@ -160,8 +160,8 @@ class RedundancyMonitor(keras.callbacks.Callback):
             )
             return
         scalars = _scalars(found) | self._compression(found[0])
-        if self._zeros is not None:
-            scalars |= self._zeros.shares(self.model)
+        if self._data is not None:
+            scalars |= self._zero_shares()
         for tag, value in scalars.items():
             self.history.setdefault(tag, []).append((step, value))
         pairs, pictures = {}, {}
@@ -172,6 +172,12 @@ class RedundancyMonitor(keras.callbacks.Callback):
                 ordered = similarities(W, tau, self.linkage)
                 pictures[f"by_cluster/{title}"] = ordered
         self._writer.write(step, scalars, pairs, pictures)
+
+    def _zero_shares(self):
+        if self._observed is not self.model:
+            self._observed = self.model
+            self._observer = ZeroShares(self.model)
+        return self._observer.over(self._data)
 
     def _reports(self):
         return reports(self.model, self.tau, self.linkage)
@@ -217,35 +223,10 @@ def _scalars(found):
     return scalars
 
 
-class _Zeros:
-    """The share of zeros in what each activation makes of some samples."""
-
-    def __init__(self, data):
-        self._data, self._model, self._observer = data, None, None
-
-    def shares(self, model) -> dict[str, float]:
-        """{tag: share} of the layers that are called, at any depth.
-
-        That of a layer that is called several times is the mean of its calls.
-        """
-        if model is not self._model:
-            self._model, self._observer = model, ZeroShares(model)
-        names = self._observer.names
-        if not names:
-            return {}
-        sums, count = np.zeros(len(names)), 0
-        for size, found in answers(self._observer, self._data, BATCH_SIZE):
-            sums += [np.sum(shares, dtype=float) for shares in found]
-            count += size
-        return {
-            f"zeros/{name}": float(share)
-            for name, share in zip(names, sums / count, strict=True)
-        }
-
-
 class ZeroShares(Observer):
     """Returns the share of zeros in each sample for each activation.
 
+    That of a layer that is called several times is the mean of its calls.
     Operations on the outputs of the user's layers would stay in their graph.
     """
 
@@ -256,6 +237,19 @@ class ZeroShares(Observer):
                 found[call.operation.name].append(call.makes[0])
         super().__init__(model, frozenset(itertools.chain(*found.values())))
         self.names, self.of_layers = tuple(found), tuple(found.values())
+
+    def over(self, data) -> dict[str, float]:
+        """{tag: share of zeros over some samples} of all activations."""
+        if not self.names:
+            return {}
+        sums, count = np.zeros(len(self.names)), 0
+        for size, found in answers(self, data, BATCH_SIZE):
+            sums += [np.sum(shares, dtype=float) for shares in found]
+            count += size
+        return {
+            f"zeros/{name}": float(share)
+            for name, share in zip(self.names, sums / count, strict=True)
+        }
 
     def look(self, run):
         return [

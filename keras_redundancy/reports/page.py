@@ -54,7 +54,8 @@ def write_page(path, report, sensitivity=None, difference=None) -> None:
     """
     title = f"Redundancy of {report.model}"
     parts = [f"<h1>{escape(title)}</h1>", f"<p>{escape(report.summary)}</p>"]
-    parts += ["<h2>Layers</h2>", _layers(report)]
+    table = dataclasses.replace(report.table(), below="").to_html()
+    parts += ["<h2>Layers</h2>", f'<div class="wide">{table}</div>']
     parts += ["<h2>Clusters by similarity</h2>", _clusters(report)]
     parts += ["<h2>Similar units</h2>", _pictures(report)]
     if sensitivity is not None:
@@ -71,12 +72,6 @@ def write_page(path, report, sensitivity=None, difference=None) -> None:
     )
     with replaced(path) as fresh:
         fresh.write_text(page, encoding="utf-8")
-
-
-def _layers(report):
-    """The table of all layers; the summary stands above it already."""
-    table = dataclasses.replace(report.table(), below="")
-    return f'<div class="wide">{table.to_html()}</div>'
 
 
 def _clusters(report):
@@ -99,11 +94,12 @@ def _pictures(report):
     figures = []
     for title, (layer, matrix) in report.with_pairs.items():
         tau = layer.tau or TAUS[len(TAUS) // 2]
-        found = similarities(matrix, tau, report.linkage, MOST_UNITS)
+        _, picture = png(similarities(matrix, tau, report.linkage, MOST_UNITS))
+        data = base64.b64encode(picture).decode()
         shown = "" if layer.n <= MOST_UNITS else f", {MOST_UNITS} of them shown"
         figures.append(
-            f'<figure><img alt="" src="{_data_uri(found)}"><figcaption>'
-            f"{escape(title)}: {layer.n} units{shown}"
+            f'<figure><img alt="" src="data:image/png;base64,{data}">'
+            f"<figcaption>{escape(title)}: {layer.n} units{shown}"
             "</figcaption></figure>"
         )
     words = (
@@ -175,12 +171,13 @@ def line_chart(xs, lines, x_name: str, bounds) -> str:
         x_name: the label of the horizontal axis.
         bounds: the lowest and the highest number of the vertical axis.
     """
-    place = _placement(xs, bounds)
-    parts = _axes(xs, bounds, place, x_name)
+    across = np.interp(xs, (min(xs), max(xs)), (LEFT, LEFT + WIDTH))
+    below = zip(across, (f"{x:g}" for x in xs), strict=True)
+    parts = _axes(bounds, below, escape(x_name))
     for number, (name, ys) in enumerate(lines.items()):
+        down = np.interp(ys, bounds, (TOP + HEIGHT, TOP))
         points = " ".join(
-            "{:.1f},{:.1f}".format(*place(x, y))
-            for x, y in zip(xs, ys, strict=True)
+            f"{x:.1f},{y:.1f}" for x, y in zip(across, down, strict=True)
         )
         color = COLORS[number % len(COLORS)]
         parts.append(
@@ -196,41 +193,21 @@ def line_chart(xs, lines, x_name: str, bounds) -> str:
     return _svg(960, 320, parts)
 
 
-def _placement(xs, bounds):
-    """A function from a point of a chart to its pixels."""
-    low, high = bounds
-    reach = (high - low) or 1
-
-    def place(x, y):
-        across = (x - min(xs)) / ((max(xs) - min(xs)) or 1)
-        return LEFT + WIDTH * across, TOP + HEIGHT * (high - y) / reach
-
-    return place
-
-
-def _axes(xs, bounds, place, x_name):
-    """Horizontal lines with their numbers, the numbers and name below."""
-    low, high = bounds
-    reach = (high - low) or 1
-    parts = []
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        value = low + share * reach
-        _, y = place(min(xs), value)
+def _axes(bounds, below, x_name):
+    """Horizontal lines with their numbers; the texts and the name below."""
+    heights = np.linspace(TOP + HEIGHT, TOP, 5)
+    parts = [
+        f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{y:.1f}" y2="{y:.1f}" '
+        f'stroke="#ddd"/><text x="{LEFT - 8}" y="{y + 4:.1f}" '
+        f'text-anchor="end">{value:.3g}</text>'
+        for y, value in zip(heights, np.linspace(*bounds, 5), strict=True)
+    ]
+    texts = [(x, 18, text) for x, text in below]
+    for x, down, text in (*texts, (LEFT + WIDTH / 2, 38, x_name)):
         parts.append(
-            f'<line x1="{LEFT}" x2="{LEFT + WIDTH}" y1="{y:.1f}" '
-            f'y2="{y:.1f}" stroke="#ddd"/><text x="{LEFT - 8}" '
-            f'y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>'
+            f'<text x="{x:.1f}" y="{TOP + HEIGHT + down}" '
+            f'text-anchor="middle">{text}</text>'
         )
-    for x in xs:
-        across, _ = place(x, low)
-        parts.append(
-            f'<text x="{across:.1f}" y="{TOP + HEIGHT + 18}" '
-            f'text-anchor="middle">{x:g}</text>'
-        )
-    parts.append(
-        f'<text x="{LEFT + WIDTH / 2}" y="{TOP + HEIGHT + 38}" '
-        f'text-anchor="middle">{escape(x_name)}</text>'
-    )
     return parts
 
 
@@ -239,9 +216,3 @@ def _svg(width, height, parts):
         f'<svg viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}">{"".join(parts)}</svg>'
     )
-
-
-def _data_uri(matrix):
-    """A picture of cosines as a data URI, which an <img> can hold."""
-    _, data = png(matrix)
-    return "data:image/png;base64," + base64.b64encode(data).decode()

@@ -41,7 +41,6 @@ class Checkpoint:
         self._folder = writable_folder("checkpoint", folder)
         self._model = model
         self._best = None  # The name of its files.
-        self._stale = set()  # Names of files of an older version.
         words = {
             "model": descriptions.words_of_model(model),
             **descriptions.describe(options),
@@ -71,7 +70,6 @@ class Checkpoint:
             ) from error
         self._require_same(began_with)
         name, self._best = state["files"]["model"], state["files"]["best"]
-        self._stale = {name, self._best}
         with _keras.scope_of(self._model):
             model = self._load(name, with_optimizer=True)
             if self._best in (None, name):
@@ -79,13 +77,7 @@ class Checkpoint:
             return state, model, self._load(self._best)
 
     def _require_same(self, began_with):
-        if isinstance(began_with, list):  # Older versions knew shapes alone.
-            now = [list(variable.shape) for variable in self._model.variables]
-            found = descriptions.differences(
-                began_with, now, "the shapes of the variables"
-            )
-        else:
-            found = descriptions.differences(began_with, self._words)
+        found = descriptions.differences(began_with, self._words)
         if found:
             more = f"; and {len(found) - SHOWN} more" * (len(found) > SHOWN)
             raise ValueError(
@@ -100,18 +92,20 @@ class Checkpoint:
         """Save the training, in place of its last saved state.
 
         Args:
-            state: all but the models, for JSON; has an entry "epoch".
+            state: all but the models, for JSON, with the fields of `Progress`
+                in an entry "progress".
             model: the model that is trained.
             best: the best model, which may be `model`; None if it is still
                 the best model of the last call.
         """
-        name = f"epoch-{state['epoch']:05d}-{self.number}"
+        number = f"{state['progress']['epoch']:05d}-{self.number}"
+        name = f"epoch-{number}"
         self._save(name, model, with_optimizer=True)
         files = {"model": name, "best": self._best}
         if best is model:
             files["best"] = name
         elif best is not None:
-            files["best"] = f"best-{state['epoch']:05d}-{self.number}"
+            files["best"] = f"best-{number}"
             self._save(files["best"], best)
         state = {**state, "files": files, "began_with": self._words}
         fresh = self._folder / f"state-{self.number}.json"
@@ -123,9 +117,8 @@ class Checkpoint:
     def _delete_all_but(self, names):
         ours = re.compile(rf"(epoch|best)-\d+-{self.number}")
         for path in self._folder.iterdir():
-            is_ours = ours.fullmatch(path.stem) or path.stem in self._stale
-            is_kept = path.stem in names or path.suffix not in SUFFIXES
-            if is_ours and not is_kept:
+            is_old = ours.fullmatch(path.stem) and path.stem not in names
+            if is_old and path.suffix in SUFFIXES:
                 path.unlink()
 
     def _save(self, name, model, with_optimizer=False):

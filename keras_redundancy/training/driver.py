@@ -2,23 +2,17 @@
 
 from __future__ import annotations  # help() shows the names of types.
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
-from keras_redundancy._shared import arguments
-from keras_redundancy.planning.plans import (
-    prune as pruned_by,
-    require_possible,
-)
+from keras_redundancy._shared.arguments import check_count
+from keras_redundancy.planning.plans import require_possible
 from keras_redundancy.training.batches import build_on, shared
 from keras_redundancy.training.checkpoints import Checkpoint
 from keras_redundancy.training.results import Pruned
 from keras_redundancy.training.run import PruningRun
 from keras_redundancy.training.state import Settings
-
-MODES = ("auto", "min", "max")
 
 
 def fit_and_prune(
@@ -129,59 +123,31 @@ def fit_and_prune(
     to Prune Dense Layers of Neural Networks (2016), algorithm 1: train until
     the threshold is reached, remove units, repeat.
     """
-    asked = {
-        "prune": prune,
-        "floor": floor,
-        "max_drop": max_drop,
-        "monitor": monitor,
-        "mode": mode,
-        "start": start,
-        "every": every,
-        "patience": patience,
-        "seed": seed,
-        "initial_epoch": initial_epoch,
-    }
-    settings = _settings(epochs=epochs, speaks=verbose != 0, **asked)
+    settings = Settings(
+        prune,
+        floor,
+        max_drop,
+        monitor,
+        mode,
+        start,
+        every,
+        patience,
+        seed,
+        initial_epoch,
+    )
+    check_count("epochs", epochs)
     _require_validation_data(monitor, options)
     _require_no_restoring(callbacks)
     batches = shared(x, options.get("steps_per_epoch"))
     build_on(model, batches)
-    for cut in _options_of(prune):
-        require_possible(model, cut)
-    run = PruningRun(settings, model, initial_epoch)
+    if not callable(prune):
+        for cut in settings.options_of_cuts:
+            require_possible(model, cut)
+    run = PruningRun(settings, model, epochs, verbose)
     if checkpoint is not None:
-        compared = {"x": x, "y": y, **asked, **options}
+        compared = {"x": x, "y": y, **vars(settings), **options}
         run.keep_in(Checkpoint(checkpoint, model, compared))
-    return run.through(batches, y, callbacks or [], verbose, options)
-
-
-def _settings(
-    *, prune, mode, start, initial_epoch, epochs, every, **others
-) -> Settings:
-    """The checked arguments of `fit_and_prune`."""
-    for name, count in (("epochs", epochs), ("start", start), ("every", every)):
-        arguments.check_count(name, count)
-    arguments.check_count("patience", others["patience"], least=0)
-    arguments.check_count("initial_epoch", initial_epoch, least=0)
-    arguments.check_finite("max_drop", others["max_drop"])
-    arguments.check_option("mode", mode, MODES)
-    arguments.check_seed(others["seed"])
-    if others["floor"] is not None:
-        arguments.check_finite("floor", others["floor"], least=-math.inf)
-    monitor = others["monitor"]
-    if not isinstance(monitor, str):
-        raise TypeError(
-            f"monitor is {monitor!r}, but has to be the name of an entry of "
-            "the logs, such as 'val_accuracy'."
-        )
-    return Settings(
-        cutter=_cutter_of(prune),
-        epochs=epochs,
-        less_is_better=_is_less_better(monitor, mode),
-        first=initial_epoch + start,
-        every=every,
-        **others,
-    )
+    return run.through(batches, y, callbacks or [], options)
 
 
 def _require_validation_data(monitor, options):
@@ -211,40 +177,3 @@ def _require_no_restoring(callbacks):
                 "BackupAndRestore cannot restore a model of another size. "
                 "Pass checkpoint=<folder> to fit_and_prune instead."
             )
-
-
-def _is_less_better(monitor, mode):
-    if mode == "auto":
-        return monitor.endswith(("loss", "error"))
-    return mode == "min"
-
-
-def _options_of(prune):
-    """The options of each cut, where they are known."""
-    if callable(prune):
-        return []
-    return [prune] if isinstance(prune, Mapping) else prune
-
-
-def _cutter_of(prune) -> Callable:
-    """A function of a model and the number of the cut (0, 1, ...).
-
-    It returns a smaller model, or None to make no further cut.
-    """
-    if callable(prune):
-        return lambda model, number: prune(model)
-    if isinstance(prune, Mapping):
-        return lambda model, number: _pruned(model, prune)
-    is_list = isinstance(prune, Sequence) and not isinstance(prune, str)
-    if not is_list or not all(isinstance(each, Mapping) for each in prune):
-        raise TypeError(
-            "prune has to be a mapping of options of kr.prune, a list of such "
-            f"mappings, or a function of a model, but received {prune!r}."
-        )
-    return lambda model, number: (
-        _pruned(model, prune[number]) if number < len(prune) else None
-    )
-
-
-def _pruned(model, options):
-    return pruned_by(model, **{"optimizer": True, **options})

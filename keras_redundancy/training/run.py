@@ -4,6 +4,7 @@ import dataclasses
 import math
 import time
 import warnings
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -14,22 +15,24 @@ from keras_redundancy.build.copying import copy_for_training
 from keras_redundancy.build.stock import parameters_after_training
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.planning.budgets import OutOfReachError
+from keras_redundancy.planning.plans import prune
 from keras_redundancy.training import one_fit
 from keras_redundancy.training.batches import Batches
 from keras_redundancy.training.results import Cut, Pruned
 from keras_redundancy.training.state import Best, Progress
 
-ALL_EPOCHS = "there were no more than"
-
 
 class PruningRun:
     """One training with cuts between epochs."""
 
-    def __init__(self, settings, model, initial_epoch):
-        self.settings = settings
+    def __init__(self, settings, model, epochs: int, verbose):
+        self.settings, self.epochs = settings, epochs
+        self.verbose = 1 if verbose == "auto" else verbose
         self.model = copy_for_training(model)
-        self.best, self.checkpoint, self._best_is_new = None, None, False
-        self.progress = Progress(initial_epoch, settings.floor, settings.seed)
+        self.best, self.checkpoint = None, None
+        self.progress = Progress(
+            settings.initial_epoch, settings.floor, settings.seed
+        )
         self.history = one_fit.WholeHistory()
         self._due, self._goes_on, self._value = False, False, None
         self._validation_freq = 1
@@ -50,24 +53,20 @@ class PruningRun:
         )
         cuts = [Cut(**cut) for cut in state["progress"].pop("cuts")]
         self.progress = Progress(**state["progress"], cuts=cuts)
-        if self.progress.epoch < self.settings.epochs and (
-            self.progress.reason or ""
-        ).startswith(ALL_EPOCHS):
+        if self.progress.epoch < self.epochs and self.progress.ran_out:
             self.progress.reason = None
         if best is not None:
             weights = one_fit.copies(best.variables)
             self.best = Best(best, weights, **state["best"])
 
-    def through(self, x, y, callbacks, verbose, options) -> Pruned:
+    def through(self, x, y, callbacks, options) -> Pruned:
         """Train until the end.
 
         Args:
             x: what `Model.fit` takes, or `Batches`.
-            y, callbacks, verbose: as for `Model.fit`.
+            y, callbacks: as for `Model.fit`.
             options: further arguments of `Model.fit`.
         """
-        if verbose == "auto":
-            verbose = 1
         callbacks = keras.tree.flatten(callbacks)
         self._validation_freq = options.get("validation_freq", 1)
         if isinstance(x, Batches):  # Keras warns that it cannot shuffle them.
@@ -80,8 +79,8 @@ class PruningRun:
             [self.watch, *callbacks, self.history, self.judge],
             self.model,
             batches,
-            verbose=verbose,
-            epochs=self.settings.epochs,
+            verbose=self.verbose,
+            epochs=self.epochs,
             steps=steps,
         )
         if self._goes_on and callbacks and self.progress.reason is None:
@@ -96,9 +95,10 @@ class PruningRun:
 
     def _is_over(self, batches):
         """Whether training has ended; sets `progress.reason` if so."""
-        progress, epochs = self.progress, self.settings.epochs
-        if progress.reason is None and progress.epoch >= epochs:
-            progress.reason = f"{ALL_EPOCHS} {epochs} epochs"
+        progress = self.progress
+        if progress.reason is None and progress.epoch >= self.epochs:
+            progress.reason = f"there were no more than {self.epochs} epochs"
+            progress.ran_out = True
         elif progress.reason is None and batches and batches.have_ended():
             progress.reason = "the data had no more batches"
         return progress.reason is not None
@@ -115,7 +115,7 @@ class PruningRun:
                 x,
                 y,
                 callbacks=self.one_fit,
-                epochs=self.settings.epochs,
+                epochs=self.epochs,
                 initial_epoch=progress.epoch,
                 **options,
             )
@@ -151,7 +151,7 @@ class PruningRun:
             progress.top is None or self._holds(value, progress.top)
         ):
             progress.top = value
-        ready = progress.epoch >= settings.first
+        ready = progress.epoch >= settings.initial_epoch + settings.start
         if ready and progress.floor is None and progress.top is not None:
             sign = 1 if settings.less_is_better else -1
             progress.floor = progress.top + sign * settings.max_drop
@@ -164,8 +164,8 @@ class PruningRun:
             progress.last_cut is None
             or progress.epoch - progress.last_cut >= settings.every
         )
-        left = settings.epochs - progress.epoch
-        self._due = held and ready and rested and left > 0
+        is_last = progress.epoch >= self.epochs
+        self._due = held and ready and rested and not is_last
         if progress.missed > settings.patience:
             progress.reason = self._why_missed()
 
@@ -222,11 +222,9 @@ class PruningRun:
             weights = one_fit.copies(model.variables)
             epoch = self.progress.epoch
             self.best = Best(model, weights, value, epoch, parameters)
-            self._best_is_new = True
 
     def _after_fit(self):
-        trained = self.model
-        self.judge.undo_averaging(trained)
+        self.judge.undo_averaging(self.model)
         if self._due and self.progress.reason is None:
             self._cut()
         if self.checkpoint is not None:
@@ -236,7 +234,7 @@ class PruningRun:
         progress = self.progress
         start = time.perf_counter()
         try:
-            smaller = self.settings.cutter(self.model, progress.number)
+            smaller = self._smaller()
         except OutOfReachError as error:
             progress.reason = f"no more units can be removed: {error}"
             return
@@ -252,7 +250,7 @@ class PruningRun:
         progress.cuts.append(
             Cut(progress.epoch, self._value, before, after, took)
         )
-        if self.settings.speaks:
+        if self.verbose:
             print(
                 f"Cut after epoch {progress.epoch}: {before:,} -> {after:,} "
                 "parameters",
@@ -261,42 +259,47 @@ class PruningRun:
         self.model = smaller
         self.one_fit.set_model(smaller)
 
+    def _smaller(self):
+        """The model after the next cut; None if there is no further cut."""
+        if callable(self.settings.prune):
+            return self.settings.prune(self.model)
+        options, number = self.settings.prune, self.progress.number
+        if not isinstance(options, Mapping):
+            if number >= len(options):
+                return None
+            options = options[number]
+        return prune(self.model, **{"optimizer": True, **options})
+
     def _save(self):
-        best = self.best.model if self._best_is_new else None
+        best, progress = self.best, self.progress
         kept = ("value", "epoch", "parameters")
         state = {
-            "epoch": self.progress.epoch,
-            "progress": dataclasses.asdict(self.progress),
-            "best": self.best and {x: getattr(self.best, x) for x in kept},
+            "progress": dataclasses.asdict(progress),
+            "best": best and {x: getattr(best, x) for x in kept},
             "history": {
                 "values": plain(self.history.history),
                 "epochs": self.history.epoch,
             },
         }
-        self.checkpoint.save(state, self.model, best)
-        self._best_is_new = False
+        is_new = best is not None and best.epoch == progress.epoch
+        self.checkpoint.save(state, self.model, best.model if is_new else None)
 
     def _result(self):
-        settings, progress = self.settings, self.progress
-        model, value, epoch = self.model, progress.top, progress.epoch
-        if self.best is not None:
-            model, value, epoch = (
-                self.best.model,
-                self.best.value,
-                self.best.epoch,
-            )
-            one_fit.assign(model.variables, self.best.weights)
+        best, progress = self.best, self.progress
+        if best is not None:
+            one_fit.assign(best.model.variables, best.weights)
         else:
+            best = Best(self.model, [], progress.top, progress.epoch, 0)
             warnings.warn(
                 f"{self._why_never_held()} Nothing was cut; the returned model "
                 "is that of the last epoch. Train longer, or lower floor=.",
                 stacklevel=4,
             )
         return Pruned(
-            stock(model),
-            value,
-            epoch,
-            settings.monitor,
+            stock(best.model),
+            best.value,
+            best.epoch,
+            self.settings.monitor,
             progress.floor,
             tuple(progress.cuts),
             self.history,

@@ -1,35 +1,74 @@
 """Records of one run of `fit_and_prune`: its arguments and its progress."""
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
+
+from keras_redundancy._shared import arguments
+
+MODES = ("auto", "min", "max")
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The arguments of `fit_and_prune`, checked.
+    """The arguments of `fit_and_prune` that say when to cut, and how.
 
-    Attributes:
-        cutter: a function of a model and the number of the cut. It returns a
-            smaller model, or None for no further cut.
-        first: the number of epochs before the first cut, at least.
-        speaks: whether cuts are printed.
+    A training that continues has the same ones. All are as for
+    `fit_and_prune`.
 
-    All others are as for `fit_and_prune`.
+    Raises:
+        TypeError, ValueError: one is of a wrong type or out of range.
     """
 
-    cutter: Callable
-    epochs: int
+    prune: Mapping | Sequence[Mapping] | Callable
     floor: float | None
     max_drop: float
     monitor: str
-    less_is_better: bool
-    first: int
+    mode: str
+    start: int
     every: int
     patience: int
     seed: int | None
-    speaks: bool
+    initial_epoch: int
+
+    def __post_init__(self):
+        arguments.check_count("start", self.start)
+        arguments.check_count("every", self.every)
+        arguments.check_count("patience", self.patience, least=0)
+        arguments.check_count("initial_epoch", self.initial_epoch, least=0)
+        arguments.check_finite("max_drop", self.max_drop)
+        arguments.check_option("mode", self.mode, MODES)
+        arguments.check_seed(self.seed)
+        if self.floor is not None:
+            arguments.check_finite("floor", self.floor, least=-math.inf)
+        if not isinstance(self.monitor, str):
+            raise TypeError(
+                f"monitor is {self.monitor!r}, but has to be the name of an "
+                "entry of the logs, such as 'val_accuracy'."
+            )
+        if not callable(self.prune) and not all(
+            isinstance(options, Mapping) for options in self.options_of_cuts
+        ):
+            raise TypeError(
+                "prune has to be a mapping of options of kr.prune, a list of "
+                "such mappings, or a function of a model, but received "
+                f"{self.prune!r}."
+            )
+
+    @property
+    def options_of_cuts(self) -> Sequence:
+        """The options of `kr.prune` for each cut, or one for all cuts."""
+        is_list = isinstance(self.prune, Sequence)
+        return self.prune if is_list else [self.prune]
+
+    @property
+    def less_is_better(self) -> bool:
+        """Whether the floor is an upper bound."""
+        if self.mode == "auto":
+            return self.monitor.endswith(("loss", "error"))
+        return self.mode == "min"
 
 
 @dataclasses.dataclass
@@ -57,6 +96,8 @@ class Progress:
         seed: the seed, or None.
         cuts: every `Cut`.
         reason: why training ended; None while it goes on.
+        ran_out: whether it ended because there were no more epochs: it can
+            continue when there are more.
     """
 
     epoch: int
@@ -68,3 +109,4 @@ class Progress:
     number: int = 0
     cuts: list = dataclasses.field(default_factory=list)
     reason: str | None = None
+    ran_out: bool = False

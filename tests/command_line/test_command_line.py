@@ -53,14 +53,12 @@ def test_report(folder, tmp_path, command_here):
     ],
 )
 def test_prune_and_diff(how, folder, tmp_path, command_here):
-    def run(*arguments):
-        """One of the three as a process."""
-        if "--tau" in how:
-            return command(folder, *arguments)
-        return command_here(*arguments)
-
     path = tmp_path / "small.keras"
-    code, printed, said = run("prune", "model.keras", *how, "-o", path)
+    arguments = ("prune", "model.keras", *how, "-o", path)
+    if "--tau" in how:  # One of the three as a process.
+        code, printed, said = command(folder, *arguments)
+    else:
+        code, printed, said = command_here(*arguments)
     assert code == 0, said
     assert ("/layer" in printed) == ("--data" in how)  # of a progress bar
     assert f"saved {path}" in printed
@@ -74,16 +72,15 @@ def test_prune_and_diff(how, folder, tmp_path, command_here):
         assert small.get_layer("one").units == 19
     if "--skip" in how:
         assert small.get_layer("two").units == 12
-    code, printed, _ = run("diff", "model.keras", path, "--json")
+    code, printed, _ = command_here("diff", "model.keras", path, "--json")
     found = json.loads(printed)
     assert found["layers"]["one"][0]["units"] == 20
     assert found["layers"]["one"][1]["units"] == small.get_layer("one").units
     assert found["total"][1]["parameters"] == small.count_params()
 
 
-def test_sensitivity(folder):
-    code, printed, said = command(
-        folder,
+def test_sensitivity(command_here):
+    code, printed, said = command_here(
         *("sensitivity", "model.keras", "--data", "data.npz"),
         *("--ratio", 0.5, "--json"),
     )

@@ -8,7 +8,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.evaluation.trials import Trials, checked_score
+from keras_redundancy.evaluation.trials import Trials, score_of
 from tests import models
 from tests.evaluation.planted import QUIET, Likeness, planted
 
@@ -251,7 +251,7 @@ def test_scores_that_are_none(score, error, words):
 
 def test_numbers_of_all_kinds_are_scores():
     for score in (1, 1.0, np.float32(1), np.array(1.0), np.int64(1)):
-        assert checked_score(score) == 1.0
+        assert score_of(lambda model, found=score: found, None) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from keras_redundancy import _keras
 from keras_redundancy.low_rank.fusion import Fusion
 from keras_redundancy.low_rank.joining import join_slots
 from tests import models
-from tests.low_rank_models import compiled, data, mlp, tied
+from tests.low_rank_models import compiled, data, joined, mlp, tied
 
 
 def test_joining_keeps_the_function_and_the_next_gradients():
@@ -44,7 +44,7 @@ def test_joining_keeps_the_function_and_the_next_gradients():
     before, outputs = gradient(), model.predict(x, verbose=0)
     fusion = layer.fuse("unit", kept=0, gone=2)
     np.testing.assert_allclose(
-        gradient(), fusion.joined(before, 1), rtol=1e-3, atol=1e-4
+        gradient(), joined(fusion, before, 1), rtol=1e-3, atol=1e-4
     )
     np.testing.assert_allclose(model.predict(x, verbose=0), outputs, atol=1e-5)
 

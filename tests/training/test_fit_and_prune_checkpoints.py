@@ -15,7 +15,7 @@ from keras import layers
 
 import keras_redundancy as kr
 from tests import models
-from tests.fit_and_prune_run import data, network, run
+from tests.fit_and_prune_run import data, main, network, run
 from tests.training.test_one_fit import Recorder
 
 
@@ -105,7 +105,7 @@ def test_a_killed_process_ends_with_the_same_result(tmp_path):
     """Killed as it comes: while it starts, trains, cuts or saves."""
     command = [sys.executable, "-m", "tests.fit_and_prune_run"]
     whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
-    subprocess.run([*command, tmp_path / "a", whole], check=True)
+    main(tmp_path / "a", whole)
     folder, kills = tmp_path / "b", 0
     for wait in (0.3, 0.9):
         process = subprocess.Popen([*command, folder, parts])
@@ -267,28 +267,6 @@ def test_files_of_others_are_left_alone(tmp_path):
     files = json.loads((tmp_path / "state.json").read_text())["files"]
     ours = {Path(x).stem for x in kept - {"state.json"}}
     assert ours == set(files.values())
-
-
-def test_files_of_an_older_version(tmp_path):
-    """It named them without a number, and compared shapes alone."""
-    start(tmp_path, epochs=2)
-    text = (tmp_path / "state.json").read_text()
-    state = json.loads(text)
-    for path in list(tmp_path.iterdir()):
-        if path.name != "state.json":
-            number = path.stem.rsplit("-", 1)[1]
-            path.rename(tmp_path / path.name.replace(f"-{number}", ""))
-    text = text.replace(f"-{number}", "")
-    state = json.loads(text)
-    shapes = [list(variable.shape) for variable in small().variables]
-    for shape in ([], shapes):
-        state["began_with"] = shape
-        (tmp_path / "state.json").write_text(json.dumps(state))
-        if not shape:
-            with pytest.raises(ValueError, match="the shapes of the variables"):
-                start(tmp_path, epochs=3)
-    assert start(tmp_path, epochs=3).history.epoch == [0, 1, 2]
-    assert not list(tmp_path.glob("epoch-00002.*"))
 
 
 def test_bfloat16_is_read_back_exactly(tmp_path):

@@ -5,48 +5,39 @@ import numpy as np
 from keras import layers
 
 from keras_redundancy._keras import CustomScaleLayer, numpy_operations as ops
+from keras_redundancy._shared.named import named
 from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.registry import for_classes, rule
 
-BROADCASTS = Reason(
-    "channels_not_aligned",
-    "{name} ({kind}) combines tensors whose channels do not line up",
+BROADCASTS = of_call(
+    "channels_not_aligned", "combines tensors whose channels do not line up"
 )
-POSITIONS = Reason(
+POSITIONS = of_call(
     "joined_with_positions",
-    "{name} ({kind}) combines channels with the positions of another tensor",
+    "combines channels with the positions of another tensor",
 )
-CONSTANT = Reason(
+CONSTANT = of_call(
     "constant_too_large",
-    "{name} ({kind}) has an array operand with more entries than the channels",
+    "has an array operand with more entries than the channels",
 )
-JOINS_CONSTANT = Reason(
-    "joined_with_constant",
-    "{name} ({kind}) joins channels with a constant array",
+JOINS_CONSTANT = of_call(
+    "joined_with_constant", "joins channels with a constant array"
 )
-INDICES = Reason(
-    "finds_indices",
-    "{name} ({kind}) is given a condition alone, and so returns indices",
+INDICES = of_call(
+    "finds_indices", "is given a condition alone, and so returns indices"
 )
 
 
 # With f(s x, s y) = s f(x, y) for s > 0, and with f(s x, t y) = s t f(x, y).
-SUMS = (
+SUMMING_LAYERS = (
     CustomScaleLayer,
-    layers.Add,
-    layers.Average,
-    layers.Maximum,
-    layers.Minimum,
-    layers.Subtract,
-    ops.Add,
-    ops.Maximum,
-    ops.Minimum,
-    ops.Subtract,
+    *named(layers, "Add Average Maximum Minimum Subtract"),
 )
+SUMS = (*SUMMING_LAYERS, *named(ops, "Add Maximum Minimum Subtract"))
 PRODUCTS = (layers.Multiply, ops.Multiply)
-# What an array with an entry for each channel does, on the right of it.
+# What a number, or an array with one for each channel, does on the right of it.
 ACTS = {
     ops.Add: "adds",
     ops.Divide: "divides",
@@ -56,15 +47,7 @@ ACTS = {
 }
 
 
-@for_classes(
-    CustomScaleLayer,
-    layers.Add,
-    layers.Average,
-    layers.Maximum,
-    layers.Minimum,
-    layers.Multiply,
-    layers.Subtract,
-)
+@for_classes(*SUMMING_LAYERS, layers.Multiply)
 def _merged(layer, call):
     return _combined(call, _join(layer)) or call.opaque(BROADCASTS)
 
@@ -82,49 +65,31 @@ def _join(operation, acts=None):
 
 
 @for_classes(
-    ops.Add,
-    ops.Arctan2,
-    ops.Divide,
-    ops.DivideNoNan,
-    ops.Equal,
-    ops.FloorDivide,
-    ops.Greater,
-    ops.GreaterEqual,
-    ops.Hypot,
-    ops.Less,
-    ops.LessEqual,
-    ops.Logaddexp,
-    ops.LogicalAnd,
-    ops.LogicalOr,
-    ops.LogicalXor,
-    ops.Maximum,
-    ops.Minimum,
-    ops.Mod,
-    ops.Multiply,
-    ops.NotEqual,
-    ops.Power,
-    ops.Subtract,
-    ops.TrueDivide,
-    ops.Where,
+    *named(
+        ops,
+        """
+        Add Arctan2 Divide DivideNoNan Equal FloorDivide Greater GreaterEqual
+        Hypot Less LessEqual Logaddexp LogicalAnd LogicalOr LogicalXor Maximum
+        Minimum Mod Multiply NotEqual Power Subtract TrueDivide Where
+        """,
+    )
 )
 def _operands(operation, call):
     """`x + y` and keras.ops, where an operand can be a number or an array."""
-    numbers, arrays = 0, []
-    for path, operand in _listed(call.arguments):
-        if operand is None:
-            return call.opaque(INDICES)
-        if isinstance(operand, keras.KerasTensor):
-            continue
-        if np.ndim(operand):
-            arrays.append((path, np.asarray(operand)))
-        else:
-            numbers += 1
-    alone = numbers == 1 and len(call.inputs) == 1 and not arrays
-    if alone and _scales(operation, call):
-        return call.inputs[0]
-    acts = _acts_of(operation, call, numbers, arrays)
-    simple = numbers == 0 and (acts or not arrays)
-    join = _join(operation, acts) if simple else CallTrace.tied
+    others = [
+        (path, operand)
+        for path, operand in _listed(call.arguments)
+        if not isinstance(operand, keras.KerasTensor)
+    ]
+    if any(operand is None for _, operand in others):
+        return call.opaque(INDICES)
+    arrays = [(path, np.asarray(x)) for path, x in others if np.ndim(x)]
+    acts = _acts_of(operation, call, others)
+    if acts in ("multiplies", "divides") and not arrays:
+        return call.inputs[0]  # All channels are scaled by the same number.
+    join = CallTrace.tied
+    if len(arrays) == len(others) and (acts or not arrays):
+        join = _join(operation, acts)
     out = _combined(call, join)
     if out is None:
         widened = arrays and len(call.inputs) == 1
@@ -133,21 +98,23 @@ def _operands(operation, call):
     return out
 
 
-def _acts_of(operation, call, numbers, arrays):
-    """What the one array operand does to a channel; None if not known.
+def _acts_of(operation, call, others):
+    """What the one operand that is no tensor does to each channel, if known.
 
-    It has an entry for each channel and for nothing else.
+    The operand is a number, or an array with an entry for each channel and for
+    nothing else.
     """
-    if len(call.inputs) != 1 or len(arrays) != 1 or numbers:
+    if len(call.inputs) != 1 or len(others) != 1:
         return None
-    (path, array), x = arrays[0], call.inputs[0]
+    (path, operand), x = others[0], call.inputs[0]
+    array = np.asarray(operand)
     axis = x.axis - (len(x.shape) - array.ndim)
-    whole = axis >= 0 and array.size == array.shape[axis] == len(x.ids)
+    per_channel = axis >= 0 and array.size == array.shape[axis] == len(x.ids)
     turned = isinstance(operation, (ops.Divide, ops.Subtract, ops.TrueDivide))
-    first = path in (("args", 0), ("kwargs", "x1"))
-    if not whole or (turned and first):
+    if turned and path in (("args", 0), ("kwargs", "x1")):
         return None
-    return ACTS.get(type(operation))
+    known = per_channel or not array.ndim
+    return ACTS.get(type(operation)) if known else None
 
 
 def _listed(arguments):
@@ -156,15 +123,6 @@ def _listed(arguments):
         yield ("args", number), operand
     for name, operand in kwargs.items():
         yield ("kwargs", name), operand
-
-
-def _scales(operation, call):
-    """Whether every channel is multiplied by the same number."""
-    if isinstance(operation, ops.Multiply):
-        return True
-    divided = isinstance(operation, (ops.Divide, ops.TrueDivide))
-    args, _ = call.arguments
-    return divided and bool(args) and isinstance(args[0], keras.KerasTensor)
 
 
 def _combined(call, join):

@@ -9,54 +9,46 @@ from keras import layers
 
 from keras_redundancy._keras import numpy_operations as ops, variables_in
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.registry import (
     positions,
     rule,
     variables_stay,
 )
 
-CONTRACTS = Reason(
-    "products_summed",
-    "{name} ({kind}) multiplies channels of two tensors and sums them",
+CONTRACTS = of_call(
+    "products_summed", "multiplies channels of two tensors and sums them"
 )
-POSITIONS = Reason(
+POSITIONS = of_call(
     "summed_with_positions",
-    "{name} ({kind}) multiplies and sums channels with the positions of "
-    "another tensor",
+    "multiplies and sums channels with the positions of another tensor",
 )
-CONSTANT = Reason(
+CONSTANT = of_call(
     "constant_width",
-    "{name} ({kind}) has a constant array operand of a fixed width: use a "
-    "Dense layer with this kernel, which can be followed",
+    "has a constant array operand of a fixed width: use a Dense layer with "
+    "this kernel, which can be followed",
 )
-OTHER_SIZE = Reason(
-    "fixed_size", "{name} ({kind}) needs this axis in the size that it has"
-)
-IMPLICIT = Reason(
+OTHER_SIZE = of_call("fixed_size", "needs this axis in the size that it has")
+IMPLICIT = of_call(
     "implicit_subscripts",
-    "{name} ({kind}) does not name the axes that come out: write subscripts "
-    'with "->"',
+    'does not name the axes that come out: write subscripts with "->"',
 )
 
-TIED = Reason(
+TIED = of_call(
     "tied_kernel",
-    "{name} ({kind}) multiplies the channels with the kernel of {owner}, "
-    "which reads other channels with the same kernel",
+    "multiplies the channels with the kernel of {owner}, which reads other "
+    "channels with the same kernel",
 )
 
 
 @rule.register(ops.Matmul)
 def _matmul(operation, call):
-    if len(call.inputs) != 2:
+    ranks = [len(x.shape) for x in call.inputs]
+    if len(ranks) != 2:
         return _times_matrix(call)
-    a, b = (len(x.shape) for x in call.inputs)
-    if min(a, b) < 2:
+    if min(ranks) < 2:
         return call.opaque(CONTRACTS)
-    outer = string.ascii_uppercase[: max(a, b) - 2]
-    first = outer[len(outer) - (a - 2) :] + "xy"
-    second = outer[len(outer) - (b - 2) :] + "yz"
-    return _product(call, [first, second], outer + "xz")
+    return _product(call, *letters_of("...xy,...yz->...xz", ranks))
 
 
 def _times_matrix(call):
@@ -95,28 +87,34 @@ def _times_kernel(call, kernel):
 
 @rule.register(ops.Einsum)
 def _einsum(operation, call):
-    subscripts = operation.subscripts.replace(" ", "")
     operands, _ = call.arguments
     tensors = all(isinstance(x, keras.KerasTensor) for x in operands)
-    if "->" not in subscripts or not tensors:
+    if "->" not in operation.subscripts or not tensors:
         return call.opaque(IMPLICIT if tensors else CONSTANT)
-    left, out = subscripts.split("->")
+    ranks = [len(x.shape) for x in call.inputs]
+    return _product(call, *letters_of(operation.subscripts, ranks))
+
+
+def letters_of(subscripts: str, ranks: list[int]) -> tuple[list[str], str]:
+    """A letter for each axis of the operands of an einsum, and of the result.
+
+    Args:
+        subscripts: such as "...ab,bc->...ac"; digits stand for the axes that
+            "..." is about.
+        ranks: the number of axes of each operand.
+    """
+    left, out = subscripts.replace(" ", "").split("->")
     given = left.split(",")
-    widest = max(
-        len(x.shape) - len(letters.replace("...", ""))
-        for x, letters in zip(call.inputs, given, strict=True)
-    )
-    others = string.digits[:widest]
-    given = [
-        letters.replace("...", _last(others, len(x.shape), letters))
-        for x, letters in zip(call.inputs, given, strict=True)
+    missing = [
+        rank - len(letters.replace("...", ""))
+        for letters, rank in zip(given, ranks, strict=True)
     ]
-    return _product(call, given, out.replace("...", others))
-
-
-def _last(letters, rank, named):
-    count = rank - len(named.replace("...", ""))
-    return letters[len(letters) - count :]
+    others = string.digits[: max(missing)]
+    given = [
+        letters.replace("...", others[len(others) - count :])
+        for letters, count in zip(given, missing, strict=True)
+    ]
+    return given, out.replace("...", others)
 
 
 @rule.register(layers.Dot)

@@ -1,14 +1,13 @@
 """Layers that multiply by a kernel: dense, convolutions, embeddings."""
 
-import string
-
 import keras
 from keras import layers, ops
 
 from keras_redundancy._shared import convolutions
 from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import of_call
+from keras_redundancy.channels.rules.contractions import letters_of
 from keras_redundancy.channels.rules.pointwise import activated, behaviour
 from keras_redundancy.channels.rules.registry import (
     channel_axis,
@@ -17,8 +16,8 @@ from keras_redundancy.channels.rules.registry import (
     rule,
 )
 
-SUMMED = Reason("channels_summed", "{name} ({kind}) sums over the channels")
-NO_UNITS = Reason("no_units", "{name} ({kind}) writes no channels")
+SUMMED = of_call("channels_summed", "sums over the channels")
+NO_UNITS = of_call("no_units", "writes no channels")
 
 
 @rule.register(layers.Dense)
@@ -85,17 +84,13 @@ def _convolution(layer, call):
     elif layer.groups == len(ids):
         return _one_group_per_channel(layer, call, ids, axis)
     else:
-        _read_in_groups(layer, call, ids)
+        # All groups are read by one axis, so all keep the same channels.
+        for part in ids.reshape(layer.groups, -1):
+            call.read_by(layer.kernel, -2, call.copied(part))
     out = _written(layer, call, layer.kernel, -1, "filters", axis, _taps(layer))
     if layer.groups > 1:
         call.tie(*out.ids.reshape(layer.groups, -1))
     return out
-
-
-def _read_in_groups(layer, call, ids):
-    """All groups are read by one axis, so all keep the same channels."""
-    for part in ids.reshape(layer.groups, -1):
-        call.read_by(layer.kernel, -2, call.copied(part))
 
 
 def _one_group_per_channel(layer, call, ids, axis):
@@ -148,21 +143,14 @@ def _separable_convolution(layer, call):
         call.labels_on(axis),
         layer.depth_multiplier,
     )
-    call.read_by(layer.pointwise_kernel, -2, ids, _depthwise_part)
+    call.read_by(layer.pointwise_kernel, -2, ids, _after_depthwise)
     return _written(layer, call, layer.pointwise_kernel, -1, "filters", axis)
 
 
-def _depthwise_part(layer, args, kwargs):
+def _after_depthwise(layer, args, kwargs):
     """What the pointwise kernel of a separable convolution reads."""
     (x,) = keras.tree.flatten([args, kwargs])
-    y = ops.depthwise_conv(
-        ops.cast(x, layer.compute_dtype),
-        ops.cast(layer.depthwise_kernel, layer.compute_dtype),
-        strides=layer.strides,
-        padding=layer.padding,
-        data_format=layer.data_format,
-        dilation_rate=layer.dilation_rate,
-    )
+    y = convolutions.depthwise_part(layer, ops.cast(x, layer.compute_dtype))
     first = layer.data_format == "channels_first"
     return ops.moveaxis(y, 1, -1) if first else y
 
@@ -178,12 +166,13 @@ def _einsum_dense(layer, call):
     mixes positions, and c stays what it was.
     """
     x = call.inputs[0]
-    given, kernel, out = _letters(layer.equation, len(x.shape))
+    ranks = [len(x.shape), len(layer.kernel.shape)]
+    (given, kernel), out = letters_of(layer.equation, ranks)
     read = given[x.axis]
     _count_products(layer, call, given + out, kernel, read)
     if read not in kernel and read not in out:
         return call.opaque(SUMMED)
-    written = [i for i in out if i in kernel and i not in given]
+    written = "".join(i for i in out if i in kernel and i not in given)
     if read not in out and not written:
         return call.opaque(NO_UNITS)
     letter = read if read in out else written[-1]
@@ -197,7 +186,6 @@ def _einsum_dense(layer, call):
         ids = call.written_by(layer.kernel, kernel.index(letter))
     _count_channels(layer, call, letter, ids)
     axis = out.index(letter)
-    written = "".join(i for i in out if i in kernel and i not in given)
     bias_axes = layer.bias_axes if layer.bias is not None else written
     if read not in out and letter in bias_axes and out.endswith(bias_axes):
         # A constant input adds the same to all outputs that share the letters
@@ -217,15 +205,6 @@ def _einsum_dense(layer, call):
     elif layer.bias is not None:
         call.keeps(layer.bias)
     return Channels(activated(call, ids, layer.activation, axis), axis)
-
-
-def _letters(equation, rank):
-    """The three parts of an equation, a letter for every axis."""
-    left, out = equation.replace(" ", "").split("->")
-    given, kernel = left.split(",")
-    missing = rank - len(given.replace("...", ""))
-    others = string.digits[:missing]
-    return given.replace("...", others), kernel, out.replace("...", others)
 
 
 def _count_products(layer, call, letters, kernel, read):

@@ -5,14 +5,13 @@ from keras import layers
 
 from keras_redundancy._keras import LayerScale, nn_operations as nn
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.pointwise import NORMALIZES, bent
 from keras_redundancy.channels.rules.registry import axes_of, for_classes, rule
 
-FIXED_STATISTICS = Reason(
+FIXED_STATISTICS = of_call(
     "fixed_statistics",
-    "{name} ({kind}) has statistics of a fixed width from adapt() or its "
-    "constructor",
+    "has statistics of a fixed width from adapt() or its constructor",
 )
 
 

@@ -10,27 +10,25 @@ from keras_redundancy._keras import (
     nn_operations as nn,
     numpy_operations as ops,
 )
+from keras_redundancy._shared.named import named
 from keras_redundancy.channels.activations import activation_name
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.rules.registry import axes_of, for_classes, rule
 
-NORMALIZES = Reason(
-    "normalized_over_channels",
-    "{name} ({kind}) normalises over the channels ({what})",
+NORMALIZES = of_call(
+    "normalized_over_channels", "normalises over the channels ({what})"
 )
 NOT_ALONE = Reason(
     "unknown_activation",
     "the activation {what} of {name} ({kind}) is not known to act on every "
     "channel alone: {found}",
 )
-NOISE_SHAPE = Reason(
-    "fixed_noise_shape", "{name} ({kind}) has a fixed noise_shape"
-)
-CLIPS = Reason(
+NOISE_SHAPE = of_call("fixed_noise_shape", "has a fixed noise_shape")
+CLIPS = of_call(
     "array_of_bounds",
-    "{name} ({kind}) has an array of bounds: use keras.ops.minimum and "
-    "maximum, which can be followed",
+    "has an array of bounds: use keras.ops.minimum and maximum, which can be "
+    "followed",
 )
 
 
@@ -119,66 +117,24 @@ def _dropout(layer, call):
 
 @for_classes(
     layers.ELU,
-    math_operations.Erf,
-    math_operations.Erfc,
-    math_operations.Erfinv,
-    math_operations.Rsqrt,
-    nn.Celu,
-    nn.Elu,
-    nn.Gelu,
-    nn.HardShrink,
-    nn.HardSigmoid,
-    nn.HardSilu,
-    nn.HardTanh,
-    nn.LogSigmoid,
-    nn.Relu6,
-    nn.Selu,
-    nn.Sigmoid,
-    nn.Silu,
-    nn.SoftShrink,
-    nn.Softplus,
-    nn.Softsign,
-    nn.SparsePlus,
-    nn.SparseSigmoid,
-    nn.Squareplus,
-    nn.TanhShrink,
-    nn.Threshold,
-    ops.Arccos,
-    ops.Arccosh,
-    ops.Arcsin,
-    ops.Arcsinh,
-    ops.Arctan,
-    ops.Arctanh,
-    ops.Cbrt,
-    ops.Ceil,
-    ops.Cos,
-    ops.Cosh,
-    ops.Exp,
-    ops.Exp2,
-    ops.Expm1,
-    ops.Floor,
-    ops.Isfinite,
-    ops.Isinf,
-    ops.Isnan,
-    ops.Log,
-    ops.Log10,
-    ops.Log1p,
-    ops.Log2,
-    ops.LogicalNot,
-    ops.NanToNum,
-    ops.OnesLike,
-    ops.Reciprocal,
-    ops.Round,
-    ops.Sign,
-    ops.Sin,
-    ops.Sinc,
-    ops.Sinh,
-    ops.Sqrt,
-    ops.Square,
-    ops.Tan,
-    ops.Tanh,
-    ops.Trunc,
-    ops.ZerosLike,
+    *named(math_operations, "Erf Erfc Erfinv Rsqrt"),
+    *named(
+        nn,
+        """
+        Celu Elu Gelu HardShrink HardSigmoid HardSilu HardTanh LogSigmoid Relu6
+        Selu Sigmoid Silu SoftShrink Softplus Softsign SparsePlus SparseSigmoid
+        Squareplus TanhShrink Threshold
+        """,
+    ),
+    *named(
+        ops,
+        """
+        Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cbrt Ceil Cos Cosh Exp Exp2
+        Expm1 Floor Isfinite Isinf Isnan Log Log10 Log1p Log2 LogicalNot
+        NanToNum OnesLike Reciprocal Round Sign Sin Sinc Sinh Sqrt Square Tan
+        Tanh Trunc ZerosLike
+        """,
+    ),
 )
 def bent(operation, call):
     """Every channel on its own, but f(s x) is not s f(x)."""
@@ -188,17 +144,10 @@ def bent(operation, call):
 
 @for_classes(
     core.StopGradient,
-    layers.ActivityRegularization,
-    layers.AlphaDropout,
-    layers.GaussianDropout,
-    layers.GaussianNoise,
-    layers.Identity,
-    layers.LeakyReLU,
-    nn.LeakyRelu,
-    nn.Relu,
-    ops.Absolute,
-    ops.Copy,
-    ops.Negative,
+    *named(layers, "ActivityRegularization AlphaDropout GaussianDropout"),
+    *named(layers, "GaussianNoise Identity LeakyReLU"),
+    *named(nn, "LeakyRelu Relu"),
+    *named(ops, "Absolute Copy Negative"),
 )
 def unchanged(operation, call):
     """Every channel on its own; at inference f(s x) = s f(x) for s > 0."""

@@ -1,24 +1,19 @@
 """Sums, means and maxima over positions, and over channels."""
 
 from keras_redundancy._keras import math_operations, numpy_operations as ops
+from keras_redundancy._shared.named import named
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.registry import axes_of, for_classes
 
-OVER_CHANNELS = Reason(
-    "over_channels", "{name} ({kind}) reduces over the channels"
-)
-ALONG_CHANNELS = Reason(
-    "along_channels", "{name} ({kind}) works along the channels"
-)
-WHOLE_BATCH = Reason(
+OVER_CHANNELS = of_call("over_channels", "reduces over the channels")
+ALONG_CHANNELS = of_call("along_channels", "works along the channels")
+WHOLE_BATCH = of_call(
     "over_batch",
-    "{name} ({kind}) reduces over the batch axis too: give it the axis= of "
-    "positions",
+    "reduces over the batch axis too: give it the axis= of positions",
 )
-NO_CHANNELS = Reason(
-    "channels_reduced",
-    "{name} ({kind}) reduces over the channels and leaves none",
+NO_CHANNELS = of_call(
+    "channels_reduced", "reduces over the channels and leaves none"
 )
 
 HOMOGENEOUS = (ops.Max, ops.Mean, ops.Min, ops.Sum, ops.Amax, ops.Amin)
@@ -38,19 +33,8 @@ def _along_an_axis(operation, call):
 
 @for_classes(
     math_operations.Logsumexp,
-    ops.All,
-    ops.Amax,
-    ops.Amin,
-    ops.Any,
-    ops.CountNonzero,
-    ops.Max,
-    ops.Mean,
-    ops.Median,
-    ops.Min,
-    ops.Prod,
-    ops.Std,
-    ops.Sum,
-    ops.Var,
+    *named(ops, "All Amax Amin Any CountNonzero Max Mean Median Min Prod Std"),
+    *named(ops, "Sum Var"),
 )
 def _reduction(operation, call):
     x = call.inputs[0]

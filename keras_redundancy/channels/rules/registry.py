@@ -13,7 +13,7 @@ import re
 from keras import layers, tree
 
 from keras_redundancy._keras import numpy_operations, variables_in
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import Reason, of_call
 
 # What a subclass may redefine and still compute the same.
 HARMLESS = {
@@ -31,36 +31,40 @@ NO_RULE = Reason(
     "there is no rule for {name} ({kind}); keras_redundancy.register_rule can "
     "teach it",
 )
+NOT_OPENED = Reason(
+    "not_opened",
+    "there is no rule for {name} ({kind}), and the layers inside cannot be "
+    "followed: {why}",
+)
 NO_OPERATION_RULE = Reason(
     "no_operation_rule",
     "there is no rule for the operation {name} ({kind}); in a layer of your "
     "own, keras_redundancy.register_rule can teach it",
 )
-PYTHON_CODE = Reason(
+PYTHON_CODE = of_call(
     "python_code",
-    "{name} ({kind}) runs a Python function that cannot be looked into: write "
-    "it with keras.ops in the model's graph",
+    "runs a Python function that cannot be looked into: write it with "
+    "keras.ops in the model's graph",
 )
-OVERRIDES = Reason(
+OVERRIDES = of_call(
     "overridden_layer",
-    "{name} ({kind}) overrides {what} of {known}, for which the rule was "
-    "written; keras_redundancy.register_rule can teach it",
+    "overrides {what} of {known}, for which the rule was written; "
+    "keras_redundancy.register_rule can teach it",
 )
-NO_WEIGHT = Reason(
+NO_WEIGHT = of_call(
     "no_weight_of_a_layer",
-    "{name} ({kind}) reads a variable that is no weight of a layer: make it "
-    "one in a layer of your own, with add_weight()",
+    "reads a variable that is no weight of a layer: make it one in a layer of "
+    "your own, with add_weight()",
 )
-WEIGHT_OF_OTHERS = Reason(
+WEIGHT_OF_OTHERS = of_call(
     "weight_of_another_layer",
-    "{name} ({kind}) reads the variable {variable}, a weight of another layer",
+    "reads the variable {variable}, a weight of another layer",
 )
-OPEN_CHANNELS = Reason(
-    "open_channel_size",
-    "{name} ({kind}) reads a tensor with an open channel size",
+OPEN_CHANNELS = of_call(
+    "open_channel_size", "reads a tensor with an open channel size"
 )
-NO_CHANNEL_AXIS = Reason(
-    "no_channel_axis", "{name} ({kind}) reads a tensor without a channel axis"
+NO_CHANNEL_AXIS = of_call(
+    "no_channel_axis", "reads a tensor without a channel axis"
 )
 MASK = Reason("mask", "it is a mask of {name} ({kind})")
 FOLLOWS_KERNELS = (numpy_operations.Matmul,)
@@ -78,11 +82,24 @@ def rule(operation, call):
     return call.opaque(NO_OPERATION_RULE)
 
 
+def has_rule(operation) -> bool:
+    """Whether a rule is known for the operation's class, as it is."""
+    known, what = _known_class(type(operation))
+    return known is not object and not what
+
+
+def _known_class(kind):
+    """The class whose rule `kind` inherits, and what it overrides of that."""
+    known = next(cls for cls in kind.__mro__ if cls in rule.registry)
+    return known, _overridden(kind, known)
+
+
 def apply_rule(operation, call):
     """Labels of what a call returns, by the rule for the operation's class."""
     kind = type(operation)
-    known = next(cls for cls in kind.__mro__ if cls in rule.registry)
-    what = _overridden(kind, known)
+    known, what = _known_class(kind)
+    if hasattr(operation, "not_opened"):
+        return call.opaque(NOT_OPENED, why=operation.not_opened)
     if what and known is not object:
         return call.opaque(OVERRIDES, what=what, known=known.__name__)
     variables = variables_in(call.arguments)

@@ -1,7 +1,6 @@
 """Operations that move axes: reshape, flatten, transpose, stretch."""
 
 import dataclasses
-import math
 
 import keras
 import numpy as np
@@ -9,45 +8,40 @@ from keras import layers
 
 from keras_redundancy._keras import numpy_operations as ops
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
-from keras_redundancy.channels.rules.registry import axes_of, rule
+from keras_redundancy.channels.reasons import of_call
+from keras_redundancy.channels.rules.registry import (
+    axes_of,
+    for_classes,
+    positions,
+    rule,
+)
 
-MOVES_CHANNELS = Reason(
+MOVES_CHANNELS = of_call(
     "channels_mixed_by_reshape",
-    "{name} ({kind}) of {before} to {after} does not keep channels apart: "
-    "only a transpose moves one axis past another",
+    "of {before} to {after} does not keep channels apart: only a transpose "
+    "moves one axis past another",
 )
-OPEN_SIZES = Reason(
+OPEN_SIZES = of_call(
     "open_sizes",
-    "{name} ({kind}) flattens positions of an open size: give the model's "
-    "Input fixed sizes",
+    "flattens positions of an open size: give the model's Input fixed sizes",
 )
-ALL_AXES = Reason(
+ALL_AXES = of_call(
     "batch_flattened",
-    "{name} ({kind}) flattens the batch axis too: give it an axis=, or use "
-    "Flatten",
+    "flattens the batch axis too: give it an axis=, or use Flatten",
 )
-PADDED = Reason(
-    "channels_padded_alike",
-    "{name} ({kind}) pads all axes alike, also that of the channels",
+PADDED = of_call(
+    "channels_padded_alike", "pads all axes alike, also that of the channels"
 )
-PADDED_MODE = Reason(
-    "channels_padded", "{name} ({kind}) pads the channels with mode {mode!r}"
-)
-SHIFTED = Reason(
-    "several_axes_shifted", "{name} ({kind}) shifts several axes at a time"
-)
-BROADCAST = Reason(
-    "channel_broadcast", "{name} ({kind}) makes {size} channels of one"
-)
-REPEATED = Reason("uneven_repeats", "{name} ({kind}) repeats channels unevenly")
-SQUEEZES_ALL = Reason(
+PADDED_MODE = of_call("channels_padded", "pads the channels with mode {mode!r}")
+SHIFTED = of_call("several_axes_shifted", "shifts several axes at a time")
+BROADCAST = of_call("channel_broadcast", "makes {size} channels of one")
+REPEATED = of_call("uneven_repeats", "repeats channels unevenly")
+SQUEEZES_ALL = of_call(
     "all_axes_squeezed",
-    "{name} ({kind}) removes all axes of size 1: give it the axis= to remove",
+    "removes all axes of size 1: give it the axis= to remove",
 )
-SQUEEZED = Reason(
-    "channel_axis_squeezed",
-    "{name} ({kind}) removes the channel axis, which holds one channel",
+SQUEEZED = of_call(
+    "channel_axis_squeezed", "removes the channel axis, which holds one channel"
 )
 
 
@@ -119,7 +113,7 @@ def _reshaped(call, x):
     all entries of the others, which go together.
     """
     after = call.outputs[0].shape
-    parts = _parts(len(x.ids), _product(x.shape[x.axis + 1 :]), after)
+    parts = _parts(len(x.ids), positions(x.shape[x.axis + 1 :]), after)
     first = keras.config.image_data_format() == "channels_first"
     number = 0 if first and len(after) > 3 else -1
     if not parts or parts[number].outer is None:
@@ -149,7 +143,7 @@ def _parts(n, inner, after):
         return None
     parts, low, end = [], inner, inner * n
     for axis in range(len(after) - 1, 0, -1):
-        stride, size = _product(after[axis + 1 :]), after[axis]
+        stride, size = positions(after[axis + 1 :]), after[axis]
         if stride is None or stride >= end:
             break
         if size == 1 or (size is not None and stride * size <= low):
@@ -174,55 +168,22 @@ def _one_channel(after):
     return [_Part(len(after) - 1, after[-1], 1, 1)]
 
 
-def _product(sizes):
-    return None if None in sizes else math.prod(sizes)
-
-
 # --- axes -------------------------------------------------------------------
 
 
-def _transposed(call, order):
+@for_classes(
+    layers.Permute,
+    ops.ExpandDims,
+    ops.Moveaxis,
+    ops.Swapaxes,
+    ops.Transpose,
+)
+def _moved_axes(operation, call):
+    """Where the channels go shows on a tensor whose sizes all differ."""
     x = call.inputs[0]
-    return Channels(x.ids, list(order).index(x.axis))
-
-
-@rule.register(layers.Permute)
-def _permute(layer, call):
-    return _transposed(call, [0, *layer.dims])
-
-
-@rule.register(ops.Transpose)
-def _transpose(operation, call):
-    rank = len(call.inputs[0].shape)
-    axes = operation.axes or range(rank)[::-1]
-    return _transposed(call, [a % rank for a in axes])
-
-
-@rule.register(ops.Swapaxes)
-def _swapaxes(operation, call):
-    order = list(range(len(call.inputs[0].shape)))
-    a, b = operation.axis1, operation.axis2
-    order[a], order[b] = order[b], order[a]
-    return _transposed(call, order)
-
-
-@rule.register(ops.Moveaxis)
-def _moveaxis(operation, call):
-    rank = len(call.inputs[0].shape)
-    order = np.moveaxis(
-        np.empty(range(1, rank + 1)), operation.source, operation.destination
-    ).shape
-    return _transposed(call, [size - 1 for size in order])
-
-
-@rule.register(ops.ExpandDims)
-def _expand_dims(operation, call):
-    x = call.inputs[0]
-    axes = operation.axis
-    axes = [axes] if isinstance(axes, int) else axes
-    added = {a % (len(x.shape) + len(axes)) for a in axes}
-    kept = [a for a in range(len(x.shape) + len(axes)) if a not in added]
-    return Channels(x.ids, kept[x.axis])
+    sizes = tuple(range(2, len(x.shape) + 2))  # A new axis has the size 1.
+    moved = operation.compute_output_spec(keras.KerasTensor(sizes)).shape
+    return Channels(x.ids, moved.index(sizes[x.axis]))
 
 
 @rule.register(ops.Squeeze)

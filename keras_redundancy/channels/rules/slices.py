@@ -7,33 +7,27 @@ from keras_redundancy._keras import (
     numpy_operations as ops,
 )
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.registry import rule
 
-STRIDED = Reason(
+STRIDED = of_call(
     "strided_slice",
-    "{name} ({kind}) takes channels {start}:{stop}:{step} of {size}: only "
-    "steps that divide all channels evenly are followed",
+    "takes channels {start}:{stop}:{step} of {size}: only steps that divide "
+    "all channels evenly are followed",
 )
-ONE_CHANNEL = Reason(
-    "single_channel", "{name} ({kind}) takes the single channel {number}"
-)
-EACH_CHANNEL = Reason(
-    "channels_unstacked", "{name} ({kind}) makes a tensor of every channel"
-)
-INDEXED = Reason(
+ONE_CHANNEL = of_call("single_channel", "takes the single channel {number}")
+EACH_CHANNEL = of_call("channels_unstacked", "makes a tensor of every channel")
+INDEXED = of_call(
     "array_of_indices",
-    "{name} ({kind}) takes channels by an array of indices: use a slice, "
-    "which can be followed",
+    "takes channels by an array of indices: use a slice, which can be followed",
 )
-ALL_AXES = Reason(
-    "flattened_indices",
-    "{name} ({kind}) takes elements of the flattened tensor",
+ALL_AXES = of_call(
+    "flattened_indices", "takes elements of the flattened tensor"
 )
-UNEVEN = Reason(
+UNEVEN = of_call(
     "uneven_split",
-    "{name} ({kind}) makes {parts} uneven parts of {size} channels: use "
-    "keras.ops.split with indices, which can be followed",
+    "makes {parts} uneven parts of {size} channels: use keras.ops.split with "
+    "indices, which can be followed",
 )
 
 
@@ -42,24 +36,21 @@ def _get_item(operation, call):
     """`x[..., :k]`: the bounds k are counted again among those that stay."""
     x = call.inputs[0]
     path, key = _key(call)
-    if isinstance(key, slice) or not isinstance(key, (tuple, list)):
-        entries = [(path, key)]
-    else:
+    entries = [(path, key)]
+    if isinstance(key, (tuple, list)):
         entries = [((*path, i), entry) for i, entry in enumerate(key)]
-    places, axis = _places(entries, len(x.shape))
-    if any(not isinstance(e, (int, slice)) for _, e, _ in places):
+    places = _places(entries, len(x.shape))
+    if any(not isinstance(entry, (int, slice)) for _, entry, _ in places):
         return call.opaque(INDEXED)
-    ids = x.ids
-    for at, (path, entry, _) in enumerate(places):
-        if at == x.axis and isinstance(entry, slice):
-            ids = _sliced(call, ids, path, entry)
-            if ids is None:
-                start, stop, step = entry.indices(len(x.ids))
-                words = {"start": start, "stop": stop, "step": step}
-                return call.opaque(STRIDED, size=len(x.ids), **words)
-        elif at == x.axis:
-            return _single(call, ids, path, entry)
-    return Channels(ids, axis[x.axis])
+    path, entry, axis = places[x.axis]
+    if isinstance(entry, int):
+        return _single(call, x.ids, path, entry)
+    ids = _sliced(call, x.ids, path, entry)
+    if ids is None:
+        start, stop, step = entry.indices(len(x.ids))
+        words = {"start": start, "stop": stop, "step": step}
+        return call.opaque(STRIDED, size=len(x.ids), **words)
+    return Channels(ids, axis)
 
 
 def _key(call):
@@ -70,21 +61,18 @@ def _key(call):
 
 
 def _places(entries, rank):
-    """The entry for each input axis, and the output axis of each."""
+    """(path, entry, output axis) for each input axis, of (path, entry)."""
     named = [e for _, e in entries if e is not None and e is not Ellipsis]
     rest = [((), slice(None))] * (rank - len(named))
     if not any(e is Ellipsis for _, e in entries):
         entries = [*entries, ((), Ellipsis)]
-    full = []
+    places, axis = [], 0
     for path, entry in entries:
-        full += rest if entry is Ellipsis else [(path, entry)]
-    places, axis, out = [], [], 0
-    for path, entry in full:
-        if entry is not None:
-            places.append((path, entry, out))
-            axis.append(out)
-        out += not isinstance(entry, int)
-    return places, axis
+        for each in rest if entry is Ellipsis else [(path, entry)]:
+            if entry is not None:
+                places.append((*each, axis))
+            axis += not isinstance(entry, int)
+    return places
 
 
 def _sliced(call, ids, path, entry):

@@ -3,55 +3,35 @@
 from keras import layers
 
 from keras_redundancy._keras import image_operations, nn_operations as nn
+from keras_redundancy._shared.named import named
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.registry import (
     channel_axis,
     for_classes,
     rule,
 )
 
-CHANNELS_FIRST = Reason(
+CHANNELS_FIRST = of_call(
     "channels_first_order",
-    "{name} ({kind}) orders channels_first channels in its own way: use "
-    "channels_last, which can be followed",
+    "orders channels_first channels in its own way: use channels_last, which "
+    "can be followed",
 )
 
 
+def _of_all_ranks(names: str) -> list:
+    """The layers of these names for one, two and three axes of positions."""
+    ranks = ("1D", "2D", "3D")
+    return [getattr(layers, x + rank) for x in names.split() for rank in ranks]
+
+
 @for_classes(
-    image_operations.CropImages,
-    image_operations.PadImages,
-    image_operations.Resize,
-    layers.AdaptiveAveragePooling1D,
-    layers.AdaptiveAveragePooling2D,
-    layers.AdaptiveAveragePooling3D,
-    layers.AdaptiveMaxPooling1D,
-    layers.AdaptiveMaxPooling2D,
-    layers.AdaptiveMaxPooling3D,
-    layers.AveragePooling1D,
-    layers.AveragePooling2D,
-    layers.AveragePooling3D,
     layers.CenterCrop,
-    layers.Cropping1D,
-    layers.Cropping2D,
-    layers.Cropping3D,
-    layers.MaxPooling1D,
-    layers.MaxPooling2D,
-    layers.MaxPooling3D,
     layers.Resizing,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-    layers.SpatialDropout3D,
-    layers.UpSampling1D,
-    layers.UpSampling2D,
-    layers.UpSampling3D,
-    layers.ZeroPadding1D,
-    layers.ZeroPadding2D,
-    layers.ZeroPadding3D,
-    nn.AdaptiveAveragePool,
-    nn.AdaptiveMaxPool,
-    nn.AveragePool,
-    nn.MaxPool,
+    *_of_all_ranks("AdaptiveAveragePooling AdaptiveMaxPooling AveragePooling"),
+    *_of_all_ranks("Cropping MaxPooling SpatialDropout UpSampling ZeroPadding"),
+    *named(image_operations, "CropImages PadImages Resize"),
+    *named(nn, "AdaptiveAveragePool AdaptiveMaxPool AveragePool MaxPool"),
 )
 def _spatial(operation, call):
     """Works on the spatial axes alone, those that its data_format leaves."""
@@ -63,14 +43,7 @@ def _spatial(operation, call):
     return Channels(ids, axis)
 
 
-@for_classes(
-    layers.GlobalAveragePooling1D,
-    layers.GlobalAveragePooling2D,
-    layers.GlobalAveragePooling3D,
-    layers.GlobalMaxPooling1D,
-    layers.GlobalMaxPooling2D,
-    layers.GlobalMaxPooling3D,
-)
+@for_classes(*_of_all_ranks("GlobalAveragePooling GlobalMaxPooling"))
 def _global_pooling(layer, call):
     axis = channel_axis(layer, call)
     return Channels(call.labels_on(axis), axis if layer.keepdims else 1)

@@ -1,29 +1,25 @@
 """Wrappers: they do with channels what the layer inside does."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from keras import layers, ops
 
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules import recurrent
 from keras_redundancy.channels.rules.registry import rule
 
-OVER_TIME = Reason(
-    "over_time", "{name} ({kind}) works along the axis that holds the channels"
-)
-NOT_ONE_TENSOR = Reason(
+OVER_TIME = of_call("over_time", "works along the axis that holds the channels")
+NOT_ONE_TENSOR = of_call(
     "wrapped_outputs",
-    "{name} ({kind}) wraps a layer that does not return one tensor with a "
-    "channel axis",
+    "wraps a layer that does not return one tensor with a channel axis",
 )
-UNEQUAL = Reason(
-    "unequal_directions", "{name} ({kind}) wraps two layers of unequal width"
-)
-OTHER_AXIS = Reason(
+UNEQUAL = of_call("unequal_directions", "wraps two layers of unequal width")
+OTHER_AXIS = of_call(
     "concatenated_on_other_axis",
-    "{name} ({kind}) concatenates along another axis than the channels",
+    "concatenates along another axis than the channels",
 )
 BIDIRECTIONAL = {
     "forward_layer": ("layer", "config"),
@@ -85,9 +81,21 @@ def _direction(layer, call, x, name):
         setting: (*BIDIRECTIONAL[name], setting)
         for setting in ("units", "filters")
     }
-    given = functools.partial(_given_to, name)
-    out = call.through(getattr(layer, name), x, sets=sets, given=given)
+    out = call.through(getattr(layer, name), x, sets=sets, given=given_to(name))
     return out if isinstance(out, list) else [out]
+
+
+def given_to(name: str) -> Callable:
+    """How a `Bidirectional` layer calls one of the two layers inside.
+
+    Args:
+        name: "forward_layer" or "backward_layer".
+
+    Returns:
+        A function of the `Bidirectional` layer and of the (args, kwargs) of a
+        call of it that returns those of the call inside.
+    """
+    return functools.partial(_given_to, name)
 
 
 def _given_to(name, layer, args, kwargs):

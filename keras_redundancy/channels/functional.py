@@ -1,0 +1,107 @@
+"""Functional models of subclassed ones: `functional(model, inputs)`."""
+
+import keras
+
+from keras_redundancy import _keras
+from keras_redundancy.channels.opening import recorded
+
+
+def functional(layer, *args, **kwargs):
+    """The functional model that computes what a layer or model does.
+
+    The `call` of a subclassed model, or of a layer, is run on symbols once,
+    as Keras runs layers on `keras.Input`s, and the calls of layers and
+    operations in there become the graph of a functional model. The model is
+    compared with the original on random numbers.
+
+    Args:
+        layer: a built `keras.Layer` or `keras.Model`, which does not change.
+        *args, **kwargs: what it is called with: a `keras.Input` for each
+            tensor, in the structure that its `call` takes, and all else as
+            it is.
+
+    Returns:
+        A `keras.Model`. Its layers share their variables with those of
+        `layer`: training one trains the other. What `call` does only with
+        `training=True`, and losses that it adds, are not in there.
+
+    Raises:
+        TypeError: the call is no graph: it fails on symbols, changes
+            variables, or depends on the values or the number of the samples.
+            The message says where.
+        ValueError: `layer` is not built.
+
+    Example:
+
+        model = kr.functional(unet, keras.Input((128, 128, 3)))
+        small = kr.prune(model, ratio=0.3)
+    """
+    if not isinstance(layer, keras.Layer):
+        raise TypeError(
+            "Expected a keras.Layer or a keras.Model, but received "
+            f"{type(layer).__name__}: {layer!r}."
+        )
+    if not layer.built:
+        raise ValueError(
+            f"{layer.name!r} ({type(layer).__name__}) has not been built, so "
+            "it has no weights yet. Call it once on data."
+        )
+    found = _recorded(layer, args, kwargs)
+    structures = _keras.input_structure(found), _keras.output_structure(found)
+    return keras.Model(*structures, name=layer.name)
+
+
+def with_graph(model, input_shape=None):
+    """The model itself if it has a graph, else what `functional` makes of it.
+
+    Args:
+        model: any `keras.Model`.
+        input_shape: that of a sample, or a structure of such shapes; None for
+            the shapes that the model was called on.
+
+    Raises:
+        TypeError: no graph can be made.
+        ValueError: the model is not built.
+    """
+    is_subclassed = isinstance(model, keras.Model) and not _keras.is_model(
+        model
+    )
+    if not is_subclassed:
+        _keras.graph_of(model)  # Raises where there is none.
+        return model
+    inputs = _inputs(model, input_shape)
+    return _keras.with_compile_state_of(model, _recorded(model, (inputs,), {}))
+
+
+def _recorded(layer, args, kwargs):
+    try:
+        return recorded(layer, args, kwargs)
+    except _keras.RecordingError as error:
+        why = str(error).rstrip(".")
+        raise TypeError(
+            f"{layer.name!r} ({type(layer).__name__}) has no graph to follow: "
+            f"{why}. Its call() has to be made of layers and keras.ops, "
+            "whatever the values that it reads. Otherwise write it as a "
+            "functional model: keras.Model(inputs, outputs)."
+        ) from error
+
+
+def _inputs(model, input_shape):
+    """A `keras.Input` for each tensor that a subclassed model reads."""
+    built = model.get_build_config() or {}
+    if input_shape is not None:
+        shapes = input_shape
+    elif "input_shape" in built:
+        shapes = keras.tree.map_shape_structure(
+            lambda shape: shape[1:], built["input_shape"]
+        )
+    else:
+        raise TypeError(
+            f"The model {model.name!r} is a subclassed model "
+            f"({type(model).__name__}), and Keras has not noted what it "
+            "reads. Pass input_shape=, or make a functional model of it: "
+            "keras_redundancy.functional(model, keras.Input(shape))."
+        )
+    if isinstance(shapes, dict):
+        return {key: keras.Input(x, name=key) for key, x in shapes.items()}
+    return keras.tree.map_shape_structure(keras.Input, shapes)

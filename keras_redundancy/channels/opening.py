@@ -1,0 +1,165 @@
+"""Layers that are made of layers: the graphs inside take their place."""
+
+import itertools
+
+import keras
+import numpy as np
+
+from keras_redundancy import _keras
+from keras_redundancy.channels.rules.registry import has_rule
+
+SEVERAL_CALLS = "it is called in several ways"
+OTHER_NUMBERS = "its call returns other numbers than the graph it records"
+SAMPLES = 3  # Not the batch that the graph is recorded on.
+OPEN_SIZE = 16  # In place of sizes that are not known.
+
+
+def opened(model, shapes=None):
+    """The model, with the graphs inside of layers in their places.
+
+    Those are the layers of classes without a rule that are made of other
+    layers: their `call` is run on symbols, and the graph that it records is
+    compared with the layer on random numbers. Where that fails because a size
+    of the model's inputs is open, as where a mask is made for the length of
+    a sequence, the copy gets inputs of known sizes.
+
+    Args:
+        model: a functional or Sequential model, which does not change.
+        shapes: the shape of a sample of each input, for open sizes.
+
+    Returns:
+        `model` itself if it has no such layer. Else a copy that shares its
+        variables; layers in it that could not be opened have the attribute
+        `not_opened`, which says why.
+    """
+    if not any(map(is_made_of_layers, _keras.flat_graph(model).layers)):
+        return model
+    found = _keras.with_opened(model, Opener(model))
+    inputs = _keras.graph_of(model).inputs
+    if not _closed(found) or not any(None in x.shape[1:] for x in inputs):
+        return found
+    if shapes is None:
+        shapes = [
+            [OPEN_SIZE if n is None else n for n in x.shape[1:]] for x in inputs
+        ]
+    shapes = [
+        (x.shape[0], *shape) for x, shape in zip(inputs, shapes, strict=True)
+    ]
+    try:
+        other = _keras.with_opened(model, Opener(model), shapes)
+    except Exception:  # A layer in there takes no such sizes.
+        return found
+    return other if _closed(other) < _closed(found) else found
+
+
+def _closed(model) -> int:
+    """How many layers of a model could not be opened."""
+    return sum(hasattr(x, "not_opened") for x in _keras.flat_layers(model))
+
+
+def is_made_of_layers(layer) -> bool:
+    """Whether to look inside of a layer."""
+    return (
+        not has_rule(layer)
+        and not hasattr(layer, "not_opened")
+        and not _keras.is_stock_class(type(layer))
+        and len(_keras.flat_layers(layer)) > 1
+    )
+
+
+class Opener:
+    """Makes the `Opened` of a layer that is called, or returns None."""
+
+    def __init__(self, model):
+        self._calls = {}
+        for call in _keras.flat_graph(model).calls:
+            ways = self._calls.setdefault(id(call.operation), set())
+            ways.add(_way(call))
+
+    def __call__(self, layer, args, kwargs, prefix):
+        if not isinstance(layer, keras.Layer) or not is_made_of_layers(layer):
+            return None
+        if len(self._calls[id(layer)]) > 1:
+            raise _keras.RecordingError(SEVERAL_CALLS)
+        prefix = f"{prefix}{layer.name}."
+        return recorded(layer, args, kwargs, opener=Opener, prefix=prefix)
+
+
+def _way(call):
+    """How a layer is called: the shapes of tensors, and all else."""
+    return repr(
+        keras.tree.map_structure(
+            lambda x: x.shape if isinstance(x, keras.KerasTensor) else x,
+            call.arguments,
+        )
+    )
+
+
+def recorded(layer, args, kwargs, **options):
+    """The `Opened` of a call, once it has returned the same numbers.
+
+    Args:
+        layer, args, kwargs, **options: as for `_keras.recorded`, which is
+            called in several ways.
+
+    Raises:
+        RecordingError: the call cannot be recorded, or returns other numbers.
+    """
+    failure = None
+    # Masks are made from the size of a batch: one sample broadcasts to many.
+    for batch, as_stock in itertools.product((None, 1), (True, False)):
+        try:
+            found = _keras.recorded(
+                layer, args, kwargs, batch=batch, as_stock=as_stock, **options
+            )
+            _require_same_numbers(layer, found)
+            return found
+        except _keras.RecordingError as error:
+            failure = error
+    raise failure
+
+
+def _require_same_numbers(layer, found):
+    try:
+        other = differs(layer, found, found.arguments_with)
+    except Exception as error:
+        message = _keras.what_and_where(error)
+        raise _keras.RecordingError(message) from error
+    if other:
+        raise _keras.RecordingError(OTHER_NUMBERS)
+
+
+def differs(layer, model, arguments_with) -> bool:
+    """Whether a layer and a model return different numbers.
+
+    Args:
+        layer: the layer; its variables do not change.
+        model: a functional model.
+        arguments_with: a function of the model's inputs that returns (args,
+            kwargs) for the layer.
+    """
+    random = np.random.default_rng(0)
+    given = [_numbers(x, random) for x in model.inputs]
+    args, kwargs = arguments_with(given)
+    structure = _keras.input_structure(_keras.graph_of(model))
+    inputs = keras.tree.pack_sequence_as(structure, given)
+    with keras.StatelessScope():
+        found = _keras.run_for_inference(layer, args, kwargs), model(inputs)
+    return not all(
+        a.shape == b.shape and np.allclose(a, b, 1e-3, 1e-4)
+        for a, b in zip(*map(_arrays, found), strict=True)
+    )
+
+
+def _arrays(structure):
+    tensors = keras.tree.flatten(structure)
+    arrays = map(keras.ops.convert_to_numpy, tensors)
+    return [x.astype("float64") for x in arrays]
+
+
+def _numbers(x, random):
+    """Random numbers of the shape of an input; 0 and 1 for integers."""
+    shape = (SAMPLES, *(OPEN_SIZE if n is None else n for n in x.shape[1:]))
+    if keras.backend.is_float_dtype(x.dtype):
+        return keras.ops.cast(random.normal(size=shape), x.dtype)
+    return keras.ops.cast(random.integers(0, 2, shape), x.dtype)

@@ -1,0 +1,256 @@
+"""Layers made of layers, and subclassed models: the graphs inside."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_redundancy as kr
+from tests import models, subclassed
+from tests.rule_checks import assert_copies_go, between
+
+RANDOM = np.random.default_rng(0)
+
+
+def images(size):
+    return RANDOM.normal(size=(5, size, size, 3)).astype("float32")
+
+
+def ids(length):
+    return RANDOM.integers(0, 11, (5, length))
+
+
+SUBCLASSED = {
+    "ResNet": images(8),
+    "UNet": images(16),
+    "Encoder": images(8),
+    "Decoder": images(8)[:, 0, 0, :2],
+    "Discriminator": images(16),
+    "TCN": images(8)[:, 0],
+    "Mixer": images(8),
+    "ViT": images(8),
+    "Translator": {"source": ids(6), "target": ids(7)},
+    "Siamese": [images(4)[:, 0, 0], images(4)[:, 1, 0]],
+}
+
+
+def called(name):
+    model = getattr(subclassed, name)()
+    model(SUBCLASSED[name])
+    return models.randomized(model)
+
+
+def numbers(model, x):
+    found = keras.tree.flatten(model(x))
+    return [ops.convert_to_numpy(y) for y in found]
+
+
+def assert_same_numbers(a, b, x):
+    for one, other in zip(numbers(a, x), numbers(b, x), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
+# --- layers -----------------------------------------------------------------
+
+
+@pytest.fixture(params=["FeedForward", "Scaled"])
+def feed_forward(request):
+    cls = getattr(subclassed, request.param)
+    return between(cls(12, name="block"))
+
+
+def test_channels_inside_are_traced(feed_forward):
+    graph = kr.trace(feed_forward)
+    names = {space.name: space.size for space in graph.prunable}
+    assert names == {"block.expand": 12, "before + block.project": 16}
+    models.assert_same_function(feed_forward, graph.model)
+
+
+def test_copies_inside_go(feed_forward):
+    assert_copies_go(feed_forward)
+
+
+def test_the_model_that_is_traced_does_not_change(feed_forward):
+    before = [
+        (id(x), x.name, len(x._inbound_nodes), len(x._outbound_nodes))
+        for x in feed_forward._flatten_layers()
+    ]
+    kr.prune(feed_forward, ratio=0.5)
+    after = [
+        (id(x), x.name, len(x._inbound_nodes), len(x._outbound_nodes))
+        for x in feed_forward._flatten_layers()
+    ]
+    assert before == after
+
+
+def test_layers_in_a_layer_in_a_layer():
+    class Outer(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.blocks = [subclassed.FeedForward(n) for n in (9, 11)]
+
+        def call(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    model = between(Outer(name="outer"))
+    sizes = {space.size for space in kr.trace(model).prunable}
+    assert sizes == {9, 11, 16}
+    assert_copies_go(model)
+
+
+def test_a_block_that_is_called_twice():
+    block = subclassed.FeedForward(12)
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, layers.Dense(3)(block(block(inputs))))
+    graph = assert_copies_go(model)
+    assert [space.size for space in graph.prunable] == [12]
+
+
+def test_an_unknown_class_that_extends_one_of_keras():
+    class Cached(layers.Dense):
+        def call(self, x, cache=None):
+            if cache is not None:
+                x = cache
+            return super().call(x)
+
+    class Block(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.expand, self.project = Cached(12), Cached(16)
+
+        def call(self, x):
+            return self.project(ops.relu(self.expand(x)), cache=None)
+
+    small = kr.prune(between(Block()), ratio=0.5)
+    assert [type(x) for x in small.layers[2].layers if x.weights] == [
+        layers.Dense,
+        layers.Dense,
+    ]
+
+
+class Doubtful(layers.Layer):
+    """A layer around two `Dense` layers, with something else besides."""
+
+    def __init__(self):
+        super().__init__()
+        self.expand, self.project = layers.Dense(12), layers.Dense(16)
+
+    def build(self, shape):
+        self.count = self.add_weight(shape=(), trainable=False, name="count")
+        self.expand.build(shape)
+        self.project.build((*shape[:-1], 12))
+
+    def call(self, x):
+        x = ops.relu(self.expand(x))
+        return self.project(self.between(x))
+
+
+class Counting(Doubtful):
+    def between(self, x):
+        self.count.assign(self.count + 1)
+        return x
+
+
+class ByValue(Doubtful):
+    def between(self, x):
+        return x if ops.max(x) > 0.5 else -x
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape)
+
+
+class ByBatch(Doubtful):
+    def between(self, x):
+        return x / (x.shape[0] or 7)
+
+
+@pytest.mark.parametrize(
+    ("cls", "reason"),
+    [
+        (Counting, "changes variables"),
+        (ByValue, r"test_inside.py, line \d+\)"),
+        (ByBatch, "returns other numbers"),
+    ],
+)
+def test_what_cannot_be_followed_stays(cls, reason):
+    model = between(cls())
+    decision = kr.plan(model, ratio=0.5)["before"]
+    assert decision.reason_code == "not_opened"
+    assert re.search(reason, decision.reason)
+
+
+# --- models -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SUBCLASSED)
+def test_subclassed_models(name, tmp_path):
+    model, x = called(name), SUBCLASSED[name]
+    plan = kr.plan(model, ratio=0.5)
+    assert_same_numbers(model, kr.prune(model, ratio=0), x)
+    small = plan.apply()
+    assert small.count_params() == plan.parameters[1] < model.count_params()
+    small.save(tmp_path / "small.keras")
+    again = keras.models.load_model(tmp_path / "small.keras")
+    assert_same_numbers(small, again, x)
+    small.compile("sgd", "mse")
+    small.train_on_batch(x, small(x))
+
+
+def test_functional_shares_the_variables():
+    model = called("ResNet")
+    graph = kr.functional(model, keras.Input((8, 8, 3)))
+    assert set(map(id, graph.variables)) == set(map(id, model.variables))
+    assert_same_numbers(model, graph, SUBCLASSED["ResNet"])
+
+
+def test_functional_takes_the_arguments_of_the_call():
+    class Sum(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(3)
+
+        def call(self, x, y, scale=1.0):
+            return self.dense(x) + scale * self.dense(y)
+
+    model, (a, b) = Sum(), SUBCLASSED["Siamese"]
+    wanted = model(a, b, scale=2.0)
+    inputs = keras.Input((3,)), keras.Input((3,))
+    graph = kr.functional(model, *inputs, scale=2.0)
+    np.testing.assert_allclose(wanted, graph([a, b]), rtol=1e-6)
+
+
+def test_a_subclassed_model_with_data():
+    model, x = called("ResNet"), images(8)
+    small = kr.prune(model, ratio=0.5, data=x)
+    cut = kr.prune(model, kr.L1(), ratio=0.5, absorb=kr.Drop())
+    wanted = numbers(model, x)[0]
+    errors = [np.square(numbers(y, x)[0] - wanted).mean() for y in (small, cut)]
+    assert errors[0] < errors[1]
+
+
+def test_a_subclassed_model_stays_compiled():
+    model = called("Discriminator")
+    model.compile("adam", "binary_crossentropy")
+    small = kr.prune(model, ratio=0.5)
+    assert small.optimizer.name == "adam"
+    assert small.loss == "binary_crossentropy"
+
+
+def test_a_model_that_depends_on_values_is_refused():
+    model = subclassed.Early()
+    model(np.zeros((2, 4)))
+    with pytest.raises(TypeError, match="input_shape="):
+        kr.prune(model, ratio=0.5)
+    with pytest.raises(TypeError, match=r"subclassed.py, line \d+"):
+        kr.prune(model, ratio=0.5, input_shape=(4,))
+
+
+def test_functional_of_what_is_no_built_layer():
+    with pytest.raises(ValueError, match="Call it once"):
+        kr.functional(subclassed.ResNet(), keras.Input((8, 8, 3)))
+    with pytest.raises(TypeError, match="Expected a keras"):
+        kr.functional("resnet", keras.Input((8, 8, 3)))
