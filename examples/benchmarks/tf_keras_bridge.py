@@ -31,7 +31,7 @@ import noiseout
 import quickstart
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 from keras_redundancy.deploy.samples import Subject, difference
 
 HEADER = ("model", "input", "parameters", "seconds", "difference", "back")
@@ -97,7 +97,7 @@ def main():
         print(*rows[-1], flush=True)
         keras.backend.clear_session()
         gc.collect()
-    print(render_table("To tf_keras and back", HEADER, rows))
+    print(Table("To tf_keras and back", HEADER, rows))
 
 
 if __name__ == "__main__":
