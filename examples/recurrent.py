@@ -33,7 +33,7 @@ from example_tables import spread
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 MODULES = (
     *("argparse", "doctest", "inspect", "pickle", "tarfile", "turtle"),
@@ -171,7 +171,7 @@ def main():
             rows.append([name, spread(accuracies, 1), cut, *cells])
     header = ("network", "accuracy, %", "cut", *args.methods)
     title = "Answers that stay the same, % of the original's"
-    print("\n" + render_table(title, header, rows))
+    print(f"\n{Table(title, header, rows)}")
 
 
 if __name__ == "__main__":
