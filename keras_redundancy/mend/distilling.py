@@ -240,7 +240,7 @@ def train(
     teacher = _teacher(model)
     outputs = outputs_of(model, training.outputs, _answers(teacher, data))
     with _keras.scope_of(student), _keras.quiet_about_retracing():
-        distiller = keras.distillation.Distiller(
+        distiller = AtInference(
             teacher,
             student,
             Answers(outputs, training.temperature),
@@ -264,10 +264,22 @@ def train(
             steps_per_epoch=data.steps,
             validation_data=data.held_out,
             validation_batch_size=training.batch_size,
+            shuffle=False,  # `Batches` are, and datasets are the user's.
             callbacks=[*(callbacks or []), best],
             verbose=verbose,
         )
     best.restore()
+
+
+class AtInference(keras.distillation.Distiller):
+    """Trains the student as it answers at inference.
+
+    Its BatchNormalization goes on with the statistics that mending gave it,
+    which do not depend on the batch, and Dropout leaves its numbers alone.
+    """
+
+    def call(self, inputs, training=None, **kwargs):
+        return self.student(inputs, training=False, **kwargs)
 
 
 class _Best(keras.callbacks.Callback):
