@@ -25,14 +25,24 @@ def closed(opened, recipe: Recipe, given: list):
         constructor are found that make all its variables of the sizes that
         the recipe says.
     """
-    layer = opened.layer
+    layer, changes = opened.layer, is_changed(opened, recipe)
     wanted = [tuple(recipe.value(x).shape) for x in layer.variables]
-    for settings in _settings(opened, recipe, wanted):
+    # What the layer reads may say the sizes: first without other settings.
+    for settings in ({}, _solved(opened, wanted)) if changes else ({},):
         found = LayerRecipe(layer, LayerForm(layer), settings)
         new = _made(found, opened, given)
         if new is not None and _shapes(new) == wanted:
             return found, new
-    return None
+    return None if changes else (found, _keras.copy_with_variables(layer))
+
+
+def can_be_saved(layer) -> bool:
+    """Whether a layer can be made from its config, as a saved model is."""
+    try:
+        type(layer).from_config(layer.get_config())
+    except Exception:  # Whatever the layer's own code raises.
+        return False
+    return True
 
 
 def is_changed(opened, recipe: Recipe) -> bool:
@@ -43,34 +53,40 @@ def is_changed(opened, recipe: Recipe) -> bool:
     )
 
 
-def _settings(opened, recipe, wanted) -> Iterator[dict]:
-    """Settings of the layer's config that may make the sizes that are wanted.
-
-    First none: what the layer reads may say the sizes.
-    """
-    yield {}
-    if is_changed(opened, recipe):
-        yield _solved(opened, wanted)
-
-
 def _solved(opened, wanted):
     """The entries of a config that set sizes of variables, with new values.
 
     Which ones do is found out by making the layer with another value: a size
     grows with the value, times some number.
     """
-    layer = opened.layer
-    before, found = _shapes(layer), {}
-    for path, value in _whole_numbers(configs.get_config(layer)):
-        other = _with_another_value(opened, path, value)
-        if other is None:
-            continue
-        step, shapes = other
+    before, found = _shapes(opened.layer), {}
+    for path, value, step, shapes in _trials(opened):
         for old, new, goal in zip(before, shapes, wanted, strict=True):
             for a, b, c in zip(old, new, goal, strict=True):
                 if a != b and a != c:
                     found[path] = value + (c - a) * step // (b - a)
     return found
+
+
+def _trials(opened) -> Iterator[tuple]:
+    """The layer made with another value of an entry of its config, each once.
+
+    Yields:
+        (path of the entry, its value, what was added to it, the shapes of the
+        variables of the layer that was made).
+    """
+    layer = opened.layer
+    ranks = [len(x.shape) for x in layer.variables]
+    for path, value in _whole_numbers(configs.config_of(layer)):
+        for step in (value, -(value // 2), 1):
+            settings = {path: value + step}
+            recipe = LayerRecipe(layer, LayerForm(layer), settings)
+            new = _made(recipe, opened, opened.inputs)
+            if new is not None:
+                shapes = _shapes(new)
+                if list(map(len, shapes)) == ranks:
+                    yield path, value, step, shapes
+                break
 
 
 def _whole_numbers(config):
@@ -79,19 +95,6 @@ def _whole_numbers(config):
         for path, x in (((key,), value), *(((key, i), x) for i, x in entries)):
             if isinstance(x, Integral) and not isinstance(x, bool) and x > 1:
                 yield path, int(x)
-
-
-def _with_another_value(opened, path, value):
-    """(step, shapes of variables) of the layer with the entry value + step."""
-    layer = opened.layer
-    for step in (value, -(value // 2), 1):
-        recipe = LayerRecipe(layer, LayerForm(layer), {path: value + step})
-        new = _made(recipe, opened, opened.inputs)
-        if new is not None:
-            shapes = _shapes(new)
-            same = list(map(len, shapes)) == list(map(len, _shapes(layer)))
-            return (step, shapes) if same else None
-    return None
 
 
 def _made(recipe, opened, given):

@@ -1,5 +1,6 @@
 """Make single layers and operations anew from their configs."""
 
+import contextlib
 import copy
 import inspect
 import types
@@ -32,6 +33,10 @@ def made_anew(recipe, make: Callable):
     try:
         return _made(recipe, recipe.settings, make)
     except REBUILD_ERRORS as error:
+        own = _attributes_config(recipe.layer)
+        if own is not None:
+            with contextlib.suppress(REBUILD_ERRORS):
+                return _made(recipe, recipe.settings, make, own)
         reason = faults.not_from_config(recipe.layer, error)
         if recipe.settings and _can_be_made(recipe, make):
             reason = faults.not_with_settings(recipe, error)
@@ -47,7 +52,7 @@ def _can_be_made(recipe, make):
     return True
 
 
-def _made(recipe, settings, make):
+def _made(recipe, settings, make, config=None):
     """`make` of a config that fits new shapes.
 
     Initializers would be overwritten, and one that holds an array may not fit
@@ -55,7 +60,8 @@ def _made(recipe, settings, make):
     Inner layers are built by the layer around them, on their new shapes.
     """
     old, form = recipe.layer, recipe.form
-    config = with_settings(copy.deepcopy(get_config(old)), settings)
+    config = copy.deepcopy(get_config(old)) if config is None else config
+    config = with_settings(config, settings)
     for key in form.without:
         config.pop(key, None)
     for key in config:
@@ -147,6 +153,41 @@ def _forget_shapes(config):
                 value |= {"class_name": "Zeros", "config": {}}
         if isinstance(value, (dict, list)):
             _forget_shapes(value)
+
+
+def config_of(layer) -> dict:
+    """The layer's config; that of its attributes where `get_config` fails.
+
+    {} where neither is known.
+    """
+    try:
+        return get_config(layer)
+    except REBUILD_ERRORS:
+        return _attributes_config(layer) or {}
+
+
+def _attributes_config(layer):
+    """The arguments of a layer's constructor, as far as attributes hold them.
+
+    That is a convention of Keras. None if it does not hold for the layer.
+    """
+    config = {
+        "name": layer.name,
+        "dtype": layer.dtype_policy,
+        "trainable": layer.trainable,
+    }
+    parameters = inspect.signature(type(layer).__init__).parameters
+    for name, parameter in list(parameters.items())[1:]:
+        if parameter.kind in (
+            parameter.VAR_POSITIONAL,
+            parameter.VAR_KEYWORD,
+        ):
+            continue
+        if hasattr(layer, name):
+            config[name] = getattr(layer, name)
+        elif parameter.default is parameter.empty:
+            return None
+    return config
 
 
 def get_config(layer):

@@ -49,7 +49,7 @@ def opened(model, shapes=None):
         other = _keras.with_opened(model, Opener(model), shapes)
     except Exception:  # A layer in there takes no such sizes.
         return found
-    return other if _closed(other) < _closed(found) else found
+    return other if _closed(other) <= _closed(found) else found
 
 
 def _closed(model) -> int:
