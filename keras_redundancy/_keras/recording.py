@@ -320,9 +320,8 @@ class _Copier(Interpreter):
         if type(old) is Reshape:
             self._note(old, Reshape(_with_open_batch(call), name=old.name))
         elif is_model(old):
-            given = tensors_in((args, kwargs))
-            shapes = [x.shape for x, _ in zip(given, graph_of(old).inputs)]
-            self._note(old, self.model(old, shapes))
+            given = tensors_in((args, kwargs))[: len(graph_of(old).inputs)]
+            self._note(old, self.model(old, [x.shape for x in given]))
         elif self._opener is not None and not self._becomes_stock(old):
             try:
                 opened = self._opener(old, args, kwargs, self._prefix)

@@ -1,8 +1,8 @@
 """Make a layer of its own class in place of the graph that was inside of it."""
 
 import warnings
-from collections.abc import Iterator
-from numbers import Integral
+import weakref
+from numbers import Integral, Number
 
 import keras
 
@@ -10,6 +10,9 @@ from keras_redundancy import _keras
 from keras_redundancy.build import configs
 from keras_redundancy.build.recipe import LayerRecipe, Recipe, operations
 from keras_redundancy.build.stock import LayerForm
+
+# {class: {config and shapes: trials}}: models have many layers that are alike.
+TRIALS = weakref.WeakKeyDictionary()
 
 
 def closed(opened, recipe: Recipe, given: list):
@@ -34,6 +37,28 @@ def closed(opened, recipe: Recipe, given: list):
         if new is not None and _shapes(new) == wanted:
             return found, new
     return None if changes else (found, _keras.copy_with_variables(layer))
+
+
+def set_by_arguments(opened) -> list[set]:
+    """The axes of variables that single arguments of a layer set.
+
+    Returns:
+        For each entry of the layer's config that only sets sizes, in
+        proportion to its value, {(id(variable), axis), ...}.
+    """
+    found = []
+    for _, value, step, shapes in _trials(opened):
+        sizes = [
+            (id(variable), axis, a, b)
+            for variable, new in zip(
+                opened.layer.variables, shapes, strict=True
+            )
+            for axis, (a, b) in enumerate(zip(variable.shape, new, strict=True))
+            if a != b
+        ]
+        if sizes and all((b - a) * value == step * a for *_, a, b in sizes):
+            found.append({(key, axis) for key, axis, *_ in sizes})
+    return found
 
 
 def can_be_saved(layer) -> bool:
@@ -68,25 +93,45 @@ def _solved(opened, wanted):
     return found
 
 
-def _trials(opened) -> Iterator[tuple]:
-    """The layer made with another value of an entry of its config, each once.
+def _trials(opened) -> list[tuple]:
+    """What becomes of a layer with another value of an entry of its config.
 
-    Yields:
+    Returns:
+        For each whole number in the config with which the layer can be made:
         (path of the entry, its value, what was added to it, the shapes of the
-        variables of the layer that was made).
+        variables).
     """
     layer = opened.layer
-    ranks = [len(x.shape) for x in layer.variables]
-    for path, value in _whole_numbers(configs.config_of(layer)):
-        for step in (value, -(value // 2), 1):
-            settings = {path: value + step}
-            recipe = LayerRecipe(layer, LayerForm(layer), settings)
-            new = _made(recipe, opened, opened.inputs)
-            if new is not None:
-                shapes = _shapes(new)
-                if list(map(len, shapes)) == ranks:
-                    yield path, value, step, shapes
-                break
+    config = configs.config_of(layer)
+    known = TRIALS.setdefault(type(layer), {})
+    shapes = [x.shape for x in opened.inputs]
+    key = repr((_without_names(config), shapes, _shapes(layer)))
+    if key not in known:
+        trials = (_trial(opened, *each) for each in _whole_numbers(config))
+        known[key] = [x for x in trials if x is not None]
+    return known[key]
+
+
+def _without_names(config):
+    """A config without names and objects, which are not the same anywhere."""
+    if isinstance(config, dict):
+        left = {k: _without_names(x) for k, x in config.items() if k != "name"}
+        return left
+    if isinstance(config, list | tuple):
+        return [_without_names(x) for x in config]
+    return config if isinstance(config, Number | str) else type(config)
+
+
+def _trial(opened, path, value):
+    layer = opened.layer
+    for step in (value, -(value // 2), 1):
+        recipe = LayerRecipe(layer, LayerForm(layer), {path: value + step})
+        new = _made(recipe, opened, opened.inputs)
+        if new is not None:
+            shapes, own = _shapes(new), _shapes(layer)
+            is_alike = list(map(len, shapes)) == list(map(len, own))
+            return (path, value, step, shapes) if is_alike else None
+    return None
 
 
 def _whole_numbers(config):
