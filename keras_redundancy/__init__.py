@@ -37,7 +37,7 @@ What else to know about the smaller model:
   wrapper and the graph share a layer, which a rebuilt model would not.
 """
 
-from keras_redundancy import callbacks as callbacks
+from keras_redundancy import callbacks as callbacks, deploy as deploy
 from keras_redundancy._version import __version__ as __version__
 from keras_redundancy.build.stock import (
     LayerForm as LayerForm,
@@ -71,6 +71,7 @@ from keras_redundancy.low_rank.models import (
     factorize as factorize,
     to_dense as to_dense,
 )
+from keras_redundancy.mend.distilling import distill as distill
 from keras_redundancy.noise_out.correlated import (
     merge_correlated as merge_correlated,
 )
@@ -80,6 +81,7 @@ from keras_redundancy.numbers.clustering import (
 from keras_redundancy.numbers.subspaces import svcca as svcca
 from keras_redundancy.planning.absorbing import (
     Affine as Affine,
+    Distill as Distill,
     Drop as Drop,
     LeastSquares as LeastSquares,
     Mend as Mend,

@@ -86,6 +86,7 @@ def _prune(args):
         target=target or None,
         data=None if args.data is None else _read(args.data, model)[0],
         skip=args.skip or None,
+        round_to=args.round_to,
     )
     small = plan.apply(verbose=not args.json)
     if small.compiled:
@@ -134,11 +135,23 @@ def _diff(args):
     _show(kr.difference(*models), args)
 
 
+def _export(args):
+    _require_place(args.out, args.model, args.data, args.beside)
+    model = _load(args.model, args)
+    data = None if args.data is None else _read(args.data, model)[0]
+    beside = None if args.beside is None else _load(args.beside, args)
+    options = {"beside": beside, "overwrite": args.overwrite}
+    _show(
+        kr.deploy.export(model, args.out, data, args.quantize, **options), args
+    )
+
+
 COMMANDS = {
     "report": _report,
     "prune": _prune,
     "sensitivity": _sensitivity,
     "diff": _diff,
+    "export": _export,
 }
 
 

@@ -30,6 +30,7 @@ from keras_redundancy._keras.graph import (
 )
 from keras_redundancy._keras.layers import (
     attention_projections as attention_projections,
+    attention_values as attention_values,
     copy_operation as copy_operation,
     flat_layers as flat_layers,
     has_config as has_config,

@@ -4,6 +4,8 @@ import keras
 from keras.src.ops.operation import Operation
 from keras.src.saving.serialization_lib import SafeModeScope
 
+from keras_redundancy._keras.graph import mask_of, run_for_inference, with_mask
+
 
 def flat_layers(layer, recursive: bool = True) -> list:
     """A layer or model and all layers in it, outer before inner ones.
@@ -42,6 +44,28 @@ def attention_projections(layer) -> dict:
     if hasattr(layer, "_gate_dense"):
         projections["gate"] = layer._gate_dense
     return projections | {"output": layer._output_dense}
+
+
+def attention_values(layer, args, kwargs):
+    """What the output projection of an attention layer with heads reads.
+
+    Args:
+        layer: a layer that `attention_projections` takes.
+        args, kwargs: those of a call of it.
+
+    Returns:
+        The values that each head attends to, times the gate where there is
+        one: shape (samples, queries, heads, size of a head).
+    """
+    copy = copy_operation(layer)
+    vars(copy)["_output_dense"] = lambda values: values
+    given = [x for x in keras.tree.flatten((args, kwargs)) if x is not None]
+    masks = [mask_of(x) for x in given]
+    found = run_for_inference(copy, args, kwargs)
+    # The call takes the masks away from the tensors that it is given.
+    for x, mask in zip(given, masks, strict=True):
+        with_mask(x, mask)
+    return found[0] if isinstance(found, (list, tuple)) else found
 
 
 def lambda_output_shape(layer):

@@ -81,7 +81,8 @@ def loss_function(loss) -> tuple[str | None, bool]:
 
     The name is None for what is no loss function of Keras.
     """
-    function = getattr(loss, "fn", None)
+    loss = keras.losses.get(loss) if isinstance(loss, str) else loss
+    function = getattr(loss, "fn", loss)
     settings = getattr(loss, "_fn_kwargs", {})
     return getattr(function, "__name__", None), settings.get(
         "from_logits", False

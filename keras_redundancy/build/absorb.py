@@ -33,31 +33,22 @@ def axis_changes(decisions) -> list[AxisChange]:
     Args:
         decisions: objects with a `space` and a `selection` of its units.
     """
-    touched = {}
+    cuts = {}
     for decision in decisions:
         selection = decision.selection
         removed = selection.removed
-        is_idle = np.isin(removed, selection.idle)
-        if not len(removed):
-            continue
-        for place in decision.space.axes:
-            source = place.positions[removed]
-            parts = (
-                source,
-                place.positions[selection.stands_for[removed]],
-                np.broadcast_to(is_idle[:, None], source.shape),
-            )
-            touched.setdefault(place.on, []).append(parts)
+        is_idle = np.isin(removed, selection.idle)[:, None]
+        for place in decision.space.axes if len(removed) else ():
+            cut = np.zeros((3, len(place.on.group)), int)
+            is_removed, target, idle = cuts.setdefault(place.on, cut)
+            at = place.positions[removed]
+            is_removed[at], idle[at] = True, is_idle
+            target[at] = place.positions[selection.stands_for[removed]]
     changes = []
-    for on, parts in touched.items():
-        source, target, idle = (
-            np.concatenate([part[side].reshape(-1) for part in parts])
-            for side in range(3)
-        )
-        stays = np.ones(len(on.group), bool)
-        stays[source] = False
-        kept = np.flatnonzero(stays)
-        changes.append(AxisChange(on, kept, source, target, idle))
+    for on, (is_removed, target, idle) in cuts.items():
+        kept, source = map(np.flatnonzero, (is_removed == 0, is_removed))
+        change = on, kept, source, target[source], idle[source] > 0
+        changes.append(AxisChange(*change))
     return changes
 
 

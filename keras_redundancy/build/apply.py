@@ -92,11 +92,11 @@ def recipe_of_cut(graph, removed, values, absorber, is_stock: bool) -> Recipe:
             are none.
         is_stock: whether layers for training become stock layers.
     """
-    settings, owners, forms = {}, {}, {}
+    settings, forms = {}, {}
 
     def set_to(owner, path, value):
-        owners[id(owner)] = owner
-        settings.setdefault(id(owner), {})[path] = value
+        _, of_owner = settings.setdefault(id(owner), (owner, {}))
+        of_owner[path] = value
 
     for width, count in _new_counts(graph, removed):
         set_to(width.owner, width.path, count)
@@ -115,12 +115,12 @@ def recipe_of_cut(graph, removed, values, absorber, is_stock: bool) -> Recipe:
         LayerRecipe(
             x,
             forms.get(id(x)),
-            settings.pop(id(x), {}),
+            settings.pop(id(x), (x, {}))[1],
             _cut_variables(x, values),
         )
         for x in operations(graph.model)
     ]
-    calls = [CallRecipe(owners[key], x) for key, x in settings.items()]
+    calls = [CallRecipe(*entry) for entry in settings.values()]
     return Recipe.of(graph.model, layers, calls, is_stock)
 
 

@@ -139,16 +139,12 @@ def merge(change, value, scale, own=1.0):
 
 def along(value, axis, matrix):
     """`matrix` of shape (k, n) times `value` along its axis of size n."""
-    before, n, after = (
-        value.shape[:axis],
-        matrix.shape[0],
-        value.shape[axis + 1 :],
-    )
-    if math.prod(after) == 1:
-        rows = value.reshape(-1, value.shape[axis])
-        return (matrix @ rows.T).T.reshape(*before, n, *after)
-    blocks = value.reshape(-1, value.shape[axis], math.prod(after))
-    result = np.empty((len(blocks), n, math.prod(after)), value.dtype)
+    (k, n), after = matrix.shape, math.prod(value.shape[axis + 1 :])
+    shape = (*value.shape[:axis], k, *value.shape[axis + 1 :])
+    if after == 1:
+        return (matrix @ value.reshape(-1, n).T).T.reshape(shape)
+    blocks = value.reshape(-1, n, after)
+    result = np.empty((len(blocks), k, after), value.dtype)
     for block, product in zip(blocks, result, strict=True):
         product[:] = matrix @ block
-    return result.reshape(*before, n, *after)
+    return result.reshape(shape)

@@ -78,17 +78,13 @@ def _made_anew(value):
     with keras.saving.custom_object_scope(by_name(vars(value).values())):
         try:
             new = type(value).from_config(dict(given))
-            new.name = value.name
-            return new
         except TypeError:
             parameters = inspect.signature(type(value)).parameters
-            taken = {k: v for k, v in given.items() if k in parameters}
-            if len(taken) == len(given):
-                raise
-            new = type(value).from_config(dict(taken))
+            given = {k: v for k, v in given.items() if k in parameters}
+            new = type(value).from_config(dict(given))
     new.name = value.name
     again = new.get_config()
-    lost = [k for k in config if k not in taken and again[k] != config[k]]
+    lost = [k for k in config if k not in given and again[k] != config[k]]
     if lost:
         raise ValueError(f"its constructor does not take {', '.join(lost)}.")
     return new

@@ -38,9 +38,8 @@ def start_at_means(graph, changes, folded):
     variances = _variances_of_means(graph, others, size_of)
 
     def start(variable):
-        if id(variable) in variances:
-            return variances[id(variable)]
-        return means[variable] if variable in means else read(variable)
+        variance = variances.get(id(variable))
+        return means[variable] if variance is None else variance
 
     return start
 

@@ -54,12 +54,7 @@ def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
         return cls, {}
     known, defaults, needed = {}, [], []
     config = _own_config(cls, model)
-    for name, parameter in inspect.signature(cls.__init__).parameters.items():
-        if name in OF_EVERY_MODEL or parameter.kind in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
-            continue
+    for name, parameter in _own_parameters(cls).items():
         value = copied(config.get(name, vars(model).get(name, LOST)), twins)
         if value is not LOST:
             known[name] = value
@@ -137,8 +132,8 @@ def copied(value, twins: dict):
     if isinstance(value, keras.random.SeedGenerator):
         return keras.random.SeedGenerator.from_config(value.get_config())
     if isinstance(value, dict):
-        made = {key: copied(x, twins) for key, x in value.items()}
-        return LOST if LOST in made.values() else made
+        made = copied(list(value.values()), twins)
+        return LOST if made is LOST else dict(zip(value, made, strict=True))
     if isinstance(value, (list, tuple)):
         made = [copied(x, twins) for x in value]
         if any(x is LOST for x in made):
@@ -147,19 +142,25 @@ def copied(value, twins: dict):
     return LOST
 
 
+def _own_parameters(cls):
+    """{name: parameter} of a constructor that not every model has."""
+    parameters = inspect.signature(cls.__init__).parameters
+    return {
+        name: x
+        for name, x in parameters.items()
+        if name not in OF_EVERY_MODEL
+        and x.kind not in (x.VAR_POSITIONAL, x.VAR_KEYWORD)
+    }
+
+
 def _own_config(cls, model):
     """What the `get_config` of the user's class says, if there is one."""
     if not _keras.has_own_config(cls):
         return {}
+    names = _own_parameters(cls)
     try:
-        return keras.saving.deserialize_keras_object(
-            {
-                key: value
-                for key, value in get_config(model).items()
-                if key in inspect.signature(cls.__init__).parameters
-                and key not in OF_EVERY_MODEL
-            }
-        )
+        config = {k: x for k, x in get_config(model).items() if k in names}
+        return keras.saving.deserialize_keras_object(config)
     except REBUILD_ERRORS:
         return {}
 

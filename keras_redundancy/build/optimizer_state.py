@@ -125,19 +125,16 @@ def carry_over(model, small, matches, cut: SlotCut) -> None:
         _keras.set_value(target, source)
     afresh = []
     for source, target in matches:
-        slots = _keras.slots(new, target)
-        sources = _keras.slots(old, source)
+        slots = [slot for slot, _ in _keras.slots(new, target)]
         values = [
-            cut.value(slot, kind, source, target) for slot, kind in sources
+            cut.value(slot, kind, source, target)
+            for slot, kind in _keras.slots(old, source)
         ]
-        fits = len(slots) == len(values) and all(
-            value is not None and tuple(value.shape) == tuple(slot.shape)
-            for (slot, _), value in zip(slots, values, strict=True)
-        )
-        if not fits:
+        shapes = [None if x is None else tuple(x.shape) for x in values]
+        if shapes != [tuple(slot.shape) for slot in slots]:
             afresh.append(target.path)
             continue
-        for (slot, _), value in zip(slots, values, strict=True):
+        for slot, value in zip(slots, values, strict=True):
             _keras.set_value(slot, value)
     if afresh:
         names = ", ".join(afresh[:3]) + (", ..." if len(afresh) > 3 else "")

@@ -46,33 +46,27 @@ def reached_by(value) -> list:
 
 
 class Rebinder:
-    """Copies functions so that they refer to the twins of objects."""
+    """Copies functions so that they refer to the twins of objects.
+
+    A function is copied once: its copy is its twin from then on.
+    """
 
     def __init__(self, twins: dict):
         """`twins` are {id(object): the object to refer to instead}."""
-        self._twins = twins
-
-    def rebound(self, value):
-        """`value`, or a copy of it that refers to twins."""
-        return self._rebound(value, {})
+        self._twins = dict(twins)
 
     def _reaches(self, value):
         return any(id(x) in self._twins for x in reached_by(value))
 
-    def _rebound(self, value, made):
-        """`made` has the functions copied so far, {id(function): copy}.
-
-        A function can refer to itself.
-        """
+    def rebound(self, value):
+        """`value`, or a copy of it that refers to twins."""
         if id(value) in self._twins:
             return self._twins[id(value)]
-        if id(value) in made:
-            return made[id(value)]
         if not self._reaches(value):
             return value
         if isinstance(value, types.FunctionType):
-            return self._function(value, made)
-        again = functools.partial(self._rebound, made=made)
+            return self._function(value)
+        again = self.rebound
         if isinstance(value, functools.partial):
             keywords = {key: again(x) for key, x in value.keywords.items()}
             return functools.partial(
@@ -84,7 +78,7 @@ class Rebinder:
             return {key: again(x) for key, x in value.items()}
         return type(value)(map(again, value))
 
-    def _function(self, old, made):
+    def _function(self, old):
         """A function of the same code with other globals and closure.
 
         Its globals that refer to no twin keep the values of now.
@@ -99,8 +93,8 @@ class Rebinder:
         new = types.FunctionType(
             old.__code__, own, old.__name__, closure=cells or None
         )
-        made[id(old)] = new
-        again = functools.partial(self._rebound, made=made)
+        # First of all: a function can refer to itself.
+        self._twins[id(old)], again = new, self.rebound
         vars(new).update(vars(old))
         new.__qualname__, new.__module__ = old.__qualname__, old.__module__
         new.__doc__, new.__annotations__ = old.__doc__, old.__annotations__
@@ -108,12 +102,8 @@ class Rebinder:
         for cell, before in zip(cells, old.__closure__ or (), strict=True):
             if (content := _content(before)) is not EMPTY:
                 cell.cell_contents = again(content)
-        if old.__defaults__ is not None:
-            new.__defaults__ = tuple(map(again, old.__defaults__))
-        if old.__kwdefaults__ is not None:
-            new.__kwdefaults__ = {
-                key: again(value) for key, value in old.__kwdefaults__.items()
-            }
+        new.__defaults__ = again(old.__defaults__)
+        new.__kwdefaults__ = again(old.__kwdefaults__)
         return new
 
 

@@ -4,6 +4,9 @@ Calibration data says how each removed unit is predicted best from the kept
 units that the same consumer reads: removed ~ kept @ matrix + shift. The matrix
 goes into the consumer's kernel, the shift into its bias. Consumers inside of
 layers, whose inputs the calibration does not see, are merged.
+
+Heads of an attention layer are vectors: the matrix then predicts all numbers
+of the removed heads from all numbers of the kept ones.
 """
 
 import dataclasses
@@ -13,6 +16,7 @@ import numpy as np
 
 from keras_redundancy.build.absorb import MergeAbsorber
 from keras_redundancy.build.changes import is_consumer, merge
+from keras_redundancy.channels.filters import read
 from keras_redundancy.channels.shifts import homes_of_shifts, shift_of
 
 
@@ -26,12 +30,41 @@ class Fit:
             units once.
         matrix: shape (k, r): removed ~ kept @ matrix + shift.
         shift: shape (r,).
+        each: how many numbers each unit has, as in `View`. Above 1, read
+            k * each and r * each for k and r in the shapes of `matrix` and
+            `shift`.
     """
 
     kept: np.ndarray
     removed: np.ndarray
     matrix: np.ndarray
     shift: np.ndarray
+    each: int = 1
+
+    @property
+    def columns(self) -> list[tuple]:
+        """(kept positions, removed positions) that `matrix` predicts."""
+        if self.each > 1:
+            return [(self.kept, self.removed)]
+        return list(zip(self.kept.T, self.removed.T, strict=True))
+
+    def more(self, kernel, kept, removed) -> np.ndarray:
+        """What the rows `kept` of a kernel get more, for the rows `removed`.
+
+        Args:
+            kernel: with the units on its first axis.
+            kept, removed: one of `columns`.
+        """
+        rows = kernel[removed].reshape(len(self.shift), -1)
+        found = self.matrix.astype(kernel.dtype) @ rows
+        return found.reshape(*kept.shape, *kernel.shape[1:])
+
+    def shift_of(self, on, removed, home) -> np.ndarray:
+        """What the outputs of the kernel get more, in the shape of its bias."""
+        if self.each == 1:
+            return shift_of(on, self.shift, removed, home)
+        kernel = np.moveaxis(read(on.variable), on.axis, 0)
+        return self.shift @ kernel[removed].reshape(len(self.shift), -1)
 
 
 class RefitAbsorber(MergeAbsorber):
@@ -71,8 +104,8 @@ class RefitAbsorber(MergeAbsorber):
         shifts = [super()._shift(change, home)]
         for fit in self._fits[change]:
             shifts += [
-                shift_of(change.on, fit.shift, removed, home)
-                for removed in fit.removed.T
+                fit.shift_of(change.on, removed, home)
+                for _, removed in fit.columns
             ]
         known = [shift for shift in shifts if shift is not None]
         return sum(known) if known else None
@@ -96,16 +129,17 @@ class RefitAbsorber(MergeAbsorber):
         divided, moments = view.divided, view.moments
         # Without a bias for the shift, the means are predicted as well.
         has_shift = home is not None
+        inputs, outputs = view.entries(kept), view.entries(removed)
         matrix = self._solve(
             moments.about(moments.mean * has_shift),
-            kept,
-            removed,
+            inputs,
+            outputs,
             divided.fitted.about(divided.fitted.mean * has_shift),
             divided.held_out.about(divided.fitted.mean * has_shift),
         )
-        shift = moments.mean[removed] - moments.mean[kept] @ matrix
-        positions = view.positions
-        return Fit(positions[kept], positions[removed], matrix, shift)
+        shift = moments.mean[outputs] - moments.mean[inputs] @ matrix
+        kept, removed = view.positions[kept], view.positions[removed]
+        return Fit(kept, removed, matrix, shift, view.each)
 
     def absorb(self, change, value):
         fits = self._fits[change]
@@ -123,7 +157,6 @@ class RefitAbsorber(MergeAbsorber):
         before = np.moveaxis(value, change.on.axis, 0)
         after = np.moveaxis(result, change.on.axis, 0)
         for fit in fits:
-            matrix = fit.matrix.astype(value.dtype)
-            for kept, removed in zip(fit.kept.T, fit.removed.T, strict=True):
-                after[row[kept]] += np.tensordot(matrix, before[removed], 1)
+            for kept, removed in fit.columns:
+                after[row[kept]] += fit.more(before, kept, removed)
         return result

@@ -24,10 +24,6 @@ INFINITE = -1
 STRINGS = "OSU"  # The kinds of NumPy's dtypes that hold text.
 
 
-class MisfitError(ValueError):
-    """Data that have another structure or shape than a model takes."""
-
-
 @dataclasses.dataclass(eq=False)
 class Samples:
     """Calibration data that can be read several times.
@@ -207,8 +203,12 @@ def _batches_of(samples, batch_size, graph):
     """(an iterator of the inputs in each batch, whether its end is known)."""
     data = samples.data
     is_bounded = samples.steps is not None or isinstance(data, _Remembered)
+    has_arrays = isinstance(data, np.ndarray | list | tuple | dict)
+    is_iterator = isinstance(data, Iterator | _Remembered)
+    if has_arrays and not is_iterator:
+        data = _of_inputs(graph, data)
     try:
-        if isinstance(data, Iterator | _Remembered):
+        if is_iterator:
             # Keras looks at the first batch before it is asked for one.
             data = iter(data)
             first = list(itertools.islice(data, 1))
@@ -217,11 +217,9 @@ def _batches_of(samples, batch_size, graph):
             data = itertools.chain(first, data)
             del first
             data = (x if isinstance(x, tuple) else (x,) for x in data)
-        if isinstance(data, np.ndarray | list | tuple | dict):
-            data = _sliceable(graph, data)
+        elif has_arrays:
+            data = keras.tree.map_structure(_sliceable, data)
         found, count = _keras.numpy_batches(data, batch_size)
-    except MisfitError:
-        raise
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"data is {type(data).__name__}, which Keras cannot make batches "
@@ -233,21 +231,21 @@ def _batches_of(samples, batch_size, graph):
     return inputs, is_bounded or count is not None
 
 
-def _sliceable(graph, data):
-    """Arrays as Keras can slice them: text has to be a tensor."""
-
-    def convert(x):
-        if isinstance(x, np.ndarray) and x.dtype.kind in STRINGS:
-            return keras.ops.convert_to_tensor(x, dtype="string")
-        return x
-
+def _of_inputs(graph, data):
+    """Arrays without those that are no inputs of the model."""
     if all(x is None for x in keras.tree.flatten(data)):
         raise _misfit(graph, data)
     try:
-        data = _as_read_by(_keras.input_structure(graph), data)
+        return _as_read_by(_keras.input_structure(graph), data)
     except (KeyError, ValueError) as error:
         raise _misfit(graph, data) from error
-    return keras.tree.map_structure(convert, data)
+
+
+def _sliceable(x):
+    """An array as Keras can slice it: text has to be a tensor."""
+    if isinstance(x, np.ndarray) and x.dtype.kind in STRINGS:
+        return keras.ops.convert_to_tensor(x, dtype="string")
+    return x
 
 
 def _checked(graph, x):
@@ -257,13 +255,14 @@ def _checked(graph, x):
     except (TypeError, ValueError, KeyError) as error:
         raise _misfit(graph, x) from error
     arrays = [None if y is None else np.asarray(y) for y in tensors]
-    fits = [
-        array is None or _fits(array.shape, y.shape)
+    given = [
+        (array, y)
         for array, y in zip(arrays, graph.inputs, strict=True)
+        if array is not None
     ]
-    if not all(fits) or all(array is None for array in arrays):
+    if not given or not all(_fits(a.shape, y.shape) for a, y in given):
         raise _misfit(graph, x)
-    if not all(array is None or _is_finite(array) for array in arrays):
+    if not all(_is_finite(array) for array, _ in given):
         raise ValueError(
             "data holds NaN or infinity. Leave such samples out, or fill in "
             "what is missing as it was for training."
@@ -329,7 +328,7 @@ def _misfit(graph, x):
 
     shapes = keras.tree.map_structure(shape_of, x)
     wanted = ", ".join(str(tuple(x.shape)) for x in graph.inputs)
-    return MisfitError(
+    return ValueError(
         f"data has batches of shape {shapes}, but the model takes {wanted}. "
         "Pass what Model.predict takes: the inputs alone, without targets, "
         "and with a batch axis."

@@ -20,16 +20,44 @@ class View:
         divided: mean and covariance of the units' activations, over samples,
             positions of the input, calls and columns: of the samples to fit
             to, and of those held out.
+        each: how many numbers of the moments belong to each unit: 1, or more
+            where units are vectors, such as heads of an attention layer. Then
+            the numbers at the m positions of a unit belong to it together.
     """
 
     on: VariableAxis
     positions: np.ndarray
     divided: Divided
+    each: int = 1
 
     @property
     def moments(self) -> Moments:
         """Those of all samples."""
         return self.divided.whole
+
+    def entries(self, units) -> np.ndarray:
+        """Where in the moments some units are, shape (units * each,)."""
+        units = np.asarray(units)
+        return (units[:, None] * self.each + np.arange(self.each)).reshape(-1)
+
+    def rows_of(self, kernel, units) -> list[np.ndarray]:
+        """The matrices of the kernel that read some units.
+
+        Args:
+            kernel: one with the axis `on`, an array.
+            units: numbers of units of this view, shape (k,).
+
+        Returns:
+            Matrices of shape (k, outputs), one for each of the m columns; or
+            one of shape (k * each, outputs) where units are vectors.
+        """
+        kernel = np.moveaxis(kernel, self.on.axis, 0)
+        rows = kernel[self.positions[units]]
+        if self.each > 1:
+            return [rows.reshape(len(units) * self.each, -1)]
+        return [
+            rows[:, i].reshape(len(units), -1) for i in range(rows.shape[1])
+        ]
 
     def numbers_of(self, positions) -> np.ndarray:
         """For each position of the axis the number of its unit, or -1."""
@@ -75,25 +103,31 @@ def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
         ValueError: `data` is empty, does not fit the model's inputs, or gives
             activations that are NaN or infinite.
     """
-    windows, sights = {}, []
-    for on, positions in _sights(graph, spaces):
-        looks = [
-            Window(read.place, read.columns[positions]) for read in on.reads
-        ]
-        name = tuple(look.identity for look in looks)
-        windows.setdefault(name, looks)
-        sights.append((on, positions, name))
+    windows, observed = {}, []
+    for on, positions in _read_together(graph, spaces):
+        of_axis = [_window(read, positions) for read in on.reads]
+        name = tuple(window.identity for window in of_axis)
+        windows.setdefault(name, of_axis)
+        each = len(of_axis[0].columns) // len(positions)
+        observed.append((on, positions, name, each))
     moments = observe(graph.model, windows, data, batch_size)
     views = {}
-    for on, positions, name in sights:
+    for on, positions, name, each in observed:
         _require_finite(moments[name], on)
-        view = View(on, positions, moments[name])
+        view = View(on, positions, moments[name], each)
         views.setdefault(id(on), []).append(view)
     samples = max((m.samples for m in moments.values()), default=0)
     return Statistics(views, samples)
 
 
-def _sights(graph, spaces):
+def _window(read, positions):
+    columns = read.columns[positions]
+    # All numbers of all vectors make one row.
+    vectors = columns.ndim > positions.ndim
+    return Window(read.place, columns.reshape(-1, 1) if vectors else columns)
+
+
+def _read_together(graph, spaces):
     """Yield (consumer axis, positions of all units read with `spaces`)."""
     beside = {}
     for space in graph.spaces:

@@ -196,13 +196,14 @@ class _Probe:
         again = self._run(self.given[0])
         if not np.array_equal(again, self.returned[0], equal_nan=True):
             return Behaviour(Kind.UNKNOWN, RANDOM)
-        if self._is_split_by(self._masks()) and self._is_same_everywhere():
+        everywhere = self._masks(*range(len(self.shape)))
+        if self._is_split_by(everywhere) and self._is_same_everywhere():
             return _of_kind(self._elementwise_kind())
-        if not self._is_split_by(self._masks_along(0)):
+        if not self._is_split_by(self._masks(0)):
             return Behaviour(Kind.UNKNOWN, SAMPLES)
         if not self._treats_channels_alike():
             return _of_kind(Kind.MIXING)
-        if self._is_split_by(self._masks_along(self.axis)):
+        if self._is_split_by(self._masks(self.axis)):
             return _of_kind(Kind.CHANNELWISE)
         last = self.axis == len(self.shape) - 1
         is_softmax = last and self._computes(activations.softmax)
@@ -232,20 +233,13 @@ class _Probe:
         signs = self.rng.choice([-1, 1], self.shape)
         return (signs * sizes).astype("float32")
 
-    def _masks(self):
-        """Half of all entries; one, or all but one."""
-        half = self.rng.random(self.shape) < 0.5
-        one = np.zeros(self.shape, bool)
-        one[tuple(self.rng.integers(self.shape))] = True
+    def _masks(self, *axes):
+        """Half of all places along some axes; one of them, or all but one."""
+        sizes = [n if i in axes else 1 for i, n in enumerate(self.shape)]
+        half = self.rng.random(sizes) < 0.5
+        one = np.zeros(sizes, bool)
+        one[tuple(self.rng.integers(sizes))] = True
         return half, one, ~one
-
-    def _masks_along(self, axis):
-        """Half of all samples or channels; one, or all but one."""
-        sizes = [1] * len(self.shape)
-        sizes[axis] = count = self.shape[axis]
-        half = self.rng.random(count) < 0.5
-        one = np.arange(count) == self.rng.integers(count)
-        return [mask.reshape(sizes) for mask in (half, one, ~one)]
 
     def _is_split_by(self, masks) -> bool:
         """Whether what lies on one side of a mask does not hear of the other.
@@ -265,11 +259,7 @@ class _Probe:
 
     def _is_same_everywhere(self) -> bool:
         order = self.rng.permutation(self.given[0].size)
-
-        def moved(x):
-            return x.reshape(-1)[order].reshape(self.shape)
-
-        return self._commutes_with(moved)
+        return self._commutes_with(lambda x: x.flat[order].reshape(self.shape))
 
     def _treats_channels_alike(self) -> bool:
         """A rotation and the swap of two make every order of the channels."""

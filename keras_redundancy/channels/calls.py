@@ -77,7 +77,14 @@ class CallTrace(LabelledCall):
         self._access(kernel, axis, ids, Role.PRODUCER)
         return ids
 
-    def read_by(self, kernel, axis: int, ids: np.ndarray, compute=None) -> None:
+    def read_by(
+        self,
+        kernel,
+        axis: int,
+        ids: np.ndarray,
+        compute=None,
+        numbers: int | None = None,
+    ) -> None:
         """The input axis `axis` of `kernel` reads the channels `ids`.
 
         Args:
@@ -88,12 +95,16 @@ class CallTrace(LabelledCall):
                 the operation: a function of the operation and of the (args,
                 kwargs) of a call that returns them as a tensor of shape
                 (samples, positions..., channels).
+            numbers: where each channel is a vector, the length of it: the
+                axis of the kernel behind `axis` has an entry for each number,
+                and the tensor that `compute` returns has the numbers of all
+                channels, channel by channel, on its last axis.
         """
         axis %= len(kernel.shape)
         source = self._copied.get(ids.tobytes(), ids)
         read = read_of_inputs(self, source)
         if read is None and compute is not None:
-            read = read_inside(self, kernel, ids, compute)
+            read = read_inside(self, kernel, ids, compute, numbers)
         self._access(kernel, axis, ids, Role.CONSUMER, read)
 
     def carried_by(
@@ -253,19 +264,18 @@ class CallTrace(LabelledCall):
         return self.inside.setting(self.operation, path)
 
     def _count(self, place, path, ids, whole):
-        parts = ids if isinstance(ids, list) else [ids]
+        width = labels.Width(*(place or (None, path)), ids, whole)
         reason = None
         if self.part or place is None:
-            counts = tuple(map(len, parts))
+            counts = tuple(map(len, width.parts))
             reason = self.inside.obstacle(self.operation, path, place, counts)
         elif path[0] not in labels.ARGUMENTS:
             known = _keras.has_config(place[0])
             reason = None if known else self.say(NO_CONFIG)
         if reason is None:
-            width = labels.Width(*place, ids, whole)
             self.recorder.widths.append(width)
             return
-        for part in parts if whole is None else [*parts, whole]:
+        for part in width.everything:
             self.recorder.store.freeze(part, reason)
 
     def constant(self, value, *path) -> labels.Constant:

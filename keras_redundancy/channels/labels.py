@@ -116,7 +116,11 @@ class InnerPlace:
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-    """Entries `columns` of the channel axis of the tensor at `place`."""
+    """Entries `columns` of the channel axis of the tensor at `place`.
+
+    The shape of `columns` is (channels,), or (channels, d) where a channel is
+    a vector of d numbers, such as a head of an attention layer.
+    """
 
     place: Place | InnerPlace
     columns: np.ndarray

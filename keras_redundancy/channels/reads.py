@@ -17,15 +17,13 @@ def read_of_inputs(call, ids) -> Read | None:
     for x in call.inputs:
         if x.place is None or not np.isin(ids, x.ids).all():
             continue
-        columns = np.arange(len(x.ids))
-        if not np.array_equal(ids, x.ids):
-            order = np.argsort(x.ids, kind="stable")
-            columns = order[np.searchsorted(x.ids, ids, sorter=order)]
+        order = np.argsort(x.ids, kind="stable")
+        columns = order[np.searchsorted(x.ids, ids, sorter=order)]
         return Read(x.place, columns)
     return None
 
 
-def read_inside(call, kernel, ids, compute) -> Read | None:
+def read_inside(call, kernel, ids, compute, numbers=None) -> Read | None:
     """Where the channels `ids` are that a call computes for its `kernel`.
 
     The inputs of a layer inside another one are computed from layer to layer,
@@ -37,6 +35,7 @@ def read_inside(call, kernel, ids, compute) -> Read | None:
         ids: labels of shape (channels,).
         compute: a function of the operation and of a call's (args, kwargs)
             that returns the tensor, channels last.
+        numbers: how many numbers each channel has, where it is a vector.
 
     Returns:
         A `Read`, or None where the inputs of the call are not known.
@@ -50,7 +49,8 @@ def read_inside(call, kernel, ids, compute) -> Read | None:
         given = functools.partial(given, call.operation)
         function = functools.partial(_composed, function, given)
     place = InnerPlace(call.path, call.node, kernel, function)
-    return Read(place, np.arange(len(ids)))
+    columns = np.arange(len(ids) * (numbers or 1))
+    return Read(place, columns.reshape(-1, numbers) if numbers else columns)
 
 
 def _composed(function, given, args, kwargs):

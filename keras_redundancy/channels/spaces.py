@@ -154,18 +154,13 @@ def find_spaces(axes, cuts, store, group) -> tuple[Space, ...]:
     space = _same_features(entries, signature)[entries.group]
     order = np.lexsort((entries.feature, entries.group, space))
     bounds = np.flatnonzero(np.diff(space[order], prepend=-1, append=-2))
-    spaces = []
+    spaces, names = [], kernel_names(axes)
     for start, end in itertools.pairwise(bounds):
         selected = order[start:end]
         first = entries.group[selected[0]]
         reasons = [texts[number[first]] for number, texts in (frozen, inexact)]
-        spaces.append(_space(axes, entries, selected, *reasons))
-    names = kernel_names(axes)
-    held = (
-        dataclasses.replace(space, parts=_parts(space, names))
-        for space in spaces
-        if space.axes
-    )
+        spaces.append(_space(axes, names, entries, selected, *reasons))
+    held = (space for space in spaces if space.axes)
     return tuple(sorted(held, key=lambda s: s.groups[0]))
 
 
@@ -192,9 +187,9 @@ def kernel_names(axes) -> dict[int, dict[VariableAxis, str]]:
     return names
 
 
-def _parts(space, names):
+def _parts(producers, names):
     written = {}
-    for place in space.axes_of(Role.PRODUCER):
+    for place in producers:
         layer = id(place.on.layer)
         written.setdefault(layer, []).append(names[layer][place.on])
     return {
@@ -217,7 +212,7 @@ def _reasons(said, group):
     return numbers, texts
 
 
-def _space(axes, entries, selected, frozen, inexact):
+def _space(axes, names, entries, selected, frozen, inexact):
     groups = np.unique(entries.group[selected])
     positions = entries.position[selected].reshape(len(groups), -1)
     axis_numbers = entries.axis[selected][: positions.shape[1]]
@@ -226,9 +221,10 @@ def _space(axes, entries, selected, frozen, inexact):
         for number in np.unique(axis_numbers)
         if number < len(axes)
     )
-    if not any(a.on.role is Role.PRODUCER for a in space_axes):
-        frozen = frozen or NO_PRODUCER
-    return Space(groups, space_axes, frozen, inexact)
+    producers = [a for a in space_axes if a.on.role is Role.PRODUCER]
+    frozen = frozen or (None if producers else NO_PRODUCER)
+    parts = _parts(producers, names)
+    return Space(groups, space_axes, frozen, inexact, parts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,15 +23,11 @@ LIBRARIES = {
 
 
 def owners_of(layers) -> dict:
-    """{id(variable): layer} of the variables of some layers.
-
-    A `Lambda` has none: variables among its arguments are those of others.
-    """
+    """{id(variable): layer} of the own variables of some layers."""
     return {
         id(variable): layer
         for layer in layers
-        if type(layer) is not keras.layers.Lambda
-        for variable in _variables_of(layer)
+        for variable in _own_variables(layer)
     }
 
 
@@ -44,9 +40,7 @@ def borrowed(call) -> list:
     read = _keras.variables_in(call.arguments)
     if isinstance(layer, keras.Layer) and runs_own_code(layer):
         read = read + _keras.variables_read(layer, *call.arguments)
-    own = set()
-    if type(layer) is not keras.layers.Lambda:
-        own = {id(variable) for variable in _variables_of(layer)}
+    own = {id(variable) for variable in _own_variables(layer)}
     return [
         variable
         for variable in {id(x): x for x in read}.values()
@@ -80,6 +74,9 @@ def is_own_function(value) -> bool:
     )
 
 
-def _variables_of(layer):
+def _own_variables(layer):
+    """None of a `Lambda`: variables among its arguments are those of others."""
+    if type(layer) is keras.layers.Lambda:
+        return []
     found = getattr(layer, "variables", [])
     return [*found, *getattr(layer, "metrics_variables", [])]

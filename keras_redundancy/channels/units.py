@@ -60,29 +60,19 @@ def written_units(graph) -> list[Units]:
             whole = place.positions.size == len(place.on.group)
             key = id(place.on.layer), space if whole else place.on
             together.setdefault(key, []).append(place)
-    written = {}
+    names, units = kernel_names(graph.axes), []
     for places in together.values():
         if len({place.on for place in places}) < len(places):
             places = places[:1]
         if len(places) == 1:
             everything = np.arange(len(places[0].on.group))[:, None]
             places = [SpaceAxis(places[0].on, everything)]
-        layer = places[0].on.layer
-        written.setdefault(id(layer), []).append(Units(layer, tuple(places)))
-    names = kernel_names(graph.axes)
-    units = [
-        dataclasses.replace(units, part=_part(units, names))
-        if len(of_one) > 1
-        else units
-        for of_one in written.values()
-        for units in of_one
-    ]
+        layer, part = places[0].on.layer, None
+        kernels = names[id(layer)]
+        if len(places) < len(kernels):
+            part = ", ".join(kernels[place.on] for place in places)
+        units.append(Units(layer, tuple(places), part))
     return sorted(units, key=lambda u: min(p.on.ids[0, 0] for p in u.places))
-
-
-def _part(units, names):
-    own = names[id(units.layer)]
-    return ", ".join(own[place.on] for place in units.places)
 
 
 def distinct(names: Iterable[str]) -> list[str]:

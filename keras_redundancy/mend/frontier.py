@@ -136,6 +136,32 @@ class Frontier:
             for batch, *both in zip(self.batches, *sides, strict=True)
         ]
 
+    def arguments(self, call) -> list:
+        """For each batch (first sample, samples, arguments, arguments).
+
+        Args:
+            call: a `PairedCall`. Its (args, kwargs) in the original model come
+                first, those in the smaller one second.
+        """
+        sides = []
+        for side, own in enumerate((call.old, call.new)):
+            lists = [self._values[number, side] for number in call.reads]
+            sides.append(
+                [
+                    own.fill_in(
+                        {
+                            id(x): values[number]
+                            for x, values in zip(own.inputs, lists, strict=True)
+                        }
+                    )
+                    for number in range(len(self.batches))
+                ]
+            )
+        return [
+            (batch.first, batch.size, *both)
+            for batch, *both in zip(self.batches, *sides, strict=True)
+        ]
+
     def advance(self, step: Step) -> None:
         """Run the calls of a step, and drop what nothing reads any more."""
         for call in step.calls:

@@ -10,12 +10,15 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
+from keras_redundancy._keras import attention_projections
 from keras_redundancy._shared.convolutions import (
     CONVOLUTIONS,
     DEPTHWISE,
     SEPARABLE,
     TRANSPOSED,
+    depthwise_part,
 )
+from keras_redundancy.channels.rules.attention import values_of_heads
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,6 +40,9 @@ class KernelProduct:
         first: whether channels are the axis 1 of what is read.
         before: a function of what the layer reads that returns what the
             kernel does; None where that is the same.
+        given: a function of the (args, kwargs) of a call, where the layer is
+            part of another one that the graph calls: it returns what the
+            layer reads.
     """
 
     layer: keras.Layer
@@ -46,6 +52,7 @@ class KernelProduct:
     taps: Callable
     first: bool = False
     before: Callable | None = None
+    given: Callable | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -147,6 +154,8 @@ def product_of(layer) -> KernelProduct | None:
         return KernelProduct(layer, layer.kernel, 1, (0, 1), _everywhere)
     if kind is layers.EinsumDense and _is_dense(layer):
         return KernelProduct(layer, layer.kernel, 1, (0, 1), _everywhere)
+    if kind in (layers.MultiHeadAttention, layers.GroupQueryAttention):
+        return _projection_of_heads(layer)
     known = (*CONVOLUTIONS, *TRANSPOSED, *DEPTHWISE, *SEPARABLE)
     if kind not in known or layer.padding not in ("same", "valid", "causal"):
         return None
@@ -166,20 +175,25 @@ def product_of(layer) -> KernelProduct | None:
 
 def _pointwise(layer, order):
     """The second kernel of a separable convolution."""
-
-    def before(x):
-        return ops.depthwise_conv(
-            x,
-            ops.cast(layer.depthwise_kernel, x.dtype),
-            strides=layer.strides,
-            padding=layer.padding,
-            data_format=layer.data_format,
-            dilation_rate=layer.dilation_rate,
-        )
-
+    before = functools.partial(depthwise_part, layer)
     first = layer.data_format == "channels_first"
     kernel = layer.pointwise_kernel
     return KernelProduct(layer, kernel, 1, order, _everywhere, first, before)
+
+
+def _projection_of_heads(layer):
+    """The output projection of an attention layer, if it is a matrix."""
+    dense = attention_projections(layer)["output"]
+    if len(dense.kernel.shape) != 3:
+        return None
+    return KernelProduct(
+        dense,
+        dense.kernel,
+        1,
+        (0, 1, 2),
+        _everywhere,
+        given=functools.partial(values_of_heads, layer),
+    )
 
 
 def _is_dense(layer):

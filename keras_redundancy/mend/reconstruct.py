@@ -14,13 +14,14 @@ Networks (2017), with the inputs of the pruned network.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
 from keras_redundancy.calibration.moments import HELD_OUT
-from keras_redundancy.calibration.observer import GOLDEN, positions_for
+from keras_redundancy.calibration.observer import GOLDEN
 from keras_redundancy.mend.kernels import KernelProduct
 from keras_redundancy.mend.linked import fit_to_link
 from keras_redundancy.numbers import regression
@@ -30,6 +31,10 @@ from keras_redundancy.numbers.grouped_regression import grouped_ridge
 ROUNDING = {"bfloat16": 10 * 2.0**-14, "float16": 10 * 2.0**-20}
 # Positions of a sample that are looked at, where samples abound.
 POSITIONS = 16
+# Rows for each number of a row that are enough for a kernel, and to fit it
+# with what becomes of its outputs in mind.
+ROWS = 20
+ROWS_OF_LINK = 20
 # So many numbers the rows of a kernel and of its outputs hold at most.
 NUMBERS = 2**25
 
@@ -88,15 +93,19 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
             samples, what the old layer reads, what the new one does).
         samples: how many samples there are.
     """
-    rows = _rows(fit, pieces, samples)
     layer, bias = fit.new.layer, fit.new.bias
     has_shift = bias is not None or fit.is_centered
     matrices = fit.new.matrices
     shifts = np.zeros(matrices.shape[::2])
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
-    solutions = _least_squares(rows, matrices, has_shift, rounding)
+    rows = _rows(fit, pieces, samples, ROWS)
+    solutions = least_squares(rows, matrices, has_shift, rounding)
+    bends = fit.link != "linear" and not fit.new.is_depthwise
+    if bends:
+        solutions = list(solutions)
+        rows = joined(_rows(fit, pieces, samples, ROWS_OF_LINK))
     for group, found in enumerate(solutions):
-        if fit.link != "linear" and not fit.new.is_depthwise:
+        if bends:
             found = fit_to_link(
                 rows.read[:, group],
                 rows.wanted[:, group],
@@ -111,123 +120,207 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
         bias.assign(shifts.reshape(bias.shape))
 
 
-def _least_squares(rows, starts, has_shift, rounding):
-    """Matrix and shift of each group, from the rows or from their moments."""
+def least_squares(rows, starts, has_shift, rounding):
+    """Matrix and shift of each group, from the rows or from their moments.
+
+    Args:
+        rows: `Rows`, one batch after the other. They are held until there are
+            more of them than numbers in a row; from then on the sums of
+            their products are, which take less memory.
+    """
     numbers = starts.shape[1]
-    if len(rows.sides[0]) < numbers:
-        for group, start in enumerate(starts):
-            arrays = [
-                ops.convert_to_numpy(x[:, group])
-                for x in (rows.read, rows.wanted)
-            ]
-            yield regression.ridge_from_rows(
-                *arrays, rows.is_held_out, start, has_shift, rounding
-            )
+    held, sums, count = [], None, 0
+    for part in rows:
+        held.append(part)
+        count += len(part.sides[0])
+        if count >= numbers:
+            sums = _summed(held, sums)
+            held = []
+    if not sums:
+        yield from _from_rows(joined(held), starts, has_shift, rounding)
         return
-    fitted, held_out = (_moments(rows, side) for side in rows.sides)
-    whole = _of_both(fitted, held_out)
+    fitted, held_out = _summed(held, sums)
+    whole = fitted + held_out
     # Without a shift the mean has to be predicted like the rest.
-    nowhere = np.zeros_like(whole.mean)
-    center = fitted.mean if has_shift else nowhere
+    center = fitted.mean if has_shift else np.zeros_like(fitted.mean)
     about = [
-        whole.about(whole.mean if has_shift else nowhere),
+        whole.about(whole.mean if has_shift else center),
         *(side.about(center) for side in (fitted, held_out)),
     ]
     if len(starts) > 1:
         found = grouped_ridge(*about, starts, rounding)
     else:
-        each = np.split(np.arange(whole.mean.shape[1]), [numbers])
-        about = [moments[0] for moments in about]
-        found = regression.ridge_from_moments(
-            *about, *each, starts[0], rounding
-        )[None]
+        about = [
+            regression.Equations(x.known[0], x.shared[0], x.size[0])
+            for x in about
+        ]
+        found = regression.ridge_from_moments(*about, starts[0], rounding)
+        found = found[None]
     inputs, outputs = np.split(whole.mean, [numbers], axis=1)
     for matrix, read, wanted in zip(found, inputs, outputs, strict=True):
         yield matrix, wanted - read @ matrix
 
 
+def _from_rows(rows, starts, has_shift, rounding):
+    read, wanted = map(ops.convert_to_numpy, (rows.read, rows.wanted))
+    for group, start in enumerate(starts):
+        yield regression.ridge_from_rows(
+            read[:, group],
+            wanted[:, group],
+            rows.is_held_out,
+            start,
+            has_shift,
+            rounding,
+        )
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Moments:
-    """Of the rows of all groups: their count, means and scatter matrices.
+class _Sums:
+    """Sums over rows x, y of all groups, about numbers near their means.
 
     Attributes:
         count: how many rows each group has.
-        mean: shape (groups, n).
-        scatter: sums of the outer products of rows minus their mean, shape
-            (groups, n, n).
+        origin: the numbers that are taken from x, shape (groups, 1, k), and
+            from y, shape (groups, 1, r).
+        sums: tensors: those of x, y, x x^T, x y^T and y^2, shapes (groups, k),
+            (groups, r), (groups, k, k), (groups, k, r) and (groups, r).
     """
 
     count: int
-    mean: NDArray[np.float64]
-    scatter: NDArray[np.float64]
+    origin: tuple
+    sums: tuple
 
-    def about(self, center) -> NDArray[np.float64]:
-        """The mean outer products of rows minus `center`, (groups, n, n)."""
+    @classmethod
+    def of(cls, x, y, origin) -> "_Sums":
+        """Of rows of shape (rows, groups, k) and (rows, groups, r)."""
+        x, y = (
+            ops.swapaxes(z, 0, 1) - middle
+            for z, middle in zip((x, y), origin, strict=True)
+        )
+        transposed = ops.swapaxes(x, 1, 2)
+        sums = (
+            ops.sum(x, axis=1),
+            ops.sum(y, axis=1),
+            ops.matmul(transposed, x),
+            ops.matmul(transposed, y),
+            ops.sum(ops.square(y), axis=1),
+        )
+        return cls(x.shape[1], origin, sums)
+
+    def __add__(self, other):
+        sums = tuple(a + b for a, b in zip(self.sums, other.sums, strict=True))
+        return _Sums(self.count + other.count, self.origin, sums)
+
+    @functools.cached_property
+    def _means(self):
+        """Of x, y and the products, float64."""
+        return [
+            np.asarray(ops.convert_to_numpy(x), np.float64) / max(self.count, 1)
+            for x in self.sums
+        ]
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Of x and then y, shape (groups, k + r)."""
+        origin = np.concatenate(
+            [ops.convert_to_numpy(x)[:, 0] for x in self.origin], axis=1
+        )
+        return origin + np.concatenate(self._means[:2], axis=1)
+
+    def about(self, center) -> regression.Equations:
+        """Those of the rows minus `center`, shape (groups, k + r)."""
+        x, y, known, shared, size = self._means
         if not self.count:
-            return np.zeros_like(self.scatter)
-        step = self.mean - center
-        return self.scatter / self.count + step[:, :, None] * step[:, None]
+            return regression.Equations(known, shared, size)
+        # About the mean, and from there about the center.
+        step = np.split(self.mean - center, [x.shape[1]], axis=1)
+        known, shared = (
+            products
+            + step[0][:, :, None] * other[:, None]
+            - x[:, :, None] * own[:, None]
+            for products, other, own in (
+                (known, step[0], x),
+                (shared, step[1], y),
+            )
+        )
+        size = size - np.square(y) + np.square(step[1])
+        return regression.Equations(known, shared, size)
 
 
-def _moments(rows, chosen):
-    """Those of what is read and then what is wanted, for each group."""
-    read, wanted = rows.read, rows.wanted
-    count, groups = len(chosen), read.shape[1]
-    if not count:
-        size = read.shape[2] + wanted.shape[2]
-        nothing = np.zeros((groups, size)), np.zeros((groups, size, size))
-        return _Moments(0, *nothing)
-    x = ops.concatenate([read, wanted], axis=2)
-    x = ops.moveaxis(ops.take(x, chosen, axis=0), 1, 0)
-    mean = ops.mean(x, axis=1, keepdims=True)
-    x = x - mean
-    scatter = ops.matmul(ops.swapaxes(x, 1, 2), x)
-    arrays = (
-        ops.convert_to_numpy(x).astype(np.float64)
-        for x in (mean[:, 0], scatter)
+def _summed(parts, sums):
+    """The sums of both sides, with those of more `Rows`."""
+    for part in parts:
+        origin = (
+            sums[0].origin
+            if sums
+            else tuple(
+                ops.mean(ops.swapaxes(x, 0, 1), axis=1, keepdims=True)
+                for x in (part.read, part.wanted)
+            )
+        )
+        found = [
+            _Sums.of(
+                ops.take(part.read, side, axis=0),
+                ops.take(part.wanted, side, axis=0),
+                origin,
+            )
+            for side in part.sides
+        ]
+        if sums:
+            found = [a + b for a, b in zip(sums, found, strict=True)]
+        sums = found
+    return sums
+
+
+def joined(rows) -> Rows:
+    """All rows as one."""
+    parts = list(rows)
+    return Rows(
+        ops.concatenate([part.read for part in parts]),
+        ops.concatenate([part.wanted for part in parts]),
+        np.concatenate([part.is_held_out for part in parts]),
     )
-    return _Moments(count, *arrays)
 
 
-def _of_both(one, other):
-    count = one.count + other.count
-    step = other.mean - one.mean
-    mean = one.mean + step * (other.count / count)
-    scatter = one.scatter + other.scatter
-    between = step[:, :, None] * step[:, None]
-    between *= one.count * other.count / count
-    return _Moments(count, mean, scatter + between)
+def _rows(fit, pieces, samples, each):
+    """Yields `Rows`, batch by batch.
 
-
-def _rows(fit, pieces, samples):
+    Args:
+        fit, pieces, samples: as for `reconstruct`.
+        each: so many rows for each number of a row are enough.
+    """
     groups, numbers, _ = fit.new.shape
     units = len(fit.kept) // groups
     most_rows = max(NUMBERS // (groups * (numbers + units)), 1)
     calls = max(sum(size for _, size, *_ in pieces) // max(samples, 1), 1)
     most_rows //= calls
-    most = positions_for(numbers, samples * calls, POSITIONS)
+    most = max(-(-each * numbers // max(samples * calls, 1)), POSITIONS)
     most = min(most, max(most_rows // max(samples, 1), 1))
     # Where even one row of each sample is too much.
     step = max(-(-samples // max(most_rows, 1)), 1)
-    matrices = fit.old.matrices
-    read, wanted, sample, position = [], [], [], []
+    taken = {
+        first // step + i
+        for first, size, *_ in pieces
+        for i in range(-(-size // step))
+    }
+    matrices, before = fit.old.matrices, 0
     for number, (first, size, old, new) in enumerate(pieces):
         old, new = fit.old.read(old[::step]), fit.new.read(new[::step])
         count = fit.new.positions(new)
-        chosen = _spread(count, number, most)
-        rows = fit.new.rows(new, chosen)
-        targets = _outputs(fit, matrices, fit.old.rows(old, chosen))
-        shape = len(rows) * len(chosen), groups
-        read.append(ops.reshape(rows, (*shape, numbers)))
-        wanted.append(ops.reshape(targets, (*shape, units)))
-        own = first + np.arange(len(rows)) * size // max(len(rows), 1)
-        sample.append(np.repeat(own, len(chosen)))
-        position.append(np.tile(chosen, len(rows)))
-    sample, position = np.concatenate(sample), np.concatenate(position)
-    few = len(np.unique(sample)) < HELD_OUT
-    order = np.arange(len(sample)) if few else sample // step
-    is_held_out = order % HELD_OUT == HELD_OUT - 1
-    return Rows(ops.concatenate(read), ops.concatenate(wanted), is_held_out)
+        chosen = spread(count, number, most)
+        read = fit.new.rows(new, chosen)
+        wanted = _outputs(fit, matrices, fit.old.rows(old, chosen))
+        shape = len(read) * len(chosen), groups
+        own = np.arange(len(read)) * size // max(len(read), 1)
+        order = np.repeat((first + own) // step, len(chosen))
+        if len(taken) < HELD_OUT:
+            order = before + np.arange(len(order))
+        before += len(order)
+        yield Rows(
+            ops.reshape(read, (*shape, numbers)),
+            ops.reshape(wanted, (*shape, units)),
+            order % HELD_OUT == HELD_OUT - 1,
+        )
 
 
 def _outputs(fit, matrices, rows):
@@ -241,9 +334,9 @@ def _outputs(fit, matrices, rows):
     return ops.take(y, fit.kept, axis=-1)
 
 
-def _spread(count, number, most):
-    """Up to `most` of the positions, other ones for each batch."""
+def spread(count: int, number: int, most: int) -> NDArray[np.intp]:
+    """Up to `most` of `count` positions, other ones for each batch."""
     if count <= most:
         return np.arange(count)
-    spread = np.random.default_rng(0).permutation(most) / most
-    return (((spread + number * GOLDEN) % 1) * count).astype(int)
+    shares = np.random.default_rng(0).permutation(most) / most
+    return (((shares + number * GOLDEN) % 1) * count).astype(int)

@@ -9,10 +9,12 @@ from keras_redundancy._shared.convolutions import DEPTHWISE
 from keras_redundancy._shared.progress import progress
 from keras_redundancy.channels.labels import Normalized, Shifted
 from keras_redundancy.channels.shifts import homes_of_shifts
+from keras_redundancy.mend.distilling import Training, arrays_for, train
 from keras_redundancy.mend.kernels import product_of
 from keras_redundancy.mend.links import Surroundings
 from keras_redundancy.mend.normalization import normalizes
 from keras_redundancy.mend.reconstruct import KernelFit
+from keras_redundancy.mend.recurrent import recurrent_fits
 from keras_redundancy.mend.walk import Norm, mended_layers, walk
 
 # Bytes for the samples that are mended with, at the widest place of a model.
@@ -28,6 +30,7 @@ class Repair:
         rounds: how often all kernels are fitted to what the original ones
             return; with 0 only the statistics of every BatchNormalization
             follow the change.
+        training: how the model is distilled after that; None: not at all.
         memory: bytes that activations of both models may take at a time. As
             many samples are used as there is room for.
         used, given: how many samples were used, of how many, when a model was
@@ -38,6 +41,7 @@ class Repair:
     batch_size: int
     rounds: int
     memory: int = MEMORY
+    training: Training | None = None
     used: int | None = None
     given: int | None = None
 
@@ -68,6 +72,10 @@ class Repair:
                 )
         if verbose and self.says:
             print(self.says)
+        if self.training is not None:
+            data = arrays_for(graph.model, self.data, self.training)
+            fit = {"verbose": "auto" if verbose else 0}
+            train(small, graph.model, data, self.training, **fit)
 
     @property
     def says(self) -> str:
@@ -81,7 +89,7 @@ class Repair:
 
 
 def _menders(graph, removed, small, fits):
-    """{id(layer): the `Norm` or `KernelFit` of it}."""
+    """{id(layer): the `Norm`, `KernelFit` or `RecurrentFit` of it}."""
     kept_channels = {
         id(axis.variable): np.flatnonzero(~removed[axis.group])
         for axis in graph.axes
@@ -95,6 +103,7 @@ def _menders(graph, removed, small, fits):
     if fits:
         kept_units = _kept_units(graph, removed, kept_channels, layers)
         menders |= _fits(graph, kept_units, layers)
+        menders |= recurrent_fits(graph, removed, layers)
     return menders
 
 
@@ -145,7 +154,8 @@ def _fits(graph, kept_units, layers):
         products = product_of(old), product_of(new)
         if key not in kept_units or None in products:
             continue
-        links = set(map(around.link, calls))
+        inside = products[0].given is not None
+        links = set() if inside else set(map(around.link, calls))
         link = links.pop() if len(links) == 1 else "linear"
         found[key] = KernelFit(
             *products, kept_units[key], link, key in centered

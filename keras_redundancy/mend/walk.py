@@ -38,6 +38,7 @@ from keras_redundancy.mend.frontier import (
 )
 from keras_redundancy.mend.normalization import repair_statistics
 from keras_redundancy.mend.reconstruct import KernelFit, reconstruct
+from keras_redundancy.mend.recurrent import RecurrentFit, fit_recurrent
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ def walk(
 
     Args:
         old, new: the model and the smaller one.
-        menders: {id(layer of old): a `KernelFit` or a `Norm`}.
+        menders: {id(layer of old): a `KernelFit`, `RecurrentFit` or `Norm`}.
         data, batch_size: as for `batches`.
         memory: bytes for the samples at the frontier.
         done: a function to call after each layer.
@@ -111,8 +112,19 @@ def _last_mended(steps, menders):
 
 
 def _mend(
-    mender: KernelFit | Norm, step: Step, frontier: Frontier, keep: Callable
+    mender: KernelFit | RecurrentFit | Norm,
+    step: Step,
+    frontier: Frontier,
+    keep: Callable,
 ):
+    if isinstance(mender, RecurrentFit):
+        if step.is_whole:
+            pieces = itertools.chain(*map(frontier.arguments, step.calls))
+            new = step.layers[1]
+            fit_recurrent(mender, new, list(pieces), frontier.samples)
+            for variable in mender.variables:
+                keep(variable)
+        return
     reads = [call.reads[0] for call in step.calls]
     pieces = [frontier.at(number, number) for number in reads]
     if isinstance(mender, Norm):
@@ -122,7 +134,18 @@ def _mend(
         keep(mender.new.moving_variance)
     elif step.is_whole:
         pieces = list(itertools.chain(*pieces))
+        if mender.old.given is not None:
+            pieces = _inside(mender, step, frontier)
         reconstruct(mender, pieces, frontier.samples)
         keep(mender.new.kernel)
         if mender.new.bias is not None:
             keep(mender.new.bias)
+
+
+def _inside(fit, step, frontier):
+    """The pieces for a kernel that reads what its layer computes."""
+    calls = itertools.chain(*map(frontier.arguments, step.calls))
+    return [
+        (*numbers, fit.old.given(*old), fit.new.given(*new))
+        for *numbers, old, new in calls
+    ]

@@ -12,16 +12,13 @@ from keras_redundancy.build.rebuild import require_rebuildable
 from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.channels.shifts import homes_of_shifts
 from keras_redundancy.numbers.regression import varies
-from keras_redundancy.planning.absorbing import BY_NAME
+from keras_redundancy.planning.absorbing import Absorb, absorb_of
 from keras_redundancy.planning.decisions import Decision, Plan
 from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.levels import levels_of
 from keras_redundancy.planning.plans import calibration_of, graph_to_cut
 from keras_redundancy.planning.selection import Selection
 from keras_redundancy.planning.space_units import weights_of
-
-# What may be fitted in place of the units that go.
-FITS = ("affine", "least_squares")
 
 
 def merge_correlated(
@@ -30,7 +27,7 @@ def merge_correlated(
     count: int | None = None,
     threshold: float | None = None,
     *,
-    absorb: str = "affine",
+    absorb: str | Absorb = "affine",
     layers: arguments.Layers = None,
     skip: arguments.Layers = None,
     min_units: int = 1,
@@ -54,9 +51,10 @@ def merge_correlated(
         count: how many units to remove at most; 1 in the paper.
         threshold: remove only units with a |correlation| of at least this, in
             [0, 1]. Give `count`, `threshold` or both.
-        absorb: what consumers read in place of a removed unit: "affine", a
-            multiple of the unit most correlated with it; "least_squares", a
-            linear combination of all units that stay.
+        absorb: what consumers read in place of a removed unit: `Affine` or
+            "affine", a multiple of the unit most correlated with it;
+            `LeastSquares` or "least_squares", a linear combination of all
+            units that stay.
         layers: the layers to remove units from: a name, a regular expression,
             a list of them, or a callable that takes a layer and returns a
             bool. By default all.
@@ -86,7 +84,12 @@ def merge_correlated(
     one pair at a time.
     """
     _check_amount(count, threshold)
-    arguments.check_option("absorb", absorb, FITS)
+    absorb, said = absorb_of(absorb, fits=True)
+    if not absorb.needs_data:
+        raise ValueError(
+            f"{said} is not fitted to data, as merge_correlated needs it. Pass "
+            "kr.Affine() or kr.LeastSquares()."
+        )
     arguments.check_count("min_units", min_units)
     arguments.check_count("batch_size", batch_size)
     check_steps(steps, data)
@@ -112,7 +115,7 @@ def merge_correlated(
     for space, reason, each in zip(spaces, reasons, units, strict=True):
         selection = Selection(each.stands_for)
         decisions.append(Decision(space, None, None, selection, reason))
-    absorber = BY_NAME[absorb]().absorber(statistics, Idle(), folded=False)
+    absorber = absorb.absorber(statistics, Idle(), folded=False)
     return Plan(
         graph, tuple(decisions), "medoid", absorber, optimizer=optimizer
     ).apply()
@@ -158,6 +161,8 @@ class _CorrelatedUnits:
         """From what consumers read: the views, and homes of their biases."""
         correlation, energy = None, np.zeros(space.size)
         for view, own in views:
+            if view.each > 1:  # Vectors have no correlation.
+                return cls(None, energy, np.arange(space.size))
             moments = view.moments.part(own)
             covariance = moments.covariance
             if id(view.on.variable) not in homes:

@@ -3,49 +3,48 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_redundancy.numbers.regression import RIDGES, ROUNDING, TYPICAL
-
-# Added to what is divided by, so that what is constant divides by no zero.
-LEAST = 1e-30
+from keras_redundancy.numbers.regression import (
+    RIDGES,
+    ROUNDING,
+    Equations,
+    scales,
+)
 
 
 def grouped_ridge(
-    whole: NDArray,
-    fitted: NDArray,
-    held_out: NDArray,
+    whole: Equations,
+    fitted: Equations,
+    held_out: Equations,
     starts: NDArray,
     rounding: float = ROUNDING,
 ) -> NDArray:
     """The problem of `ridge_from_moments`, for each of many groups.
 
-    Each group has a ridge of its own.
+    Each group has a ridge of its own, and an input that hardly varies beside
+    the others of the group keeps its weights.
 
     Args:
-        whole: the mean outer products of all rows of inputs and then outputs,
-            shape (groups, k + r, k + r), about their means where a shift is
-            fitted too.
-        fitted: those of the rows to fit to.
-        held_out: those of the other rows.
+        whole, fitted, held_out: as there, with an axis for the groups before
+            the others.
         starts: shape (groups, k, r).
-        rounding: the share of an output's variance that may be rounding.
+        rounding: as there.
 
     Returns:
         Shape (groups, k, r); the start of a group where no ridge has less
         error than it on the rows held out.
     """
     k = starts.shape[1]
-    variance = np.diagonal(whole, axis1=1, axis2=2)
-    typical = TYPICAL * variance[:, :k].mean(axis=1, keepdims=True)
-    scale = 1 / np.sqrt(variance[:, :k] + typical + LEAST)
+    scale = scales(np.diagonal(whole.known, axis1=1, axis2=2))
+    prior = starts * (scale > 0)[:, :, None]
 
-    def equations(moments):
-        known, between = moments[:, :k, :k], moments[:, :k, k:]
-        rest = between - known @ starts
-        known = known * scale[:, :, None] * scale[:, None, :]
+    def equations(side):
+        rest = side.shared - side.known @ prior
+        known = side.known * scale[:, :, None] * scale[:, None, :]
         return known, rest * scale[:, :, None]
 
-    left = _left_by(starts, whole)
-    is_open = (left > rounding * variance[:, k:])[:, None, :]
+    products = whole.known @ prior - 2 * whole.shared
+    left = whole.size + (prior * products).sum(axis=1)
+    is_open = (left > rounding * whole.size)[:, None, :]
     known, shared = equations(fitted)
     seen, seen_shared = equations(held_out)
     values, vectors = np.linalg.eigh(known)
@@ -66,11 +65,3 @@ def grouped_ridge(
         rest[is_fitted],
     )
     return starts + more * is_open * scale[:, :, None]
-
-
-def _left_by(starts, moments):
-    """The variance that the starts leave of the outputs, (groups, r)."""
-    k = starts.shape[1]
-    known, between = moments[:, :k, :k], moments[:, :k, k:]
-    whole = np.diagonal(moments, axis1=1, axis2=2)[:, k:]
-    return whole + (starts * (known @ starts - 2 * between)).sum(axis=1)

@@ -111,10 +111,13 @@ class Readout:
             where means have to be predicted too.
         weights: W, shape (n, outputs), or any other matrix with the same
             W W^T: see `reading_factor`.
+        each: how many numbers belong together, as one vector: see
+            `rank_vectors`.
     """
 
     covariance: NDArray
     weights: NDArray
+    each: int = 1
 
 
 def rank_by_outputs(

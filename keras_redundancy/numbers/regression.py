@@ -5,6 +5,7 @@ shape (n, n), is all that least squares of any of them on any others need; where
 there are fewer rows than inputs, the rows themselves are the shorter way.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -14,6 +15,10 @@ from scipy import linalg
 
 # Ridges that are tried, in units of a kept number's variance.
 RIDGES = 10.0 ** np.arange(-6, 1.5, 0.5)
+# The one that is tried first.
+FIRST = 6
+# So many mixtures of outputs choose the ridge for all.
+MIXTURES = 32
 # A number whose variance is this small beside the largest is constant.
 CONSTANT = 1e-12
 # What of the mean variance is added to that of a number to say how large a
@@ -55,6 +60,39 @@ def slopes(
     return result
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Equations:
+    """What least squares of outputs y on inputs x need to know of rows.
+
+    Attributes:
+        known: the mean of x x^T, shape (k, k).
+        shared: that of x y^T, shape (k, r).
+        size: that of y^2, shape (r,).
+
+    `grouped_regression` has one more axis before these, for the groups.
+    """
+
+    known: NDArray
+    shared: NDArray
+    size: NDArray
+
+    @classmethod
+    def among(cls, moments, inputs, outputs) -> "Equations":
+        """Of some of n numbers, given the mean outer products, (n, n)."""
+        return cls(
+            moments[np.ix_(inputs, inputs)],
+            moments[np.ix_(inputs, outputs)],
+            np.diag(moments)[outputs],
+        )
+
+    @classmethod
+    def of_rows(cls, x, y) -> "Equations":
+        """Of inputs of shape (rows, k) and outputs of shape (rows, r)."""
+        count = max(len(x), 1)
+        size = np.einsum("ir,ir->r", y, y)
+        return cls(x.T @ x / count, x.T @ y / count, size / count)
+
+
 def least_squares(
     covariance: NDArray,
     kept: NDArray,
@@ -70,23 +108,24 @@ def least_squares(
     Args:
         covariance: of all rows, shape (n, n).
         kept, removed: indices, shapes (k,) and (r,).
-        fitted, held_out: as for `ridge_from_moments`.
+        fitted, held_out: the mean outer products of the rows to fit to and of
+            those held out, as for `ridge_from_moments`, shape (n, n).
 
     Returns:
         Shape (k, r): removed ~ kept @ result, up to a shift.
     """
     start = slopes(covariance, kept, removed)
-    return ridge_from_moments(
-        covariance, fitted, held_out, kept, removed, start
+    sides = (
+        Equations.among(moments, kept, removed)
+        for moments in (covariance, fitted, held_out)
     )
+    return ridge_from_moments(*sides, start)
 
 
 def ridge_from_moments(
-    whole: NDArray,
-    fitted: NDArray,
-    held_out: NDArray,
-    inputs: NDArray,
-    outputs: NDArray,
+    whole: Equations,
+    fitted: Equations,
+    held_out: Equations,
     start: NDArray,
     rounding: float = ROUNDING,
 ) -> NDArray:
@@ -102,13 +141,11 @@ def ridge_from_moments(
     then fitted to all rows.
 
     Args:
-        whole: the mean of z z^T over all rows z = (x, y), shape (n, n).
-            Where a shift is fitted too, z is taken about its mean.
-        fitted: that of the rows to fit to, about their own mean.
-        held_out: that of the other rows, about the mean of the rows to fit
-            to; zeros if there are none.
-        inputs, outputs: which of the n numbers are x and y, shapes (k,) and
-            (r,).
+        whole: of all rows. Where a shift is fitted too, inputs and outputs
+            are taken about their means.
+        fitted: of the rows to fit to, about their own means.
+        held_out: of the other rows, about the means of the rows to fit to;
+            zeros if there are none.
         start: shape (k, r).
         rounding: the share of an output's variance that may be rounding.
             Outputs of which the start leaves no more are not fitted.
@@ -117,30 +154,25 @@ def ridge_from_moments(
         B, shape (k, r); the start where no ridge has less error than it on
         the rows held out.
     """
-    variance = np.diag(whole)
-    alive, scale = _scales(variance[inputs])
-    if not len(alive) or not len(outputs):
+    scale = scales(np.diag(whole.known)) if len(start) else np.zeros(0)
+    alive = np.flatnonzero(scale)
+    scale = scale[alive]
+    if not len(alive) or not start.shape[1]:
         return start.copy()
-    among, prior = inputs[alive], start[alive]
-
-    def equations(moments):
-        known = moments[np.ix_(among, among)] * scale * scale[:, None]
-        rest, left = _left_by(prior, moments, among, outputs)
-        return known, rest * scale[:, None], left
-
-    *all_rows, left = equations(whole)
-    is_open = left > rounding * variance[outputs]
-    known, shared, _ = equations(fitted)
-    seen, seen_shared, _ = equations(held_out)
+    known, shared, left = _less_start(whole, start, alive, scale)
+    is_open = left > rounding * whole.size
+    few = _mixed(is_open)
+    among, between, _ = _less_start(fitted, start, alive, scale, few)
+    seen, seen_between, _ = _less_start(held_out, start, alive, scale, few)
 
     def change(more):
-        return np.vdot(more, seen @ more - 2 * seen_shared)
+        return np.vdot(more, seen @ more - 2 * seen_between)
 
-    negligible = rounding * variance[outputs] @ is_open
-    number = _best_ridge(known, shared * is_open, change, negligible)
+    negligible = rounding * whole.size @ is_open
+    number = _best_ridge(among, between, change, negligible)
     if number is None:
         return start.copy()
-    more = _first_solution(*all_rows, number)
+    more = _first_solution(known, shared, number)
     result = start.copy()
     result[alive] += more * is_open * scale[:, None]
     return result
@@ -156,12 +188,15 @@ def ridge_from_rows(
 ) -> tuple[NDArray, NDArray]:
     """The problem of `ridge_from_moments`, given the rows themselves.
 
-    With fewer rows than inputs it is solved in the dual: B differs from the
-    start by a combination of rows, so the equations are as many as rows,
-    and memory is rows x inputs. Otherwise the moments of the rows are taken.
+    It is solved in the dual, which is faster with fewer rows than inputs: B
+    differs from the start by a combination of rows. With Z the scaled inputs
+    and E what the start leaves of the outputs, B - start = Z^T A for the A
+    that solves (Z Z^T / rows + ridge) A = E / rows. Beside the rows it takes
+    memory for one copy of them and for a few matrices (rows, rows).
 
     Args:
-        x: inputs, shape (rows, k).
+        x: inputs, shape (rows, k). Products of float32 rows are computed in
+            float32, all else in float64.
         y: outputs, shape (rows, r).
         is_held_out: which rows choose the ridge, shape (rows,). Rows that
             are like one another, as those of one image, belong together.
@@ -176,93 +211,79 @@ def ridge_from_rows(
     Source: Saunders, Gammerman and Vovk, Ridge Regression Learning Algorithm
     in Dual Variables (1998).
     """
-    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    is_fitted = ~is_held_out
+    is_fitted, count = ~is_held_out, len(x)
+    means = [z.mean(axis=0, dtype=np.float64) for z in (x, y)]
     if not is_fitted.any():
-        solution = start.copy()
-    elif is_fitted.sum() < x.shape[1]:
-        solution = _dual(x, y, is_fitted, start, has_shift, rounding)
-    else:
-        rows = np.concatenate([x, y], axis=1)
-        inputs, outputs = np.split(np.arange(rows.shape[1]), [x.shape[1]])
-        center = rows[is_fitted].mean(axis=0) if has_shift else 0
-        solution = ridge_from_moments(
-            _second_moments(rows - (rows.mean(axis=0) if has_shift else 0)),
-            _second_moments(rows[is_fitted] - center),
-            _second_moments(rows[is_held_out] - center),
-            inputs,
-            outputs,
-            start,
-            rounding,
-        )
-    if not has_shift or not len(x):
-        return solution, np.zeros(y.shape[1])
-    return solution, y.mean(axis=0) - x.mean(axis=0) @ solution
-
-
-def _dual(x, y, is_fitted, start, has_shift, rounding):
-    """B of `ridge_from_rows`; the equations are one for each row.
-
-    With Z the scaled inputs and E what the start leaves of the outputs,
-    B - start = Z^T A for the A that solves (Z Z^T / rows + ridge) A = E / rows.
-    """
-    if has_shift:
-        x, y = (z - z[is_fitted].mean(axis=0) for z in (x, y))
+        return start.copy(), means[1] - means[0] @ start
+    middle = [z[is_fitted].mean(axis=0) * has_shift for z in (x, y)]
+    x, y = x - middle[0], np.asarray(y - middle[1], np.float64)
 
     def about_mean(z):
         return z - z.mean(axis=0) if has_shift else z
 
-    alive, scale = _scales(np.square(about_mean(x)).mean(axis=0))
-    errors = y - x[:, alive] @ start[alive]
+    variance = np.einsum("ij,ij->j", x, x, dtype=np.float64) / count
+    variance -= np.square(x.mean(axis=0)) * has_shift
+    scale = scales(variance)
+    prior = start * (scale > 0)[:, None]
+    errors = y - x @ prior.astype(x.dtype)
     left, size = (np.square(about_mean(z)).mean(axis=0) for z in (errors, y))
-    is_open = left > rounding * size
-    errors *= is_open
-    if not len(alive) or not errors.any():
-        return start.copy()
-    scaled = x[:, alive] * scale
-    gram = scaled @ scaled.T
-    count = is_fitted.sum()
-    across = gram[np.ix_(~is_fitted, is_fitted)]
+    errors *= left > rounding * size
+    x *= scale.astype(x.dtype)
+    gram = (x @ x.T).astype(np.float64)
+    number = _best_dual_ridge(gram, errors, is_fitted, rounding * size)
+    solution = start.copy()
+    if number is not None:
+        equations = about_mean(about_mean(gram).T) / count
+        more = _first_solution(equations, about_mean(errors) / count, number)
+        more = x.T @ about_mean(more).astype(x.dtype)
+        solution += more * scale[:, None]
+    if not has_shift:
+        return solution, np.zeros(y.shape[1])
+    return solution, means[1] - means[0] @ solution
+
+
+def _best_dual_ridge(gram, errors, is_fitted, negligible):
+    """Number of the best one of `RIDGES`, or None.
+
+    Args:
+        gram: products of the scaled rows, shape (rows, rows).
+        errors: what the start leaves of the outputs, shape (rows, r).
+        is_fitted: which rows to fit to.
+        negligible: what of each output's mean squares may be rounding.
+    """
+    is_open = errors.any(axis=0)
+    errors, count = errors @ _mixed(is_open), is_fitted.sum()
+    held_out, across = errors[~is_fitted], gram[np.ix_(~is_fitted, is_fitted)]
 
     def change(more):
         found = across @ more
-        change = np.vdot(found, found - 2 * errors[~is_fitted])
-        return change / max(len(across), 1)
+        return np.vdot(found, found - 2 * held_out) / max(len(across), 1)
 
-    number = _best_ridge(
+    return _best_ridge(
         gram[np.ix_(is_fitted, is_fitted)] / count,
         errors[is_fitted] / count,
         change,
-        rounding * size @ is_open,
+        negligible @ is_open,
     )
-    if number is None:
-        return start.copy()
-    scaled, errors = about_mean(scaled), about_mean(errors)
-    gram = about_mean(about_mean(gram).T)
-    more = _first_solution(gram / len(x), errors / len(x), number)
-    result = start.copy()
-    result[alive] += (scaled.T @ more) * scale[:, None]
-    return result
 
 
-def _second_moments(rows):
-    """The mean outer product of rows, shape (n, n)."""
-    return rows.T @ rows / max(len(rows), 1)
+def scales(variance: NDArray) -> NDArray:
+    """What each input is multiplied by, so that coefficients count alike.
 
+    One over its size: the root of its variance, plus `TYPICAL` of the mean
+    one. 0 for an input that varies by less than `TYPICAL` of the typical
+    standard deviation: its coefficient keeps its start, since it would be
+    decided by a few rows, and count where the input varies more.
 
-def _scales(variance):
-    """The inputs that vary, and what divides each by its size.
-
-    A coefficient counts in units of this size. One of an input that varies by
-    less than `TYPICAL` of the typical standard deviation keeps its start: it
-    would be decided by a few rows, and count where the input varies more.
+    Args:
+        variance: shape (..., k), the k inputs of one problem or of each.
     """
-    least = TYPICAL**2 * variance.sum() / max(len(variance), 1)
-    alive = np.flatnonzero(varies(variance) & (variance > least))
-    if not len(alive):
-        return alive, np.ones(0)
-    typical = TYPICAL * variance[alive].mean()
-    return alive, 1 / np.sqrt(variance[alive] + typical)
+    mean = variance.mean(axis=-1, keepdims=True)
+    is_alive = variance > TYPICAL**2 * mean
+    count = np.maximum(is_alive.sum(axis=-1, keepdims=True), 1)
+    typical = (variance * is_alive).sum(axis=-1, keepdims=True) / count
+    size = np.sqrt(variance.clip(0) + TYPICAL * typical)
+    return np.divide(1, size, out=np.zeros_like(size), where=is_alive)
 
 
 def _best_ridge(
@@ -270,8 +291,9 @@ def _best_ridge(
 ) -> int | None:
     """Number of the best one of `RIDGES`; None: none is better than zero.
 
-    It looks at every third one, and then on both sides of the best of these.
-    Of ridges with errors that differ by rounding the smallest one is best.
+    Along the ridges the error falls and then grows. So the search goes from
+    `FIRST` by threes and then by ones, as long as that helps. Of ridges with
+    errors that differ by rounding the smallest one is best.
 
     Args:
         known: shape (p, p), symmetric.
@@ -287,12 +309,14 @@ def _best_ridge(
         found = np.inf if solution is None else change(solution)
         return found if np.isfinite(found) else np.inf
 
-    def first_best(numbers):
-        least = min(map(error, numbers))
-        return next(n for n in numbers if error(n) <= least + negligible)
-
-    near = first_best(range(1, len(RIDGES), 3))
-    best = first_best(range(near - 1, min(near + 2, len(RIDGES))))
+    best = min(FIRST, len(RIDGES) - 1)
+    for step in (3, 1):
+        while best >= step and error(best - step) <= error(best) + negligible:
+            best -= step
+        while best + step < len(RIDGES) and (
+            error(best + step) < error(best) - negligible
+        ):
+            best += step
     return best if error(best) < 0 else None
 
 
@@ -318,19 +342,62 @@ def _first_solution(known, shared, number):
     return np.zeros_like(shared)
 
 
-def _left_by(prior, covariance, inputs, outputs):
-    """What a prediction leaves of the outputs.
+def _less_start(equations, start, alive, scale, few=None):
+    """The equations of what the start leaves of the outputs, in scaled units.
+
+    Args:
+        equations: of n inputs and r outputs.
+        start: shape (n, r).
+        alive: the inputs to take, shape (k,).
+        scale: what each is multiplied by, shape (k,).
+        few: a matrix of shape (r, m), to take mixtures of the outputs; None
+            for the outputs.
 
     Returns:
-        What that has in common with the inputs, shape (k, r), and its
-        variance, shape (r,).
+        The mean products of the inputs with one another, shape (k, k), and
+        with what is left, shape (k, m), and the mean squares of what is left,
+        shape (r,), None for mixtures.
     """
-    between = covariance[np.ix_(inputs, outputs)]
-    predicted = covariance[np.ix_(inputs, inputs)] @ prior
-    left = np.diag(covariance)[outputs] + np.einsum(
-        "kr,kr->r", prior, predicted - 2 * between
-    )
-    return between - predicted, left
+    shared, prior = equations.shared[alive], start[alive]
+    if few is not None:
+        shared, prior = shared @ few, prior @ few
+    known = equations.known
+    if len(alive) < len(known):
+        known = known[np.ix_(alive, alive)]
+    predicted, left = known @ prior, None
+    if few is None:
+        products = np.einsum("kr,kr->r", prior, predicted - 2 * shared)
+        left = equations.size + products
+    known = known * scale
+    known *= scale[:, None]
+    return known, (shared - predicted) * scale[:, None], left
+
+
+def _mixed(is_open):
+    """What makes a few mixtures of outputs, in which errors are as large.
+
+    Of many outputs `MIXTURES` sums with random signs tell ridges apart as
+    well: their expected error is that of all outputs.
+
+    Args:
+        is_open: which outputs are looked at, shape (r,).
+
+    Returns:
+        Shape (r, m), the identity but for these outputs where they are few.
+
+    Source: Hutchinson, A Stochastic Estimator of the Trace of the Influence
+    Matrix (1989).
+    """
+    open_ones = np.flatnonzero(is_open)
+    few = np.zeros((len(is_open), min(len(open_ones), MIXTURES)))
+    if len(open_ones) <= MIXTURES:
+        few[open_ones, np.arange(len(open_ones))] = 1
+    else:
+        signs = np.random.default_rng(0).integers(
+            0, 2, (len(open_ones), MIXTURES)
+        )
+        few[open_ones] = (2 * signs - 1) / np.sqrt(MIXTURES)
+    return few
 
 
 def varies(variance: NDArray) -> NDArray[np.bool_]:

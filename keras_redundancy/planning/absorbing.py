@@ -14,7 +14,8 @@ from keras_redundancy._shared.configured import Configured, name_of
 from keras_redundancy.build.absorb import DropAbsorber, MergeAbsorber
 from keras_redundancy.build.refit import RefitAbsorber
 from keras_redundancy.calibration import Statistics
-from keras_redundancy.mend.repair import MEMORY
+from keras_redundancy.mend.distilling import Training
+from keras_redundancy.mend.repair import MEMORY, Repair
 from keras_redundancy.numbers.regression import least_squares, slopes
 from keras_redundancy.planning.idle import Idle, idle_by_data, idle_by_weights
 
@@ -164,7 +165,9 @@ class Mend(Configured):
     BatchNormalization are estimated anew, and a kernel is fitted to return
     what it returned in the original model: by least squares; or iteratively,
     where a ReLU or a softmax follows, so that what comes out of these is right.
-    No fit is kept that is worse on samples that were held out.
+    Both kernels of a recurrent layer are fitted to what went into the gates of
+    the original one. No fit is kept that is worse on samples that were held
+    out: of recurrent layers, worse over all steps of them.
 
     Args:
         rounds: how often all kernels are fitted; 0 leaves the fitting out.
@@ -182,6 +185,39 @@ class Mend(Configured):
     def __post_init__(self):
         check_count("rounds", self.rounds, least=0)
         check_count("memory", self.memory)
+
+    def repair(self, data, batch_size: int) -> Repair:
+        """What mends a model with these samples."""
+        return Repair(data, batch_size, self.rounds, self.memory)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Distill(Mend, Training):
+    """A smaller model is mended and then distilled: see `distill`.
+
+        half = kr.prune(
+            model,
+            target={"flops": 0.5},
+            data=images,
+            mend=kr.Distill(epochs=16, learning_rate=1e-3),
+        )
+
+    All samples are kept in memory, as arrays. Their number is what `steps=`
+    says for data without an end.
+
+    Args:
+        rounds, memory: as for `Mend`.
+        epochs, learning_rate, batch_size, temperature, outputs, held_out,
+            patience, augment, seed: as for `distill`.
+    """
+
+    def __post_init__(self):
+        Mend.__post_init__(self)
+        Training.__post_init__(self)
+
+    def repair(self, data, batch_size):
+        mend = Mend.repair(self, data, batch_size)
+        return dataclasses.replace(mend, training=self)
 
 
 def absorb_of(value, fits: bool) -> tuple[Absorb, str]:
@@ -238,7 +274,7 @@ def mend_of(value, given: dict, has_data: bool) -> Mend | None:
         )
     if not isinstance(value, bool | Mend | None):
         raise TypeError(
-            "mend is True, False or an object such as kr.Mend(rounds=2), but "
+            "mend is True, False or an object, kr.Mend() or kr.Distill(), but "
             f"received {name_of(value)}. Leave it out to mend with data=."
         )
     if value is None:

@@ -113,9 +113,9 @@ def widths_for(
         return everything
     if least > target:
         raise OutOfReachError(
-            f"The target of {target:,.0f} {words} cannot be reached: "
-            f"{least:,.0f} are left when all is cut that can be. The rest is "
-            "frozen, left out by layers= or skip=, or kept by min_units= or "
+            f"The target of {_shown(target)} {words} cannot be reached: "
+            f"{_shown(least)} are left when all is cut that can be. The rest "
+            "is frozen, left out by layers= or skip=, or kept by min_units= or "
             "round_to=. plan.explain() tells which; ask for more to be left."
         )
     deep, shallow = _bisected(widths_at, cost, target)
@@ -129,6 +129,11 @@ def widths_for(
     for wider in (shallow, everything):
         widths = _filled_up(widths, wider, cost, target, round_to)
     return widths
+
+
+def _shown(cost):
+    """A cost in words: a target may be a small part of one multiply-add."""
+    return f"{cost:,.0f}" if cost >= 100 else f"{cost:.3g}"
 
 
 def _bisected(widths_at, cost, target):

@@ -29,19 +29,19 @@ class Compared:
         """
         self.method = method
         self._statistics, self._homes = statistics, homes_of_shifts(graph)
-        self._factors, self._told = {}, {}
+        self._factors, self._beside_filters = {}, {}
         folded = method.criterion == "folded"
         filters = exact and method.criterion == "filters"
-        tell = method.is_clustering and (folded or filters)
-        if not tell and not folded:
+        describe = method.is_clustering and (folded or filters)
+        if not describe and not folded:
             return
         touched = np.zeros(graph.group_count, bool)
         for space in spaces:
             touched[space.groups] = True
-        gains = Gains(graph, read, touched, folded=folded, tell=tell)
+        gains = Gains(graph, read, touched, folded=folded, describe=describe)
         self._factors = gains.factors
-        if tell:
-            self._told = numbers_of(gains, graph, spaces)
+        if describe:
+            self._beside_filters = numbers_of(gains, graph, spaces)
 
     def units_of(self, space, chosen: np.ndarray) -> SpaceUnits:
         """Some units of a space.
@@ -54,7 +54,7 @@ class Compared:
             ValueError: a kernel holds NaN or infinity.
         """
         seen = self._seen(space, chosen)
-        told = self._told.get(space)
+        beside = self._beside_filters.get(space)
         if self.method.criterion == "activations" and seen:
             filters = np.concatenate(
                 [_roots(view, own) for view, own, _ in seen]
@@ -76,7 +76,7 @@ class Compared:
             _read_only(norms),
             known,
             seen,
-            None if told is None else told[chosen],
+            None if beside is None else beside[chosen],
             self.method.criterion == "folded",
         )
 
@@ -86,6 +86,7 @@ class Compared:
         return tuple(
             (view, own[chosen], id(view.on.variable) in self._homes)
             for view, own in self._statistics.of_space(space)
+            if view.each == 1 or self.method.criterion != "activations"
         )
 
     def _fold(self, on, kernel):

@@ -130,7 +130,7 @@ def idle_by_data(graph, spaces, statistics, whole: bool = False) -> Idle:
             still = variance <= CONSTANT * variance.max(initial=0)
             if not _is_exact(homes.get(id(view.on.variable))):
                 still &= moments.mean == 0
-            idle &= still[own]
+            idle &= still.reshape(-1, view.each).all(axis=1)[own]
         if idle.all() if whole else idle.any():
             found[space] = idle
     return Idle(found)
@@ -156,7 +156,13 @@ class Extremes(PlaceObserver):
 def _constants(model, axes):
     """{axis: array}: what is constant of what each axis reads, else NaN."""
     unknown = {on: np.full(len(on.group), np.nan) for on in axes}
-    seen = [on for on in axes if on.reads and None not in on.reads]
+    seen = [
+        on
+        for on in axes
+        if on.reads
+        and None not in on.reads
+        and all(read.columns.ndim == 1 for read in on.reads)
+    ]
     places = {r.place.key: r.place for on in seen for r in on.reads}
     inputs = _made_up(_keras.graph_of(model))
     if inputs is None or not places:

@@ -20,6 +20,7 @@ import numpy as np
 
 from keras_redundancy._shared.arguments import Level, check_option, check_seed
 from keras_redundancy._shared.configured import Configured, name_of
+from keras_redundancy._shared.tables import on_one_line
 from keras_redundancy.numbers.clustering import LINKAGES
 from keras_redundancy.numbers.ranking import (
     Ranking,
@@ -27,6 +28,7 @@ from keras_redundancy.numbers.ranking import (
     rank_by_outputs,
     rank_by_pivots,
 )
+from keras_redundancy.numbers.vector_ranking import rank_vectors
 from keras_redundancy.planning import selection
 from keras_redundancy.planning.levels import CHECKS
 from keras_redundancy.planning.space_units import SpaceUnits
@@ -96,7 +98,8 @@ class Method(Configured):
                 their Euclidean norms; `units.layers`, the layers; and, if the
                 method uses data, in `units.readers` for each layer that reads
                 the units their `mean`, shape (n,), their `covariance`, shape
-                (n, n), and the `weights` that read them, shape (n, outputs).
+                (n, n), and the `weights` that read them, shape (n, outputs);
+                of heads of an attention layer each has `each` numbers there.
         """
         raise NotImplementedError(
             f"{type(self).__name__} chooses no units yet: define "
@@ -298,10 +301,12 @@ class Greedy(Method):
 
     def selector(self, units, number):
         readouts = [
-            Readout(reader.to_predict, reader.weights)
+            Readout(reader.to_predict, reader.weights, reader.each)
             for reader in units.readers
         ]
-        return selection.ByError(units, rank_by_outputs(readouts))
+        vectors = any(readout.each > 1 for readout in readouts)
+        rank = rank_vectors if vectors else rank_by_outputs
+        return selection.ByError(units, rank(readouts))
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -328,14 +333,19 @@ class Pivoted(Method):
 
     def selector(self, units, number):
         n = len(units)
-        total = np.zeros((n, n))
+        total, vectors = np.zeros((n, n)), []
         for reader in units.readers:
             known = reader.to_predict
             strength = np.square(reader.weights).sum(axis=1)
             scale = (np.diag(known) * strength).sum()
             if scale > 0:
                 strength = np.sqrt(strength / scale)
-                total += known * strength * strength[:, None]
+                known = known * strength * strength[:, None]
+                vectors.append(Readout(known, np.eye(len(known)), reader.each))
+        if any(readout.each > 1 for readout in vectors):
+            return selection.ByError(units, rank_vectors(vectors))
+        for readout in vectors:
+            total += readout.covariance
         ranking = rank_by_pivots(total, np.ones(n), len(units.readers))
         return selection.ByError(units, ranking)
 
@@ -383,31 +393,29 @@ def checked_scores(scores, units: SpaceUnits, name: str) -> np.ndarray:
         TypeError: they are no numbers.
         ValueError: there is not one for each unit, or some are NaN.
     """
+    of_units = f"for the {len(units)} units of {units.name}"
     remedy = (
-        "return one number for each unit, larger for units that are to stay; "
-        "units are the columns of units.filters, so that the L1 norm is "
+        "Let it return one number for each unit, larger for units that are to "
+        "stay; units are the columns of units.filters, so that the L1 norm is "
         "np.abs(units.filters).sum(axis=0)."
     )
     try:
         found = np.asarray(scores, float)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{name} returned {type(scores).__name__} for the {len(units)} "
-            f"units of {units.name}, which are no numbers. Let it {remedy}"
+            f"{name} returned {type(scores).__name__} {of_units}, which are no "
+            f"numbers. {remedy}"
         ) from error
     if found.shape != (len(units),):
         what = f"scores of the shape {found.shape}"
-        raise ValueError(
-            f"{name} returned {'None' if scores is None else what} for the "
-            f"{len(units)} units of {units.name}. Let it {remedy}"
-        )
-    bad = np.flatnonzero(np.isnan(found))
+        what = "None" if scores is None else what
+        raise ValueError(f"{name} returned {what} {of_units}. {remedy}")
+    bad = units.numbers[np.isnan(found)]
     if len(bad):
-        shown = ", ".join(map(str, units.numbers[bad[:5]]))
         raise ValueError(
-            f"{name} returned NaN for {len(bad)} of the {len(units)} units of "
-            f"{units.name} ({shown}{', ...' * (len(bad) > 5)}), which cannot "
-            f"be ranked. Let it {remedy}"
+            f"{name} returned NaN {of_units}, for {len(bad)} of them: "
+            f"{on_one_line(str(bad.tolist()))}, which cannot be ranked. "
+            f"{remedy}"
         )
     return found
 

@@ -19,7 +19,6 @@ from keras_redundancy.channels.filters import require_finite_carriers
 from keras_redundancy.channels.functional import with_graph
 from keras_redundancy.channels.sizes import at_shapes, checked_shapes
 from keras_redundancy.channels.tracing import MODEL_OUTPUT
-from keras_redundancy.mend.repair import Repair
 from keras_redundancy.planning.absorbing import Absorb, Mend
 from keras_redundancy.planning.choosing import Chooser
 from keras_redundancy.planning.decisions import Plan
@@ -106,8 +105,8 @@ def plan(
             "drop", "least_squares" or "affine". Default: "least_squares" with
             data, "merge" without.
         mend: whether the smaller model is fitted to `data` so that it returns
-            what the original does, or a `Mend`, which says how. By default it
-            is, with `data`; that takes most of the time.
+            what the original does, or a `Mend` or `Distill`, which say how.
+            By default it is, with `data`; that takes most of the time.
         layers: prune these layers only: a name, a regular expression, a list
             of them, or a function that takes a layer and returns a bool.
         skip: leave these layers alone, given in the same ways.
@@ -188,8 +187,7 @@ def plan(
     decisions, latency = chooser.decide(spaces, levels, reasons)
     repair = None
     if asked.mend is not None:
-        how = asked.mend.rounds, asked.mend.memory
-        repair = Repair(data.data, data.batch_size, *how)
+        repair = asked.mend.repair(data.data, data.batch_size)
     return Plan(
         graph,
         decisions,

@@ -7,18 +7,23 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_redundancy._shared.tables import on_one_line
-from keras_redundancy.channels.filters import kernel_matrix, norms_along
+from keras_redundancy.channels.filters import norms_along, read
 from keras_redundancy.numbers.clustering import cluster_filters
 from keras_redundancy.numbers.ranking import reading_factor
 
 # Above this tau units have to be the same, up to rounding, to be redundant.
 ALMOST_ONE = 1 - 1e-9
-TOLD_ROUNDING = 1e-4
+# Of numbers beside the filters that are compared.
+ROUNDING = 1e-4
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Reader:
     """What one consumer reads of n units, over the calibration data.
+
+    The heads of an attention layer are vectors. In what the output projection
+    reads, each of n heads has `each` numbers, one head after the other: then
+    read n * each for n in the shapes below.
 
     Attributes:
         layer: the consumer.
@@ -29,6 +34,7 @@ class Reader:
             (n, n) with the same W W^T.
         takes_constants: whether a bias of the consumer can take what is
             constant.
+        each: how many numbers each unit has: 1, or more for heads.
     """
 
     layer: object
@@ -36,6 +42,7 @@ class Reader:
     covariance: np.ndarray
     weights: np.ndarray
     takes_constants: bool
+    each: int = 1
 
     @classmethod
     def of(cls, view, own, takes_constants: bool) -> "Reader":
@@ -44,13 +51,14 @@ class Reader:
         own: the numbers of the units in it, shape (n,).
         takes_constants: as the attribute.
         """
-        moments = view.moments.part(own)
+        moments = view.moments.part(view.entries(own))
         return cls(
             view.on.layer,
             moments.mean,
             moments.covariance,
             weights_of(view, own),
             takes_constants,
+            view.each,
         )
 
     @property
@@ -65,16 +73,17 @@ class Reader:
         return self.covariance + np.outer(self.mean, self.mean)
 
     def __repr__(self):
-        return f"<Reader {self.layer.name!r} of {len(self.mean)} units>"
+        units = len(self.mean) // self.each
+        return f"<Reader {self.layer.name!r} of {units} units>"
 
 
 def weights_of(view, own) -> np.ndarray:
     """W of the kernel that reads n units as W^T x, as `reading_factor` says.
 
-    Shape (n, outputs), or (n, n) where these are fewer.
+    Shape (n, outputs), or (n, n) where these are fewer. Of vectors there are
+    n * `view.each` numbers in place of n.
     """
-    kernel = kernel_matrix(view.on).T
-    return reading_factor(kernel[column] for column in view.positions[own].T)
+    return reading_factor(view.rows_of(read(view.on.variable), own))
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -98,9 +107,12 @@ class SpaceUnits:
             all else that belongs to them, such as biases, (k, anything).
         seen: for each consumer that calibration data show, the arguments of
             `Reader.of`.
-        told: all that tells units with parallel filters apart, shape
-            (n, anything), or None for nothing.
-        told_below_one: whether it does so at a tau below 1.
+        beside_filters: numbers that describe all else about the units, such
+            as their biases: units with parallel filters compute multiples of
+            one another only where these rows agree. Shape (n, anything); None
+            if units are compared by their filters alone.
+        folded: whether `beside_filters` is compared at a tau below 1 too, as
+            for criterion="folded".
     """
 
     layers: tuple
@@ -109,8 +121,8 @@ class SpaceUnits:
     norms: np.ndarray
     carried: Callable
     seen: tuple = ()
-    told: np.ndarray | None = None
-    told_below_one: bool = False
+    beside_filters: np.ndarray | None = None
+    folded: bool = False
 
     @functools.cached_property
     def readers(self) -> tuple[Reader, ...]:
@@ -133,9 +145,9 @@ class SpaceUnits:
 
         A zero filter has no direction. Units with one are redundant to one
         another only where all else about them is equal too. The same is asked
-        of others at tau = 1; with `told_below_one`, what else is told of two
-        units of a cluster differs by no more than filters may that are as
-        long as one another, sqrt(2 - 2 tau).
+        of others at tau = 1. With `folded`, the rows of `beside_filters` of
+        two units of a cluster differ by at most sqrt(2 - 2 tau), as two
+        filters of norm 1 with a cosine of tau do.
         """
         labels = cluster_filters(self.filters, tau, linkage)
         zero = np.flatnonzero(norms_along(self.filters, -1) == 0)
@@ -143,29 +155,35 @@ class SpaceUnits:
             carried = self.carried(zero)
             _, alike = np.unique(carried, axis=0, return_inverse=True)
             labels[zero] = labels.max() + 1 + alike.reshape(-1)
-        if self.told is not None and (self.told_below_one or tau > ALMOST_ONE):
-            most = max(np.sqrt(2 * (1 - tau)), TOLD_ROUNDING)
-            labels = _told_apart(labels, self.told, most)
+        is_exact = tau > ALMOST_ONE
+        if self.beside_filters is not None and (self.folded or is_exact):
+            most = max(np.sqrt(2 * (1 - tau)), ROUNDING)
+            labels = _split(labels, self.beside_filters, most)
         return np.unique(labels, return_inverse=True)[1]
 
 
-def _told_apart(labels, told, most):
-    """Clusters without units whose numbers are more than `most` apart.
+def _split(labels, rows, most):
+    """The clusters, split where rows of their units are too far apart.
 
-    Each unit stays with the first one of its cluster that is near enough.
+    Each unit stays with the first one of its cluster whose row is at most
+    `most` away.
+
+    Args:
+        labels: the number of each unit's cluster, shape (n,).
+        rows: what is compared, shape (n, anything).
     """
     result = labels.copy()
     for cluster in np.flatnonzero(np.bincount(labels) > 1):
         left = np.flatnonzero(labels == cluster)
-        left = left[1:][_distances(told, left) > most]
+        left = left[_distances(rows, left) > most]
         while len(left):
-            result[left[0]] = number = result.max() + 1
-            near = _distances(told, left) <= most
-            result[left[1:][near]] = number
-            left = left[1:][~near]
+            near = _distances(rows, left) <= most
+            near[0] = True  # Of itself, even if a number overflows.
+            result[left[near]] = result.max() + 1
+            left = left[~near]
     return result
 
 
-def _distances(told, units):
-    """Of all but the first one from the first one."""
-    return np.linalg.norm(told[units[1:]] - told[units[0]], axis=1)
+def _distances(rows, units):
+    """Of the rows of some units from that of the first of them."""
+    return np.linalg.norm(rows[units] - rows[units[0]], axis=1)

@@ -124,6 +124,14 @@ def test_attributes_that_were_set_later():
     assert "own" in [metric.name for metric in small.metrics]
 
 
+def test_a_dictionary_of_arrays_is_copied():
+    model = network(Tracked)
+    model.means = {"a": np.zeros(3), "b": np.ones(2)}
+    small = kr.prune(model, ratio=0.25)
+    assert small.means["b"] is not model.means["b"]
+    assert [x.tolist() for x in small.means.values()] == [[0] * 3, [1] * 2]
+
+
 def test_what_cannot_be_copied_is_named():
     model = network(Tracked)
     model.teacher = layers.Dense(2)

@@ -167,13 +167,11 @@ def second_moments(x):
 
 
 def checked(fitted, held_out, start):
-    k = len(start)
-    return regression.ridge_from_moments(
-        *map(second_moments, (fitted, fitted, held_out)),
-        np.arange(k),
-        np.arange(k, fitted.shape[1]),
-        start,
+    fitted, held_out = (
+        regression.Equations.of_rows(*np.split(rows, [len(start)], axis=1))
+        for rows in (fitted, held_out)
     )
+    return regression.ridge_from_moments(fitted, fitted, held_out, start)
 
 
 def test_a_fit_is_as_good_on_rows_held_out_as_any_ridge():
@@ -226,7 +224,9 @@ def test_rows_that_are_alike_are_held_out_together():
     for first, size in ((0, 4), (4, 5)):
         x = np.arange(first, first + size)[:, None, None] * np.ones((6, 3))
         pieces.append((first, size, *[keras.ops.cast(x, "float32")] * 2))
-    rows = reconstruct._rows(fit_of(layer, layer), pieces, 9)
+    rows = reconstruct.joined(
+        reconstruct._rows(fit_of(layer, layer), pieces, 9, 20)
+    )
     assert rows.read.shape == (54, 1, 3)
     assert rows.wanted.shape == (54, 1, 2)
     sample = models.numpy(rows.read)[:, 0, 0]

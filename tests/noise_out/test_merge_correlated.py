@@ -90,7 +90,7 @@ def test_of_two_units_the_one_goes_that_is_heard_less():
     np.testing.assert_allclose(stays, kernel[4] + kernel[7], rtol=1e-4)
 
 
-@pytest.mark.parametrize("absorb", ["affine", "least_squares"])
+@pytest.mark.parametrize("absorb", ["affine", kr.LeastSquares()])
 def test_behind_a_convolution_and_flatten(absorb):
     model = models.randomized(models.vgg())
     x = data((8, 8, 3))
@@ -152,6 +152,8 @@ def test_a_model_without_hidden_layers_stays_as_it_is():
         ({"threshold": 1.5}, ValueError, r"correlation.* is in \[0, 1\]"),
         ({"threshold": "high"}, TypeError, r"Pass a number in \[0, 1\]"),
         ({"count": 1, "absorb": "merge"}, ValueError, "absorb='merge' is not"),
+        ({"count": 1, "absorb": kr.Drop()}, ValueError, r"Drop\(\) is not"),
+        ({"count": 1, "absorb": 3}, TypeError, "received 3"),
         ({"count": 1, "layers": "three"}, ValueError, "three"),
     ],
 )

@@ -124,15 +124,16 @@ def problem(rows, k=40, r=5, seed=0):
 
 def by_moments(x, y, start, is_held_out, has_shift):
     """`ridge_from_moments` of these rows."""
-    rows = np.concatenate([x, y], axis=1)
-    inputs, outputs = np.split(np.arange(rows.shape[1]), [x.shape[1]])
-    parts = rows, rows[~is_held_out], rows[is_held_out]
-    centers = rows.mean(axis=0), *[parts[1].mean(axis=0)] * 2
-    moments = []
-    for part, center in zip(parts, centers, strict=True):
-        part = part - center * has_shift
-        moments.append(part.T @ part / len(part))
-    return regression.ridge_from_moments(*moments, inputs, outputs, start)
+    everyone = np.ones(len(x), bool)
+    equations = []
+    for part, about in (
+        (everyone, everyone),
+        (~is_held_out, ~is_held_out),
+        (is_held_out, ~is_held_out),
+    ):
+        centered = (z[part] - z[about].mean(axis=0) * has_shift for z in (x, y))
+        equations.append(regression.Equations.of_rows(*centered))
+    return regression.ridge_from_moments(*equations, start)
 
 
 @pytest.mark.parametrize("has_shift", [True, False])

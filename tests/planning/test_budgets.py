@@ -298,6 +298,7 @@ def test_costs_are_those_of_the_plan(name):
         ({"target": {"flops": True}}, TypeError, "e.g. 0.5"),
         ({"target": {"flop": 0.5}}, ValueError, "Ask for a share of one of"),
         ({"target": {"flops": 0.001}}, ValueError, "cannot be reached"),
+        ({"target": {"units": 1e-3}}, ValueError, r"target of 0\.0\d+ units"),
         ({"tau": 0.9, "select": "l1"}, ValueError, "Pass ratio="),
         ({"tau": 0.9, "select": "greedy"}, ValueError, "pass data="),
         ({"tau": 0.9, "absorb": "affine"}, ValueError, "pass data="),

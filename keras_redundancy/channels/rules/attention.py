@@ -1,42 +1,38 @@
 """Attention: whole heads are the units that can go."""
 
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
-from keras_redundancy._keras import attention_projections
+from keras_redundancy._keras import attention_projections, attention_values
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.rules.registry import (
     for_classes,
     positions,
     rule,
 )
 
-SCORES = Reason(
+SCORES = of_call(
     "attention_scores",
-    "{name} ({kind}) sums over its query and key channels: its scores are "
-    "made from all of them",
+    "sums over its query and key channels: its scores are made from all of "
+    "them",
 )
 NO_CHANNELS = Reason(
     "attention_scores_out",
     "the attention scores of {name} ({kind}) have no channels",
 )
-OTHER_AXES = Reason(
+OTHER_AXES = of_call(
     "attention_axes",
-    "{name} ({kind}) attends over other axes than the one between batch and "
-    "channels",
+    "attends over other axes than the one between batch and channels",
 )
-OTHER_OUTPUT = Reason(
-    "attention_output_shape",
-    "{name} ({kind}) has an output_shape of several axes",
+OTHER_OUTPUT = of_call(
+    "attention_output_shape", "has an output_shape of several axes"
 )
-HEADS_MASKED = Reason(
-    "attention_mask_of_heads",
-    "{name} ({kind}) has an attention_mask for each of its heads",
+HEADS_MASKED = of_call(
+    "attention_mask_of_heads", "has an attention_mask for each of its heads"
 )
-NO_TENSOR = Reason(
-    "no_tensor",
-    "{name} ({kind}) is called on something other than tensors of the model",
+NO_TENSOR = of_call(
+    "no_tensor", "is called on something other than tensors of the model"
 )
 
 
@@ -135,18 +131,23 @@ def _project(layer, call, read):
 
 
 def _output(layer, call, heads, query):
-    """New labels of the output: axis 2 of (heads, size of a head, units).
-
-    What the output kernel reads is not observed on data. A head is a vector,
-    and the numbers of two heads do not correspond, so no factor can predict
-    one head from another.
-    """
+    """New labels of the output: axis 2 of (heads, size of a head, units)."""
     dense = attention_projections(layer)["output"]
-    call.read_by(dense.kernel, 0, heads)
+    size = dense.kernel.shape[1]
+    call.read_by(dense.kernel, 0, heads, values_of_heads, size)
     call.multiplies(dense.kernel, positions(query.shape[1:-1]))
     units = call.written_by(dense.kernel, 2)
-    call.carried_by(dense.bias, 0, units)
+    # A bias that is missing would have to be made for all projections.
+    linear = len(call.outputs) == 1
+    call.shifted_by(dense.bias, dense.kernel, 2, units, linear=linear)
     return units
+
+
+def values_of_heads(layer, args, kwargs):
+    """What the output kernel reads: (samples, queries, heads * their size)."""
+    values = attention_values(layer, args, kwargs)
+    size = values.shape[-2] * values.shape[-1]
+    return ops.reshape(values, (*ops.shape(values)[:2], size))
 
 
 def _outputs(call, units, heads):

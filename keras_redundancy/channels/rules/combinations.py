@@ -37,7 +37,7 @@ SUMMING_LAYERS = (
 )
 SUMS = (*SUMMING_LAYERS, *named(ops, "Add Maximum Minimum Subtract"))
 PRODUCTS = (layers.Multiply, ops.Multiply)
-# What an array with an entry for each channel does, on the right of it.
+# What a number, or an array with one for each channel, does on the right of it.
 ACTS = {
     ops.Add: "adds",
     ops.Divide: "divides",
@@ -76,22 +76,20 @@ def _join(operation, acts=None):
 )
 def _operands(operation, call):
     """`x + y` and keras.ops, where an operand can be a number or an array."""
-    numbers, arrays = 0, []
-    for path, operand in _listed(call.arguments):
-        if operand is None:
-            return call.opaque(INDICES)
-        if isinstance(operand, keras.KerasTensor):
-            continue
-        if np.ndim(operand):
-            arrays.append((path, np.asarray(operand)))
-        else:
-            numbers += 1
-    alone = numbers == 1 and len(call.inputs) == 1 and not arrays
-    if alone and _scales(operation, call):
-        return call.inputs[0]
-    acts = _acts_of(operation, call, numbers, arrays)
-    simple = numbers == 0 and (acts or not arrays)
-    join = _join(operation, acts) if simple else CallTrace.tied
+    others = [
+        (path, operand)
+        for path, operand in _listed(call.arguments)
+        if not isinstance(operand, keras.KerasTensor)
+    ]
+    if any(operand is None for _, operand in others):
+        return call.opaque(INDICES)
+    arrays = [(path, np.asarray(x)) for path, x in others if np.ndim(x)]
+    acts = _acts_of(operation, call, others)
+    if acts in ("multiplies", "divides") and not arrays:
+        return call.inputs[0]  # All channels are scaled by the same number.
+    join = CallTrace.tied
+    if len(arrays) == len(others) and (acts or not arrays):
+        join = _join(operation, acts)
     out = _combined(call, join)
     if out is None:
         widened = arrays and len(call.inputs) == 1
@@ -100,21 +98,23 @@ def _operands(operation, call):
     return out
 
 
-def _acts_of(operation, call, numbers, arrays):
-    """What the one array operand does to a channel; None if not known.
+def _acts_of(operation, call, others):
+    """What the one operand that is no tensor does to each channel, if known.
 
-    It has an entry for each channel and for nothing else.
+    The operand is a number, or an array with an entry for each channel and for
+    nothing else.
     """
-    if len(call.inputs) != 1 or len(arrays) != 1 or numbers:
+    if len(call.inputs) != 1 or len(others) != 1:
         return None
-    (path, array), x = arrays[0], call.inputs[0]
+    (path, operand), x = others[0], call.inputs[0]
+    array = np.asarray(operand)
     axis = x.axis - (len(x.shape) - array.ndim)
-    whole = axis >= 0 and array.size == array.shape[axis] == len(x.ids)
+    per_channel = axis >= 0 and array.size == array.shape[axis] == len(x.ids)
     turned = isinstance(operation, (ops.Divide, ops.Subtract, ops.TrueDivide))
-    first = path in (("args", 0), ("kwargs", "x1"))
-    if not whole or (turned and first):
+    if turned and path in (("args", 0), ("kwargs", "x1")):
         return None
-    return ACTS.get(type(operation))
+    known = per_channel or not array.ndim
+    return ACTS.get(type(operation)) if known else None
 
 
 def _listed(arguments):
@@ -123,15 +123,6 @@ def _listed(arguments):
         yield ("args", number), operand
     for name, operand in kwargs.items():
         yield ("kwargs", name), operand
-
-
-def _scales(operation, call):
-    """Whether every channel is multiplied by the same number."""
-    if isinstance(operation, ops.Multiply):
-        return True
-    divided = isinstance(operation, (ops.Divide, ops.TrueDivide))
-    args, _ = call.arguments
-    return divided and bool(args) and isinstance(args[0], keras.KerasTensor)
 
 
 def _combined(call, join):

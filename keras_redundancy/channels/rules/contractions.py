@@ -43,15 +43,12 @@ TIED = of_call(
 
 @rule.register(ops.Matmul)
 def _matmul(operation, call):
-    if len(call.inputs) != 2:
+    ranks = [len(x.shape) for x in call.inputs]
+    if len(ranks) != 2:
         return _times_matrix(call)
-    a, b = (len(x.shape) for x in call.inputs)
-    if min(a, b) < 2:
+    if min(ranks) < 2:
         return call.opaque(CONTRACTS)
-    outer = string.ascii_uppercase[: max(a, b) - 2]
-    first = outer[len(outer) - (a - 2) :] + "xy"
-    second = outer[len(outer) - (b - 2) :] + "yz"
-    return _product(call, [first, second], outer + "xz")
+    return _product(call, *letters_of("...xy,...yz->...xz", ranks))
 
 
 def _times_matrix(call):

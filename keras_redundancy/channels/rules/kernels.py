@@ -143,21 +143,14 @@ def _separable_convolution(layer, call):
         call.labels_on(axis),
         layer.depth_multiplier,
     )
-    call.read_by(layer.pointwise_kernel, -2, ids, _depthwise_part)
+    call.read_by(layer.pointwise_kernel, -2, ids, _after_depthwise)
     return _written(layer, call, layer.pointwise_kernel, -1, "filters", axis)
 
 
-def _depthwise_part(layer, args, kwargs):
+def _after_depthwise(layer, args, kwargs):
     """What the pointwise kernel of a separable convolution reads."""
     (x,) = keras.tree.flatten([args, kwargs])
-    y = ops.depthwise_conv(
-        ops.cast(x, layer.compute_dtype),
-        ops.cast(layer.depthwise_kernel, layer.compute_dtype),
-        strides=layer.strides,
-        padding=layer.padding,
-        data_format=layer.data_format,
-        dilation_rate=layer.dilation_rate,
-    )
+    y = convolutions.depthwise_part(layer, ops.cast(x, layer.compute_dtype))
     first = layer.data_format == "channels_first"
     return ops.moveaxis(y, 1, -1) if first else y
 

@@ -10,7 +10,7 @@ from keras import layers, ops
 from keras_redundancy import _keras
 from keras_redundancy.channels.activations import activation_name
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.rules.pointwise import NOT_ALONE
 from keras_redundancy.channels.rules.registry import (
     for_classes,
@@ -25,15 +25,14 @@ CELLS = {
     _keras.ConvLSTMCell,
 }
 
-STATEFUL = Reason(
+STATEFUL = of_call(
     "stateful",
-    "{name} ({kind}) is stateful: it keeps the states of its units from batch "
-    "to batch",
+    "is stateful: it keeps the states of its units from batch to batch",
 )
-UNKNOWN_CELL = Reason(
+UNKNOWN_CELL = of_call(
     "unknown_cell",
-    "{name} ({kind}) runs a cell of its own ({what}); only LSTM, GRU, "
-    "SimpleRNN and ConvLSTM layers are followed",
+    "runs a cell of its own ({what}); only LSTM, GRU, SimpleRNN and ConvLSTM "
+    "layers are followed",
 )
 UNKNOWN_STATE = Reason(
     "unknown_state",
@@ -130,23 +129,19 @@ def _units(cell, call, axis):
 
     Each kernel writes all gates of the units, one gate after the other.
     """
-    compute = functools.partial(_states_before, axis)
-    if not getattr(cell, "reset_after", True):
-        # One gate of such a GRU reads the states times another gate: a state
-        # that others predict does not make these products predictable.
-        compute = None
     recurrent = cell.recurrent_kernel
     size = recurrent.shape[-2]
     kernels = [call.written_by(k, -1) for k in (cell.kernel, recurrent)]
     call.carried_by(cell.bias, -1, kernels[0])
     gates = np.concatenate(kernels).reshape(-1, size)
     units = call.tied(*gates)
+    compute = functools.partial(_read_states, axis)
     call.read_by(recurrent, -2, units, compute)
     return units
 
 
-def _states_before(axis, layer, args, kwargs):
-    """The state that each step begins with: what the recurrent kernel reads.
+def _read_states(axis, layer, args, kwargs):
+    """What the recurrent kernel reads, channels last.
 
     Args:
         axis: the channel axis of a state.
@@ -154,8 +149,29 @@ def _states_before(axis, layer, args, kwargs):
         args, kwargs: those of a call of it.
 
     Returns:
-        Shape (samples, steps, ..., units), in the order in which the steps
-        are taken.
+        The state that each step begins with, shape (samples, steps, ...,
+        units), in the order in which the steps are taken. A GRU without
+        `reset_after` multiplies it with its reset gate for the third gate:
+        for such a layer the shape is (samples, steps, 2, units), with the
+        products after the states.
+    """
+    before = states(layer, args, kwargs)[:, :-1]
+    if getattr(layer.cell, "reset_after", True):
+        return ops.moveaxis(before, axis + 1, -1)
+    reset = reset_gate(layer.cell, steps_read(layer, args, kwargs)[0], before)
+    return ops.stack([before, reset * before], axis=2)
+
+
+def states(layer, args, kwargs):
+    """The first state of a recurrent layer, and the one after each step.
+
+    Args:
+        layer: the layer.
+        args, kwargs: those of a call of it.
+
+    Returns:
+        Shape (samples, 1 + steps, ...), in the order in which the steps are
+        taken. A masked step leaves the state as it is.
     """
     every = _keras.run_for_inference(
         _keras.returning_sequences(layer), args, kwargs
@@ -164,8 +180,39 @@ def _states_before(axis, layer, args, kwargs):
     first = ops.zeros_like(every[:, :1])
     if given and given[0] is not None:
         first = ops.cast(given[0][:, None], every.dtype)
-    before = ops.concatenate([first, every[:, :-1]], axis=1)
-    return ops.moveaxis(before, axis + 1, -1)
+    return ops.concatenate([first, every], axis=1)
+
+
+def steps_read(layer, args, kwargs):
+    """What a recurrent layer reads, in the order in which it takes the steps.
+
+    Returns:
+        (tensor of shape (samples, steps, ...), its mask of shape (samples,
+        steps) or None).
+    """
+    x = arguments(layer, args, kwargs, "sequences")
+    mask = arguments(layer, args, kwargs, "mask")
+    mask = _keras.mask_of(x) if mask is None else mask
+    if layer.go_backwards:
+        x = ops.flip(x, axis=1)
+        mask = None if mask is None else ops.flip(mask, axis=1)
+    return x, mask
+
+
+def reset_gate(cell, x, h):
+    """The reset gate of a `GRUCell` without `reset_after`.
+
+    Args:
+        cell: the cell.
+        x: what it reads, shape (..., channels).
+        h: the state that it begins with, shape (..., units).
+    """
+    own = slice(cell.units, 2 * cell.units)
+    z = ops.matmul(x, ops.cast(cell.kernel[:, own], x.dtype))
+    z = z + ops.matmul(h, ops.cast(cell.recurrent_kernel[:, own], h.dtype))
+    if cell.bias is not None:
+        z = z + ops.cast(cell.bias[own], z.dtype)
+    return cell.recurrent_activation(z)
 
 
 def arguments(layer, args, kwargs, name: str):

@@ -1,7 +1,6 @@
 """Operations that move axes: reshape, flatten, transpose, stretch."""
 
 import dataclasses
-import math
 
 import keras
 import numpy as np
@@ -10,7 +9,12 @@ from keras import layers
 from keras_redundancy._keras import numpy_operations as ops
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import of_call
-from keras_redundancy.channels.rules.registry import axes_of, for_classes, rule
+from keras_redundancy.channels.rules.registry import (
+    axes_of,
+    for_classes,
+    positions,
+    rule,
+)
 
 MOVES_CHANNELS = of_call(
     "channels_mixed_by_reshape",
@@ -109,7 +113,7 @@ def _reshaped(call, x):
     all entries of the others, which go together.
     """
     after = call.outputs[0].shape
-    parts = _parts(len(x.ids), _product(x.shape[x.axis + 1 :]), after)
+    parts = _parts(len(x.ids), positions(x.shape[x.axis + 1 :]), after)
     first = keras.config.image_data_format() == "channels_first"
     number = 0 if first and len(after) > 3 else -1
     if not parts or parts[number].outer is None:
@@ -139,7 +143,7 @@ def _parts(n, inner, after):
         return None
     parts, low, end = [], inner, inner * n
     for axis in range(len(after) - 1, 0, -1):
-        stride, size = _product(after[axis + 1 :]), after[axis]
+        stride, size = positions(after[axis + 1 :]), after[axis]
         if stride is None or stride >= end:
             break
         if size == 1 or (size is not None and stride * size <= low):
@@ -162,10 +166,6 @@ def _one_channel(after):
     if len(after) < 2 or after[-1] is None:
         return None
     return [_Part(len(after) - 1, after[-1], 1, 1)]
-
-
-def _product(sizes):
-    return None if None in sizes else math.prod(sizes)
 
 
 # --- axes -------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Wrappers: they do with channels what the layer inside does."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 from keras import layers, ops
@@ -80,9 +81,21 @@ def _direction(layer, call, x, name):
         setting: (*BIDIRECTIONAL[name], setting)
         for setting in ("units", "filters")
     }
-    given = functools.partial(_given_to, name)
-    out = call.through(getattr(layer, name), x, sets=sets, given=given)
+    out = call.through(getattr(layer, name), x, sets=sets, given=given_to(name))
     return out if isinstance(out, list) else [out]
+
+
+def given_to(name: str) -> Callable:
+    """How a `Bidirectional` layer calls one of the two layers inside.
+
+    Args:
+        name: "forward_layer" or "backward_layer".
+
+    Returns:
+        A function of the `Bidirectional` layer and of the (args, kwargs) of a
+        call of it that returns those of the call inside.
+    """
+    return functools.partial(_given_to, name)
 
 
 def _given_to(name, layer, args, kwargs):

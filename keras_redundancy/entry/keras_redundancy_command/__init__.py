@@ -6,8 +6,18 @@ none of it.
 """
 
 import argparse
+import contextlib
 import importlib.metadata
+import os
+import re
+import sys
+import tempfile
 from pathlib import Path
+
+# What TensorFlow writes to stderr when it is imported, and no error.
+STARTUP = re.compile(
+    r"[IW]0000 |WARNING: All log messages before absl|To enable"
+)
 
 EXAMPLES = """\
 examples:
@@ -18,6 +28,8 @@ examples:
       -o small.keras
   keras-redundancy sensitivity model.keras --data held_out.npz
   keras-redundancy diff model.keras small.keras
+  keras-redundancy export small.keras --quantize int8 --data images.npz \\
+      --beside model.keras -o small.tflite
 
 MODEL is a file of model.save(): .keras, or .h5 or .hdf5 of older versions.
 --data takes FILE.npz with an array x; for a model of several inputs, with an
@@ -29,9 +41,34 @@ FILE.npy with x alone.
 def main(arguments=None) -> int:
     """Run the command; returns its exit code: 2 if it cannot be done."""
     args = parser().parse_args(arguments)
-    from keras_redundancy import cli
+    with _without_startup_lines():
+        from keras_redundancy import cli
 
     return cli.run(args)
+
+
+@contextlib.contextmanager
+def _without_startup_lines():
+    """Keep the lines that TensorFlow writes as it starts off stderr.
+
+    Everything else that is written to stderr meanwhile is written afterwards.
+    """
+    # Later lines of the same kind, such as of the LiteRT converter.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            written.seek(0)
+            for line in written.read().decode(errors="replace").splitlines():
+                if not STARTUP.match(line):
+                    print(line, file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     _add_sensitivity(commands)
     command = _add(commands, "diff", "The widths of two models, side by side.")
     command.add_argument("other", type=Path, metavar="OTHER")
+    _add_export(commands)
     return parser
 
 
@@ -95,6 +133,12 @@ def _add_prune(commands):
         "--skip", nargs="+", help="layers that stay, by name or expression"
     )
     command.add_argument(
+        "--round-to",
+        type=int,
+        default=1,
+        help="keep multiples of this many units, such as 8",
+    )
+    command.add_argument(
         "--no-compile",
         action="store_true",
         help="leave out the optimizer, the loss and the metrics",
@@ -115,6 +159,31 @@ def _add_sensitivity(commands):
     how.add_argument("--tau", type=float, nargs="+", help="to try")
     how.add_argument(
         "--ratio", type=float, nargs="+", help="shares of units to try"
+    )
+
+
+def _add_export(commands):
+    command = _add(
+        commands,
+        "export",
+        "Write a file for LiteRT (.tflite), for ONNX (.onnx), or a SavedModel "
+        "(a folder), and measure it.",
+    )
+    command.add_argument("-o", "--out", type=Path, required=True)
+    command.add_argument(
+        "--quantize",
+        choices=("dynamic", "int8"),
+        help="for LiteRT: large kernels as integers, or everything, which "
+        "needs --data",
+    )
+    command.add_argument(
+        "--data", type=Path, help="inputs to compare on, .npz or .npy"
+    )
+    command.add_argument(
+        "--beside", type=Path, help="a model to compare with, as the unpruned"
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace what is there"
     )
 
 

@@ -1,0 +1,337 @@
+"""Write a model for a device and measure it there: `export`, `litert`."""
+
+from __future__ import annotations  # help() shows the names of types.
+
+import dataclasses
+import functools
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from keras_redundancy._shared.arguments import check_option
+from keras_redundancy._shared.tables import Rendered, Table
+from keras_redundancy.build.stripping import stock
+from keras_redundancy.channels import trace
+from keras_redundancy.deploy import runtimes
+from keras_redundancy.deploy.samples import Subject, difference
+from keras_redundancy.deploy.writing import FORMATS, write
+from keras_redundancy.reports.difference import difference as sizes_of
+
+# Samples that show the converter the ranges of values, and that are compared.
+REPRESENTATIVE, COMPARED = 200, 64
+MULTIPLE = 8  # Channels that many devices compute at a time.
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportedFile:
+    """A file that a model was exported to, and how it runs on this machine.
+
+    Attributes:
+        model: the name of the model.
+        path: the file, or the folder of a SavedModel.
+        parameters: the number of weights of the model.
+        multiply_adds: on one sample; None where the input size is open, or
+            for a tf_keras model.
+        bytes: the size of the file or folder.
+        milliseconds: the median time for one sample in the runtime; None
+            where that is not installed.
+        difference: the largest difference from what Keras returns, as a share
+            of the largest output; None where the runtime is not installed.
+        same_class: the share of samples with the same largest output; None
+            for a model that returns something else than scores of classes.
+    """
+
+    model: str
+    path: str
+    parameters: int
+    multiply_adds: int | None
+    bytes: int
+    milliseconds: float | None = None
+    difference: float | None = None
+    same_class: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported(Rendered):
+    """What `export` wrote; `render()` shows a table.
+
+    Attributes:
+        file: of the model.
+        beside: of the model that it is compared with; None without one. Its
+            path no longer exists.
+        advice: what could be better, in words, or "".
+    """
+
+    file: ExportedFile
+    beside: ExportedFile | None = None
+    advice: str = ""
+
+    def to_dict(self) -> dict:
+        """All figures as plain Python numbers, strings and dicts."""
+        return dataclasses.asdict(self)
+
+    def table(self) -> Table:
+        header = ("model", "params", "multiply-adds", "kB", "1 sample, ms")
+        header += ("difference", "same class, %")
+        rows = [_cells(self.file.model, self.file)]
+        if self.beside is not None:
+            name = f"beside {self.beside.model}"
+            rows.insert(0, _cells(name, self.beside))
+        title = f"{Path(self.file.path).name}, compared with Keras"
+        return Table(title, header, rows, self.advice)
+
+
+def _cells(name, file):
+    return (
+        *(name, file.parameters, file.multiply_adds, file.bytes / 1000),
+        file.milliseconds,
+        None if file.difference is None else f"{file.difference:.2g}",
+        None if file.same_class is None else 100 * file.same_class,
+    )
+
+
+def litert(
+    model,
+    path,
+    data=None,
+    quantize: str | None = None,
+    *,
+    beside=None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a model for LiteRT (TensorFlow Lite), and measure the file.
+
+    The file takes one sample at a time, as float32. See `export` for all
+    arguments; `path` has to end in .tflite.
+    """
+    if Path(path).suffix != ".tflite":
+        raise ValueError(
+            f"{str(path)!r} has to end in .tflite, the suffix of LiteRT's "
+            "files. kr.deploy.export(model, path) writes other formats."
+        )
+    options = {"beside": beside, "overwrite": overwrite}
+    return export(model, path, data, quantize, **options)
+
+
+def export(
+    model,
+    path,
+    data=None,
+    quantize: str | None = None,
+    *,
+    beside=None,
+    overwrite: bool = False,
+) -> Exported:
+    """Write a model for a device, and measure what was written.
+
+    The suffix of the path says the format: .tflite for LiteRT, .onnx for
+    ONNX, none for the folder of a SavedModel. The file is run on this machine,
+    on LiteRT (ai-edge-litert where installed, else TensorFlow's), onnxruntime
+    or TensorFlow: its time for one sample is measured, and what it returns is
+    compared with what Keras returns.
+
+    Args:
+        model: a built functional or Sequential `keras.Model`; for LiteRT also
+            a model of tf_keras, such as one that was trained
+            quantization-aware by tfmot. It is never changed.
+        path: where to write.
+        data: inputs, as `Model.predict` takes them; of a tf_keras model,
+            arrays. The first 200 show the converter the ranges of values for
+            quantize="int8"; the first 64 are compared. Default: random ones.
+        quantize: for LiteRT: None for float32; "dynamic" for kernels of
+            integers, where these are large; "int8" for integers throughout,
+            which needs `data`, unless the model was trained quantization-aware.
+        beside: a model to compare with, such as the unpruned one. It is
+            exported in the same way, and its file is deleted.
+        overwrite: whether to write where there is a file or folder already.
+
+    Returns:
+        An `Exported`, which can be printed.
+
+    Raises:
+        ImportError: a package is missing that converts to ONNX.
+        TypeError: a model has no graph to follow.
+        ValueError: the path has another suffix, or exists; `quantize` is
+            given for another format than LiteRT, or needs data; an input size
+            is open that LiteRT needs; or the model cannot be converted.
+        OSError: the path cannot be written to.
+    """
+    path = Path(path)
+    _check_path(path, overwrite)
+    subjects = [Subject.of(x) for x in (beside, model) if x is not None]
+    for subject in subjects:
+        _check(subject, path, data, quantize)
+    needs_data = path.suffix == ".tflite" and data is not None
+    with tempfile.TemporaryDirectory() as folder:
+        places = [Path(folder) / f"beside{path.suffix}", path][-len(subjects) :]
+        samples = [x.samples(data, REPRESENTATIVE) for x in subjects]
+        for subject, place, own in zip(subjects, places, samples, strict=True):
+            write(subject, place, own if needs_data else None, quantize)
+        files = _measured(subjects, places, samples)
+    advice = _advice_on_widths(model, beside)
+    if files[-1].milliseconds is None:
+        advice += "Not run: install the runtime by pip install onnxruntime."
+    return Exported(files[-1], files[0] if files[1:] else None, advice)
+
+
+# --- what cannot be done ----------------------------------------------------
+
+
+def _check_path(path, overwrite):
+    if path.suffix not in FORMATS:
+        raise ValueError(
+            f"{str(path)!r} has the suffix {path.suffix}. End the path in "
+            ".tflite for LiteRT, in .onnx for ONNX, or in a name without a "
+            "suffix for the folder of a SavedModel."
+        )
+    if path.exists() and not overwrite:
+        raise ValueError(
+            f"{str(path)!r} exists. Choose another path, or pass "
+            "overwrite=True."
+        )
+    if not path.absolute().parent.is_dir():
+        raise ValueError(
+            f"There is no folder {str(path.absolute().parent)!r} to write "
+            f"{path.name!r} to. Make it, or choose another path."
+        )
+
+
+def _check(subject, path, data, quantize):
+    model = subject.model
+    is_litert = path.suffix == ".tflite"
+    if quantize is not None:
+        check_option("quantize", quantize, ("dynamic", "int8"))
+        if not is_litert:
+            raise ValueError(
+                f"quantize={quantize!r} is for LiteRT: {str(path)!r} has to "
+                "end in .tflite, or leave quantize out."
+            )
+    if not subject.is_keras_3 and not is_litert:
+        raise ValueError(
+            f"{model.name!r} is a model of tf_keras, which is exported to "
+            ".tflite only. Call model.export(folder) for a SavedModel."
+        )
+    is_open = any(None in x.shape[1:] for x in subject.inputs)
+    if is_litert and is_open and data is None:
+        raise ValueError(
+            f"An input of {model.name!r} has an open size "
+            f"({[tuple(x.shape) for x in subject.inputs]}), and a file for "
+            "LiteRT has fixed sizes. Pass data= with inputs of the size that "
+            "the device has."
+        )
+    if quantize == "int8" and subject.is_keras_3:
+        _check_int8(subject, data)
+
+
+def _check_int8(subject, data):
+    if data is None:
+        raise ValueError(
+            'quantize="int8" needs data=, some hundred inputs like those on '
+            "the device, to find the ranges of all values. "
+            'quantize="dynamic" needs none.'
+        )
+    for layer in subject.layers:
+        # TensorFlow's converter ends the process where it calibrates a loop.
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll:
+            raise ValueError(
+                f'quantize="int8" cannot follow the loop of {layer.name!r} '
+                f"({type(layer).__name__}). Make the layer with unroll=True, "
+                'or pass quantize="dynamic".'
+            )
+
+
+# --- what was written -------------------------------------------------------
+
+
+def _measured(subjects, places, samples) -> list[ExportedFile]:
+    runs = [
+        runtimes.runner(place, subject.output_names)
+        for subject, place in zip(subjects, places, strict=True)
+    ]
+    files = [
+        ExportedFile(
+            subject.model.name,
+            str(place),
+            subject.model.count_params(),
+            _multiply_adds(subject),
+            _size(place),
+        )
+        for subject, place in zip(subjects, places, strict=True)
+    ]
+    if None in runs:
+        return files
+    inputs = [_one_by_one(*x) for x in zip(subjects, samples, strict=True)]
+    times = runtimes.milliseconds(
+        [
+            functools.partial(run, each[0])
+            for run, each in zip(runs, inputs, strict=True)
+        ]
+    )
+    return [
+        dataclasses.replace(
+            file, milliseconds=ms, **_agreement(subject, own, run, each)
+        )
+        for file, ms, subject, own, run, each in zip(
+            files, times, subjects, samples, runs, inputs, strict=True
+        )
+    ]
+
+
+def _one_by_one(subject, samples) -> list[dict]:
+    """The samples that are compared, as a file takes them."""
+    return [
+        {
+            x.name: own[number : number + 1]
+            for x, own in zip(subject.inputs, samples, strict=True)
+        }
+        for number in range(min(COMPARED, len(samples[0])))
+    ]
+
+
+def _agreement(subject, samples, run, inputs) -> dict[str, float | None]:
+    """How much the file returns what the model returns for some samples."""
+    wanted = subject.predict([x[: len(inputs)] for x in samples])
+    found = zip(*(run(one) for one in inputs), strict=True)
+    given = [np.concatenate(each).astype("float64") for each in found]
+    same_class = None
+    if len(wanted) == 1 and wanted[0].ndim == 2 and wanted[0].shape[1] > 1:
+        pairs = wanted[0].argmax(-1) == given[0].argmax(-1)
+        same_class = float(pairs.mean())
+    return {"difference": difference(wanted, given), "same_class": same_class}
+
+
+def _multiply_adds(subject):
+    return (
+        trace(stock(subject.model)).multiply_adds()
+        if (subject.is_keras_3)
+        else None
+    )
+
+
+def _size(path):
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(x.stat().st_size for x in files if x.is_file())
+
+
+def _advice_on_widths(model, beside):
+    """Names the layers whose widths became no multiples of eight."""
+    if beside is None or not isinstance(model, keras.Model):
+        return ""
+    widths = {
+        name: after.units
+        for name, (before, after) in sizes_of(beside, model).layers.items()
+        if after is not None
+        and (before is None or before.units != after.units)
+        and after.units % MULTIPLE
+    }
+    if not widths:
+        return ""
+    some = [f"{name}: {units}" for name, units in list(widths.items())[:4]]
+    more = ", ..." if len(widths) > 4 else ""
+    return (
+        f"{len(widths)} layers have a number of units that is no multiple of "
+        f"{MULTIPLE} ({', '.join(some)}{more}), and many runtimes compute "
+        f"{MULTIPLE} channels at a time: plan with round_to={MULTIPLE}.\n"
+    )

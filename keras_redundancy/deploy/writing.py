@@ -1,0 +1,134 @@
+"""Write a model in a format for devices."""
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+
+import keras
+
+from keras_redundancy.deploy.samples import Subject
+
+FORMATS = {".tflite": "litert", ".onnx": "onnx", "": "tf_saved_model"}
+PACKAGES = {"litert": "tensorflow", "onnx": "onnx tf2onnx"}
+
+
+def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
+    """Write a file, or the folder of a SavedModel.
+
+    Args:
+        subject: the model.
+        path: its suffix is one of `FORMATS`.
+        samples: representative samples, an array for each input, or None.
+        quantize: None, "dynamic" or "int8".
+
+    Raises:
+        ImportError: a package is missing that converts.
+        ValueError: the model cannot be converted.
+        OSError: the path cannot be written to.
+    """
+    kind = FORMATS[path.suffix]
+    options = {}
+    if kind == "litert":
+        options = _litert_options(subject, samples, quantize)
+    with _replaced(path) as fresh, warnings.catch_warnings():
+        # The converters use what TensorFlow and NumPy will remove.
+        warnings.simplefilter("ignore")
+        try:
+            if not subject.is_keras_3:
+                _write_tf_keras(subject.model, fresh, options)
+                return
+            subject.model.export(
+                fresh,
+                format=kind,
+                verbose=False,
+                input_signature=_signature(subject, samples, kind),
+                **options,
+            )
+        except ImportError as error:
+            raise ImportError(
+                f"{path.name!r} cannot be written: {error}. Install what "
+                f"converts: pip install {PACKAGES.get(kind, 'tensorflow')}"
+            ) from error
+        # The converters raise errors of classes of their own.
+        except Exception as error:
+            raise ValueError(
+                _failure(subject, kind, quantize, error)
+            ) from error
+
+
+def _failure(subject, kind, quantize, error):
+    advice = ""
+    if quantize == "int8":
+        advice = ' Does quantize="dynamic" or None work?'
+    words = str(error).strip().partition("\n")[0][:300]
+    return (
+        f"{subject.model.name!r} cannot be converted to {kind}: {words}{advice}"
+    )
+
+
+@contextlib.contextmanager
+def _replaced(path):
+    """A path to write to, file or folder; then it takes the place of `path`."""
+    with tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
+        fresh = Path(folder) / path.name
+        yield fresh
+        if path.is_dir():
+            shutil.rmtree(path)
+        os.replace(fresh, path)
+
+
+def _signature(subject, samples, kind):
+    """Shapes of the inputs: LiteRT has a batch of one and no open sizes."""
+    fixed = kind == "litert"
+    shapes = [x.shape[1:] for x in subject.inputs]
+    if fixed and samples is not None:
+        shapes = [x.shape[1:] for x in samples]
+    specs = [
+        keras.InputSpec(
+            shape=(1 if fixed else None, *shape), dtype=x.dtype, name=x.name
+        )
+        for x, shape in zip(subject.inputs, shapes, strict=True)
+    ]
+    return [keras.tree.pack_sequence_as(subject.structure, specs)]
+
+
+def _litert_options(subject, samples, quantize):
+    import tensorflow as tf
+
+    if quantize is None:
+        return {}
+    options = {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    if quantize == "int8" and samples is not None:
+        options["representative_dataset"] = lambda: _one_by_one(
+            subject, samples
+        )
+        kinds = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        options["target_spec"] = {"supported_ops": kinds}
+    return options
+
+
+def _one_by_one(subject, samples):
+    names = [x.name for x in subject.inputs]
+    for number in range(len(samples[0])):
+        one = [x[number : number + 1] for x in samples]
+        yield dict(zip(names, one, strict=True))
+
+
+def _write_tf_keras(model, path, options):
+    """As `Model.export` of Keras 3, for a model of tf_keras."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+        with contextlib.redirect_stdout(io.StringIO()):
+            model.export(folder)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = options.get("optimizations", [])
+        if "representative_dataset" in options:
+            converter.representative_dataset = options["representative_dataset"]
+            kinds = options["target_spec"]["supported_ops"]
+            converter.target_spec.supported_ops = kinds
+        path.write_bytes(converter.convert())

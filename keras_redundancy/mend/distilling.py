@@ -1,0 +1,399 @@
+"""Distil: train a smaller model to answer as the original one does."""
+
+from __future__ import annotations  # help() shows the names of types.
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable
+
+import keras
+from keras import ops
+
+from keras_redundancy import _keras
+from keras_redundancy._shared.arguments import (
+    check_count,
+    check_fraction,
+    check_positive,
+    check_seed,
+)
+from keras_redundancy._shared.configured import Configured
+from keras_redundancy.build.rebuild import rebuild, require_rebuildable
+from keras_redundancy.build.recipe import Recipe
+from keras_redundancy.build.stripping import strip
+from keras_redundancy.mend.outputs import Answers, losses_of, outputs_of
+from keras_redundancy.mend.training_data import (
+    TrainingData,
+    is_stream,
+    of_arrays,
+    of_stream,
+)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Training(Configured):
+    """How a smaller model is trained: the options of `distill`."""
+
+    epochs: int = 4
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    temperature: float = 1.0
+    outputs: object = None
+    held_out: float = 0.1
+    patience: int = 5
+    augment: Callable | None = None
+    seed: int | None = 0
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "patience"):
+            check_count(name, getattr(self, name))
+        for name in ("learning_rate", "temperature"):
+            check_positive(name, getattr(self, name))
+        check_fraction(
+            "held_out",
+            self.held_out,
+            "the share of the samples that says which epoch is best",
+            zero=True,
+            example=0.1,
+        )
+        check_seed(self.seed)
+        if self.augment is not None and not callable(self.augment):
+            raise TypeError(
+                "augment is a function of a batch of inputs, or a layer such "
+                "as keras.layers.RandomFlip(), but received "
+                f"{self.augment!r}."
+            )
+
+
+def distill(
+    small,
+    model,
+    data,
+    labels=None,
+    *,
+    epochs: int = Training.epochs,
+    learning_rate: float = Training.learning_rate,
+    batch_size: int = Training.batch_size,
+    temperature: float = Training.temperature,
+    outputs=None,
+    label_weight: float = 0.5,
+    held_out: float = Training.held_out,
+    patience: int = Training.patience,
+    augment: Callable | None = None,
+    validation_data=None,
+    steps: int | None = None,
+    seed: int | None = Training.seed,
+    callbacks: list | None = None,
+    verbose="auto",
+):
+    """Train a copy of a smaller model to answer as the original one does.
+
+        small = kr.prune(model, target={"flops": 0.5}, data=images)
+        small = kr.distill(small, model, images, epochs=16)
+
+    Labels are not needed: all weights of the smaller model are fitted at once
+    to what `model` returns, by `keras.distillation.Distiller` and `Model.fit`,
+    with Adam and a learning rate that falls to zero along a cosine.
+
+    Probabilities are compared by the divergence of Kullback and Leibler,
+    values by their squared error in units of their variance; with several
+    outputs, the differences are added. An output holds probabilities if its
+    layer ends in a softmax or sigmoid, and logits if the loss that `model` is
+    compiled with says so. For logits of a model that is not compiled, pass
+    `outputs`.
+
+    Args:
+        small: the smaller model, such as `prune` returns. It is not changed.
+        model: the original model, with the same inputs and outputs. It is
+            not changed.
+        data: samples like those that `model` was trained on: arrays, a
+            `tf.data.Dataset` or `PyDataset` of batches, or a generator of
+            batches, which are all kept in memory. Targets in it are ignored,
+            unless labels=True.
+        labels: labels of arrays, or True for those that come with a dataset:
+            their loss, the one that `small` is compiled with, is added. So
+            this is fine-tuning with a teacher.
+        epochs: how often all samples are used.
+        learning_rate: the one to start from.
+        batch_size: of arrays. What is left over at the end of an epoch is
+            left out.
+        temperature: what logits are divided by before they are compared.
+        outputs: "softmax", "sigmoid" or "values": what the outputs are, or
+            are logits of; or a list with one for each output.
+        label_weight: the share of the labels' loss, in (0, 1).
+        held_out: the share of arrays that is not trained on, and says which
+            epoch was the best. With 0 the last epoch counts.
+        patience: stop after so many epochs that were no better.
+        augment: with arrays, a function from a batch of inputs to another
+            one, such as `keras.layers.RandomFlip("horizontal")`.
+        validation_data: with a dataset, another dataset that says which epoch
+            was the best.
+        steps: how many batches of a dataset an epoch takes, where its length
+            is not known; of a generator, how many batches to use.
+        seed: for the order of samples, and for which are held out.
+        callbacks: as for `Model.fit`. Their `model` is the `Distiller`, whose
+            `student` is trained.
+        verbose: as for `Model.fit`.
+
+    Returns:
+        A new model with the layers of `small` and the weights of the best
+        epoch, or those of `small` if no epoch was better. It is compiled as
+        `small` is, with a fresh optimizer. Layers with trainable=False keep
+        their weights, as in `fit`.
+
+    Raises:
+        TypeError: a model has no graph to follow, or an argument is of a
+            wrong type.
+        ValueError: the models' inputs or outputs differ; all of `small` is
+            frozen; `data` is empty, does not fit, or has less samples than a
+            batch; outputs are no probabilities, and the compiled loss says
+            that they are; there is no loss for `labels`; or an option is out
+            of range or has no effect.
+
+    Warns:
+        UserWarning: the loss became NaN or infinite. Training ended there,
+            and the best weights so far are returned.
+
+    Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural
+    Network (2015).
+    """
+    training = Training(
+        epochs,
+        learning_rate,
+        batch_size,
+        temperature,
+        outputs,
+        held_out,
+        patience,
+        augment,
+        seed,
+    )
+    check_fraction(
+        "label_weight", label_weight, "what the labels count", zero=True
+    )
+    _require_alike(small, model)
+    require_rebuildable(small)
+    losses = None if labels is None else losses_of(small)
+    if is_stream(data):
+        _require_of_stream(data, labels, augment)
+        found = of_stream(model, data, steps, validation_data, batch_size)
+    else:
+        _require_of_arrays(data, labels, validation_data)
+        found = arrays_for(model, data, training, labels, steps)
+    student = rebuild(Recipe.of(small))
+    weight = 0.0 if labels is None else label_weight
+    others = {"callbacks": callbacks, "verbose": verbose}
+    train(student, model, found, training, losses, weight, **others)
+    return student
+
+
+def arrays_for(
+    model, data, training: Training, labels=None, steps: int | None = None
+) -> TrainingData:
+    """Arrays as training data, batched and held out as `training` says."""
+    augment = training.augment
+    if isinstance(augment, keras.Layer):
+        layer = augment
+        augment = lambda x: layer(x, training=True)  # noqa: E731
+    return of_arrays(
+        model,
+        data,
+        labels,
+        steps,
+        training.batch_size,
+        training.held_out,
+        augment,
+        training.seed,
+    )
+
+
+def train(
+    student,
+    model,
+    data: TrainingData,
+    training: Training,
+    losses=None,
+    label_weight: float = 0.0,
+    callbacks: list | None = None,
+    verbose=0,
+) -> None:
+    """Train `student` in place, to answer as `model` does.
+
+    Args:
+        student: the smaller model.
+        model: the original one, which is not changed.
+        data: what to train on.
+        training: how.
+        losses: those of labels, in the structure of the outputs, or None.
+        label_weight: the share of these.
+        callbacks, verbose: as for `Model.fit`.
+
+    Raises:
+        ValueError: nothing is trainable, or outputs are no probabilities, and
+            the compiled loss says that they are.
+    """
+    if not student.trainable_variables:
+        raise ValueError(
+            f"{student.name!r} has no trainable weights, so there is nothing "
+            "to distil. Set trainable = True on the layers to train."
+        )
+    teacher = _teacher(model)
+    outputs = outputs_of(model, training.outputs, _answers(teacher, data))
+    with _keras.scope_of(student), _keras.quiet_about_retracing():
+        distiller = AtInference(
+            teacher,
+            student,
+            Answers(outputs, training.temperature),
+            student_loss_weight=label_weight,
+            # The layers cast what they read, as they would by themselves.
+            dtype=student.dtype_policy,
+            autocast=False,
+        )
+        rate = keras.optimizers.schedules.CosineDecay(
+            training.learning_rate, training.epochs * data.steps
+        )
+        distiller.compile(
+            keras.optimizers.Adam(rate),
+            loss=losses or "mse",
+            jit_compile=_jit_compile(),
+        )
+        best = _Best(distiller, data, training)
+        distiller.fit(
+            data.batches,
+            epochs=training.epochs,
+            steps_per_epoch=data.steps,
+            validation_data=data.held_out,
+            validation_batch_size=training.batch_size,
+            shuffle=False,  # `Batches` are, and datasets are the user's.
+            callbacks=[*(callbacks or []), best],
+            verbose=verbose,
+        )
+    best.restore()
+
+
+class AtInference(keras.distillation.Distiller):
+    """Trains the student as it answers at inference.
+
+    Its BatchNormalization goes on with the statistics that mending gave it,
+    which do not depend on the batch, and Dropout leaves its numbers alone.
+    """
+
+    def call(self, inputs, training=None, **kwargs):
+        return self.student(inputs, training=False, **kwargs)
+
+
+class _Best(keras.callbacks.Callback):
+    """Keeps the best weights, and ends training where it leads nowhere."""
+
+    def __init__(self, distiller, data, training):
+        super().__init__()
+        self._student, self._patience = distiller.student, training.patience
+        self._rate, self._value, self._epoch = training.learning_rate, None, 0
+        self._is_judged, self._failed = data.held_out is not None, None
+        if self._is_judged:
+            found = _evaluated(distiller, data.held_out, training.batch_size)
+            self._value = found
+        self._weights = self._student.get_weights()
+
+    def on_epoch_end(self, epoch, logs=None):
+        model = self.model  # On JAX this writes the state to the variables.
+        value = logs.get("val_loss", logs["loss"])
+        if not (math.isfinite(logs["loss"]) and math.isfinite(value)):
+            self._failed = epoch + 1
+            model.stop_training = True
+        elif not self._is_judged or not value >= self._value:
+            self._value, self._epoch = value, epoch + 1
+            self._weights = self._student.get_weights()
+        elif epoch + 1 - self._epoch >= self._patience:
+            model.stop_training = True
+
+    def restore(self):
+        """Set the best weights, and say so if the loss was no number."""
+        self._student.set_weights(self._weights)
+        if self._failed is not None:
+            kept = f"of epoch {self._epoch}" if self._epoch else "before it"
+            warnings.warn(
+                f"The loss became NaN or infinite in epoch {self._failed} of "
+                f"distillation, which ended there: the weights {kept} are "
+                "kept. Pass a smaller learning_rate than "
+                f"{self._rate:g}, or look for such numbers in what the models "
+                "return.",
+                stacklevel=4,
+            )
+
+
+def _evaluated(distiller, data, batch_size):
+    x, *labels = data if isinstance(data, tuple) else (data,)
+    options = {} if is_stream(x) else {"batch_size": batch_size}
+    return distiller.evaluate(
+        x, *labels, **options, verbose=0, return_dict=True
+    )["loss"]
+
+
+def _teacher(model):
+    """A copy of a model: Keras freezes teachers, and JAX takes their arrays."""
+    with warnings.catch_warnings():
+        # That it cannot be compiled does not matter.
+        warnings.filterwarnings("ignore", "The new model is not compiled")
+        return strip(model)
+
+
+def _answers(teacher, data) -> list:
+    """What the teacher returns for a few samples, an array for each output."""
+    structure = _keras.input_structure(_keras.graph_of(teacher))
+    x = keras.tree.pack_sequence_as(structure, data.some)
+    answers = keras.tree.flatten(teacher(x, training=False))
+    return [ops.convert_to_numpy(ops.cast(y, "float32")) for y in answers]
+
+
+def _jit_compile():
+    """TensorFlow trains convolutions faster without XLA on a CPU."""
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    on_cpu = is_tensorflow and not keras.distribution.list_devices("gpu")
+    return False if on_cpu else "auto"
+
+
+# --- what cannot work -------------------------------------------------------
+
+
+def _require_alike(small, model):
+    """Raise unless both models have the same inputs and outputs."""
+    for what in ("inputs", "outputs"):
+        shapes = [
+            [tuple(x.shape) for x in getattr(_keras.graph_of(m), what)]
+            for m in (small, model)
+        ]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"small has {what} of shapes {shapes[0]}, but model of shapes "
+                f"{shapes[1]}: a model can be distilled from one with the same "
+                "inputs and outputs only, such as that which it was pruned "
+                "from."
+            )
+
+
+def _require_of_stream(data, labels, augment):
+    kind = type(data).__name__
+    if augment is not None:
+        raise ValueError(
+            f"augment= changes arrays, but data is {kind}. Let the dataset "
+            "change its samples itself, as with data.map(...)."
+        )
+    if labels is not None and labels is not True:
+        raise ValueError(
+            f"data is {kind}, whose batches come with their labels: pass "
+            "labels=True to use them."
+        )
+
+
+def _require_of_arrays(data, labels, validation_data):
+    if labels is True:
+        raise ValueError(
+            "labels=True takes the labels that come with a dataset, but data "
+            f"is {type(data).__name__}. Pass the labels themselves."
+        )
+    if validation_data is not None:
+        raise ValueError(
+            "validation_data= goes with a dataset. Of arrays the share "
+            "held_out= is held out."
+        )

@@ -1,0 +1,243 @@
+"""What a model's outputs are, probabilities or values, and how they differ."""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import layers, ops
+from numpy.typing import NDArray
+
+from keras_redundancy import _keras
+from keras_redundancy._shared.arguments import check_option
+from keras_redundancy._shared.convolutions import CONVOLUTIONS, TRANSPOSED
+from keras_redundancy.channels.activations import Behaviours, Kind
+
+KINDS = ("softmax", "sigmoid", "values")
+# What losses say of the outputs that they are computed from.
+LOSSES = {
+    "categorical_crossentropy": "softmax",
+    "categorical_focal_crossentropy": "softmax",
+    "sparse_categorical_crossentropy": "softmax",
+    "binary_crossentropy": "sigmoid",
+    "binary_focal_crossentropy": "sigmoid",
+}
+ACTIVATED = (
+    layers.Activation,
+    layers.Dense,
+    layers.EinsumDense,
+    *CONVOLUTIONS,
+    *TRANSPOSED,
+)
+# Sums of probabilities differ from 1 by no more, in half precision too.
+TOLERANCE = 0.02
+# What is added to a variance, so that a constant output has one.
+LEAST_VARIANCE = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What one output of a model is.
+
+    Attributes:
+        kind: "softmax": probabilities of classes, along the last axis;
+            "sigmoid": each number is a probability of its own; "values".
+        is_logits: whether the softmax or sigmoid is still to come.
+        variance: of the output over samples, the mean of all its numbers.
+    """
+
+    kind: str
+    is_logits: bool = False
+    variance: float = 1.0
+
+    def difference(self, wanted, found, temperature: float):
+        """How far outputs are from those that are wanted, a scalar tensor.
+
+        Args:
+            wanted, found: tensors of the same shape (samples, ...).
+            temperature: T. Logits z are divided by it, and probabilities p
+                become softmax(log(p) / T).
+
+        Returns:
+            Of probabilities the divergence of Kullback and Leibler, times
+            T^2, the sum over the last axis and the mean over the others; of
+            values the mean square of the error, divided by the variance.
+
+        Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural
+        Network (2015), for T and T^2.
+        """
+        wanted, found = (ops.cast(x, "float32") for x in (wanted, found))
+        if self.kind == "values":
+            error = ops.mean(ops.square(found - wanted))
+            return error / (self.variance + LEAST_VARIANCE)
+        a, b = (self._logits(x) / temperature for x in (wanted, found))
+        if self.kind == "softmax":
+            logs = ops.log_softmax(a) - ops.log_softmax(b)
+            divergence = ops.softmax(a) * logs
+        else:
+            share = ops.sigmoid(a)
+            divergence = ops.softplus(b) - ops.softplus(a) + share * (a - b)
+        divergence = ops.mean(ops.sum(divergence, axis=-1))
+        return temperature**2 * divergence
+
+    def _logits(self, x):
+        if self.is_logits:
+            return x
+        least = keras.config.epsilon()
+        x = ops.clip(x, least, 1 - least)
+        return ops.log(x) - (ops.log1p(-x) if self.kind == "sigmoid" else 0)
+
+
+class Answers(keras.distillation.DistillationLoss):
+    """The sum of the differences of all outputs of two models."""
+
+    def __init__(self, outputs: list[Output], temperature: float):
+        self.outputs, self.temperature = outputs, temperature
+
+    def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
+        wanted, found = map(
+            keras.tree.flatten, (teacher_outputs, student_outputs)
+        )
+        return sum(
+            output.difference(*both, self.temperature)
+            for output, *both in zip(self.outputs, wanted, found, strict=True)
+        )
+
+
+def outputs_of(model, kinds, samples: list[NDArray]) -> list[Output]:
+    """What each output of a model is.
+
+    Its last layer says it, a softmax or sigmoid; else the loss that the model
+    is compiled with; else it is values.
+
+    Args:
+        model: a functional or Sequential model.
+        kinds: None to find out; or one of `KINDS` for all outputs, or a list
+            or mapping with one for each, in the model's structure.
+        samples: what the model returns for some samples, by output.
+
+    Raises:
+        ValueError: `kinds` are not known, are not as many as outputs, or do
+            not fit; or outputs are no probabilities, and the model is
+            compiled with a loss for these.
+    """
+    graph = _keras.flat_graph(model)
+    makers = {key: call for call in graph.calls for key in call.makes}
+    losses = _by_output(model)
+    found = []
+    for number, wanted in enumerate(_each_kind(kinds, len(samples))):
+        made = _kind_made(makers.get(graph.outputs[number]))
+        name = f"The output {number} of {model.name!r}"
+        found.append(
+            _output(name, wanted, made, losses[number], samples[number])
+        )
+    return found
+
+
+def _each_kind(kinds, count):
+    flat = keras.tree.flatten(kinds) if kinds is not None else [None]
+    for kind in flat:
+        if kind is not None:
+            check_option("outputs", kind, KINDS)
+    if len(flat) == 1:
+        flat *= count
+    if len(flat) != count:
+        raise ValueError(
+            f"outputs={kinds!r} says what {len(flat)} outputs are, but the "
+            f"model has {count}. Pass one word for all of them, or a list with "
+            "one for each."
+        )
+    return flat
+
+
+def _output(name, wanted, made, loss, samples):
+    """The `Output` for what is asked for, made by the layer, and compiled."""
+    loss_name, takes_logits = _keras.loss_function(loss)
+    kind = wanted or made or LOSSES.get(loss_name, "values")
+    if kind == "values":
+        variance = np.var(samples.astype("float64"), axis=0).mean()
+        return Output("values", variance=float(variance))
+    if made is not None and made != kind:
+        raise ValueError(
+            f"{name} is made by a {made}, but outputs={wanted!r} was received. "
+            "Leave outputs= out: the layer says what it returns."
+        )
+    if kind == "softmax" and samples.shape[-1:] == (1,):
+        raise ValueError(
+            f"{name} has one number a sample, whose softmax is always 1. Pass "
+            "outputs='sigmoid' or outputs='values'."
+        )
+    if made or _are_probabilities(kind, samples):
+        return Output(kind)
+    if wanted is None and not takes_logits:
+        raise ValueError(
+            f"{name} is compiled with {loss_name}, a loss for probabilities, "
+            f"but holds numbers from {samples.min():.3g} to "
+            f"{samples.max():.3g} that are none. If they are logits, compile "
+            "the model with from_logits=True or pass "
+            f"outputs={kind!r}; else pass outputs='values'."
+        )
+    return Output(kind, is_logits=True)
+
+
+def _are_probabilities(kind, samples):
+    is_inside = samples.min() >= 0 and samples.max() <= 1
+    if kind == "sigmoid" or not is_inside:
+        return is_inside
+    sums = samples.astype("float64").sum(axis=-1)
+    return bool(np.abs(sums - 1).max() < TOLERANCE)
+
+
+def _kind_made(call):
+    """The probabilities that an operation makes, "softmax", "sigmoid"; None."""
+    if call is None:
+        return None
+    operation, nn = call.operation, _keras.nn_operations
+    if isinstance(operation, layers.Softmax | nn.Softmax):
+        last = -1, len(call.outputs[0].shape) - 1
+        return "softmax" if operation.axis in last else None
+    if isinstance(operation, nn.Sigmoid):
+        return "sigmoid"
+    if not isinstance(operation, ACTIVATED):
+        return None
+    shape = call.outputs[0].shape
+    kind = Behaviours().of(operation.activation, shape).kind
+    return kind.value if kind in (Kind.SOFTMAX, Kind.SIGMOID) else None
+
+
+def losses_of(model):
+    """Functions of labels and outputs, in the structure of the outputs.
+
+    Raises:
+        ValueError: the model is not compiled, or with no loss.
+    """
+    losses = _by_output(model)
+    if not any(losses):
+        raise ValueError(
+            f"labels were received, but {model.name!r} is compiled with no "
+            "loss to compare them by. Call compile(loss=...) before, or leave "
+            "labels= out."
+        )
+    structure = _keras.output_structure(_keras.graph_of(model))
+    losses = [_mean_loss(loss) for loss in losses]
+    return keras.tree.pack_sequence_as(structure, losses)
+
+
+def _mean_loss(loss):
+    if loss is None:
+        return lambda labels, outputs: 0.0
+    function = keras.losses.get(loss)
+    return lambda labels, outputs: ops.mean(function(labels, outputs))
+
+
+def _by_output(model) -> list:
+    """The compiled loss of each output of a model, or None."""
+    structure = _keras.output_structure(_keras.graph_of(model))
+    count = len(keras.tree.flatten(structure))
+    loss = (_keras.compile_arguments(model) or {}).get("loss")
+    if isinstance(loss, dict):
+        is_dict = isinstance(structure, dict)
+        names = sorted(structure) if is_dict else model.output_names
+        return [loss.get(name) for name in names]
+    if isinstance(loss, list | tuple):
+        return list(loss)
+    return [loss] * count

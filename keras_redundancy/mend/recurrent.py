@@ -1,0 +1,414 @@
+"""Recurrent layers: their kernels are fitted to the gates of the original.
+
+A recurrent layer computes at each step what goes into its gates,
+
+    z = W^T x + U^T h + b,
+
+from what it reads, x, and from the state h of the step before. The kernel W,
+the recurrent kernel U and the bias b of the smaller layer are fitted together:
+least squares, with the inputs (x, h), to the z of the units that it has in the
+original model.
+
+The states depend on the weights that are fitted. So first h is the state of
+the original layer, of the units that stay. Then it is the state that the
+smaller layer itself has with the weights found. Errors add up over time: after
+each fit the smaller layer runs over the samples held out. They say how far to
+go from the weights that there were, and that no fit is kept with which the
+states that the layer returns are further from those of the original.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import layers, ops
+from numpy.typing import NDArray
+
+from keras_redundancy.calibration.moments import HELD_OUT
+from keras_redundancy.calibration.observer import positions_for
+from keras_redundancy.channels.labels import Role
+from keras_redundancy.channels.rules.recurrent import (
+    reset_gate,
+    states,
+    steps_read,
+)
+from keras_redundancy.channels.rules.wrappers import BIDIRECTIONAL, given_to
+from keras_redundancy.mend.reconstruct import (
+    NUMBERS,
+    POSITIONS,
+    ROUNDING,
+    Rows,
+    least_squares,
+    spread,
+)
+from keras_redundancy.numbers import regression
+
+# How often a layer is fitted: to the original's states, then to its own.
+FITS = 2
+# How far to go from the weights that there were to those of a fit.
+SHARES = (1, 0.5, 0.25)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Gates of a cell that read the same numbers and are fitted together.
+
+    Attributes:
+        gates: the numbers of the gates.
+        reads_inputs, reads_states: whether they read x, and h.
+        is_reset: whether h is multiplied by the reset gate before.
+        row: which row of the bias they have, of a bias with two.
+    """
+
+    gates: tuple[int, ...]
+    reads_inputs: bool = True
+    reads_states: bool = True
+    is_reset: bool = False
+    row: int = 0
+
+    def columns(self, cell, units: NDArray) -> NDArray[np.intp]:
+        """Those of the kernels that write these gates of some units."""
+        return (np.array(self.gates)[:, None] * cell.units + units).reshape(-1)
+
+    def _kernels(self, cell):
+        kernels = [cell.kernel] * self.reads_inputs
+        return kernels + [cell.recurrent_kernel] * self.reads_states
+
+    def matrix(self, cell, columns) -> NDArray[np.float32]:
+        """What the gates multiply (x, h) with, shape (numbers, columns)."""
+        kernels = map(_array, self._kernels(cell))
+        return np.concatenate([kernel[:, columns] for kernel in kernels])
+
+    def shift(self, cell, columns) -> NDArray[np.float32]:
+        """What is added to the products, shape (columns,)."""
+        if cell.bias is None:
+            return np.zeros(len(columns), "float32")
+        bias = np.atleast_2d(_array(cell.bias))[:, columns]
+        is_sum = self.reads_inputs and self.reads_states
+        return bias.sum(axis=0) if is_sum else bias[self.row]
+
+    def assign(self, cell, columns, matrix, shift) -> None:
+        """Put a matrix and a shift in the place of those that there are."""
+        shift = shift - self.shift(cell, columns)
+        start = 0
+        for variable in self._kernels(cell):
+            value, stop = _array(variable).copy(), start + variable.shape[0]
+            value[:, columns] = matrix[start:stop]
+            variable.assign(value)
+            start = stop
+        if cell.bias is not None:
+            bias = _array(cell.bias).copy()
+            np.atleast_2d(bias)[self.row, columns] += shift
+            cell.bias.assign(bias)
+
+    def read(self, cell, x, h):
+        """The numbers that the gates read, shape (rows, numbers)."""
+        if self.is_reset:
+            h = reset_gate(cell, x, h) * h
+        read = [x] * self.reads_inputs + [h] * self.reads_states
+        return ops.concatenate(read, axis=1)
+
+    def made(self, cell, x, h, columns):
+        """What goes into the gates, shape (rows, columns)."""
+        products = ops.matmul(self.read(cell, x, h), self.matrix(cell, columns))
+        return products + self.shift(cell, columns)
+
+
+def parts_of(cell) -> tuple[Part, ...]:
+    """The gates of a cell that are fitted together, in order."""
+    if isinstance(cell, layers.LSTMCell):
+        return (Part((0, 1, 2, 3)),)
+    if isinstance(cell, layers.SimpleRNNCell):
+        return (Part((0,)),)
+    if not cell.reset_after:
+        return Part((0, 1)), Part((2,), is_reset=True)
+    # The reset gate multiplies what comes from the states.
+    return (
+        Part((0, 1)),
+        Part((2,), reads_states=False),
+        Part((2,), reads_inputs=False, row=1),
+    )
+
+
+def _array(variable):
+    return np.asarray(ops.convert_to_numpy(variable), "float32")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Direction:
+    """A recurrent layer that is to have the states of the original one.
+
+    Attributes:
+        old, new: the layer of the original model and that of the smaller one.
+        kept: units of the old one that the new one has, shape (units,).
+        given: a function of a `Bidirectional` layer around and of the (args,
+            kwargs) of a call of it that returns those of the call of this
+            one; None where there is none around.
+    """
+
+    old: layers.RNN
+    new: layers.RNN
+    kept: NDArray[np.intp]
+    given: Callable | None = None
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        cell = self.new.cell
+        found = cell.kernel, cell.recurrent_kernel, cell.bias
+        return [variable for variable in found if variable is not None]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecurrentFit:
+    """The layers to fit of one call: one, or the two of a `Bidirectional`.
+
+    Attributes:
+        layer: the layer of the original model that the graph calls.
+        directions: a `Direction` for each recurrent layer.
+    """
+
+    layer: keras.Layer
+    directions: tuple[Direction, ...]
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Those that are fitted."""
+        return [v for each in self.directions for v in each.variables]
+
+
+def recurrent_fits(graph, removed, both: list) -> dict:
+    """{id(layer): its `RecurrentFit`} of all layers that can be fitted.
+
+    Args:
+        graph: the traced original model.
+        removed: whether each group of channels is gone.
+        both: (layer, its counterpart in the smaller model) of all layers.
+    """
+    kept = {
+        id(axis.variable): np.flatnonzero(~removed[axis.group])
+        for axis in graph.axes
+        if axis.role is Role.CONSUMER
+    }
+    found = {}
+    for old, new in both:
+        directions = [
+            Direction(
+                a,
+                b,
+                kept.get(id(a.cell.recurrent_kernel), np.arange(a.cell.units)),
+                given,
+            )
+            for a, b, given in _recurrent(old, new)
+            if not {id(v) for v in a.cell.weights} & graph.tied
+        ]
+        if directions:
+            found[id(old)] = RecurrentFit(old, tuple(directions))
+    return found
+
+
+def _recurrent(old, new):
+    """(layer, its counterpart, how it is called) of what is known inside."""
+    pairs = [(old, new, None)]
+    if type(old) is layers.Bidirectional:
+        pairs = [
+            (getattr(old, name), getattr(new, name), given_to(name))
+            for name in BIDIRECTIONAL
+        ]
+    return [pair for pair in pairs if _is_known(pair[0])]
+
+
+def _is_known(layer):
+    kinds = layers.RNN, layers.LSTM, layers.GRU, layers.SimpleRNN
+    cells = layers.LSTMCell, layers.GRUCell, layers.SimpleRNNCell
+    is_known = type(layer) in kinds and type(layer.cell) in cells
+    return is_known and not layer.stateful
+
+
+def fit_recurrent(fit: RecurrentFit, new, pieces: list, samples: int) -> None:
+    """Fit the recurrent layers of one call of the smaller model, in place.
+
+    Args:
+        fit: what to fit.
+        new: the layer that the graph of the smaller model calls.
+        pieces: for all calls and batches (number of the first sample,
+            samples, (args, kwargs) of the old layer, those of the new one).
+        samples: how many samples there are.
+    """
+    for direction in fit.directions:
+        own = pieces
+        if direction.given is not None:
+            own = [
+                (
+                    *numbers,
+                    direction.given(fit.layer, *old),
+                    direction.given(new, *less),
+                )
+                for *numbers, old, less in pieces
+            ]
+        _fit(direction, own, samples)
+
+
+def _fit(direction, pieces, samples):
+    """Fit one layer as long as the error over time becomes smaller."""
+    batches, rows = _looked_at(direction, pieces, samples)
+    if not len(rows.is_held_out):
+        return  # All steps are masked.
+    least, h = _run(direction, batches)[0], rows.states
+    for _ in range(FITS):
+        before = _values(direction)
+        _fit_gates(direction, rows, h)
+        after = _values(direction)
+        for share in SHARES:
+            _assign(direction, before, after, share)
+            error, h = _run(direction, batches)
+            if error < least:
+                least = error
+                break
+        else:
+            _assign(direction, before, after, 0)
+            break
+
+
+def _values(direction):
+    return [_array(variable) for variable in direction.variables]
+
+
+def _assign(direction, before, after, share):
+    """Go a share of the way from the weights before to those after a fit."""
+    for variable, old, new in zip(
+        direction.variables, before, after, strict=True
+    ):
+        variable.assign(old + share * (new - old) if share else old)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Batch:
+    """Samples that the smaller layer runs over after each fit.
+
+    Attributes:
+        call: the (args, kwargs) of its call.
+        rows: which steps of which samples it is fitted to: their numbers
+            among all steps of all samples, shape (rows,).
+        tested: which samples tell the error over time, shape (tested,).
+        wanted: the states that it is to return for these, a tensor of shape
+            (tested, steps, units).
+    """
+
+    call: tuple
+    rows: NDArray[np.intp]
+    tested: NDArray[np.intp]
+    wanted: object
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Steps:
+    """The steps that a layer is fitted to.
+
+    Attributes:
+        inputs: what the smaller layer reads, a tensor (rows, channels).
+        states: the state that the original layer begins with, of the units
+            that stay, a tensor (rows, units).
+        gates: what is to go into the gates, a tensor (rows, columns) for each
+            `Part`.
+        is_held_out: which rows say how good a fit is, shape (rows,).
+    """
+
+    inputs: object
+    states: object
+    gates: list
+    is_held_out: NDArray[np.bool_]
+
+
+def _looked_at(direction, pieces, samples):
+    """A `_Batch` for each piece, and the `_Steps` of all."""
+    old, new, kept = direction.old, direction.new, direction.kept
+    parts, batches, found = parts_of(old.cell), [], []
+    most = _most_rows(new.cell, pieces)
+    few = samples < HELD_OUT
+    for number, (first, size, given, less) in enumerate(pieces):
+        x, mask = steps_read(old, *given)
+        h = states(old, *given)
+        rows = _rows(number, x.shape[:2], mask, most)
+        is_held_out = _is_held_out(first + np.arange(size))
+        tested = np.arange(size) if few else np.flatnonzero(is_held_out)
+        wanted = ops.take(_returned(old, h, tested), kept, axis=-1)
+        batches.append(_Batch(less, rows, tested, wanted))
+        out = _is_held_out(rows) if few else is_held_out[rows // x.shape[1]]
+        x, h = _at(x, rows), _at(h[:, :-1], rows)
+        gates = [
+            part.made(old.cell, x, h, part.columns(old.cell, kept))
+            for part in parts
+        ]
+        x = _at(steps_read(new, *less)[0], rows)
+        found.append((x, ops.take(h, kept, axis=1), out, *gates))
+    x, h, out, *gates = zip(*found, strict=True)
+    return batches, _Steps(
+        ops.concatenate(x),
+        ops.concatenate(h),
+        [ops.concatenate(each) for each in gates],
+        np.concatenate(out),
+    )
+
+
+def _is_held_out(numbers):
+    return numbers % HELD_OUT == HELD_OUT - 1
+
+
+def _most_rows(cell, pieces):
+    """How many steps of each sample to look at, at most."""
+    calls = sum(size for _, size, *_ in pieces)
+    numbers = cell.kernel.shape[0] + cell.units
+    room = NUMBERS // (numbers + cell.kernel.shape[1])
+    most = positions_for(numbers, calls, POSITIONS)
+    return min(most, max(room // max(calls, 1), 1))
+
+
+def _rows(number, shape, mask, most):
+    """Numbers of the steps to look at, other ones for each batch."""
+    size, steps = shape
+    chosen = np.arange(size)[:, None] * steps + spread(steps, number, most)
+    chosen = chosen.reshape(-1)
+    if mask is None:
+        return chosen
+    return chosen[ops.convert_to_numpy(mask).reshape(-1)[chosen]]
+
+
+def _at(x, rows):
+    """Rows of a tensor of shape (samples, steps, numbers), as a matrix."""
+    x = ops.cast(ops.reshape(x, (-1, x.shape[-1])), "float32")
+    return ops.take(x, rows, axis=0)
+
+
+def _returned(layer, h, samples):
+    """The states that a layer returns for some samples."""
+    h = ops.cast(ops.take(h, samples, axis=0), "float32")
+    return h[:, 1:] if layer.return_sequences else h[:, -1:]
+
+
+def _run(direction, batches):
+    """(The error over time, the states before the steps looked at)."""
+    error, before = 0.0, []
+    for batch in batches:
+        h = states(direction.new, *batch.call)
+        found = _returned(direction.new, h, batch.tested)
+        error += float(ops.sum(ops.square(found - batch.wanted)))
+        before.append(_at(h[:, :-1], batch.rows))
+    return error, ops.concatenate(before)
+
+
+def _fit_gates(direction, rows, h):
+    """Fit all gates to what is to go into them, given the states before."""
+    layer = direction.new
+    cell = layer.cell
+    rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
+    for part, wanted in zip(parts_of(cell), rows.gates, strict=True):
+        columns = part.columns(cell, np.arange(cell.units))
+        read = part.read(cell, rows.inputs, h)
+        ((matrix, shift),) = least_squares(
+            [Rows(read[:, None], wanted[:, None], rows.is_held_out)],
+            part.matrix(cell, columns)[None].astype(float),
+            cell.bias is not None,
+            rounding,
+        )
+        part.assign(cell, columns, matrix, shift)

@@ -1,0 +1,180 @@
+"""What two models are distilled on: batches for `Model.fit`."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from keras_redundancy import _keras
+from keras_redundancy.calibration.data import Samples, batches
+
+# Samples that say what the outputs are, and how much they vary.
+LOOKED_AT = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What `Model.fit` is given.
+
+    Attributes:
+        batches: a `PyDataset`, or a dataset of the user's.
+        steps: how many batches an epoch takes.
+        held_out: batches to validate on, or None.
+        some: a few samples, a list with an array for each input of the model.
+    """
+
+    batches: object
+    steps: int
+    held_out: object
+    some: list[NDArray]
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled batches of arrays, all of one size.
+
+    What is left over at the end of an epoch is left out: the statistics of a
+    batch of a few samples would say little to a BatchNormalization.
+    """
+
+    def __init__(self, x, *labels, batch_size: int, augment=None, seed=None):
+        """Args:
+        x: arrays in the structure that the model takes.
+        *labels: nothing, or arrays in that of its outputs.
+        batch_size: how many samples a batch has.
+        augment: a function of x that returns another one, or None.
+        seed: for the order.
+        """
+        super().__init__()
+        self.data, self.batch_size = (x, *labels), batch_size
+        self.augment, self._rng = augment, np.random.default_rng(seed)
+        self.count = len(keras.tree.flatten(x)[0])
+        self.on_epoch_end()
+
+    def on_epoch_end(self):
+        self._order = self._rng.permutation(self.count)
+
+    def __len__(self):
+        return self.count // self.batch_size
+
+    def __getitem__(self, number):
+        start = number * self.batch_size
+        chosen = self._order[start : start + self.batch_size]
+        x, *labels = _chosen(chosen, self.data)
+        if self.augment is not None:
+            x = keras.tree.map_structure(ops.convert_to_numpy, self.augment(x))
+        return x, *labels
+
+
+def _chosen(numbers, arrays: tuple) -> tuple:
+    return keras.tree.map_structure(lambda a: a[numbers], arrays)
+
+
+def is_stream(data) -> bool:
+    """Whether `data` makes batches, again in each epoch, and is no array."""
+    data = data.data if isinstance(data, Samples) else data
+    if isinstance(data, Iterator | list):
+        return False
+    return not all(
+        x is None or hasattr(x, "shape") for x in keras.tree.flatten(data)
+    )
+
+
+def of_stream(model, data, steps, held_out, batch_size: int) -> TrainingData:
+    """Batches that the user makes.
+
+    Raises:
+        TypeError, ValueError: they do not fit the model, are none, or have no
+            known number.
+    """
+    # One batch is looked at: whether it fits, and what the model returns.
+    some = next(batches(model, Samples(data, 1), batch_size))
+    options = {"steps_per_epoch": steps}
+    count = _keras.number_of_batches(data, None, options)
+    if count is None:
+        raise ValueError(
+            f"data is {type(data).__name__}, and how many batches it has is "
+            "not known, on which the learning rate depends. Pass steps=, the "
+            "number of batches of an epoch, and let the data repeat."
+        )
+    some = [None if x is None else x[:LOOKED_AT] for x in some]
+    return TrainingData(data, count, held_out, some)
+
+
+def of_arrays(
+    model,
+    data,
+    labels,
+    steps: int | None,
+    batch_size: int,
+    held_out: float,
+    augment: Callable | None,
+    seed: int | None,
+) -> TrainingData:
+    """Batches of arrays, some of which are held out.
+
+    Args:
+        model: the original model.
+        data: arrays, or an iterator of batches, which is read once.
+        labels: what belongs to the samples, or None.
+        steps: how many batches of an iterator to use.
+        batch_size: how many samples a batch has.
+        held_out: the share of the samples to validate on.
+        augment, seed: as for `Batches`.
+
+    Raises:
+        TypeError, ValueError: the data are none, do not fit the model or the
+            labels, or are less than a batch.
+    """
+    arrays = gathered(model, data, steps, batch_size)
+    count = len(arrays[0])
+    _require_as_many(labels, count)
+    order = np.random.default_rng(seed).permutation(count)
+    held = min(round(held_out * count), count - 1)
+    if held_out:
+        held = max(held, 1)
+    if count - held < batch_size:
+        raise ValueError(
+            f"batch_size={batch_size} is more than the {count - held} samples "
+            f"that there are to train on: data has {count}, of which {held} "
+            "are held out. Pass more data, or a smaller batch_size."
+        )
+    structure = _keras.input_structure(_keras.graph_of(model))
+    x = keras.tree.pack_sequence_as(structure, arrays)
+    known = (x,) if labels is None else (x, labels)
+    known = keras.tree.map_structure(np.asarray, known)
+    validation = _chosen(order[:held], known) if held else None
+    train = Batches(
+        *_chosen(order[held:], known),
+        batch_size=batch_size,
+        augment=augment,
+        seed=seed,
+    )
+    some = [x[:LOOKED_AT] for x in arrays]
+    return TrainingData(train, len(train), validation, some)
+
+
+def gathered(model, data, steps, batch_size) -> list[NDArray]:
+    """All samples, an array for each input of the model."""
+    if not isinstance(data, Samples):
+        data = Samples(data, steps if isinstance(data, Iterator) else None)
+    columns = itertools.zip_longest(*batches(model, data, batch_size))
+    arrays = [None if c[0] is None else np.concatenate(c) for c in columns]
+    if any(x is None for x in arrays):
+        raise ValueError(
+            f"data leaves out inputs of {model.name!r}, which are optional. "
+            "Distillation needs arrays for all of them."
+        )
+    return arrays
+
+
+def _require_as_many(labels, count):
+    for array in keras.tree.flatten(labels):
+        if array is not None and len(array) != count:
+            raise ValueError(
+                f"labels has {len(array)} entries for {count} samples. Pass "
+                "one for each sample of data, in the same order."
+            )
