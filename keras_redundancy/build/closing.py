@@ -149,12 +149,19 @@ def _made(recipe, opened, given):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns before it fails.
         try:
-            new = configs.made_anew(recipe, type(recipe.layer).from_config)
+            new = _from_config(recipe)
             new(*args, **kwargs)
         except Exception:  # Whatever the layer's own code raises.
             return None
     new._inbound_nodes.clear()
     return new
+
+
+def _from_config(recipe):
+    try:
+        return configs.made_anew(recipe, type(recipe.layer).from_config)
+    except ValueError:
+        return configs.made_from_attributes(recipe)
 
 
 def _shapes(layer):

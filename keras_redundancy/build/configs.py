@@ -1,6 +1,5 @@
 """Make single layers and operations anew from their configs."""
 
-import contextlib
 import copy
 import inspect
 import types
@@ -33,14 +32,24 @@ def made_anew(recipe, make: Callable):
     try:
         return _made(recipe, recipe.settings, make)
     except REBUILD_ERRORS as error:
-        own = _attributes_config(recipe.layer)
-        if own is not None:
-            with contextlib.suppress(REBUILD_ERRORS):
-                return _made(recipe, recipe.settings, make, own)
         reason = faults.not_from_config(recipe.layer, error)
         if recipe.settings and _can_be_made(recipe, make):
             reason = faults.not_with_settings(recipe, error)
         raise ValueError(reason) from error
+
+
+def made_from_attributes(recipe):
+    """As `made_anew`, for a layer whose `get_config` is at fault.
+
+    Returns:
+        The layer; None if its attributes do not hold all arguments of its
+        constructor.
+    """
+    config = _attributes_config(recipe.layer)
+    if config is None:
+        return None
+    make = type(recipe.layer).from_config
+    return _made(recipe, recipe.settings, make, config)
 
 
 def _can_be_made(recipe, make):
@@ -177,16 +186,12 @@ def _attributes_config(layer):
         "trainable": layer.trainable,
     }
     parameters = inspect.signature(type(layer).__init__).parameters
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     for name, parameter in list(parameters.items())[1:]:
-        if parameter.kind in (
-            parameter.VAR_POSITIONAL,
-            parameter.VAR_KEYWORD,
-        ):
-            continue
-        if hasattr(layer, name):
+        if parameter.kind not in several:
+            if not hasattr(layer, name):
+                return None
             config[name] = getattr(layer, name)
-        elif parameter.default is parameter.empty:
-            return None
     return config
 
 
