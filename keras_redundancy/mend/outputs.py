@@ -42,34 +42,48 @@ class Output:
         kind: "softmax": probabilities of classes, along the last axis;
             "sigmoid": each number is a probability of its own; "values".
         is_logits: whether the softmax or sigmoid is still to come.
-        variance: of the output over samples, the mean of all its numbers.
+        variance: of the numbers that are compared, over samples: the mean.
     """
 
     kind: str
     is_logits: bool = False
     variance: float = 1.0
 
-    def difference(self, wanted, found, temperature: float):
+    @property
+    def has_logits(self) -> bool:
+        """Whether logits are known well enough to compare them.
+
+        Those of a sigmoid are not: many of its numbers are as good as 0 or 1.
+        """
+        return self.is_logits or self.kind == "softmax"
+
+    def difference(self, wanted, found, temperature: float | None):
         """How far outputs are from those that are wanted, a scalar tensor.
 
         Args:
             wanted, found: tensors of the same shape (samples, ...).
             temperature: T. Logits z are divided by it, and probabilities p
-                become softmax(log(p) / T).
+                become softmax(log(p) / T). None compares logits themselves,
+                to which the divergence comes for large T; where there are
+                none, T is 1.
 
         Returns:
-            Of probabilities the divergence of Kullback and Leibler, times
-            T^2, the sum over the last axis and the mean over the others; of
-            values the mean square of the error, divided by the variance.
+            Of values and logits the mean square of the error, divided by the
+            variance; of probabilities the divergence of Kullback and Leibler,
+            times T^2, the sum over the last axis and the mean over the others.
 
         Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural
-        Network (2015), for T and T^2.
+        Network (2015), for T and T^2; Kim et al., Comparing Kullback-Leibler
+        Divergence and Mean Squared Error Loss in Knowledge Distillation
+        (2021), for logits.
         """
-        wanted, found = (ops.cast(x, "float32") for x in (wanted, found))
-        if self.kind == "values":
-            error = ops.mean(ops.square(found - wanted))
+        a, b = (self.compared(x) for x in (wanted, found))
+        by_squares = temperature is None and self.has_logits
+        if self.kind == "values" or by_squares:
+            error = ops.mean(ops.square(b - a))
             return error / (self.variance + LEAST_VARIANCE)
-        a, b = (self._logits(x) / temperature for x in (wanted, found))
+        temperature = temperature or 1.0
+        a, b = a / temperature, b / temperature
         if self.kind == "softmax":
             logs = ops.log_softmax(a) - ops.log_softmax(b)
             divergence = ops.softmax(a) * logs
@@ -79,18 +93,22 @@ class Output:
         divergence = ops.mean(ops.sum(divergence, axis=-1))
         return temperature**2 * divergence
 
-    def _logits(self, x):
-        if self.is_logits:
-            return x
-        least = keras.config.epsilon()
-        x = ops.clip(x, least, 1 - least)
-        return ops.log(x) - (ops.log1p(-x) if self.kind == "sigmoid" else 0)
+    def compared(self, x):
+        """Values as they are, or logits: those of a softmax have mean 0."""
+        x = ops.cast(x, "float32")
+        if self.kind != "values" and not self.is_logits:
+            least = keras.config.epsilon()
+            x = ops.clip(x, least, 1 - least)
+            x = ops.log(x) - (ops.log1p(-x) if self.kind == "sigmoid" else 0)
+        if self.kind == "softmax":
+            x = x - ops.mean(x, axis=-1, keepdims=True)
+        return x
 
 
 class Answers(keras.distillation.DistillationLoss):
     """The sum of the differences of all outputs of two models."""
 
-    def __init__(self, outputs: list[Output], temperature: float):
+    def __init__(self, outputs: list[Output], temperature: float | None):
         self.outputs, self.temperature = outputs, temperature
 
     def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
@@ -127,9 +145,13 @@ def outputs_of(model, kinds, samples: list[NDArray]) -> list[Output]:
     for number, wanted in enumerate(_each_kind(kinds, len(samples))):
         made = _kind_made(makers.get(graph.outputs[number]))
         name = f"The output {number} of {model.name!r}"
-        found.append(
-            _output(name, wanted, made, losses[number], samples[number])
+        kind, is_logits = _kind_of(
+            name, wanted, made, losses[number], samples[number]
         )
+        output = Output(kind, is_logits)
+        compared = ops.convert_to_numpy(output.compared(samples[number]))
+        variance = float(np.var(compared.astype("float64"), axis=0).mean())
+        found.append(dataclasses.replace(output, variance=variance))
     return found
 
 
@@ -149,13 +171,12 @@ def _each_kind(kinds, count):
     return flat
 
 
-def _output(name, wanted, made, loss, samples):
-    """The `Output` for what is asked for, made by the layer, and compiled."""
+def _kind_of(name, wanted, made, loss, samples) -> tuple[str, bool]:
+    """(Kind, whether of logits): by request, by the layer, or by the loss."""
     loss_name, takes_logits = _keras.loss_function(loss)
     kind = wanted or made or LOSSES.get(loss_name, "values")
     if kind == "values":
-        variance = np.var(samples.astype("float64"), axis=0).mean()
-        return Output("values", variance=float(variance))
+        return kind, False
     if made is not None and made != kind:
         raise ValueError(
             f"{name} is made by a {made}, but outputs={wanted!r} was received. "
@@ -167,7 +188,7 @@ def _output(name, wanted, made, loss, samples):
             "outputs='sigmoid' or outputs='values'."
         )
     if made or _are_probabilities(kind, samples):
-        return Output(kind)
+        return kind, False
     if wanted is None and not takes_logits:
         raise ValueError(
             f"{name} is compiled with {loss_name}, a loss for probabilities, "
@@ -176,7 +197,7 @@ def _output(name, wanted, made, loss, samples):
             "the model with from_logits=True or pass "
             f"outputs={kind!r}; else pass outputs='values'."
         )
-    return Output(kind, is_logits=True)
+    return kind, True
 
 
 def _are_probabilities(kind, samples):
