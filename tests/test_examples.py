@@ -142,7 +142,7 @@ def test_low_rank(tmp_path, run_here):
     assert (tmp_path / "gone.png").stat().st_size > 1000
 
 
-def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path):
+def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path, run_here):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 5300, "uint8")
     images = rng.integers(0, 64, (5300, 28, 28), "uint8")
@@ -158,16 +158,15 @@ def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path):
     command += ["--seeds", 1, "--epochs", 2, "--tune", 1, "--samples", 200]
     command += ["--scratch", "--cuts", 0.5, "--methods"]
     command += ["L1, drop (Li et al.)", "greedy, least squares"]
-    done = run(tmp_path, *command)
-    assert done.returncode == 0, done.stderr
-    assert "Accuracy without fine-tuning, %" in done.stdout
-    assert "Accuracy after fine-tuning, %" in done.stdout
-    assert "Accuracy from scratch, %" in done.stdout
+    printed = run_here(*command)
+    assert "Accuracy without fine-tuning, %" in printed
+    assert "Accuracy after fine-tuning, %" in printed
+    assert "Accuracy from scratch, %" in printed
     kept = (tmp_path / "runs/mlp-2-seed0-test.json").read_text()
-    again = run(tmp_path, *command)
-    assert "training" not in again.stdout
+    again = run_here(*command)
+    assert "training" not in again
     assert (tmp_path / "runs/mlp-2-seed0-test.json").read_text() == kept
-    assert again.stdout.splitlines()[0] in done.stdout
+    assert again.splitlines()[0] in printed
 
 
 SMALL = "lenet5 --dataset digits --seeds 1 --epochs 4 --start 2 --max-drop 0.5"

@@ -79,7 +79,7 @@ class Exported(Rendered):
         if self.beside is not None:
             name = f"beside {self.beside.model}"
             rows.insert(0, _cells(name, self.beside))
-        title = f"{self.file.path}, compared with Keras on the same samples"
+        title = f"{Path(self.file.path).name}, compared with Keras"
         return Table(title, header, rows, self.advice)
 
 

@@ -154,9 +154,13 @@ def _inverse(x, bound, more):
     known = ops.matmul(ops.transpose(x), x) * (bound / x.shape[0])
     known = np.asarray(ops.convert_to_numpy(known), np.float64)
     more += ROUNDING * bound * np.diag(known).mean() + 1e-30
-    known[np.diag_indices_from(known)] += more
-    inverse = linalg.inv(known, overwrite_a=True, assume_a="pos")
-    return _tensor(inverse, x)
+    while True:
+        # Where rounding leaves less than nothing, more is added.
+        matrix = known + more * np.eye(len(known))
+        try:
+            return _tensor(linalg.inv(matrix, assume_a="pos"), x)
+        except linalg.LinAlgError:
+            more *= 10
 
 
 # --- losses: the mean of all rows, and the slope of each row's own ----------

@@ -38,6 +38,8 @@ from keras_redundancy.mend.reconstruct import (
     NUMBERS,
     POSITIONS,
     ROUNDING,
+    Rows,
+    least_squares,
     spread,
 )
 from keras_redundancy.numbers import regression
@@ -250,6 +252,8 @@ def fit_recurrent(fit: RecurrentFit, new, pieces: list, samples: int) -> None:
 def _fit(direction, pieces, samples):
     """Fit one layer as long as the error over time becomes smaller."""
     batches, rows = _looked_at(direction, pieces, samples)
+    if not len(rows.is_held_out):
+        return  # All steps are masked.
     least, h = _run(direction, batches)[0], rows.states
     for _ in range(FITS):
         before = _values(direction)
@@ -298,26 +302,26 @@ class _Batch:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Rows:
+class _Steps:
     """The steps that a layer is fitted to.
 
     Attributes:
         inputs: what the smaller layer reads, a tensor (rows, channels).
         states: the state that the original layer begins with, of the units
             that stay, a tensor (rows, units).
-        gates: what is to go into the gates, an array (rows, columns) for each
+        gates: what is to go into the gates, a tensor (rows, columns) for each
             `Part`.
         is_held_out: which rows say how good a fit is, shape (rows,).
     """
 
     inputs: object
     states: object
-    gates: list[NDArray[np.float32]]
+    gates: list
     is_held_out: NDArray[np.bool_]
 
 
 def _looked_at(direction, pieces, samples):
-    """A `_Batch` for each piece, and the `_Rows` of all."""
+    """A `_Batch` for each piece, and the `_Steps` of all."""
     old, new, kept = direction.old, direction.new, direction.kept
     parts, batches, found = parts_of(old.cell), [], []
     most = _most_rows(new.cell, pieces)
@@ -333,18 +337,16 @@ def _looked_at(direction, pieces, samples):
         out = _is_held_out(rows) if few else is_held_out[rows // x.shape[1]]
         x, h = _at(x, rows), _at(h[:, :-1], rows)
         gates = [
-            ops.convert_to_numpy(
-                part.made(old.cell, x, h, part.columns(old.cell, kept))
-            )
+            part.made(old.cell, x, h, part.columns(old.cell, kept))
             for part in parts
         ]
         x = _at(steps_read(new, *less)[0], rows)
         found.append((x, ops.take(h, kept, axis=1), out, *gates))
     x, h, out, *gates = zip(*found, strict=True)
-    return batches, _Rows(
+    return batches, _Steps(
         ops.concatenate(x),
         ops.concatenate(h),
-        [np.concatenate(each) for each in gates],
+        [ops.concatenate(each) for each in gates],
         np.concatenate(out),
     )
 
@@ -402,11 +404,10 @@ def _fit_gates(direction, rows, h):
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
     for part, wanted in zip(parts_of(cell), rows.gates, strict=True):
         columns = part.columns(cell, np.arange(cell.units))
-        matrix, shift = regression.ridge_from_rows(
-            ops.convert_to_numpy(part.read(cell, rows.inputs, h)),
-            wanted,
-            rows.is_held_out,
-            part.matrix(cell, columns).astype(float),
+        read = part.read(cell, rows.inputs, h)
+        ((matrix, shift),) = least_squares(
+            [Rows(read[:, None], wanted[:, None], rows.is_held_out)],
+            part.matrix(cell, columns)[None].astype(float),
             cell.bias is not None,
             rounding,
         )

@@ -13,7 +13,7 @@ import re
 from keras import layers, tree
 
 from keras_redundancy._keras import numpy_operations, variables_in
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import Reason, of_call
 
 # What a subclass may redefine and still compute the same.
 HARMLESS = {
@@ -41,31 +41,30 @@ NO_OPERATION_RULE = Reason(
     "there is no rule for the operation {name} ({kind}); in a layer of your "
     "own, keras_redundancy.register_rule can teach it",
 )
-PYTHON_CODE = Reason(
+PYTHON_CODE = of_call(
     "python_code",
-    "{name} ({kind}) runs a Python function that cannot be looked into: write "
-    "it with keras.ops in the model's graph",
+    "runs a Python function that cannot be looked into: write it with "
+    "keras.ops in the model's graph",
 )
-OVERRIDES = Reason(
+OVERRIDES = of_call(
     "overridden_layer",
-    "{name} ({kind}) overrides {what} of {known}, for which the rule was "
-    "written; keras_redundancy.register_rule can teach it",
+    "overrides {what} of {known}, for which the rule was written; "
+    "keras_redundancy.register_rule can teach it",
 )
-NO_WEIGHT = Reason(
+NO_WEIGHT = of_call(
     "no_weight_of_a_layer",
-    "{name} ({kind}) reads a variable that is no weight of a layer: make it "
-    "one in a layer of your own, with add_weight()",
+    "reads a variable that is no weight of a layer: make it one in a layer of "
+    "your own, with add_weight()",
 )
-WEIGHT_OF_OTHERS = Reason(
+WEIGHT_OF_OTHERS = of_call(
     "weight_of_another_layer",
-    "{name} ({kind}) reads the variable {variable}, a weight of another layer",
+    "reads the variable {variable}, a weight of another layer",
 )
-OPEN_CHANNELS = Reason(
-    "open_channel_size",
-    "{name} ({kind}) reads a tensor with an open channel size",
+OPEN_CHANNELS = of_call(
+    "open_channel_size", "reads a tensor with an open channel size"
 )
-NO_CHANNEL_AXIS = Reason(
-    "no_channel_axis", "{name} ({kind}) reads a tensor without a channel axis"
+NO_CHANNEL_AXIS = of_call(
+    "no_channel_axis", "reads a tensor without a channel axis"
 )
 MASK = Reason("mask", "it is a mask of {name} ({kind})")
 FOLLOWS_KERNELS = (numpy_operations.Matmul,)
