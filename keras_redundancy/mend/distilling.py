@@ -37,7 +37,7 @@ class Training(Configured):
     epochs: int = 4
     learning_rate: float = 1e-3
     batch_size: int = 64
-    temperature: float | None = None
+    temperature: float = 3.0
     outputs: object = None
     held_out: float = 0.1
     patience: int = 5
@@ -47,9 +47,8 @@ class Training(Configured):
     def __post_init__(self):
         for name in ("epochs", "batch_size", "patience"):
             check_count(name, getattr(self, name))
-        check_positive("learning_rate", self.learning_rate)
-        if self.temperature is not None:
-            check_positive("temperature", self.temperature)
+        for name in ("learning_rate", "temperature"):
+            check_positive(name, getattr(self, name))
         check_fraction(
             "held_out",
             self.held_out,
@@ -75,7 +74,7 @@ def distill(
     epochs: int = Training.epochs,
     learning_rate: float = Training.learning_rate,
     batch_size: int = Training.batch_size,
-    temperature: float | None = Training.temperature,
+    temperature: float = Training.temperature,
     outputs=None,
     label_weight: float = 0.5,
     held_out: float = Training.held_out,
@@ -96,12 +95,12 @@ def distill(
     to what `model` returns, by `keras.distillation.Distiller` and `Model.fit`,
     with Adam and a learning rate that falls to zero along a cosine.
 
-    Values and the logits of probabilities are compared by their squared
-    error, in units of their variance; the probabilities that a sigmoid makes,
-    and all others if a `temperature` is given, by the divergence of Kullback
-    and Leibler. With several outputs, the differences are added. An output
-    holds probabilities if its layer ends in a softmax or sigmoid, and logits
-    if the loss that `model` is compiled with says so.
+    Probabilities are compared by the divergence of Kullback and Leibler,
+    values by their squared error in units of their variance; with several
+    outputs, the differences are added. An output holds probabilities if its
+    layer ends in a softmax or sigmoid, and logits if the loss that `model` is
+    compiled with says so; for logits of a model that is not compiled, pass
+    `outputs`.
 
     What is trained is what `small` answers at inference: every
     BatchNormalization keeps the statistics that it has, so that small batches
@@ -122,8 +121,9 @@ def distill(
         learning_rate: the one to start from.
         batch_size: of arrays. What is left over at the end of an epoch is
             left out.
-        temperature: what logits are divided by, where probabilities are
-            compared; the logits themselves are with None.
+        temperature: what logits are divided by before their probabilities
+            are compared: the greater it is, the more those count that are
+            small.
         outputs: "softmax", "sigmoid" or "values": what the outputs are, or
             are logits of; or a list with one for each output. By default it
             is found out.
@@ -162,8 +162,7 @@ def distill(
             and the best weights so far are returned.
 
     Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural
-    Network (2015); Kim et al., Comparing Kullback-Leibler Divergence and Mean
-    Squared Error Loss in Knowledge Distillation (2021).
+    Network (2015).
     """
     training = Training(
         epochs,

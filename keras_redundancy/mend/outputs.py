@@ -42,48 +42,34 @@ class Output:
         kind: "softmax": probabilities of classes, along the last axis;
             "sigmoid": each number is a probability of its own; "values".
         is_logits: whether the softmax or sigmoid is still to come.
-        variance: of the numbers that are compared, over samples: the mean.
+        variance: of the output over samples, the mean of all its numbers.
     """
 
     kind: str
     is_logits: bool = False
     variance: float = 1.0
 
-    @property
-    def has_logits(self) -> bool:
-        """Whether logits are known well enough to compare them.
-
-        Those of a sigmoid are not: many of its numbers are as good as 0 or 1.
-        """
-        return self.is_logits or self.kind == "softmax"
-
-    def difference(self, wanted, found, temperature: float | None):
+    def difference(self, wanted, found, temperature: float):
         """How far outputs are from those that are wanted, a scalar tensor.
 
         Args:
             wanted, found: tensors of the same shape (samples, ...).
             temperature: T. Logits z are divided by it, and probabilities p
-                become softmax(log(p) / T). None compares logits themselves,
-                to which the divergence comes for large T; where there are
-                none, T is 1.
+                become softmax(log(p) / T).
 
         Returns:
-            Of values and logits the mean square of the error, divided by the
-            variance; of probabilities the divergence of Kullback and Leibler,
-            times T^2, the sum over the last axis and the mean over the others.
+            Of values the mean square of the error, divided by the variance;
+            of probabilities the divergence of Kullback and Leibler, times
+            T^2, the sum over the last axis and the mean over the others.
 
         Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural
-        Network (2015), for T and T^2; Kim et al., Comparing Kullback-Leibler
-        Divergence and Mean Squared Error Loss in Knowledge Distillation
-        (2021), for logits.
+        Network (2015), for T and T^2.
         """
-        a, b = (self.compared(x) for x in (wanted, found))
-        by_squares = temperature is None and self.has_logits
-        if self.kind == "values" or by_squares:
-            error = ops.mean(ops.square(b - a))
+        wanted, found = (ops.cast(x, "float32") for x in (wanted, found))
+        if self.kind == "values":
+            error = ops.mean(ops.square(found - wanted))
             return error / (self.variance + LEAST_VARIANCE)
-        temperature = temperature or 1.0
-        a, b = a / temperature, b / temperature
+        a, b = (self._logits(x) / temperature for x in (wanted, found))
         if self.kind == "softmax":
             logs = ops.log_softmax(a) - ops.log_softmax(b)
             divergence = ops.softmax(a) * logs
@@ -93,22 +79,18 @@ class Output:
         divergence = ops.mean(ops.sum(divergence, axis=-1))
         return temperature**2 * divergence
 
-    def compared(self, x):
-        """Values as they are, or logits: those of a softmax have mean 0."""
-        x = ops.cast(x, "float32")
-        if self.kind != "values" and not self.is_logits:
-            least = keras.config.epsilon()
-            x = ops.clip(x, least, 1 - least)
-            x = ops.log(x) - (ops.log1p(-x) if self.kind == "sigmoid" else 0)
-        if self.kind == "softmax":
-            x = x - ops.mean(x, axis=-1, keepdims=True)
-        return x
+    def _logits(self, x):
+        if self.is_logits:
+            return x
+        least = keras.config.epsilon()
+        x = ops.clip(x, least, 1 - least)
+        return ops.log(x) - (ops.log1p(-x) if self.kind == "sigmoid" else 0)
 
 
 class Answers(keras.distillation.DistillationLoss):
     """The sum of the differences of all outputs of two models."""
 
-    def __init__(self, outputs: list[Output], temperature: float | None):
+    def __init__(self, outputs: list[Output], temperature: float):
         self.outputs, self.temperature = outputs, temperature
 
     def compute_loss(self, teacher_outputs, student_outputs, **kwargs):
@@ -148,10 +130,8 @@ def outputs_of(model, kinds, samples: list[NDArray]) -> list[Output]:
         kind, is_logits = _kind_of(
             name, wanted, made, losses[number], samples[number]
         )
-        output = Output(kind, is_logits)
-        compared = ops.convert_to_numpy(output.compared(samples[number]))
-        variance = float(np.var(compared.astype("float64"), axis=0).mean())
-        found.append(dataclasses.replace(output, variance=variance))
+        variance = np.var(samples[number].astype("float64"), axis=0).mean()
+        found.append(Output(kind, is_logits, float(variance)))
     return found
 
 

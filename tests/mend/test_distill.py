@@ -72,7 +72,7 @@ def errors(model, data, *others):
     outputs = outputs_of(model, None, wanted)
     return [
         sum(
-            float(output.difference(*both, None))
+            float(output.difference(*both, 1.0))
             for output, *both in zip(
                 outputs, wanted, models.outputs(other, data), strict=True
             )

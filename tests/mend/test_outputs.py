@@ -149,22 +149,6 @@ def test_values_are_measured_in_their_variance():
     assert float(difference) == pytest.approx(expected, rel=1e-4)
 
 
-def test_logits_are_compared_but_for_a_constant():
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=(2, 6, 4))
-    model = network(layers.Dense(4, "softmax"))
-    (output,) = outputs_of(model, None, [special.softmax(a, axis=1)])
-    centered = [x - x.mean(axis=1, keepdims=True) for x in (a, b)]
-    variance = centered[0].var(axis=0).mean()
-    expected = np.square(centered[0] - centered[1]).mean() / variance
-    given = [special.softmax(x, axis=1) for x in (a, b)]
-    difference = float(output.difference(*given, None))
-    assert difference == pytest.approx(expected, rel=1e-3)
-    # The divergence comes to that, but for what both are divided by.
-    limit = float(output.difference(*given, 1e2)) / (4 / 8 * variance)
-    assert limit == pytest.approx(expected, rel=0.02)
-
-
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
 @pytest.mark.parametrize("is_logits", [True, False])
 def test_probabilities_differ_by_their_divergence(is_logits, temperature):
