@@ -89,6 +89,11 @@ METHODS = {
         "absorb": "least_squares",
         "rounds": 1,
     },
+    "greedy, least squares, distilled": {
+        "select": "greedy",
+        "absorb": "least_squares",
+        "mend": kr.Distill(rounds=0, epochs=16),
+    },
     "greedy, least squares, on pink noise": {
         "select": "greedy",
         "absorb": "least_squares",
@@ -312,6 +317,13 @@ class Run:
             "seed": self.seed,
             **METHODS[method],
         }
+        if "mend" in options:
+            del options["repair"], options["rounds"]
+            if self.augment:
+                mirrored = keras.layers.RandomFlip("horizontal", seed=self.seed)
+                changed = {"augment": mirrored, "seed": self.seed}
+                changed = options["mend"].get_config() | changed
+                options["mend"] = kr.Distill(**changed)
         if options["data"] == "noise":
             options["data"] = self.known_by_noise
         if options.get("select") == "method-b":
@@ -377,7 +389,7 @@ def show_pruned(runs, methods):
         row = [method]
         for cut in cuts:
             for repair in (False, True):
-                if not repair and METHODS[method].get("rounds"):
+                if not repair and {"rounds", "mend"} & {*METHODS[method]}:
                     row.append("")
                     continue
                 found = [run.pruned(method, cut, repair)[0] for run in runs]

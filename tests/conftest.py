@@ -1,6 +1,8 @@
+import atexit
 import gc
 import os
 import re
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -15,9 +17,24 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # JAX compiles each operation by itself: that takes longer than to run it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # All processes of a run share what one of them has compiled.
+    compiled = tempfile.TemporaryDirectory()
+    atexit.register(compiled.cleanup)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    # To optimise the graph of a function takes longer than to run it as it is.
+    tf.config.optimizer.set_experimental_options(
+        {"disable_meta_optimizer": True}
+    )
 
 TESTS = Path(__file__).parent
 SAMPLED = re.compile(
@@ -26,12 +43,12 @@ SAMPLED = re.compile(
     # The graph, and what is said of it.
     "|_rules|correspondence|explain|hidden_widths|trace|bad_input|hostile"
     # Data, plans, and what is made of them.
-    "|calibration/|evaluation/|noise_out/|planning/"
+    "|calibration/|evaluation/|noise_out/|planning/|inner_reads|build/test_shifts"
     "|test_low_rank|dynamic_low_rank|refit|optimizer_state|fit_and_prune"
     # Mending, but for the test that compares the backends.
     "|mend/(?!test_backends)"
     # What is shown of them.
-    "|reports/|command_line|examples|guides|readme"
+    "|reports/|deploy/|command_line|examples|guides|readme"
 )
 
 

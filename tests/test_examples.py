@@ -142,7 +142,7 @@ def test_low_rank(tmp_path, run_here):
     assert (tmp_path / "gone.png").stat().st_size > 1000
 
 
-def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path):
+def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path, run_here):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 5300, "uint8")
     images = rng.integers(0, 64, (5300, 28, 28), "uint8")
@@ -158,16 +158,15 @@ def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path):
     command += ["--seeds", 1, "--epochs", 2, "--tune", 1, "--samples", 200]
     command += ["--scratch", "--cuts", 0.5, "--methods"]
     command += ["L1, drop (Li et al.)", "greedy, least squares"]
-    done = run(tmp_path, *command)
-    assert done.returncode == 0, done.stderr
-    assert "Accuracy without fine-tuning, %" in done.stdout
-    assert "Accuracy after fine-tuning, %" in done.stdout
-    assert "Accuracy from scratch, %" in done.stdout
+    printed = run_here(*command)
+    assert "Accuracy without fine-tuning, %" in printed
+    assert "Accuracy after fine-tuning, %" in printed
+    assert "Accuracy from scratch, %" in printed
     kept = (tmp_path / "runs/mlp-2-seed0-test.json").read_text()
-    again = run(tmp_path, *command)
-    assert "training" not in again.stdout
+    again = run_here(*command)
+    assert "training" not in again
     assert (tmp_path / "runs/mlp-2-seed0-test.json").read_text() == kept
-    assert again.stdout.splitlines()[0] in done.stdout
+    assert again.splitlines()[0] in printed
 
 
 SMALL = "lenet5 --dataset digits --seeds 1 --epochs 4 --start 2 --max-drop 0.5"
@@ -186,3 +185,14 @@ def test_noiseout(arguments, words, tmp_path, run_here):
     script = ROOT / "examples/noiseout.py"
     assert words in run_here(script, *arguments, *picture)
     assert (tmp_path / "out.png").exists() == bool(picture)
+
+
+def test_recurrent(run_here):
+    sizes = {"units": 4, "epochs": 1, "samples": 64, "data": 32, "test": 32}
+    options = [x for name, n in sizes.items() for x in (f"--{name}", n)]
+    command = [ROOT / "examples/recurrent.py", *options, "--networks", "gru"]
+    command += ["--methods", "l1", "mended", "--verbose", 0]
+    printed = run_here(*command)
+    assert "Answers that stay the same, % of the original's" in printed
+    (row,) = (x for x in printed.splitlines() if "gru" in x and "70%" in x)
+    assert len(row.split()) == 5

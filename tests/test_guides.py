@@ -99,6 +99,21 @@ def test_teach_it_a_layer(run, tmp_path):
     assert_copies_go(keras.Model(inputs, layers.Dense(3)(x)), tmp_path)
 
 
+def test_to_a_device(run, monkeypatch):
+    # tfmot sets it, and other processes would take tf_keras for tf.keras.
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", "0")
+    for name in ("tensorflow_model_optimization", "ai_edge_litert"):
+        pytest.importorskip(name)
+    found, printed = run("to_a_device")
+    files = {step: x.file for step, x in found["files"].items()}
+    accuracies = found["accuracies"]
+    assert files["pruned"].bytes < 0.4 * files["trained"].bytes
+    for step in ("pruned, int8", "trained on, int8"):
+        assert files[step].bytes < 0.5 * files["pruned"].bytes
+        assert accuracies[step] > accuracies["trained"] - 0.02
+    assert printed.splitlines()[-1].startswith("trained on, int8")
+
+
 def test_the_example_of_register_rule_is_that_of_the_guide():
     text = (GUIDES / "teach_it_a_layer.py").read_text()
     rule = text.split("@kr.register_rule(ChannelScale)\n")[1].split("\n\n")[0]

@@ -26,6 +26,7 @@ ROOMS = (
     "reports",
     "evaluation",
     "training",
+    "deploy",
 )
 LONGEST = 450
 

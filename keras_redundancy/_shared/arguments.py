@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 
 Level = float | Mapping[str, float] | Callable[[object], float | None]
@@ -114,6 +114,28 @@ def check_fraction(
     )
 
 
+def several(name: str, values) -> list:
+    """Numbers as a list; a single number makes a list of one.
+
+    Raises:
+        TypeError: `values` is no number and cannot be iterated over.
+        ValueError: there is no number.
+    """
+    if isinstance(values, Real):
+        return [values]
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise TypeError(
+            f"{name} has to be a number or several, but received {values!r}. "
+            "Pass a list such as [0.5, 0.7, 0.9]."
+        )
+    found = list(values)
+    if not found:
+        raise ValueError(
+            f"{name} is empty. Pass one number or more, such as [0.5, 0.7]."
+        )
+    return found
+
+
 def levels_by_layer(
     level: Level, layers: list, where: str, check: Callable
 ) -> dict[int, float | None]:
@@ -136,11 +158,11 @@ def levels_by_layer(
     if isinstance(level, Mapping):
         return _levels_of_mapping(level, layers, where, check)
     if callable(level):
-        found = {id(layer): level(layer) for layer in layers}
+        found = {}
         for layer in layers:
-            if found[id(layer)] is not None:
-                named = f"{where} for the layer {layer.name!r}"
-                found[id(layer)] = check(found[id(layer)], named)
+            value = level(layer)
+            named = f"{where} for the layer {layer.name!r}"
+            found[id(layer)] = None if value is None else check(value, named)
         return found
     value = check(level, where)
     return {id(layer): value for layer in layers}
@@ -152,15 +174,16 @@ def _levels_of_mapping(level, layers, where, check):
             f"{where} is an empty mapping, which would prune nothing. Put "
             "names of layers in it, or pass a number for all layers."
         )
-    tests = {}
-    for key, value in level.items():
-        value = None if value is None else check(value, f"{where}[{key!r}]")
-        tests[key] = _matching(key, layers, where), value
-    exact_first = sorted(tests, key=lambda k: k not in _names(layers))
+    tests = {key: _matching(key, layers, where) for key in level}
+    values = {
+        key: None if value is None else check(value, f"{where}[{key!r}]")
+        for key, value in level.items()
+    }
+    exact_first = sorted(tests, key=lambda key: key not in _names(layers))
     found = {}
     for layer in layers:
-        values = (tests[k][1] for k in exact_first if tests[k][0](layer.name))
-        found[id(layer)] = next(values, None)
+        fitting = (values[k] for k in exact_first if tests[k](layer.name))
+        found[id(layer)] = next(fitting, None)
     return found
 
 
@@ -178,14 +201,12 @@ def selected_layers(choice: Layers, layers: list, where: str) -> set[int]:
         ValueError: a name or expression matches no layer, or is no regular
             expression.
     """
-    if choice is None:
-        return set()
     if callable(choice):
         return {id(layer) for layer in layers if choice(layer)}
+    if choice is None:
+        return set()
     patterns = [choice] if isinstance(choice, str) else choice
-    if not isinstance(patterns, (list, tuple, set, frozenset)) or not all(
-        isinstance(pattern, str) for pattern in patterns
-    ):
+    if not isinstance(patterns, list | tuple | set | frozenset):
         raise TypeError(
             f"{where} must be a layer name, a regular expression, a list of "
             "them, or a callable that takes a layer and returns a bool, but "

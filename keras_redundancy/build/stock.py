@@ -9,6 +9,7 @@ same, or nothing. The layers of this package do so in `low_rank/stock.py` and
 import dataclasses
 import functools
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -159,6 +160,29 @@ def stock_form(layer) -> LayerForm:
             "place of the layer."
         )
     return form
+
+
+# Functions that look at each layer of a model that is made smaller.
+_checks = []
+
+
+def register_check(function: Callable) -> Callable:
+    """A decorator of a function that finds mistakes in the use of a layer.
+
+    Args:
+        function: takes a layer, and returns what to warn of, or None.
+    """
+    _checks.append(function)
+    return function
+
+
+def warn_of_layers(model) -> None:
+    """Warn of what the registered checks find in a model, at any depth."""
+    for layer in _keras.flat_layers(model):
+        for check in _checks:
+            found = check(layer) if layer.built else None
+            if found:
+                warnings.warn(found, stacklevel=2)
 
 
 def layers_for_training(model) -> list:

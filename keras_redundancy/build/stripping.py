@@ -3,7 +3,11 @@
 from keras_redundancy import _keras
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
 from keras_redundancy.build.recipe import Recipe
-from keras_redundancy.build.stock import layers_for_training, stock_form
+from keras_redundancy.build.stock import (
+    layers_for_training,
+    stock_form,
+    warn_of_layers,
+)
 from keras_redundancy.channels.functional import with_graph
 
 
@@ -35,6 +39,7 @@ def strip(model):
     """
     model = with_graph(model)
     require_rebuildable(model)
+    warn_of_layers(model)
     return rebuild(Recipe.of(model, is_stock=True))
 
 
@@ -47,7 +52,10 @@ def stock(model):
         TypeError, ValueError: as `strip`.
     """
     model = with_graph(model)
-    return strip(model) if layers_for_training(model) else model
+    if layers_for_training(model):
+        return strip(model)
+    warn_of_layers(model)
+    return model
 
 
 def require_trained(model) -> None:
@@ -63,6 +71,7 @@ def require_trained(model) -> None:
             "but that model is not compiled. Call compile() and fit() before, "
             "or leave optimizer=True out."
         )
+    warn_of_layers(model)
     for layer in layers_for_training(model):
         form = stock_form(layer)
         if not form.is_left_out:

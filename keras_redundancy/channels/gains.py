@@ -40,7 +40,7 @@ class Size:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Told:
+class Description:
     """Numbers that describe the functions of the channels `ids`.
 
     `numbers` has the shape (channels, any). Two channels are multiples of one
@@ -68,13 +68,13 @@ class Gains:
         reach: an upper bound of how much the channel varies, relative to other
             units, shape (labels,): 0 for a channel that is constant.
         sizes: {(id(variable), axis): `Size`} of variables that are sliced.
-        told: list of `Told`, if `tell` was set.
+        descriptions: list of `Description`, if `describe` was set.
         factors: {(id(kernel), axis): array}: the factors of the
             BatchNormalization behind a kernel, if `folded`.
     """
 
     def __init__(
-        self, graph, value=read, touched=None, *, folded=False, tell=False
+        self, graph, value=read, touched=None, *, folded=False, describe=False
     ):
         """Args:
         graph: a `ChannelGraph`.
@@ -83,13 +83,14 @@ class Gains:
             are not read. Default: all do.
         folded: whether filters are multiplied by the factors of a
             BatchNormalization directly behind the kernel.
-        tell: whether to collect the numbers in which labels differ, `told`.
+        describe: whether to collect `descriptions`, the numbers in which labels
+            differ.
         """
         count = len(graph.group)
         self.of_label, self.reach = np.ones(count), np.ones(count)
-        self.sizes, self.told, self.factors = {}, [], {}
+        self.sizes, self.descriptions, self.factors = {}, [], {}
         self._graph, self._value = graph, value
-        self._touched, self._folded, self._tells = touched, folded, tell
+        self._touched, self._folded, self._describes = touched, folded, describe
         self._written, self._shifted = {}, {}
         self._known, self._alone = set(), set()
         for step in graph.steps:
@@ -121,10 +122,10 @@ class Gains:
         elif isinstance(step, labels.Shifted):
             self._shifted[step.ids.tobytes()] = step
 
-    def _tell(self, ids, numbers):
-        if self._tells:
+    def _describe(self, ids, numbers):
+        if self._describes:
             numbers = np.asarray(numbers, float).reshape(len(ids), -1)
-            self.told.append(Told(ids, numbers))
+            self.descriptions.append(Description(ids, numbers))
 
     # --- one step -----------------------------------------------------------
 
@@ -139,9 +140,9 @@ class Gains:
             return
         for numbers in (self.of_label, self.reach):
             numbers[step.ids] = numbers[step.source] * norms
-        if self._tells:
+        if self._describes:
             columns = columns_of(kernel, step.axis)
-            self._tell(step.ids, (columns / norms.clip(TINY)).T)
+            self._describe(step.ids, (columns / norms.clip(TINY)).T)
 
     def _shift(self, step):
         """The bias, unless a BatchNormalization alone reads the sum.
@@ -157,7 +158,7 @@ class Gains:
         self._size(step.bias, axis, size)
         if not (step.linear and step.ids.tobytes() in self._alone):
             bias = np.moveaxis(self._value(step.bias), axis, 0)
-            self._tell(step.ids, _in_units(bias, size))
+            self._describe(step.ids, _in_units(bias, size))
 
     def _normalized(self, step):
         gain = self.of_label[step.source]
@@ -167,15 +168,15 @@ class Gains:
             factor = factor * self._value(step.gamma)
         after = factor * gain
         written = self._written_behind(step)
-        if self._tells:
+        if self._describes:
             offset = factor * self._rest(step, written)
             offset = offset + self._or_zeros(step.beta, len(gain))
             varies_by = np.abs(after) * _unit(spread, gain)
-            self._tell(step.ids, _in_units(offset, varies_by))
+            self._describe(step.ids, _in_units(offset, varies_by))
         if written is not None and self._folds(step, written, factor):
             after = np.abs(after)
         else:
-            self._tell(step.ids, np.sign(after))
+            self._describe(step.ids, np.sign(after))
         self.of_label[step.ids] = after
         self.reach[step.ids] = self.reach[step.source] * np.abs(factor)
         gain, after = np.abs(gain), np.abs(after)
@@ -196,10 +197,10 @@ class Gains:
         elif step.how == "sum":
             self._sum(step, gains)
         else:
-            self._tell(step.ids, _relative(gains))
+            self._describe(step.ids, _relative(gains))
 
     def _mixed(self, step):
-        self._tell(step.ids, _relative(self.of_label[step.ids][None]))
+        self._describe(step.ids, _relative(self.of_label[step.ids][None]))
 
     def _sum(self, step, gains):
         """Two sums are multiples if their terms have equal shares."""
@@ -208,7 +209,7 @@ class Gains:
             return
         total = np.linalg.norm(gains, axis=0)
         self.of_label[step.ids] = total
-        self._tell(step.ids, (gains / total.clip(TINY)).T)
+        self._describe(step.ids, (gains / total.clip(TINY)).T)
 
     def _carried(self, step):
         if (id(step.variable), step.ids.tobytes()) in self._known:
@@ -218,16 +219,16 @@ class Gains:
         if step.acts == "adds":
             size = np.abs(self.of_label[step.ids])
             self._size(step.variable, step.axis, size)
-            self._tell(step.ids, _in_units(value, size))
+            self._describe(step.ids, _in_units(value, size))
         elif step.acts in ("multiplies", "divides"):
             size = np.linalg.norm(value, axis=1)
             self._size(step.variable, step.axis, size)
             factor = size if step.acts == "multiplies" else 1 / size.clip(TINY)
             self.of_label[step.ids] *= factor
             self.reach[step.ids] *= factor
-            self._tell(step.ids, value / size.clip(TINY)[:, None])
+            self._describe(step.ids, value / size.clip(TINY)[:, None])
         else:
-            self._tell(step.ids, _in_units(value, 1))
+            self._describe(step.ids, _in_units(value, 1))
 
     def _size(self, variable, axis, size, added=0.0):
         if variable is not None:
@@ -310,7 +311,7 @@ def numbers_of(gains: Gains, graph, spaces) -> dict:
     """All numbers in which the units of some spaces differ.
 
     Args:
-        gains: made with `tell`.
+        gains: made with `describe`.
         graph: the `ChannelGraph` that they were made from.
         spaces: some of its spaces.
 
@@ -322,16 +323,16 @@ def numbers_of(gains: Gains, graph, spaces) -> dict:
     for index, space in enumerate(spaces):
         number[space.groups], row[space.groups] = index, np.arange(space.size)
     parts = {index: [] for index in range(len(spaces))}
-    for told in gains.told:
-        group = graph.group[told.ids]
+    for description in gains.descriptions:
+        group = graph.group[description.ids]
         for index in np.unique(number[group]):
             if index >= 0:
                 here = number[group] == index
                 parts[index].append(
                     _side_by_side(
                         row[group[here]],
-                        graph.color[told.ids[here]],
-                        told.numbers[here],
+                        graph.color[description.ids[here]],
+                        description.numbers[here],
                         spaces[index].size,
                     )
                 )

@@ -19,7 +19,8 @@ RENAMED = {keras.layers.LeakyReLU: {"negative_slope": "alpha"}}
 
 # Arguments that tf_keras lacks, and that do not change what is predicted.
 HARMLESS = {
-    *("data_format", "filters", "flash_attention", "input_length"),
+    *("data_format", "fill_mode", "fill_value", "filters"),
+    *("flash_attention", "input_length"),
     *("lora_alpha", "lora_rank", "optional", "quantization_config"),
     *("ragged", "seed", "sparse", "synchronized", "zero_output_for_mask"),
 }
@@ -75,7 +76,7 @@ def activation(function, layer):
         found.append(getattr(tf_keras.activations, name))
     if name in ACTIVATIONS:
         found.append(ACTIVATIONS[name])
-    x = np.linspace(-8, 8, 101, dtype="float32")[None]
+    x = np.linspace(-8, 8, 102, dtype="float32")[None]
     wanted = keras.ops.convert_to_numpy(function(keras.ops.array(x)))
     for other in found:
         if np.allclose(wanted, other(tf.constant(x)).numpy(), atol=1e-5):

@@ -71,7 +71,10 @@ class Translator(_keras.Interpreter):
             raise refusal(
                 call.operation, f"it is called with {unknown}, unknown there."
             )
-        return keras.tree.flatten(function(*args, **given))
+        try:
+            return keras.tree.flatten(function(*args, **given))
+        except (TypeError, ValueError) as error:
+            raise refusal(call.operation, str(error)[:300]) from error
 
     def _function_of(self, operation):
         """What to call in tf_keras: a layer made once, or a function."""

@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._shared import arguments
+from keras_redundancy.build.stock import warn_of_layers
 from keras_redundancy.low_rank.dropouts import DropoutRates, has_dropout
 from keras_redundancy.low_rank.factorized import factorized_layers
 from keras_redundancy.low_rank.joining import join_slots
@@ -107,6 +108,7 @@ class DynamicLowRank(keras.callbacks.Callback):
                 "shapes of variables cannot change. Pass shrink=None, and call "
                 "kr.compact(model) after fit."
             )
+        warn_of_layers(self.model)
         self._steps = 0
         self._lowers_dropout = self.dropout and has_dropout(self.model)
         self._rates = None

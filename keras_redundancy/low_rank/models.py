@@ -8,7 +8,6 @@ import math
 import keras
 import numpy as np
 
-from keras_redundancy._shared import convolutions
 from keras_redundancy._shared.arguments import Layers, check_finite
 from keras_redundancy.build.rebuild import rebuild, require_rebuildable
 from keras_redundancy.build.recipe import LayerRecipe, Recipe, operations
@@ -25,6 +24,7 @@ from keras_redundancy.low_rank.rare import RaReRegularizer
 from keras_redundancy.low_rank.shrinking import in_use
 from keras_redundancy.low_rank.sides import SIDES, SIZES
 from keras_redundancy.low_rank.stock import FACTORIZED_CLASSES, factorized_form
+from keras_redundancy.low_rank.units_axes import rare_kernel
 from keras_redundancy.planning.plans import plan
 
 # Columns with 1 - |cos| below this differ by the rounding of float32 only.
@@ -90,7 +90,7 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
     sizes = [_outer_size(layer) for layer, _ in vectors]
     changes = []
     for (layer, free), size in zip(vectors, sizes, strict=True):
-        _, argument, units_axis = _rare_kernel(layer)
+        _, argument, units_axis = rare_kernel(layer)
         also = getattr(layer, argument)
         if isinstance(also, RaReRegularizer):
             also = also.also
@@ -112,7 +112,7 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
 
 def _can_be_regularized(layer):
     """Whether RaRe can pull vectors of its kernel together."""
-    found = _rare_kernel(layer)
+    found = rare_kernel(layer)
     if found is None:
         return False
     if isinstance(layer, Factorized):
@@ -123,49 +123,10 @@ def _can_be_regularized(layer):
     return units > 1 and math.prod(shape) > units
 
 
-def _rare_kernel(layer):
-    """The kernel of a layer that RaRe can regularize.
-
-    Returns:
-        (attribute of the kernel, argument of its regularizer, axis of its
-        units), or None.
-    """
-    kernel = "kernel", "kernel_regularizer"
-    if isinstance(layer, keras.layers.Dense):
-        return *kernel, -1
-    if isinstance(layer, convolutions.CONVOLUTIONS):
-        return (*kernel, -1) if layer.groups == 1 else None
-    if isinstance(layer, convolutions.TRANSPOSED):
-        return *kernel, -2
-    if isinstance(layer, convolutions.SEPARABLE):
-        return "pointwise_kernel", "pointwise_regularizer", -1
-    if isinstance(layer, keras.layers.EinsumDense):
-        axis = _units_axis_of_einsum(layer.equation)
-        return None if axis is None else (*kernel, axis)
-    return None
-
-
-def _units_axis_of_einsum(equation):
-    """The units' axis of the kernel; None if it is not like that of `Dense`.
-
-    It is like that of `Dense` if it sums over the channels, and over whatever
-    else the kernel reads, and if the only new axis that it makes is the last
-    one of the output.
-    """
-    given, out = equation.replace(" ", "").split("->")
-    given, kernel = given.split(",")
-    made = [axis for axis in kernel if axis in out]
-    summed = [axis for axis in kernel if axis in given and axis not in out]
-    is_dense = made == [out[-1]] and made[0] not in given
-    if not is_dense or given[-1] not in summed:
-        return None
-    return kernel.index(out[-1])
-
-
 def _outer_size(layer):
     if isinstance(layer, Factorized):
         return layer.weights_of(layer.outer_sizes)
-    name, _, _ = _rare_kernel(layer)
+    name, _, _ = rare_kernel(layer)
     return int(np.prod(getattr(layer, name).shape))
 
 

@@ -36,7 +36,8 @@ class RaReRegularizer(keras.regularizers.Regularizer):
     place of the window counts as an input of its own. A regularizer sees the
     kernel but not the layer, so for a layer whose units are not on the last
     axis of the kernel, say where they are with `units_axis`. `apply_rare`
-    does so by itself.
+    does so by itself. `prune`, `strip` and the callbacks, which see the
+    layers, warn of another axis and say what to write.
 
     Args:
         strength: at least 0. `apply_rare` divides one strength among all

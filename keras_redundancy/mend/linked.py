@@ -15,6 +15,8 @@ bounds of the slopes; O'Donoghue and Candes, Adaptive Restart for Accelerated
 Gradient Schemes (2015).
 """
 
+import functools
+
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
@@ -53,52 +55,90 @@ def fit_to_link(
     """
     if not len(sides[1]):
         return matrix, shift
-    loss, bound = LOSSES[link]
     x, x_held = (ops.take(read, side, axis=0) for side in sides)
     y, y_held = (ops.take(wanted, side, axis=0) for side in sides)
     center = ops.mean(x, axis=0)
     if not has_shift:
         center, shift = ops.zeros_like(center), np.zeros_like(shift)
-    x, x_held = x - center, x_held - center
     middle = np.asarray(ops.convert_to_numpy(center), np.float64)
-    # What a change of the matrix by one costs, beside the loss of one row.
-    dear = float(ops.mean(ops.square(x))) / x.shape[0]
-    if link == "relu":
-        dear *= float(ops.sum(ops.var(y, axis=0))) / 2
-    inverse = _inverse(x, bound, 2 * dear)
-    here = [_tensor(matrix, x), _tensor(shift + middle @ matrix, x)]
-    first = _value(loss, x_held, y_held, here)
-    best = [np.inf, here]
-    start = last = here
+    start = [_tensor(matrix, x), _tensor(shift + middle @ matrix, x)]
+    fitted = _Problem(x - center, y, link, start[0], has_shift)
+    judged = functools.partial(_value, fitted.loss, x_held - center, y_held)
+    best = _best_step(fitted, start, judged)
+    if best is start:
+        return matrix, shift
+    matrix, shift = (
+        np.asarray(ops.convert_to_numpy(x), np.float64) for x in best
+    )
+    return matrix, shift - middle @ matrix
+
+
+class _Problem:
+    """The loss of a matrix and a shift, and a step that makes it smaller.
+
+    Attributes:
+        loss: one of `LOSSES`.
+    """
+
+    def __init__(self, x, y, link, start, has_shift):
+        """Args:
+        x, y: the rows that are read, and what is wanted for them.
+        link: the name of the loss.
+        start: the matrix to start from.
+        has_shift: whether the shift changes.
+        """
+        self.loss, self._bound = LOSSES[link]
+        self._x, self._y = x, y
+        self._start, self._has_shift = start, has_shift
+        # What a change of the matrix by one costs, beside the loss of one row.
+        self._dear = float(ops.mean(ops.square(x))) / x.shape[0]
+        if link == "relu":
+            self._dear *= float(ops.sum(ops.var(y, axis=0))) / 2
+        self._inverse = _inverse(x, self._bound, 2 * self._dear)
+
+    def step(self, matrix, shift):
+        """(The loss, [matrix, shift] after a step that lessens it)."""
+        outputs = ops.matmul(self._x, matrix) + shift
+        found, slope = self.loss(outputs, self._y)
+        change = matrix - self._start
+        found = float(found + self._dear * ops.sum(ops.square(change)))
+        slopes = ops.matmul(ops.transpose(self._x), slope) / self._x.shape[0]
+        slopes = slopes + 2 * self._dear * change
+        matrix = matrix - ops.matmul(self._inverse, slopes)
+        if self._has_shift:
+            shift = shift - ops.mean(slope, axis=0) / self._bound
+        return found, [matrix, shift]
+
+
+def _best_step(problem, start, judged):
+    """The best of Nesterov's steps for the rows held out, or the start.
+
+    Args:
+        problem: what makes the steps.
+        start: the matrix and the shift to start from.
+        judged: a function of these: their loss on the rows held out.
+    """
+    first = judged(start)
+    best, least = start, np.inf
+    last = here = start
     momentum, idle, value = 1.0, 0, np.inf
     for _ in range(STEPS):
-        found, slope = loss(ops.matmul(x, here[0]) + here[1], y)
-        change = here[0] - start[0]
-        found = float(found + dear * ops.sum(ops.square(change)))
+        found, new = problem.step(*here)
         if found > value:
             # The momentum has gone too far.
             momentum, here, value = 1.0, last, np.inf
             continue
         value = found
-        slopes = ops.matmul(ops.transpose(x), slope) / x.shape[0]
-        step = ops.matmul(inverse, slopes + 2 * dear * change)
-        shifted = ops.mean(slope, axis=0) / bound
-        new = [here[0] - step, here[1] - shifted if has_shift else here[1]]
         grown = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
         share = (momentum - 1) / grown
         here = [a + share * (a - b) for a, b in zip(new, last, strict=True)]
         last, momentum = new, grown
-        held = _value(loss, x_held, y_held, new)
-        if held < best[0] * (1 - 1e-4):
-            best, idle = [held, new], 0
+        held = judged(new)
+        if held < least * (1 - 1e-4):
+            best, least, idle = new, held, 0
         elif (idle := idle + 1) == PATIENCE:
             break
-    if best[0] >= first:
-        return matrix, shift
-    matrix, shift = (
-        np.asarray(ops.convert_to_numpy(x), np.float64) for x in best[1]
-    )
-    return matrix, shift - middle @ matrix
+    return best if least < first else start
 
 
 def _tensor(array, like):

@@ -6,13 +6,8 @@ from keras import layers
 
 from keras_redundancy import _keras
 from keras_redundancy.channels.activations import Behaviours, Kind
+from keras_redundancy.mend.outputs import LOSSES
 
-# The probabilities that losses make of logits.
-LOSSES = {
-    "categorical_crossentropy": "softmax",
-    "sparse_categorical_crossentropy": "softmax",
-    "binary_crossentropy": "sigmoid",
-}
 # What changes nothing at inference.
 IDENTITIES = (
     _keras.core_operations.StopGradient,

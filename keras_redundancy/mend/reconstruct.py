@@ -101,7 +101,7 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
     shifts = np.zeros(matrices.shape[::2])
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
     rows = _rows(fit, pieces, samples, ROWS)
-    solutions = _least_squares(rows, matrices, has_shift, rounding)
+    solutions = least_squares(rows, matrices, has_shift, rounding)
     bends = fit.link != "linear" and not fit.new.is_depthwise
     if bends:
         solutions = list(solutions)
@@ -122,7 +122,7 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
         bias.assign(shifts.reshape(bias.shape))
 
 
-def _least_squares(rows, starts, has_shift, rounding):
+def least_squares(rows, starts, has_shift, rounding):
     """Matrix and shift of each group, from the rows or from their moments.
 
     Args:

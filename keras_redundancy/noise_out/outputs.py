@@ -146,16 +146,9 @@ class NoiseOutputs(keras.layers.Layer):
         return input_shape, (*input_shape[:-1], self.units)
 
     def get_config(self):
-        return {
-            **super().get_config(),
-            "units": self.units,
-            "distribution": self.distribution,
-            "mean": self.mean,
-            "stddev": self.stddev,
-            "weight": self.weight,
-            "return_outputs": self.return_outputs,
-            "seed": self.seed,
-        }
+        own = ("units", "distribution", "mean", "stddev", "weight")
+        own += ("return_outputs", "seed")
+        return super().get_config() | {x: getattr(self, x) for x in own}
 
 
 @register_rule(NoiseOutputs)

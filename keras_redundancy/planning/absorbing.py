@@ -165,7 +165,9 @@ class Mend(Configured):
     BatchNormalization are estimated anew, and a kernel is fitted to return
     what it returned in the original model: by least squares; or iteratively,
     where a ReLU or a softmax follows, so that what comes out of these is right.
-    No fit is kept that is worse on samples that were held out.
+    Both kernels of a recurrent layer are fitted to what went into the gates of
+    the original one. No fit is kept that is worse on samples that were held
+    out: of recurrent layers, worse over all steps of them.
 
     Args:
         rounds: how often all kernels are fitted; 0 leaves the fitting out.

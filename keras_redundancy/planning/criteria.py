@@ -32,15 +32,15 @@ class Compared:
         self._factors, self._beside_filters = {}, {}
         folded = method.criterion == "folded"
         filters = exact and method.criterion == "filters"
-        tell = method.is_clustering and (folded or filters)
-        if not tell and not folded:
+        describe = method.is_clustering and (folded or filters)
+        if not describe and not folded:
             return
         touched = np.zeros(graph.group_count, bool)
         for space in spaces:
             touched[space.groups] = True
-        gains = Gains(graph, read, touched, folded=folded, tell=tell)
+        gains = Gains(graph, read, touched, folded=folded, describe=describe)
         self._factors = gains.factors
-        if tell:
+        if describe:
             self._beside_filters = numbers_of(gains, graph, spaces)
 
     def units_of(self, space, chosen: np.ndarray) -> SpaceUnits:

@@ -108,14 +108,13 @@ def levels_of(spaces, how, level, layers, skip):
         level, layers, skip: as for `plan`.
     """
     producers = {id(p): p for space in spaces for p in space.producers}
-    by_layer = _by_layer(how, level, list(producers.values()))
+    producers = list(producers.values())
+    by_layer = _by_layer(how, level, producers)
     gentlest = min if how == "ratio" else max
     chosen = set(by_layer)
     if layers is not None:
-        chosen = arguments.selected_layers(
-            layers, list(producers.values()), "layers"
-        )
-    chosen -= arguments.selected_layers(skip, list(producers.values()), "skip")
+        chosen = arguments.selected_layers(layers, producers, "layers")
+    chosen -= arguments.selected_layers(skip, producers, "skip")
     levels, reasons = [], []
     for space in spaces:
         out = [

@@ -20,6 +20,7 @@ import numpy as np
 
 from keras_redundancy._shared.arguments import Level, check_option, check_seed
 from keras_redundancy._shared.configured import Configured, name_of
+from keras_redundancy._shared.tables import on_one_line
 from keras_redundancy.numbers.clustering import LINKAGES
 from keras_redundancy.numbers.ranking import (
     Ranking,
@@ -392,31 +393,29 @@ def checked_scores(scores, units: SpaceUnits, name: str) -> np.ndarray:
         TypeError: they are no numbers.
         ValueError: there is not one for each unit, or some are NaN.
     """
+    of_units = f"for the {len(units)} units of {units.name}"
     remedy = (
-        "return one number for each unit, larger for units that are to stay; "
-        "units are the columns of units.filters, so that the L1 norm is "
+        "Let it return one number for each unit, larger for units that are to "
+        "stay; units are the columns of units.filters, so that the L1 norm is "
         "np.abs(units.filters).sum(axis=0)."
     )
     try:
         found = np.asarray(scores, float)
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{name} returned {type(scores).__name__} for the {len(units)} "
-            f"units of {units.name}, which are no numbers. Let it {remedy}"
+            f"{name} returned {type(scores).__name__} {of_units}, which are no "
+            f"numbers. {remedy}"
         ) from error
     if found.shape != (len(units),):
         what = f"scores of the shape {found.shape}"
-        raise ValueError(
-            f"{name} returned {'None' if scores is None else what} for the "
-            f"{len(units)} units of {units.name}. Let it {remedy}"
-        )
-    bad = np.flatnonzero(np.isnan(found))
+        what = "None" if scores is None else what
+        raise ValueError(f"{name} returned {what} {of_units}. {remedy}")
+    bad = units.numbers[np.isnan(found)]
     if len(bad):
-        shown = ", ".join(map(str, units.numbers[bad[:5]]))
         raise ValueError(
-            f"{name} returned NaN for {len(bad)} of the {len(units)} units of "
-            f"{units.name} ({shown}{', ...' * (len(bad) > 5)}), which cannot "
-            f"be ranked. Let it {remedy}"
+            f"{name} returned NaN {of_units}, for {len(bad)} of them: "
+            f"{on_one_line(str(bad.tolist()))}, which cannot be ranked. "
+            f"{remedy}"
         )
     return found
 

@@ -53,14 +53,12 @@ def test_report(folder, tmp_path, command_here):
     ],
 )
 def test_prune_and_diff(how, folder, tmp_path, command_here):
-    def run(*arguments):
-        """One of the three as a process."""
-        if "--tau" in how:
-            return command(folder, *arguments)
-        return command_here(*arguments)
-
     path = tmp_path / "small.keras"
-    code, printed, said = run("prune", "model.keras", *how, "-o", path)
+    arguments = ("prune", "model.keras", *how, "-o", path)
+    if "--tau" in how:  # One of the three as a process.
+        code, printed, said = command(folder, *arguments)
+    else:
+        code, printed, said = command_here(*arguments)
     assert code == 0, said
     assert ("/layer" in printed) == ("--data" in how)  # of a progress bar
     assert f"saved {path}" in printed
@@ -74,16 +72,15 @@ def test_prune_and_diff(how, folder, tmp_path, command_here):
         assert small.get_layer("one").units == 19
     if "--skip" in how:
         assert small.get_layer("two").units == 12
-    code, printed, _ = run("diff", "model.keras", path, "--json")
+    code, printed, _ = command_here("diff", "model.keras", path, "--json")
     found = json.loads(printed)
     assert found["layers"]["one"][0]["units"] == 20
     assert found["layers"]["one"][1]["units"] == small.get_layer("one").units
     assert found["total"][1]["parameters"] == small.count_params()
 
 
-def test_sensitivity(folder):
-    code, printed, said = command(
-        folder,
+def test_sensitivity(command_here):
+    code, printed, said = command_here(
         *("sensitivity", "model.keras", "--data", "data.npz"),
         *("--ratio", 0.5, "--json"),
     )
@@ -91,6 +88,28 @@ def test_sensitivity(folder):
     found = json.loads(printed)
     assert found["base"]["score"] == 1
     assert [part["layers"] for part in found["parts"]] == [["one"], ["two"]]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="Keras exports to LiteRT on TensorFlow",
+)
+def test_export(folder, tmp_path, command_here):
+    small, file = tmp_path / "small.keras", tmp_path / "small.tflite"
+    options = ("--ratio", 0.5, "--round-to", 4, "-o", small)
+    code, _, said = command_here("prune", "model.keras", *options)
+    assert code == 0, said
+    widths = [x.units for x in keras.models.load_model(small).layers[1:-1]]
+    assert {width % 4 for width in widths} == {0}
+    options = ("--data", "x.npy", "--beside", "model.keras", "-o", file)
+    code, printed, said = command_here("export", small, *options, "--json")
+    assert code == 0, said
+    found = json.loads(printed)
+    assert found["file"]["bytes"] == file.stat().st_size
+    assert found["file"]["difference"] < 1e-5
+    assert found["beside"]["parameters"] > found["file"]["parameters"]
+    code, _, said = command_here("export", small, *options)
+    assert (code, "exists" in said) == (2, True)
 
 
 def test_layers_of_ones_own(tmp_path):
@@ -134,6 +153,9 @@ def test_layers_of_ones_own(tmp_path):
         ("sensitivity model.keras --data other.npz", "(90, 3), but for the"),
         ("sensitivity model.keras --data data.npz --ratio 2", "share of units"),
         ("diff model.keras missing.keras", "There is no file"),
+        ("export model.keras -o small.txt", "has the suffix .txt"),
+        ("export model.keras -o no/small.onnx", "There is no folder"),
+        ("export model.keras -o x.tflite --quantize int8", "needs data="),
     ],
 )
 def test_what_cannot_be_done(
@@ -147,6 +169,19 @@ def test_what_cannot_be_done(
     assert words in said
     assert printed == ""
     assert names(folder) == before
+
+
+def test_nothing_of_tensorflow_is_on_stderr(folder):
+    """Neither as it starts, nor as it runs."""
+    arguments = ("diff", "model.keras", "model.keras")
+    done = subprocess.run(
+        [sys.executable, "-m", "keras_redundancy_command", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_an_error_of_the_process(folder, command_here):

@@ -223,7 +223,11 @@ def test_a_function_of_units_that_fails_says_what_units_have():
         (lambda u: 1.0, ValueError, r"shape \(\)"),
         (lambda u: None, ValueError, "returned None for the 16 units"),
         (lambda u: ["a"] * len(u), TypeError, "no numbers"),
-        (lambda u: u.norms * np.nan, ValueError, "NaN for 16 of the 16"),
+        (
+            lambda u: u.norms * np.nan,
+            ValueError,
+            "NaN for the 16 units of dense, for 16",
+        ),
     ],
 )
 def test_scores_that_are_none(scores, error, words):

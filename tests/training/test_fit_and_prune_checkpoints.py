@@ -15,7 +15,7 @@ from keras import layers
 
 import keras_redundancy as kr
 from tests import models
-from tests.fit_and_prune_run import data, network, run
+from tests.fit_and_prune_run import data, main, network, run
 from tests.training.test_one_fit import Recorder
 
 
@@ -105,7 +105,7 @@ def test_a_killed_process_ends_with_the_same_result(tmp_path):
     """Killed as it comes: while it starts, trains, cuts or saves."""
     command = [sys.executable, "-m", "tests.fit_and_prune_run"]
     whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
-    subprocess.run([*command, tmp_path / "a", whole], check=True)
+    main(tmp_path / "a", whole)
     folder, kills = tmp_path / "b", 0
     for wait in (0.3, 0.9):
         process = subprocess.Popen([*command, folder, parts])

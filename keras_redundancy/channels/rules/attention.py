@@ -5,38 +5,34 @@ from keras import layers, ops
 
 from keras_redundancy._keras import attention_projections, attention_values
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.rules.registry import (
     for_classes,
     positions,
     rule,
 )
 
-SCORES = Reason(
+SCORES = of_call(
     "attention_scores",
-    "{name} ({kind}) sums over its query and key channels: its scores are "
-    "made from all of them",
+    "sums over its query and key channels: its scores are made from all of "
+    "them",
 )
 NO_CHANNELS = Reason(
     "attention_scores_out",
     "the attention scores of {name} ({kind}) have no channels",
 )
-OTHER_AXES = Reason(
+OTHER_AXES = of_call(
     "attention_axes",
-    "{name} ({kind}) attends over other axes than the one between batch and "
-    "channels",
+    "attends over other axes than the one between batch and channels",
 )
-OTHER_OUTPUT = Reason(
-    "attention_output_shape",
-    "{name} ({kind}) has an output_shape of several axes",
+OTHER_OUTPUT = of_call(
+    "attention_output_shape", "has an output_shape of several axes"
 )
-HEADS_MASKED = Reason(
-    "attention_mask_of_heads",
-    "{name} ({kind}) has an attention_mask for each of its heads",
+HEADS_MASKED = of_call(
+    "attention_mask_of_heads", "has an attention_mask for each of its heads"
 )
-NO_TENSOR = Reason(
-    "no_tensor",
-    "{name} ({kind}) is called on something other than tensors of the model",
+NO_TENSOR = of_call(
+    "no_tensor", "is called on something other than tensors of the model"
 )
 
 

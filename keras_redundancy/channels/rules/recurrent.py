@@ -10,7 +10,7 @@ from keras import layers, ops
 from keras_redundancy import _keras
 from keras_redundancy.channels.activations import activation_name
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.rules.pointwise import NOT_ALONE
 from keras_redundancy.channels.rules.registry import (
     for_classes,
@@ -25,15 +25,14 @@ CELLS = {
     _keras.ConvLSTMCell,
 }
 
-STATEFUL = Reason(
+STATEFUL = of_call(
     "stateful",
-    "{name} ({kind}) is stateful: it keeps the states of its units from batch "
-    "to batch",
+    "is stateful: it keeps the states of its units from batch to batch",
 )
-UNKNOWN_CELL = Reason(
+UNKNOWN_CELL = of_call(
     "unknown_cell",
-    "{name} ({kind}) runs a cell of its own ({what}); only LSTM, GRU, "
-    "SimpleRNN and ConvLSTM layers are followed",
+    "runs a cell of its own ({what}); only LSTM, GRU, SimpleRNN and ConvLSTM "
+    "layers are followed",
 )
 UNKNOWN_STATE = Reason(
     "unknown_state",

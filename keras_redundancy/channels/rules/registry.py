@@ -12,8 +12,9 @@ import re
 
 from keras import layers, tree
 
+from keras_redundancy import _keras
 from keras_redundancy._keras import numpy_operations, variables_in
-from keras_redundancy.channels.reasons import Reason
+from keras_redundancy.channels.reasons import Reason, of_call
 
 # What a subclass may redefine and still compute the same.
 HARMLESS = {
@@ -36,36 +37,41 @@ NOT_OPENED = Reason(
     "there is no rule for {name} ({kind}), and the layers inside cannot be "
     "followed: {why}",
 )
+NO_CONFIG = Reason(
+    "no_config",
+    "{name} ({kind}) cannot be made anew with other sizes, its get_config() "
+    "fails: {why} Add a get_config() that returns the constructor's arguments "
+    "together with super().get_config()",
+)
 NO_OPERATION_RULE = Reason(
     "no_operation_rule",
     "there is no rule for the operation {name} ({kind}); in a layer of your "
     "own, keras_redundancy.register_rule can teach it",
 )
-PYTHON_CODE = Reason(
+PYTHON_CODE = of_call(
     "python_code",
-    "{name} ({kind}) runs a Python function that cannot be looked into: write "
-    "it with keras.ops in the model's graph",
+    "runs a Python function that cannot be looked into: write it with "
+    "keras.ops in the model's graph",
 )
-OVERRIDES = Reason(
+OVERRIDES = of_call(
     "overridden_layer",
-    "{name} ({kind}) overrides {what} of {known}, for which the rule was "
-    "written; keras_redundancy.register_rule can teach it",
+    "overrides {what} of {known}, for which the rule was written; "
+    "keras_redundancy.register_rule can teach it",
 )
-NO_WEIGHT = Reason(
+NO_WEIGHT = of_call(
     "no_weight_of_a_layer",
-    "{name} ({kind}) reads a variable that is no weight of a layer: make it "
-    "one in a layer of your own, with add_weight()",
+    "reads a variable that is no weight of a layer: make it one in a layer of "
+    "your own, with add_weight()",
 )
-WEIGHT_OF_OTHERS = Reason(
+WEIGHT_OF_OTHERS = of_call(
     "weight_of_another_layer",
-    "{name} ({kind}) reads the variable {variable}, a weight of another layer",
+    "reads the variable {variable}, a weight of another layer",
 )
-OPEN_CHANNELS = Reason(
-    "open_channel_size",
-    "{name} ({kind}) reads a tensor with an open channel size",
+OPEN_CHANNELS = of_call(
+    "open_channel_size", "reads a tensor with an open channel size"
 )
-NO_CHANNEL_AXIS = Reason(
-    "no_channel_axis", "{name} ({kind}) reads a tensor without a channel axis"
+NO_CHANNEL_AXIS = of_call(
+    "no_channel_axis", "reads a tensor without a channel axis"
 )
 MASK = Reason("mask", "it is a mask of {name} ({kind})")
 FOLLOWS_KERNELS = (numpy_operations.Matmul,)
@@ -101,6 +107,8 @@ def apply_rule(operation, call):
     known, what = _known_class(kind)
     if hasattr(operation, "not_opened"):
         return call.opaque(NOT_OPENED, why=operation.not_opened)
+    if (why := _config_fault(call)) is not None:
+        return call.opaque(NO_CONFIG, why=why)
     if what and known is not object:
         return call.opaque(OVERRIDES, what=what, known=known.__name__)
     variables = variables_in(call.arguments)
@@ -117,6 +125,14 @@ def apply_rule(operation, call):
         elif x.shape[x.axis] is None:
             return call.opaque(OPEN_CHANNELS)
     return rule.dispatch(kind)(operation, call)
+
+
+def _config_fault(call):
+    """Why a layer with weights cannot be made anew, or None if it can."""
+    layer = call.operation
+    is_own = not _keras.is_stock_class(type(layer)) and call.inside is None
+    has_weights = isinstance(layer, layers.Layer) and layer.weights
+    return _keras.config_fault(layer) if is_own and has_weights else None
 
 
 def variables_stay(call, variables):
