@@ -21,7 +21,7 @@ import numpy as np
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy._shared.tables import render_table
+from keras_redundancy._shared.tables import Table
 
 # How many images there are, and how large they are.
 DATA = ((8, 64), (32, 48), (128, 32), (1024, 16), (8192, 8))
@@ -131,7 +131,7 @@ def main():
             rows.append((name, count, size, bare, mended, mended / bare))
             print(*rows[-1], flush=True)
     title = f"ratio = {args.ratio:g}: errors on {FRESH} fresh images"
-    print(render_table(title, HEADER, rows))
+    print(Table(title, HEADER, rows))
 
 
 if __name__ == "__main__":
