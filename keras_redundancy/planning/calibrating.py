@@ -3,7 +3,7 @@
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.calibration import Calibration
-from keras_redundancy.calibration.data import Samples
+from keras_redundancy.calibration.data import Samples, shapes_to_open_on
 from keras_redundancy.channels import trace
 
 
@@ -52,7 +52,9 @@ def calibrate(
     """
     check_count("batch_size", batch_size)
     samples = Samples(data, steps)
-    graph = trace(stock(model), allow_inexact=allow_inexact)
+    traced = stock(model)
+    shapes = shapes_to_open_on(traced, data, steps, batch_size)
+    graph = trace(traced, allow_inexact=allow_inexact, shapes=shapes)
     return Calibration.of(
         model, graph, graph.prunable, samples, batch_size, allow_inexact
     ).to_be_kept()

@@ -12,7 +12,7 @@ from keras_redundancy.build.rebuild import require_rebuildable
 from keras_redundancy.build.stock import layers_for_training
 from keras_redundancy.build.stripping import require_trained, stock
 from keras_redundancy.calibration import Calibration
-from keras_redundancy.calibration.data import Samples
+from keras_redundancy.calibration.data import Samples, shapes_to_open_on
 from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.filters import require_finite_carriers
@@ -22,6 +22,7 @@ from keras_redundancy.channels.tracing import MODEL_OUTPUT
 from keras_redundancy.planning.absorbing import Absorb, Mend
 from keras_redundancy.planning.choosing import Chooser
 from keras_redundancy.planning.decisions import Plan
+from keras_redundancy.planning.inlining import needing_inline
 from keras_redundancy.planning.levels import LEVELS, levels_of
 from keras_redundancy.planning.methods import Method
 from keras_redundancy.planning.request import Options, requested
@@ -126,6 +127,12 @@ def plan(
                 computed over all of them, such as a LayerNormalization or a
                 softmax. Even an exact copy cannot go from there without a
                 change of what the model computes.
+            inline: whether the layers inside of a layer may take its place
+                in the smaller model, where no argument of its constructor
+                sets a width inside. The smaller model is then made of
+                Keras's layers; with False, the layer stays as it is. Default:
+                they may, but where that would fix sizes of inputs that are
+                open, as the length of a sequence that a mask is made for.
             optimizer: whether training goes on: the smaller model then keeps
                 the `NoiseOutputs` of `model` and the state of its optimizer:
                 iterations, learning rate, and momenta and averages, which are
@@ -157,11 +164,18 @@ def plan(
     has_data = data is not None
     asked = requested(method, levels, has_data, absorb, mend, options)
     check_steps(asked.steps, data)
-    how = asked.allow_inexact, asked.optimizer, asked.input_shape
-    graph = graph_to_cut(model, data, *how)
+    how = asked.allow_inexact, asked.optimizer
+    shapes = None
+    if not isinstance(data, Calibration):
+        model = with_graph(model, asked.input_shape)
+        shapes = _shapes(model, data, asked)
+    graph = graph_to_cut(model, data, *how, shapes)
     spaces = [space for space in graph.spaces if space.producers]
     levels, reasons = levels_of(spaces, asked.how, asked.level, layers, skip)
     require_rebuildable(graph.model)
+    inside = needing_inline(graph, spaces, asked.inline)
+    reasons = [x or y for x, y in zip(reasons, inside, strict=True)]
+    levels = [None if y else x for x, y in zip(levels, reasons, strict=True)]
     cut = [s for s, reason in zip(spaces, reasons, strict=True) if not reason]
     require_finite_carriers(cut)
     if has_data:
@@ -306,7 +320,7 @@ def _warn_if_nothing_can_go(found):
 
 
 def graph_to_cut(
-    model, data, allow_inexact: bool, optimizer: bool, input_shape=None
+    model, data, allow_inexact: bool, optimizer: bool, shapes=None
 ):
     """The traced model: as it is if its training goes on, else stripped.
 
@@ -325,10 +339,16 @@ def graph_to_cut(
                 "optimizer=True. Pass the samples themselves as data=."
             )
         return data.graph
-    model = with_graph(model, input_shape)
     if not optimizer:
         model = stock(model)
-    return trace(model, allow_inexact=allow_inexact)
+    return trace(model, allow_inexact=allow_inexact, shapes=shapes)
+
+
+def _shapes(model, data, asked):
+    """The shape of a sample of each input, where sizes have to be known."""
+    if asked.input_shape is not None:
+        return checked_shapes(model, asked.input_shape)
+    return shapes_to_open_on(model, data, asked.steps, asked.batch_size)
 
 
 def _counted(graph, input_shape, data):
