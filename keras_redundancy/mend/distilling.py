@@ -37,7 +37,7 @@ class Training(Configured):
     epochs: int = 4
     learning_rate: float = 1e-3
     batch_size: int = 64
-    temperature: float = 1.0
+    temperature: float = 3.0
     outputs: object = None
     held_out: float = 0.1
     patience: int = 5
@@ -99,8 +99,12 @@ def distill(
     values by their squared error in units of their variance; with several
     outputs, the differences are added. An output holds probabilities if its
     layer ends in a softmax or sigmoid, and logits if the loss that `model` is
-    compiled with says so. For logits of a model that is not compiled, pass
+    compiled with says so; for logits of a model that is not compiled, pass
     `outputs`.
+
+    What is trained is what `small` answers at inference: every
+    BatchNormalization keeps the statistics that it has, so that small batches
+    do no harm, and Dropout does nothing.
 
     Args:
         small: the smaller model, such as `prune` returns. It is not changed.
@@ -117,9 +121,12 @@ def distill(
         learning_rate: the one to start from.
         batch_size: of arrays. What is left over at the end of an epoch is
             left out.
-        temperature: what logits are divided by before they are compared.
+        temperature: what logits are divided by before their probabilities
+            are compared: the greater it is, the more those count that are
+            small.
         outputs: "softmax", "sigmoid" or "values": what the outputs are, or
-            are logits of; or a list with one for each output.
+            are logits of; or a list with one for each output. By default it
+            is found out.
         label_weight: the share of the labels' loss, in (0, 1).
         held_out: the share of arrays that is not trained on, and says which
             epoch was the best. With 0 the last epoch counts.

@@ -58,9 +58,9 @@ class Output:
                 become softmax(log(p) / T).
 
         Returns:
-            Of probabilities the divergence of Kullback and Leibler, times
-            T^2, the sum over the last axis and the mean over the others; of
-            values the mean square of the error, divided by the variance.
+            Of values the mean square of the error, divided by the variance;
+            of probabilities the divergence of Kullback and Leibler, times
+            T^2, the sum over the last axis and the mean over the others.
 
         Source: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural
         Network (2015), for T and T^2.
@@ -127,9 +127,11 @@ def outputs_of(model, kinds, samples: list[NDArray]) -> list[Output]:
     for number, wanted in enumerate(_each_kind(kinds, len(samples))):
         made = _kind_made(makers.get(graph.outputs[number]))
         name = f"The output {number} of {model.name!r}"
-        found.append(
-            _output(name, wanted, made, losses[number], samples[number])
+        kind, is_logits = _kind_of(
+            name, wanted, made, losses[number], samples[number]
         )
+        variance = np.var(samples[number].astype("float64"), axis=0).mean()
+        found.append(Output(kind, is_logits, float(variance)))
     return found
 
 
@@ -149,13 +151,12 @@ def _each_kind(kinds, count):
     return flat
 
 
-def _output(name, wanted, made, loss, samples):
-    """The `Output` for what is asked for, made by the layer, and compiled."""
+def _kind_of(name, wanted, made, loss, samples) -> tuple[str, bool]:
+    """(Kind, whether of logits): by request, by the layer, or by the loss."""
     loss_name, takes_logits = _keras.loss_function(loss)
     kind = wanted or made or LOSSES.get(loss_name, "values")
     if kind == "values":
-        variance = np.var(samples.astype("float64"), axis=0).mean()
-        return Output("values", variance=float(variance))
+        return kind, False
     if made is not None and made != kind:
         raise ValueError(
             f"{name} is made by a {made}, but outputs={wanted!r} was received. "
@@ -167,7 +168,7 @@ def _output(name, wanted, made, loss, samples):
             "outputs='sigmoid' or outputs='values'."
         )
     if made or _are_probabilities(kind, samples):
-        return Output(kind)
+        return kind, False
     if wanted is None and not takes_logits:
         raise ValueError(
             f"{name} is compiled with {loss_name}, a loss for probabilities, "
@@ -176,7 +177,7 @@ def _output(name, wanted, made, loss, samples):
             "the model with from_logits=True or pass "
             f"outputs={kind!r}; else pass outputs='values'."
         )
-    return Output(kind, is_logits=True)
+    return kind, True
 
 
 def _are_probabilities(kind, samples):

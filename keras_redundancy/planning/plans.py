@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Unpack
 
 from keras_redundancy._shared.arguments import Layers, Level
+from keras_redundancy._shared.progress import showing
 from keras_redundancy.build.rebuild import require_rebuildable
 from keras_redundancy.build.stock import layers_for_training
 from keras_redundancy.build.stripping import require_trained, stock
@@ -41,6 +42,7 @@ def plan(
     mend: bool | Mend | None = None,
     layers: Layers = None,
     skip: Layers = None,
+    verbose: bool = False,
     **options: Unpack[Options],
 ) -> Plan:
     """Decide which units of a model are redundant and can go.
@@ -110,6 +112,8 @@ def plan(
         layers: prune these layers only: a name, a regular expression, a list
             of them, or a function that takes a layer and returns a bool.
         skip: leave these layers alone, given in the same ways.
+        verbose: whether to draw progress bars: of the batches of `data`, and
+            of the spaces whose units are ranked.
         **options:
             batch_size: for arrays in `data`, and for measuring latency; 128.
             steps: how many batches of `data` to use at most. Data without an
@@ -181,10 +185,12 @@ def plan(
     if has_data:
         seen = cut if asked.needs_statistics else []
         own = asked.steps, asked.batch_size, asked.allow_inexact
-        data = calibration_of(model, graph, seen, data, *own)
+        with showing(verbose):
+            data = calibration_of(model, graph, seen, data, *own)
     graph = _counted(graph, asked.input_shape, data)
     chooser = Chooser.of(graph, cut, data and data.statistics, asked, levels)
-    decisions, latency = chooser.decide(spaces, levels, reasons)
+    with showing(verbose):
+        decisions, latency = chooser.decide(spaces, levels, reasons)
     repair = None
     if asked.mend is not None:
         repair = asked.mend.repair(data.data, data.batch_size)
@@ -227,8 +233,8 @@ def prune(
     Args:
         model, method, tau, ratio, target, correlation, data, absorb, mend,
             layers, skip, **options: as for `plan`, which describes them.
-        verbose: whether to draw a progress bar while the smaller model is
-            mended.
+        verbose: whether to draw progress bars: those of `plan`, and one of
+            the layers that are mended.
 
     Returns:
         A new, smaller `keras.Model` of stock layers. `save` it, and
@@ -251,6 +257,7 @@ def prune(
         mend=mend,
         layers=layers,
         skip=skip,
+        verbose=verbose,
         **options,
     )
     small = found.apply(verbose)

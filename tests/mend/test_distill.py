@@ -26,7 +26,7 @@ def logits():
     x = layers.Dense(16, activation="relu", name="hidden")(inputs)
     model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
     model.compile(
-        keras.optimizers.SGD(0.1, momentum=0.9),
+        keras.optimizers.SGD(0.1),
         losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
@@ -53,8 +53,22 @@ def convolutions():
     return models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
 
 
+def noisy():
+    inputs = x = keras.Input((20,))
+    for units in (40, 30):
+        x = layers.Dropout(0.5)(layers.Dense(units)(x))
+        x = layers.GaussianNoise(1.0)(layers.ReLU()(x))
+    return models.randomized(keras.Model(inputs, layers.Dense(5)(x)))
+
+
 # Each with the share of its error that is left at most.
-MAKERS = ((classifier, 0.7), (logits, 0.7), (several, 0.9), (convolutions, 0.8))
+MAKERS = (
+    (classifier, 0.7),
+    (logits, 0.7),
+    (several, 0.9),
+    (convolutions, 0.8),
+    (noisy, 0.8),
+)
 
 
 def samples(model, seed=0, batch=640):
@@ -84,7 +98,7 @@ def errors(model, data, *others):
 def state(model):
     """All that must not change."""
     values = [models.numpy(v).copy() for v in model.variables]
-    if model.optimizer is not None:
+    if model.compiled:
         values += [models.numpy(v).copy() for v in model.optimizer.variables]
     flags = [layer.trainable for layer in model.layers]
     return values, flags, model.to_json()
@@ -121,16 +135,10 @@ def test_prune_distils_by_itself():
     plan = kr.plan(
         model, ratio=0.5, data=data, mend=kr.Distill(rounds=0, **options)
     )
-    found, again = plan.apply(), plan.apply()
+    found = plan.apply()
     expected = kr.distill(small, model, data, **QUICK)
-    for a, b, c in zip(
-        found.get_weights(),
-        again.get_weights(),
-        expected.get_weights(),
-        strict=True,
-    ):
+    for a, b in zip(found.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-        np.testing.assert_allclose(a, c, atol=1e-5)
     started, ended = errors(model, fresh, small, found)
     assert ended < 0.8 * started
 
@@ -145,7 +153,7 @@ def test_what_comes_back_is_compiled_saved_and_trained(tmp_path):
     assert not int(found.optimizer.iterations)
     found.save(tmp_path / "small.keras")
     loaded = keras.models.load_model(tmp_path / "small.keras")
-    models.assert_same_function(found, loaded, [data])
+    models.assert_same_function(found, loaded, data)
     labels = np.arange(len(data)) % 3
     scores = loaded.fit(data, labels, verbose=0).history
     assert np.isfinite(scores["loss"]).all()
@@ -194,15 +202,10 @@ def test_a_loss_that_is_no_number_ends_training():
     small = cut(model, data)
 
     class Spoil(Epochs):
-        def on_epoch_end(self, epoch, logs=None):
-            super().on_epoch_end(epoch, logs)
-            if epoch == 2:
-                student = self.model.student
-                self.kept = student.get_weights()
-                self.spoilt = True
-                student.layers[1].kernel.assign(
-                    np.nan * student.layers[1].kernel
-                )
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 3:
+                kernel = self.model.student.layers[1].kernel
+                kernel.assign(np.nan * kernel)
 
     spoil = Spoil()
     with pytest.warns(UserWarning, match=r"NaN or infinite in epoch 4 .*"):

@@ -138,23 +138,6 @@ def test_a_saved_classifier_is_known(tmp_path, by_squares):
     assert found < 0.95 * before
 
 
-def test_hidden_layers_come_nearer(by_squares):
-    inputs = x = keras.Input((20,))
-    for units in (40, 30):
-        x = layers.Dropout(0.5)(layers.Dense(units)(x))
-        x = layers.GaussianNoise(1.0)(layers.ReLU()(x))
-    model = models.randomized(keras.Model(inputs, layers.Dense(5)(x)))
-    data = models.random_inputs(model, batch=2048)
-    new_data = models.random_inputs(model, seed=1, batch=500)
-    plan = kr.plan(model, ratio=0.5, data=data)
-    wanted, found, before = (
-        models.outputs(each, new_data)[0]
-        for each in (model, plan.apply(), by_squares(plan))
-    )
-    errors = [np.square(x - wanted).mean() for x in (found, before)]
-    assert errors[0] < 0.8 * errors[1]
-
-
 def two_outputs():
     model = network(layers.Dense(4, "softmax"))
     other = layers.Dense(2)(model.layers[-2].output)
