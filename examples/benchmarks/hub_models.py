@@ -151,7 +151,7 @@ def row(name, options):
 def main():
     rows = [row(name, options) for name, options in BACKBONES.items()]
     columns = ("backbone", "before, %", "looked into, %", "trace, s")
-    Table("Parameters that can go", columns, rows).render()
+    print(Table("Parameters that can go", columns, rows))
 
 
 if __name__ == "__main__":
