@@ -5,6 +5,10 @@ All 40:
 
     python -m pytest tests/test_applications.py --all-applications
 
+Mending runs on four of them, and on all 40, with two images each, by
+
+    python -m pytest tests/test_applications.py --all-applications -k mended
+
 Each is built for the smallest images it takes and few classes, and without a
 softmax, behind which differences would not show.
 """
@@ -30,14 +34,17 @@ SOME = [
     "ConvNeXtTiny",
 ]
 SOME_ON_JAX = ["MobileNet"]
+MENDED = ["VGG16", "ResNet50", "MobileNetV2", "ConvNeXtTiny"]
 SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 
 
 def pytest_generate_tests(metafunc):
     names = SOME_ON_JAX if keras.backend.backend() == "jax" else SOME
-    if metafunc.config.getoption("--all-applications"):
-        names = ALL
     if "name" in metafunc.fixturenames:
+        if metafunc.config.getoption("--all-applications"):
+            names = ALL
+        elif "mended" in metafunc.function.__name__:
+            names = MENDED if names is SOME else SOME_ON_JAX
         metafunc.parametrize("name", names)
 
 
@@ -195,6 +202,16 @@ def test_it_is_pruned_without_a_loss_and_cut_in_half(
     assert_all_is_stock(model, small)
     stock_keras.opens_and_trains(small, images[:8], tmp_path)
     assert_copies_go_and_the_function_stays(model, images)
+
+
+def test_it_is_mended_with_two_images(name):
+    model, images = application(name)
+    small = kr.prune(model, ratio=0.3, data=images[:2])
+    assert_all_is_stock(model, small)
+    assert small.count_params() < model.count_params()
+    for variable in small.variables:
+        assert np.isfinite(models.numpy(variable)).all(), variable.path
+    assert np.isfinite(answer_of(small, images[:4])).all()
 
 
 def assert_all_is_stock(model, small):

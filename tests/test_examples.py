@@ -185,3 +185,14 @@ def test_noiseout(arguments, words, tmp_path, run_here):
     script = ROOT / "examples/noiseout.py"
     assert words in run_here(script, *arguments, *picture)
     assert (tmp_path / "out.png").exists() == bool(picture)
+
+
+def test_recurrent(run_here):
+    sizes = {"units": 4, "epochs": 1, "samples": 64, "data": 32, "test": 32}
+    options = [x for name, n in sizes.items() for x in (f"--{name}", n)]
+    command = [ROOT / "examples/recurrent.py", *options, "--networks", "gru"]
+    command += ["--methods", "l1", "mended", "--verbose", 0]
+    printed = run_here(*command)
+    assert "Answers that stay the same, % of the original's" in printed
+    (row,) = (x for x in printed.splitlines() if "gru" in x and "70%" in x)
+    assert len(row.split()) == 5

@@ -5,6 +5,10 @@ needs for that is here, and `tests/_keras/` is the contract: when a Keras
 release changes one of the private attributes, those tests say which.
 """
 
+from keras_redundancy._keras.copying import (
+    config_fault as config_fault,
+    copy_with_variables as copy_with_variables,
+)
 from keras_redundancy._keras.graph import (
     Call as Call,
     ImaginedCall as ImaginedCall,

@@ -236,10 +236,14 @@ class _Copier(Interpreter):
         """The copy of an operation; made when first asked for."""
         if id(old) not in self._made:
             new = copy_operation(old)
-            if self._as_stock and isinstance(old, keras.Layer):
+            if self._becomes_stock(old):
                 new.__class__ = _stock_base(type(old))
             self._note(old, new)
         return self._made[id(old)][1]
+
+    def _becomes_stock(self, old):
+        is_layer = isinstance(old, keras.Layer)
+        return self._as_stock and is_layer and _stock_base(type(old))
 
     def _note(self, old, new):
         if self._prefix and isinstance(old, keras.Layer):
@@ -253,6 +257,11 @@ class _Copier(Interpreter):
             outputs = self.run(graph, inputs)
         except Exception as error:
             raise RecordingError(what_and_where(error)) from error
+        own = set(map(id, inputs))
+        # A call that returns what it was given would be a cycle in a graph.
+        outputs = [
+            keras.layers.Identity()(x) if id(x) in own else x for x in outputs
+        ]
         outputs = keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
         arguments = _replaced(arguments, graph.inputs, inputs)
         args, kwargs = arguments
@@ -311,13 +320,9 @@ class _Copier(Interpreter):
         if type(old) is Reshape:
             self._note(old, Reshape(_with_open_batch(call), name=old.name))
         elif is_model(old):
-            given = tensors_in((args, kwargs))
-            shapes = [
-                x.shape
-                for x, _ in zip(given, graph_of(old).inputs, strict=False)
-            ]
-            self._note(old, self.model(old, shapes))
-        elif self._opener is not None:
+            given = tensors_in((args, kwargs))[: len(graph_of(old).inputs)]
+            self._note(old, self.model(old, [x.shape for x in given]))
+        elif self._opener is not None and not self._becomes_stock(old):
             try:
                 opened = self._opener(old, args, kwargs, self._prefix)
             except RecordingError as error:
@@ -337,8 +342,6 @@ def _copied_input(x, shape):
 
 
 def _stock_base(cls):
-    """The first class of Keras that a class of layers extends, or itself."""
-    for base in cls.__mro__:
-        if is_stock_class(base):
-            return cls if base in ABSTRACT else base
-    return cls
+    """The class of Keras that a class of layers extends, or None."""
+    first = next(base for base in cls.__mro__ if is_stock_class(base))
+    return None if first is cls or first in ABSTRACT else first

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 
 Level = float | Mapping[str, float] | Callable[[object], float | None]
@@ -112,6 +112,28 @@ def check_fraction(
         f"{name} is {value!r}, but it is {meaning}. Pass a number in "
         f"{interval}, e.g. {example}."
     )
+
+
+def several(name: str, values) -> list:
+    """Numbers as a list; a single number makes a list of one.
+
+    Raises:
+        TypeError: `values` is no number and cannot be iterated over.
+        ValueError: there is no number.
+    """
+    if isinstance(values, Real):
+        return [values]
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise TypeError(
+            f"{name} has to be a number or several, but received {values!r}. "
+            "Pass a list such as [0.5, 0.7, 0.9]."
+        )
+    found = list(values)
+    if not found:
+        raise ValueError(
+            f"{name} is empty. Pass one number or more, such as [0.5, 0.7]."
+        )
+    return found
 
 
 def levels_by_layer(

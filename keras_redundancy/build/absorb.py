@@ -39,6 +39,8 @@ def axis_changes(decisions) -> list[AxisChange]:
         removed = selection.removed
         is_idle = np.isin(removed, selection.idle)[:, None]
         for place in decision.space.axes if len(removed) else ():
+            # Of each position on the axis: whether its unit is removed, where
+            # the unit is that stands for it, and whether it is idle.
             cut = np.zeros((3, len(place.on.group)), int)
             is_removed, target, idle = cuts.setdefault(place.on, cut)
             at = place.positions[removed]

@@ -18,7 +18,7 @@ from keras_redundancy.build.recipe import (
 )
 from keras_redundancy.build.stock import LayerForm
 from keras_redundancy.channels.labels import Constant
-from keras_redundancy.channels.opening import opened
+from keras_redundancy.channels.opening import opened_like
 
 # While a model runs on JAX, its arrays are not its own for others to read.
 ONE_AT_A_TIME = threading.RLock()
@@ -73,7 +73,8 @@ def smaller_model(
         )
         small, matches = rebuild_and_match(recipe)
         if repair is not None:
-            repair.mend(graph, removed, opened(small), verbose)
+            inside = opened_like(small, graph.model)
+            repair.mend(graph, removed, inside, verbose)
         if optimizer and small.compiled:
             cut = SlotCut(changes, keep, absorber, decisions)
             carry_over(graph.model, small, matches, cut)

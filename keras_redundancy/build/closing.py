@@ -1,8 +1,8 @@
 """Make a layer of its own class in place of the graph that was inside of it."""
 
 import warnings
-from collections.abc import Iterator
-from numbers import Integral
+import weakref
+from numbers import Integral, Number
 
 import keras
 
@@ -10,6 +10,9 @@ from keras_redundancy import _keras
 from keras_redundancy.build import configs
 from keras_redundancy.build.recipe import LayerRecipe, Recipe, operations
 from keras_redundancy.build.stock import LayerForm
+
+# {class: {config and shapes: trials}}: models have many layers that are alike.
+TRIALS = weakref.WeakKeyDictionary()
 
 
 def closed(opened, recipe: Recipe, given: list):
@@ -25,14 +28,46 @@ def closed(opened, recipe: Recipe, given: list):
         constructor are found that make all its variables of the sizes that
         the recipe says.
     """
-    layer = opened.layer
+    layer, changes = opened.layer, is_changed(opened, recipe)
     wanted = [tuple(recipe.value(x).shape) for x in layer.variables]
-    for settings in _settings(opened, recipe, wanted):
+    # What the layer reads may say the sizes: first without other settings.
+    for settings in ({}, _solved(opened, wanted)) if changes else ({},):
         found = LayerRecipe(layer, LayerForm(layer), settings)
         new = _made(found, opened, given)
         if new is not None and _shapes(new) == wanted:
             return found, new
-    return None
+    return None if changes else (found, _keras.copy_with_variables(layer))
+
+
+def set_by_arguments(opened) -> list[set]:
+    """The axes of variables that single arguments of a layer set.
+
+    Returns:
+        For each entry of the layer's config that only sets sizes, in
+        proportion to its value, {(id(variable), axis), ...}.
+    """
+    found = []
+    for _, value, step, shapes in _trials(opened):
+        sizes = [
+            (id(variable), axis, a, b)
+            for variable, new in zip(
+                opened.layer.variables, shapes, strict=True
+            )
+            for axis, (a, b) in enumerate(zip(variable.shape, new, strict=True))
+            if a != b
+        ]
+        if sizes and all((b - a) * value == step * a for *_, a, b in sizes):
+            found.append({(key, axis) for key, axis, *_ in sizes})
+    return found
+
+
+def can_be_saved(layer) -> bool:
+    """Whether a layer can be made from its config, as a saved model is."""
+    try:
+        type(layer).from_config(layer.get_config())
+    except Exception:  # Whatever the layer's own code raises.
+        return False
+    return True
 
 
 def is_changed(opened, recipe: Recipe) -> bool:
@@ -43,34 +78,60 @@ def is_changed(opened, recipe: Recipe) -> bool:
     )
 
 
-def _settings(opened, recipe, wanted) -> Iterator[dict]:
-    """Settings of the layer's config that may make the sizes that are wanted.
-
-    First none: what the layer reads may say the sizes.
-    """
-    yield {}
-    if is_changed(opened, recipe):
-        yield _solved(opened, wanted)
-
-
 def _solved(opened, wanted):
     """The entries of a config that set sizes of variables, with new values.
 
     Which ones do is found out by making the layer with another value: a size
     grows with the value, times some number.
     """
-    layer = opened.layer
-    before, found = _shapes(layer), {}
-    for path, value in _whole_numbers(configs.get_config(layer)):
-        other = _with_another_value(opened, path, value)
-        if other is None:
-            continue
-        step, shapes = other
+    before, found = _shapes(opened.layer), {}
+    for path, value, step, shapes in _trials(opened):
         for old, new, goal in zip(before, shapes, wanted, strict=True):
             for a, b, c in zip(old, new, goal, strict=True):
                 if a != b and a != c:
                     found[path] = value + (c - a) * step // (b - a)
     return found
+
+
+def _trials(opened) -> list[tuple]:
+    """What becomes of a layer with another value of an entry of its config.
+
+    Returns:
+        For each whole number in the config with which the layer can be made:
+        (path of the entry, its value, what was added to it, the shapes of the
+        variables).
+    """
+    layer = opened.layer
+    config = configs.config_of(layer)
+    known = TRIALS.setdefault(type(layer), {})
+    shapes = [x.shape for x in opened.inputs]
+    key = repr((_without_names(config), shapes, _shapes(layer)))
+    if key not in known:
+        trials = (_trial(opened, *each) for each in _whole_numbers(config))
+        known[key] = [x for x in trials if x is not None]
+    return known[key]
+
+
+def _without_names(config):
+    """A config without names and objects, which are not the same anywhere."""
+    if isinstance(config, dict):
+        left = {k: _without_names(x) for k, x in config.items() if k != "name"}
+        return left
+    if isinstance(config, list | tuple):
+        return [_without_names(x) for x in config]
+    return config if isinstance(config, Number | str) else type(config)
+
+
+def _trial(opened, path, value):
+    layer = opened.layer
+    for step in (value, -(value // 2), 1):
+        recipe = LayerRecipe(layer, LayerForm(layer), {path: value + step})
+        new = _made(recipe, opened, opened.inputs)
+        if new is not None:
+            shapes, own = _shapes(new), _shapes(layer)
+            is_alike = list(map(len, shapes)) == list(map(len, own))
+            return (path, value, step, shapes) if is_alike else None
+    return None
 
 
 def _whole_numbers(config):
@@ -81,19 +142,6 @@ def _whole_numbers(config):
                 yield path, int(x)
 
 
-def _with_another_value(opened, path, value):
-    """(step, shapes of variables) of the layer with the entry value + step."""
-    layer = opened.layer
-    for step in (value, -(value // 2), 1):
-        recipe = LayerRecipe(layer, LayerForm(layer), {path: value + step})
-        new = _made(recipe, opened, opened.inputs)
-        if new is not None:
-            shapes = _shapes(new)
-            same = list(map(len, shapes)) == list(map(len, _shapes(layer)))
-            return (step, shapes) if same else None
-    return None
-
-
 def _made(recipe, opened, given):
     """The layer of a recipe, built on `given`; None where that fails."""
     tensors = [keras.KerasTensor(x.shape, x.dtype) for x in given]
@@ -101,12 +149,19 @@ def _made(recipe, opened, given):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Keras warns before it fails.
         try:
-            new = configs.made_anew(recipe, type(recipe.layer).from_config)
+            new = _from_config(recipe)
             new(*args, **kwargs)
         except Exception:  # Whatever the layer's own code raises.
             return None
     new._inbound_nodes.clear()
     return new
+
+
+def _from_config(recipe):
+    try:
+        return configs.made_anew(recipe, type(recipe.layer).from_config)
+    except ValueError:
+        return configs.made_from_attributes(recipe)
 
 
 def _shapes(layer):

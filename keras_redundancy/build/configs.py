@@ -38,6 +38,20 @@ def made_anew(recipe, make: Callable):
         raise ValueError(reason) from error
 
 
+def made_from_attributes(recipe):
+    """As `made_anew`, for a layer whose `get_config` is at fault.
+
+    Returns:
+        The layer; None if its attributes do not hold all arguments of its
+        constructor.
+    """
+    config = _attributes_config(recipe.layer)
+    if config is None:
+        return None
+    make = type(recipe.layer).from_config
+    return _made(recipe, recipe.settings, make, config)
+
+
 def _can_be_made(recipe, make):
     """Whether it can be made from its own config, without other settings."""
     try:
@@ -47,7 +61,7 @@ def _can_be_made(recipe, make):
     return True
 
 
-def _made(recipe, settings, make):
+def _made(recipe, settings, make, config=None):
     """`make` of a config that fits new shapes.
 
     Initializers would be overwritten, and one that holds an array may not fit
@@ -55,7 +69,8 @@ def _made(recipe, settings, make):
     Inner layers are built by the layer around them, on their new shapes.
     """
     old, form = recipe.layer, recipe.form
-    config = with_settings(copy.deepcopy(get_config(old)), settings)
+    config = copy.deepcopy(get_config(old)) if config is None else config
+    config = with_settings(config, settings)
     for key in form.without:
         config.pop(key, None)
     for key in config:
@@ -147,6 +162,37 @@ def _forget_shapes(config):
                 value |= {"class_name": "Zeros", "config": {}}
         if isinstance(value, (dict, list)):
             _forget_shapes(value)
+
+
+def config_of(layer) -> dict:
+    """The layer's config; that of its attributes where `get_config` fails.
+
+    {} where neither is known.
+    """
+    try:
+        return get_config(layer)
+    except REBUILD_ERRORS:
+        return _attributes_config(layer) or {}
+
+
+def _attributes_config(layer):
+    """The arguments of a layer's constructor, as far as attributes hold them.
+
+    That is a convention of Keras. None if it does not hold for the layer.
+    """
+    config = {
+        "name": layer.name,
+        "dtype": layer.dtype_policy,
+        "trainable": layer.trainable,
+    }
+    parameters = inspect.signature(type(layer).__init__).parameters
+    several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    for name, parameter in list(parameters.items())[1:]:
+        if parameter.kind not in several:
+            if not hasattr(layer, name):
+                return None
+            config[name] = getattr(layer, name)
+    return config
 
 
 def get_config(layer):

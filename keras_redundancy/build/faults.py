@@ -43,15 +43,6 @@ def rule_for(operation) -> str:
     )
 
 
-def no_config(layer, error) -> str:
-    """For a layer whose `get_config` fails."""
-    return (
-        f"{named(layer)} cannot be rebuilt, its get_config() fails: "
-        f"{cause_of(error)} Add a get_config() that returns the constructor's "
-        "arguments together with super().get_config()."
-    )
-
-
 def not_from_config(layer, error) -> str:
     """For a layer that its own config does not make."""
     return (

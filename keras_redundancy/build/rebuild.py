@@ -5,6 +5,7 @@ old ones were called; then `weights` sets their variables, and `ties` makes
 what read a variable of the old model read that of the new one.
 """
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -22,18 +23,12 @@ def require_rebuildable(model) -> None:
     """Raise unless every layer of `model` can be made anew.
 
     Raises:
-        ValueError: a layer has no `get_config`, or one that fails; two
-            layers of the graph hold the same variable; or a variable is read
-            in a way that a copy cannot follow.
+        ValueError: two layers of the graph hold the same variable; or a
+            variable is read in a way that a copy cannot follow.
     """
     leaves = [x for x in _keras.flat_graph(model).layers if is_configured(x)]
     ties.require_own_variables(leaves)
     ties.require_tied(model)
-    for layer in leaves:
-        try:
-            configs.get_config(layer)
-        except configs.REBUILD_ERRORS as error:
-            raise ValueError(faults.no_config(layer, error)) from error
 
 
 def rebuild(recipe: Recipe):
@@ -61,6 +56,9 @@ def rebuild_and_match(recipe: Recipe) -> tuple[Any, list[tuple]]:
     with _keras.scope_of(model):
         builder = Builder(recipe)
         result = builder.model(model)
+        if builder.has_fixed_sizes:
+            builder = Builder(recipe, is_fixed=True)
+            result = builder.model(model)
         pairs = builder.pairs
         recipe = builder.recipe
         copy_trainable(pairs)
@@ -81,9 +79,22 @@ class Builder(_keras.Interpreter):
     nothing is left of a tensor, as of noise outputs.
     """
 
-    def __init__(self, recipe: Recipe):
+    def __init__(self, recipe: Recipe, is_fixed: bool = False):
+        """`is_fixed`: whether inputs have the sizes that were traced."""
         self.recipe, self._ties = recipe, ties.Ties(recipe)
-        self._made = {}
+        self._is_fixed, self._made = is_fixed, {}
+        self._depth = 0  # Of the layers that are opened around a call.
+
+    @property
+    def has_fixed_sizes(self) -> bool:
+        """Whether the new model computes the same for the traced sizes only.
+
+        The graph inside of a layer does that, where it could not be recorded
+        on open sizes.
+        """
+        made = [old for old, _ in self.pairs]
+        is_opened = any(isinstance(x, _keras.Opened) for x in made)
+        return is_opened and any(hasattr(x, "open_shape") for x in made)
 
     @property
     def pairs(self) -> list[tuple]:
@@ -98,6 +109,12 @@ class Builder(_keras.Interpreter):
 
     def _make(self, recipe):
         old, form = recipe.layer, recipe.form
+        if isinstance(old, _keras.Opened):
+            self._depth += 1
+            try:
+                return self.model(old)
+            finally:
+                self._depth -= 1
         if _keras.is_model(old):
             return self.model(old)
         if type(old) is keras.layers.Lambda:
@@ -113,9 +130,25 @@ class Builder(_keras.Interpreter):
             return configs.made_anew(
                 recipe, lambda config: type(old)(**config, layer=inner)
             )
-        new = configs.made_anew(recipe, form.kind.from_config)
         if isinstance(old, keras.layers.InputLayer):
-            new.output.name = old.output.name
+            return self._input_layer(recipe)
+        try:
+            return configs.made_anew(recipe, form.kind.from_config)
+        except ValueError:
+            if recipe.is_changed or _keras.is_stock_class(type(old)):
+                raise
+            return _keras.copy_with_variables(old)
+
+    def _input_layer(self, recipe):
+        """A new `InputLayer`, with the sizes open that were left open."""
+        old = recipe.layer
+        if not self._is_fixed:
+            sizes = enumerate(getattr(old, "open_shape", ()))
+            left = {("batch_shape", i): None for i, n in sizes if n is None}
+            settings = {**recipe.settings, **left}
+            recipe = dataclasses.replace(recipe, settings=settings)
+        new = configs.made_anew(recipe, recipe.form.kind.from_config)
+        new.output.name = old.output.name
         return new
 
     def model(self, old):
@@ -210,7 +243,9 @@ class Builder(_keras.Interpreter):
         if id(opened) in self._made:
             return
         found = closing.closed(opened, self.recipe, given)
-        if found is None:
+        if found is None or (
+            self._depth and not closing.can_be_saved(found[1])
+        ):
             return
         layer_recipe, new = found
         recipe = self.recipe.with_layer(layer_recipe)

@@ -160,9 +160,13 @@ def _completed(recipe, is_stock):
     form = recipe.form
     if form is None:
         form = stock.stock_form(layer) if is_stock else stock.LayerForm(layer)
-    if is_stock and is_configured(layer) and not form.is_left_out:
+    if is_stock and _has_config(layer) and not form.is_left_out:
         settings = stock.stock_settings(get_config(layer)) | {**settings}
     return dataclasses.replace(recipe, form=form, settings=settings)
+
+
+def _has_config(layer):
+    return is_configured(layer) and _keras.config_fault(layer) is None
 
 
 def is_configured(operation) -> bool:

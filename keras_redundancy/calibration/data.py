@@ -11,6 +11,8 @@ import scipy.sparse
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count
+from keras_redundancy.channels.opening import has_layers_to_open
+from keras_redundancy.channels.sizes import has_open_sizes
 
 # An iterator can be read once: so many of its batches are kept for later.
 REMEMBERED = 32
@@ -170,6 +172,18 @@ def first_shapes(model, samples: Samples, batch_size: int) -> tuple:
     if samples.shapes is None:
         next(batches(model, samples, batch_size))
     return samples.shapes
+
+
+def shapes_to_open_on(model, data, steps, batch_size: int) -> tuple | None:
+    """`first_shapes`, for a model with open sizes that is to be looked into.
+
+    None for another model, and for data that can be read only once.
+    """
+    if isinstance(data, Iterator | None) or not has_open_sizes(model):
+        return None
+    if not has_layers_to_open(model):
+        return None
+    return first_shapes(model, Samples(data, steps), batch_size)
 
 
 def _sample_shape(array):

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.progress import progress
 from keras_redundancy.calibration.data import (
     batches,
     expected_samples,
@@ -99,13 +100,16 @@ def answers(observer, data, batch_size: int):
     # For a single batch, compiling takes longer than it saves.
     observer.run_eagerly = observer.can_run_eagerly and len(first) == 1
     observer.samples = expected_samples(data, batch_size, first)
+    count = -(-observer.samples // samples_in(first[0])) if first else 0
+    count = count if len(first) < 2 or count > 2 else None
     found = itertools.chain(first, found)
     del first  # Otherwise these batches would stay in memory.
-    with restoring_states(observer):
+    with restoring_states(observer), progress(None, count, "batch") as done:
         for number, batch in enumerate(found):
             size = samples_in(batch)
             inputs = [*batch, _start_of(number, size)]
             yield size, _keras.predict_on_one_replica(observer, inputs)
+            done()
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ def opened(model, shapes=None):
         variables; layers in it that could not be opened have the attribute
         `not_opened`, which says why.
     """
-    if not any(map(is_made_of_layers, _keras.flat_graph(model).layers)):
+    if not has_layers_to_open(model):
         return model
     found = _keras.with_opened(model, Opener(model))
     inputs = _keras.graph_of(model).inputs
@@ -49,7 +49,24 @@ def opened(model, shapes=None):
         other = _keras.with_opened(model, Opener(model), shapes)
     except Exception:  # A layer in there takes no such sizes.
         return found
-    return other if _closed(other) < _closed(found) else found
+    return other if _closed(other) <= _closed(found) else found
+
+
+def opened_like(model, other):
+    """`opened`, where the sizes that are open are those of an opened model."""
+    shapes = [x.shape[1:] for x in _keras.graph_of(other).inputs]
+    return opened(model, shapes)
+
+
+def has_layers_to_open(model) -> bool:
+    """Whether a model has layers to look into."""
+    return any(map(is_made_of_layers, _keras.flat_graph(model).layers))
+
+
+def has_stand_ins(model) -> bool:
+    """Whether an opened model has known sizes where the original has not."""
+    inputs = map(_keras.origin, _keras.graph_of(model).inputs)
+    return any(hasattr(x, "open_shape") for x in inputs)
 
 
 def _closed(model) -> int:

@@ -11,7 +11,7 @@ from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.functional import with_graph
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
-from keras_redundancy.channels.opening import opened
+from keras_redundancy.channels.opening import has_stand_ins, opened
 from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.recorder import Recorder, Traced, frozen_channels
 from keras_redundancy.channels.rules import apply_rule
@@ -37,7 +37,7 @@ UNKNOWN_WEIGHTS = of_call(
 LENT = of_call("read_by_another_layer", "reads the weights of this layer too")
 
 
-def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
+def trace(model, *, allow_inexact: bool = False, shapes=None) -> ChannelGraph:
     """Find out which channels of a model can only be removed together.
 
     Args:
@@ -58,11 +58,15 @@ def trace(model, *, allow_inexact: bool = False) -> ChannelGraph:
         TypeError: `model` is no Keras model, or a subclassed one.
         ValueError: it is not built, or has quantized or LoRA-enabled layers.
     """
-    model = opened(with_graph(model))
+    model = opened(with_graph(model), shapes)
     graph = _keras.graph_of(model)
     for layer in _keras.flat_layers(model):
         _refuse_rewritten_weights(layer)
     recorder = record(model, graph.inputs)
+    if shapes is None and has_stand_ins(model):
+        recorder.products[:] = [
+            dataclasses.replace(x, positions=None) for x in recorder.products
+        ]
     return build_graph(model, recorder, allow_inexact)
 
 

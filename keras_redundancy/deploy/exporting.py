@@ -15,6 +15,7 @@ from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.deploy import runtimes
+from keras_redundancy.deploy.pairs import wrapper_of_tfmot
 from keras_redundancy.deploy.samples import Subject, difference
 from keras_redundancy.deploy.writing import FORMATS, write
 from keras_redundancy.reports.difference import difference as sizes_of
@@ -221,12 +222,12 @@ def _check(subject, path, data, quantize):
             "LiteRT has fixed sizes. Pass data= with inputs of the size that "
             "the device has."
         )
-    if quantize == "int8" and subject.is_keras_3:
+    if quantize == "int8":
         _check_int8(subject, data)
 
 
 def _check_int8(subject, data):
-    if data is None:
+    if data is None and not any(map(wrapper_of_tfmot, subject.layers)):
         raise ValueError(
             'quantize="int8" needs data=, some hundred inputs like those on '
             "the device, to find the ranges of all values. "
@@ -234,7 +235,7 @@ def _check_int8(subject, data):
         )
     for layer in subject.layers:
         # TensorFlow's converter ends the process where it calibrates a loop.
-        if isinstance(layer, keras.layers.RNN) and not layer.unroll:
+        if getattr(layer, "unroll", None) is False:
             raise ValueError(
                 f'quantize="int8" cannot follow the loop of {layer.name!r} '
                 f"({type(layer).__name__}). Make the layer with unroll=True, "
@@ -303,11 +304,10 @@ def _agreement(subject, samples, run, inputs) -> dict[str, float | None]:
 
 
 def _multiply_adds(subject):
-    return (
-        trace(stock(subject.model)).multiply_adds()
-        if (subject.is_keras_3)
-        else None
-    )
+    try:
+        return trace(stock(subject.model)).multiply_adds()
+    except (TypeError, ValueError):  # A model of tf_keras, or quantized.
+        return None
 
 
 def _size(path):

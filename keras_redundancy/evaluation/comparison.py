@@ -4,9 +4,8 @@ from __future__ import annotations  # help() shows the names of types.
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
 
-from keras_redundancy._shared.arguments import check_option
+from keras_redundancy._shared.arguments import check_option, several
 from keras_redundancy._shared.configured import name_of
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.tables import Rendered, Table
@@ -139,7 +138,9 @@ def compare(
     shape = options.get("input_shape")
     if shape is None and isinstance(data, Calibration):
         shape = data.input_shape
-    shares = _checked_shares(shares)
+    shares = tuple(several("shares", shares))
+    for share in shares:
+        checked_target({"flops": share})
     trials = {name: [] for name in methods}
     with progress(verbose, 1 + len(methods) * len(shares), "model") as step:
         base = score_of(evaluate, model)
@@ -151,15 +152,6 @@ def compare(
                 trials[name].append(trial)
                 step()
     return Comparison(model.name, shares, base, trials)
-
-
-def _checked_shares(shares):
-    shares = (shares,) if isinstance(shares, Real) else tuple(shares)
-    if not shares:
-        raise ValueError("shares is empty: name at least one, such as (0.5,).")
-    for share in shares:
-        checked_target({"flops": share})
-    return shares
 
 
 def _by_name(methods, has_data):

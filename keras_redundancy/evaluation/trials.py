@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._keras.fingerprint import fingerprint
+from keras_redundancy._shared.arguments import several
 from keras_redundancy._shared.tables import on_one_line
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.calibration import Calibration
@@ -171,23 +172,26 @@ class Log:
         Raises:
             ValueError: the file is a log of another model or other options.
         """
-        self.path = Path(path)
-        self.known = {}
-        lines = []
-        if self.path.exists():
-            lines = self.path.read_bytes().splitlines(keepends=True)
-        # A line that was cut short by a crash is written anew.
-        whole = [line for line in lines if line.endswith(b"\n")]
-        if not whole and _line(words).startswith(b"".join(lines)):
+        self.path, self.known = Path(path), {}
+        text = self.path.read_bytes() if self.path.exists() else b""
+        if _line(words).startswith(text):  # It is new, or was cut short.
             self.path.write_bytes(b"")
             self._append(words)
             return
-        self._check(lines[0], words)
-        for line in whole[1:]:
-            key, found = json.loads(line)
-            self.known[key] = found
-        if len(whole) < len(lines):
-            os.truncate(self.path, sum(map(len, whole)))
+        # A line that was cut short by a crash is written anew.
+        whole = text[: text.rfind(b"\n") + 1]
+        try:
+            first, *trials = map(json.loads, whole.splitlines())
+        except ValueError:
+            first = None
+        if first != words:
+            raise ValueError(
+                f"{self.path} is no log of this model with these weights and "
+                "options, so its scores are of other models. Name another "
+                "file as log=, or remove this one."
+            )
+        self.known = dict(trials)
+        os.truncate(self.path, len(whole))
 
     def add(self, key: str, found) -> None:
         """Append a trial; it is on the disk when this returns."""
@@ -199,18 +203,6 @@ class Log:
             file.write(_line(content))
             file.flush()
             os.fsync(file.fileno())
-
-    def _check(self, line, words):
-        try:
-            known = json.loads(line)
-        except ValueError:
-            known = None
-        if known != words:
-            raise ValueError(
-                f"{self.path} is no log of this model with these weights and "
-                "options, so its scores are of other models. Name another "
-                "file as log=, or remove this one."
-            )
 
 
 def _line(content) -> bytes:
@@ -297,11 +289,8 @@ def _levels(taus, ratios):
     levels = RATIOS if ratios is None else ratios
     if taus is not None:
         how, check, levels = "tau", check_tau, taus
-    levels = [levels] if np.isscalar(levels) else levels
-    levels = [check(level, f"{how}s") for level in levels]
-    if not levels:
-        raise ValueError(f"{how}s is empty: name at least one level.")
-    return how, tuple(sorted(set(levels), reverse=how == "tau"))
+    levels = {check(x, f"{how}s") for x in several(f"{how}s", levels)}
+    return how, tuple(sorted(levels, reverse=how == "tau"))
 
 
 def _parts(everything):

@@ -29,9 +29,7 @@ class FrobeniusNorm(keras.constraints.Constraint):
         self.norm = check_positive("norm", norm)
 
     def __call__(self, w):
-        # In float16 a large factor, or a small norm, would be lost.
-        factor = self.norm * inverse_norm(w)
-        return ops.cast(ops.cast(w, factor.dtype) * factor, w.dtype)
+        return scaled(w, self.norm * inverse_norm(w))
 
     def get_config(self):
         return {"norm": self.norm}
@@ -47,6 +45,14 @@ def inverse_norm(w):
     # Never a division by 0, even where `where` discards the result: its
     # gradient would be NaN.
     return ops.rsqrt(ops.where(squares > 0, squares, 1))
+
+
+def scaled(w, factor):
+    """w times a scalar, multiplied in the dtype of the scalar.
+
+    In float16 a large factor, or a small norm, would be lost.
+    """
+    return ops.cast(ops.cast(w, factor.dtype) * factor, w.dtype)
 
 
 @keras.saving.register_keras_serializable(package="keras_redundancy")
@@ -110,19 +116,16 @@ class FrobeniusNormalization(keras.layers.Wrapper):
         )
 
     def _initial_norm(self, shape, dtype=None):
-        kernel = ops.convert_to_tensor(self.layer.kernel.value)
-        return ops.cast(1 / inverse_norm(kernel), dtype)
+        return ops.cast(1 / inverse_norm(self.layer.kernel.value), dtype)
 
     def effective_kernel(self):
         """k g W / ||W||: the kernel that the layer computes with."""
         kernel = ops.convert_to_tensor(self.layer.kernel.value)
-        factor = self.factor()
-        return ops.cast(ops.cast(kernel, factor.dtype) * factor, kernel.dtype)
+        return scaled(kernel, self.factor())
 
     def factor(self):
         """k g / ||W||, a scalar."""
-        kernel = ops.convert_to_tensor(self.layer.kernel.value)
-        scale = inverse_norm(kernel)
+        scale = inverse_norm(self.layer.kernel.value)
         return ops.cast(self.size * self.gain, scale.dtype) * scale
 
     def call(self, inputs, *args, **kwargs):

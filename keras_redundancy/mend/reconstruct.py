@@ -37,6 +37,8 @@ ROWS = 20
 ROWS_OF_LINK = 20
 # So many numbers the rows of a kernel and of its outputs hold at most.
 NUMBERS = 2**25
+# Products of so many numbers with one another are taken in blocks.
+BLOCK = 512
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -180,8 +182,8 @@ class _Sums:
 
     Attributes:
         count: how many rows each group has.
-        origin: the numbers that are taken from x, shape (groups, 1, k), and
-            from y, shape (groups, 1, r).
+        origin: the numbers that are taken from x, shape (1, groups, k), and
+            from y, shape (1, groups, r).
         sums: tensors: those of x, y, x x^T, x y^T and y^2, shapes (groups, k),
             (groups, r), (groups, k, k), (groups, k, r) and (groups, r).
     """
@@ -192,17 +194,12 @@ class _Sums:
 
     @classmethod
     def of(cls, x, y, origin) -> "_Sums":
-        """Of rows of shape (rows, groups, k) and (rows, groups, r)."""
-        x, y = (
-            ops.swapaxes(z, 0, 1) - middle
-            for z, middle in zip((x, y), origin, strict=True)
-        )
-        transposed = ops.swapaxes(x, 1, 2)
+        """Of rows minus the origin, (groups, rows, k) and (groups, rows, r)."""
         sums = (
             ops.sum(x, axis=1),
             ops.sum(y, axis=1),
-            ops.matmul(transposed, x),
-            ops.matmul(transposed, y),
+            _gram(x),
+            ops.matmul(ops.swapaxes(x, 1, 2), y),
             ops.sum(ops.square(y), axis=1),
         )
         return cls(x.shape[1], origin, sums)
@@ -223,7 +220,7 @@ class _Sums:
     def mean(self) -> NDArray[np.float64]:
         """Of x and then y, shape (groups, k + r)."""
         origin = np.concatenate(
-            [ops.convert_to_numpy(x)[:, 0] for x in self.origin], axis=1
+            [ops.convert_to_numpy(x)[0] for x in self.origin], axis=1
         )
         return origin + np.concatenate(self._means[:2], axis=1)
 
@@ -247,29 +244,44 @@ class _Sums:
         return regression.Equations(known, shared, size)
 
 
+def _gram(x):
+    """The products x^T x of each group; those below the diagonal are copied."""
+    numbers = x.shape[2]
+    if numbers < BLOCK:
+        return ops.matmul(ops.swapaxes(x, 1, 2), x)
+    a, b = x[:, :, : numbers // 2], x[:, :, numbers // 2 :]
+    across = ops.matmul(ops.swapaxes(a, 1, 2), b)
+    upper = ops.concatenate([_gram(a), across], axis=2)
+    lower = [ops.swapaxes(across, 1, 2), _gram(b)]
+    return ops.concatenate([upper, ops.concatenate(lower, axis=2)], axis=1)
+
+
 def _summed(parts, sums):
     """The sums of both sides, with those of more `Rows`."""
     for part in parts:
+        x, y = part.read, part.wanted
         origin = (
             sums[0].origin
             if sums
-            else tuple(
-                ops.mean(ops.swapaxes(x, 0, 1), axis=1, keepdims=True)
-                for x in (part.read, part.wanted)
-            )
+            else tuple(ops.mean(z, axis=0, keepdims=True) for z in (x, y))
         )
+        x, y = x - origin[0], y - origin[1]
         found = [
-            _Sums.of(
-                ops.take(part.read, side, axis=0),
-                ops.take(part.wanted, side, axis=0),
-                origin,
-            )
+            _Sums.of(*(_of_groups(z, side) for z in (x, y)), origin)
             for side in part.sides
         ]
         if sums:
             found = [a + b for a, b in zip(sums, found, strict=True)]
         sums = found
     return sums
+
+
+def _of_groups(x, side):
+    """Some of the rows of each group, shape (groups, rows, numbers)."""
+    x = ops.take(x, side, axis=0)
+    if x.shape[1] == 1:
+        return ops.reshape(x, (1, len(side), x.shape[2]))
+    return ops.swapaxes(x, 0, 1)
 
 
 def joined(rows) -> Rows:

@@ -27,13 +27,11 @@ from numpy.typing import NDArray
 
 from keras_redundancy.calibration.moments import HELD_OUT
 from keras_redundancy.calibration.observer import positions_for
+from keras_redundancy.channels.filters import read
 from keras_redundancy.channels.labels import Role
-from keras_redundancy.channels.rules.recurrent import (
-    reset_gate,
-    states,
-    steps_read,
-)
+from keras_redundancy.channels.rules.recurrent import states, steps_read
 from keras_redundancy.channels.rules.wrappers import BIDIRECTIONAL, given_to
+from keras_redundancy.mend.gates import parts_of
 from keras_redundancy.mend.reconstruct import (
     NUMBERS,
     POSITIONS,
@@ -48,91 +46,6 @@ from keras_redundancy.numbers import regression
 FITS = 2
 # How far to go from the weights that there were to those of a fit.
 SHARES = (1, 0.5, 0.25)
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """Gates of a cell that read the same numbers and are fitted together.
-
-    Attributes:
-        gates: the numbers of the gates.
-        reads_inputs, reads_states: whether they read x, and h.
-        is_reset: whether h is multiplied by the reset gate before.
-        row: which row of the bias they have, of a bias with two.
-    """
-
-    gates: tuple[int, ...]
-    reads_inputs: bool = True
-    reads_states: bool = True
-    is_reset: bool = False
-    row: int = 0
-
-    def columns(self, cell, units: NDArray) -> NDArray[np.intp]:
-        """Those of the kernels that write these gates of some units."""
-        return (np.array(self.gates)[:, None] * cell.units + units).reshape(-1)
-
-    def _kernels(self, cell):
-        kernels = [cell.kernel] * self.reads_inputs
-        return kernels + [cell.recurrent_kernel] * self.reads_states
-
-    def matrix(self, cell, columns) -> NDArray[np.float32]:
-        """What the gates multiply (x, h) with, shape (numbers, columns)."""
-        kernels = map(_array, self._kernels(cell))
-        return np.concatenate([kernel[:, columns] for kernel in kernels])
-
-    def shift(self, cell, columns) -> NDArray[np.float32]:
-        """What is added to the products, shape (columns,)."""
-        if cell.bias is None:
-            return np.zeros(len(columns), "float32")
-        bias = np.atleast_2d(_array(cell.bias))[:, columns]
-        is_sum = self.reads_inputs and self.reads_states
-        return bias.sum(axis=0) if is_sum else bias[self.row]
-
-    def assign(self, cell, columns, matrix, shift) -> None:
-        """Put a matrix and a shift in the place of those that there are."""
-        shift = shift - self.shift(cell, columns)
-        start = 0
-        for variable in self._kernels(cell):
-            value, stop = _array(variable).copy(), start + variable.shape[0]
-            value[:, columns] = matrix[start:stop]
-            variable.assign(value)
-            start = stop
-        if cell.bias is not None:
-            bias = _array(cell.bias).copy()
-            np.atleast_2d(bias)[self.row, columns] += shift
-            cell.bias.assign(bias)
-
-    def read(self, cell, x, h):
-        """The numbers that the gates read, shape (rows, numbers)."""
-        if self.is_reset:
-            h = reset_gate(cell, x, h) * h
-        read = [x] * self.reads_inputs + [h] * self.reads_states
-        return ops.concatenate(read, axis=1)
-
-    def made(self, cell, x, h, columns):
-        """What goes into the gates, shape (rows, columns)."""
-        products = ops.matmul(self.read(cell, x, h), self.matrix(cell, columns))
-        return products + self.shift(cell, columns)
-
-
-def parts_of(cell) -> tuple[Part, ...]:
-    """The gates of a cell that are fitted together, in order."""
-    if isinstance(cell, layers.LSTMCell):
-        return (Part((0, 1, 2, 3)),)
-    if isinstance(cell, layers.SimpleRNNCell):
-        return (Part((0,)),)
-    if not cell.reset_after:
-        return Part((0, 1)), Part((2,), is_reset=True)
-    # The reset gate multiplies what comes from the states.
-    return (
-        Part((0, 1)),
-        Part((2,), reads_states=False),
-        Part((2,), reads_inputs=False, row=1),
-    )
-
-
-def _array(variable):
-    return np.asarray(ops.convert_to_numpy(variable), "float32")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -271,7 +184,8 @@ def _fit(direction, pieces, samples):
 
 
 def _values(direction):
-    return [_array(variable) for variable in direction.variables]
+    # Copied: `read` may return the memory of the variable itself.
+    return [read(variable).copy() for variable in direction.variables]
 
 
 def _assign(direction, before, after, share):
@@ -404,9 +318,9 @@ def _fit_gates(direction, rows, h):
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
     for part, wanted in zip(parts_of(cell), rows.gates, strict=True):
         columns = part.columns(cell, np.arange(cell.units))
-        read = part.read(cell, rows.inputs, h)
+        given = part.read(cell, rows.inputs, h)
         ((matrix, shift),) = least_squares(
-            [Rows(read[:, None], wanted[:, None], rows.is_held_out)],
+            [Rows(given[:, None], wanted[:, None], rows.is_held_out)],
             part.matrix(cell, columns)[None].astype(float),
             cell.bias is not None,
             rounding,

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 # Ridges that are tried, in units of a kept number's variance.
-RIDGES = 10.0 ** np.arange(-6, 1.5, 0.5)
+RIDGES = 10.0 ** np.arange(-6, 2)
 # The one that is tried first.
-FIRST = 6
+FIRST = 4
 # So many mixtures of outputs choose the ridge for all.
 MIXTURES = 32
 # A number whose variance is this small beside the largest is constant.
@@ -291,9 +291,9 @@ def _best_ridge(
 ) -> int | None:
     """Number of the best one of `RIDGES`; None: none is better than zero.
 
-    Along the ridges the error falls and then grows. So the search goes from
-    `FIRST` by threes and then by ones, as long as that helps. Of ridges with
-    errors that differ by rounding the smallest one is best.
+    Along the ridges the error falls and then grows. So the search starts with
+    `FIRST`, and goes on as long as that helps. Of ridges with errors that
+    differ by rounding the smallest one is best.
 
     Args:
         known: shape (p, p), symmetric.
@@ -310,13 +310,12 @@ def _best_ridge(
         return found if np.isfinite(found) else np.inf
 
     best = min(FIRST, len(RIDGES) - 1)
-    for step in (3, 1):
-        while best >= step and error(best - step) <= error(best) + negligible:
-            best -= step
-        while best + step < len(RIDGES) and (
-            error(best + step) < error(best) - negligible
-        ):
-            best += step
+    while best > 0 and error(best - 1) <= error(best) + negligible:
+        best -= 1
+    while best + 1 < len(RIDGES) and (
+        error(best + 1) < error(best) - negligible
+    ):
+        best += 1
     return best if error(best) < 0 else None
 
 

@@ -1,9 +1,10 @@
 """Calibrate once, plan often."""
 
 from keras_redundancy._shared.arguments import check_count
+from keras_redundancy._shared.progress import showing
 from keras_redundancy.build.stripping import stock
 from keras_redundancy.calibration import Calibration
-from keras_redundancy.calibration.data import Samples
+from keras_redundancy.calibration.data import Samples, shapes_to_open_on
 from keras_redundancy.channels import trace
 
 
@@ -14,6 +15,7 @@ def calibrate(
     batch_size: int = 128,
     steps: int | None = None,
     allow_inexact: bool = False,
+    verbose: bool = False,
 ) -> Calibration:
     """Run a model over `data` once, to plan on it as often as you like.
 
@@ -28,6 +30,7 @@ def calibrate(
         batch_size: for arrays in `data`.
         steps: how many batches of `data` to use at most, as for `plan`.
         allow_inexact: as for `plan`.
+        verbose: whether to draw a progress bar of the batches.
 
     Returns:
         A `Calibration` to pass on as `data=` in place of the samples. It
@@ -52,7 +55,10 @@ def calibrate(
     """
     check_count("batch_size", batch_size)
     samples = Samples(data, steps)
-    graph = trace(stock(model), allow_inexact=allow_inexact)
-    return Calibration.of(
-        model, graph, graph.prunable, samples, batch_size, allow_inexact
-    ).to_be_kept()
+    traced = stock(model)
+    shapes = shapes_to_open_on(traced, data, steps, batch_size)
+    graph = trace(traced, allow_inexact=allow_inexact, shapes=shapes)
+    with showing(verbose):
+        return Calibration.of(
+            model, graph, graph.prunable, samples, batch_size, allow_inexact
+        ).to_be_kept()

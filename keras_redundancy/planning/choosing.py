@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_redundancy._shared.progress import tracked
 from keras_redundancy.build.absorb import DropAbsorber
 from keras_redundancy.build.apply import smaller_model
 from keras_redundancy.calibration import Statistics
@@ -92,7 +93,7 @@ class Chooser:
     def _for_levels(self, spaces, levels, reasons):
         """The decisions for one level for each space."""
         how, decisions = self.request.how, []
-        for number, space in enumerate(spaces):
+        for number, space in tracked(list(enumerate(spaces)), "space"):
             if reasons[number]:
                 decisions.append(_left_alone(space, reasons[number]))
                 continue
@@ -151,8 +152,9 @@ class _Budget:
         self._reasons = reasons
         self._selectors = {
             number: chooser.selector(spaces[number], number)
-            for number, reason in enumerate(reasons)
-            if not reason
+            for number in tracked(
+                [n for n, reason in enumerate(reasons) if not reason], "space"
+            )
         }
         self._sizes = np.array([space.size for space in spaces])
         self._costs = Costs(chooser.graph, spaces)

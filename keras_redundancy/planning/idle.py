@@ -37,7 +37,8 @@ class Idle:
     """The units of some spaces that do not vary.
 
     Attributes:
-        units: {space: bool array of shape (units,)} of spaces with such.
+        units: {space: whether each of its units is idle, a bool array of
+            shape (units,)}; spaces without idle units are left out.
         constants: {axis: array of shape (size,)}: what is read on each
             position of a consumer's axis, where that is constant.
     """

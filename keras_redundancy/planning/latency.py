@@ -13,8 +13,6 @@ from keras_redundancy.planning.budgets import OutOfReachError
 
 # Each model runs so often at least, and for so many seconds.
 LEAST_RUNS, LEAST_SECONDS = 7, 0.25
-
-
 # How often the interval of shares is halved.
 STEPS = 7
 
@@ -33,7 +31,7 @@ class Stopwatch:
             ValueError: an input has an open size, and no shape is given.
         """
         self._batch = _some_batch(model, batch_size, shapes)
-        self._model = _Predictor(model, self._batch)
+        self._seconds = _timer(model, self._batch)
 
     def share(self, small) -> float:
         """The time of `small` over that of the original.
@@ -41,11 +39,11 @@ class Stopwatch:
         They run in turn, so that other work on the machine slows both; the
         shortest time of each counts.
         """
-        small = _Predictor(small, self._batch)
+        seconds = _timer(small, self._batch)
         shortest = np.full(2, np.inf)
         runs, end = 0, time.perf_counter() + 2 * LEAST_SECONDS
         while runs < LEAST_RUNS or time.perf_counter() < end:
-            times = self._model.seconds(), small.seconds()
+            times = self._seconds(), seconds()
             shortest = np.minimum(shortest, times)
             runs += 1
         return float(shortest[1] / shortest[0])
@@ -96,18 +94,19 @@ def least_cut_within(share: float, cut_to: Callable, share_of: Callable):
     return best
 
 
-class _Predictor:
-    def __init__(self, model, batch):
-        # Its layers are the model's, what is compiled is its own.
-        self._model = keras.Model(model.inputs, model.outputs)
-        self._batch = batch
-        self.seconds()
+def _timer(model, batch) -> Callable:
+    """A function that returns how many seconds a model takes for a batch."""
+    # Its layers are the model's, what is compiled is its own.
+    model = keras.Model(model.inputs, model.outputs)
 
-    def seconds(self):
-        with restoring_states(self._model):
+    def seconds():
+        with restoring_states(model):
             start = time.perf_counter()
-            self._model.predict_on_batch(self._batch)
+            model.predict_on_batch(batch)
             return time.perf_counter() - start
+
+    seconds()  # This one compiles.
+    return seconds
 
 
 def _some_batch(model, batch_size, shapes):

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Unpack
 
 from keras_redundancy._shared.arguments import Layers, Level
+from keras_redundancy._shared.progress import showing
 from keras_redundancy.build.rebuild import require_rebuildable
 from keras_redundancy.build.stock import layers_for_training
 from keras_redundancy.build.stripping import require_trained, stock
 from keras_redundancy.calibration import Calibration
-from keras_redundancy.calibration.data import Samples
+from keras_redundancy.calibration.data import Samples, shapes_to_open_on
 from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.filters import require_finite_carriers
@@ -22,6 +23,7 @@ from keras_redundancy.channels.tracing import MODEL_OUTPUT
 from keras_redundancy.planning.absorbing import Absorb, Mend
 from keras_redundancy.planning.choosing import Chooser
 from keras_redundancy.planning.decisions import Plan
+from keras_redundancy.planning.inlining import needing_inline
 from keras_redundancy.planning.levels import LEVELS, levels_of
 from keras_redundancy.planning.methods import Method
 from keras_redundancy.planning.request import Options, requested
@@ -40,6 +42,7 @@ def plan(
     mend: bool | Mend | None = None,
     layers: Layers = None,
     skip: Layers = None,
+    verbose: bool = False,
     **options: Unpack[Options],
 ) -> Plan:
     """Decide which units of a model are redundant and can go.
@@ -109,6 +112,8 @@ def plan(
         layers: prune these layers only: a name, a regular expression, a list
             of them, or a function that takes a layer and returns a bool.
         skip: leave these layers alone, given in the same ways.
+        verbose: whether to draw progress bars: of the batches of `data`, and
+            of the spaces whose units are ranked.
         **options:
             batch_size: for arrays in `data`, and for measuring latency; 128.
             steps: how many batches of `data` to use at most. Data without an
@@ -126,6 +131,12 @@ def plan(
                 computed over all of them, such as a LayerNormalization or a
                 softmax. Even an exact copy cannot go from there without a
                 change of what the model computes.
+            inline: whether the layers inside of a layer may take its place
+                in the smaller model, where no argument of its constructor
+                sets a width inside. The smaller model is then made of
+                Keras's layers; with False, the layer stays as it is. Default:
+                they may, but where that would fix sizes of inputs that are
+                open, as the length of a sequence that a mask is made for.
             optimizer: whether training goes on: the smaller model then keeps
                 the `NoiseOutputs` of `model` and the state of its optimizer:
                 iterations, learning rate, and momenta and averages, which are
@@ -157,20 +168,29 @@ def plan(
     has_data = data is not None
     asked = requested(method, levels, has_data, absorb, mend, options)
     check_steps(asked.steps, data)
-    how = asked.allow_inexact, asked.optimizer, asked.input_shape
-    graph = graph_to_cut(model, data, *how)
+    how = asked.allow_inexact, asked.optimizer
+    shapes = None
+    if not isinstance(data, Calibration):
+        model = with_graph(model, asked.input_shape)
+        shapes = _shapes(model, data, asked)
+    graph = graph_to_cut(model, data, *how, shapes)
     spaces = [space for space in graph.spaces if space.producers]
     levels, reasons = levels_of(spaces, asked.how, asked.level, layers, skip)
     require_rebuildable(graph.model)
+    inside = needing_inline(graph, spaces, asked.inline)
+    reasons = [x or y for x, y in zip(reasons, inside, strict=True)]
+    levels = [None if y else x for x, y in zip(levels, reasons, strict=True)]
     cut = [s for s, reason in zip(spaces, reasons, strict=True) if not reason]
     require_finite_carriers(cut)
     if has_data:
         seen = cut if asked.needs_statistics else []
         own = asked.steps, asked.batch_size, asked.allow_inexact
-        data = calibration_of(model, graph, seen, data, *own)
+        with showing(verbose):
+            data = calibration_of(model, graph, seen, data, *own)
     graph = _counted(graph, asked.input_shape, data)
     chooser = Chooser.of(graph, cut, data and data.statistics, asked, levels)
-    decisions, latency = chooser.decide(spaces, levels, reasons)
+    with showing(verbose):
+        decisions, latency = chooser.decide(spaces, levels, reasons)
     repair = None
     if asked.mend is not None:
         repair = asked.mend.repair(data.data, data.batch_size)
@@ -213,8 +233,8 @@ def prune(
     Args:
         model, method, tau, ratio, target, correlation, data, absorb, mend,
             layers, skip, **options: as for `plan`, which describes them.
-        verbose: whether to draw a progress bar while the smaller model is
-            mended.
+        verbose: whether to draw progress bars: those of `plan`, and one of
+            the layers that are mended.
 
     Returns:
         A new, smaller `keras.Model` of stock layers. `save` it, and
@@ -237,6 +257,7 @@ def prune(
         mend=mend,
         layers=layers,
         skip=skip,
+        verbose=verbose,
         **options,
     )
     small = found.apply(verbose)
@@ -306,7 +327,7 @@ def _warn_if_nothing_can_go(found):
 
 
 def graph_to_cut(
-    model, data, allow_inexact: bool, optimizer: bool, input_shape=None
+    model, data, allow_inexact: bool, optimizer: bool, shapes=None
 ):
     """The traced model: as it is if its training goes on, else stripped.
 
@@ -325,10 +346,16 @@ def graph_to_cut(
                 "optimizer=True. Pass the samples themselves as data=."
             )
         return data.graph
-    model = with_graph(model, input_shape)
     if not optimizer:
         model = stock(model)
-    return trace(model, allow_inexact=allow_inexact)
+    return trace(model, allow_inexact=allow_inexact, shapes=shapes)
+
+
+def _shapes(model, data, asked):
+    """The shape of a sample of each input, where sizes have to be known."""
+    if asked.input_shape is not None:
+        return checked_shapes(model, asked.input_shape)
+    return shapes_to_open_on(model, data, asked.steps, asked.batch_size)
 
 
 def _counted(graph, input_shape, data):

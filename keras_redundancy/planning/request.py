@@ -26,6 +26,7 @@ class Options(TypedDict, total=False):
     round_to: int
     min_units: int
     allow_inexact: bool
+    inline: bool | None
     optimizer: bool
     select: str | Method | Callable | None
     criterion: str | None
@@ -49,7 +50,7 @@ class Request:
         absorb: what consumers read in place of the units that go.
         mend: how the smaller model is mended, or None.
         batch_size, steps, input_shape, round_to, min_units, allow_inexact,
-            optimizer: as for `plan`.
+            inline, optimizer: as for `plan`.
     """
 
     how: str
@@ -63,6 +64,7 @@ class Request:
     round_to: int = 1
     min_units: int = 1
     allow_inexact: bool = False
+    inline: bool | None = None
     optimizer: bool = False
 
     def __post_init__(self):

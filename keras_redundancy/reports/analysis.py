@@ -3,7 +3,6 @@
 from __future__ import annotations  # help() shows the names of types.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from numbers import Real
 
 import numpy as np
 
@@ -105,20 +104,7 @@ def check_taus(taus: Iterable[float]) -> tuple[float, ...]:
     Raises:
         TypeError, ValueError: there is none, or one is not in (0, 1].
     """
-    if isinstance(taus, Real):
-        taus = [taus]
-    if not isinstance(taus, Iterable) or isinstance(taus, str):
-        raise TypeError(
-            f"tau has to be a number or several, but received {taus!r}. Pass "
-            "a list such as [0.5, 0.7, 0.9]."
-        )
-    found = sorted({check_tau(tau) for tau in taus})
-    if not found:
-        raise ValueError(
-            "There is no tau to compare units at. Pass one or more numbers in "
-            "(0, 1], such as [0.5, 0.7, 0.9]."
-        )
-    return tuple(found)
+    return tuple(sorted({check_tau(x) for x in arguments.several("tau", taus)}))
 
 
 def reports(

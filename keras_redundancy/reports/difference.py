@@ -91,11 +91,7 @@ def _sizes(model):
     for written in written_units(graph):
         units.setdefault(written.layer, []).append(len(written.groups))
     sizes = [
-        Sizes(
-            sum(counts),
-            layer.count_params(),
-            graph.multiply_adds(layer),
-        )
+        Sizes(sum(counts), layer.count_params(), graph.multiply_adds(layer))
         for layer, counts in units.items()
     ]
     names = distinct(layer.name for layer in units)

@@ -13,6 +13,7 @@ from keras import ops
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count, check_option
+from keras_redundancy._shared.extras import needing
 from keras_redundancy._shared.files import writable_folder
 from keras_redundancy.build.stock import unused_parameters
 from keras_redundancy.calibration.observer import Observer, answers
@@ -99,9 +100,11 @@ class RedundancyMonitor(keras.callbacks.Callback):
         if every != "epoch":
             check_count("every", every)
         self.every, self.images, self.linkage = every, images, linkage
-        event_file = _event_file()
-        folder = writable_folder("log_dir", Path(log_dir) / RUN)
-        self._writer = event_file(folder)
+        with needing("tensorboard", "RedundancyMonitor needs TensorBoard"):
+            from keras_redundancy.reports.event_files import EventFile
+        self._writer = EventFile(
+            writable_folder("log_dir", Path(log_dir) / RUN)
+        )
         self._data, self._observed, self._observer = data, None, None
         self._at_first = None
         self.history = {}
@@ -268,14 +271,3 @@ def _activates(operation):
         return True
     activation = getattr(operation, "activation", None)
     return activation not in (None, keras.activations.linear)
-
-
-def _event_file():
-    try:
-        from keras_redundancy.reports.event_files import EventFile
-    except ImportError as error:
-        raise ImportError(
-            "RedundancyMonitor writes files for TensorBoard, which is not "
-            "installed: pip install 'keras-redundancy[tensorboard]'."
-        ) from error
-    return EventFile

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_redundancy._shared.arguments import check_option
+from keras_redundancy._shared.extras import needing
 from keras_redundancy.numbers import rank
 from keras_redundancy.reports import heatmaps
 
@@ -240,13 +241,8 @@ def activations(model, x, labels, layer: str | None = None, seed: int = 0):
 
     Source: van der Maaten and Hinton (2008).
     """
-    try:
+    with needing("plots", "t-SNE needs scikit-learn"):
         from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise ImportError(
-            "For t-SNE, install scikit-learn: pip install "
-            "'keras-redundancy[plots]'."
-        ) from error
     hidden = model.layers[-2] if layer is None else model.get_layer(layer)
     found = keras.Model(model.inputs, hidden.output).predict(x, verbose=0)
     found = found.reshape(len(found), -1)
@@ -261,13 +257,8 @@ def activations(model, x, labels, layer: str | None = None, seed: int = 0):
 
 
 def _figure(size=(8, 5)):
-    try:
+    with needing("plots", "Pictures need matplotlib"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "To draw, install matplotlib: pip install "
-            "'keras-redundancy[plots]'."
-        ) from error
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots()
 

@@ -124,16 +124,16 @@ def fit_and_prune(
     the threshold is reached, remove units, repeat.
     """
     settings = Settings(
-        prune,
-        floor,
-        max_drop,
-        monitor,
-        mode,
-        start,
-        every,
-        patience,
-        seed,
-        initial_epoch,
+        prune=prune,
+        floor=floor,
+        max_drop=max_drop,
+        monitor=monitor,
+        mode=mode,
+        start=start,
+        every=every,
+        patience=patience,
+        seed=seed,
+        initial_epoch=initial_epoch,
     )
     check_count("epochs", epochs)
     _require_validation_data(monitor, options)

@@ -47,10 +47,8 @@ class PruningRun:
                 self.progress.seed = int(drawn) % 2**31
             return
         state, self.model, best = found
-        self.history, self._goes_on = (
-            one_fit.WholeHistory(**state["history"]),
-            True,
-        )
+        self.history = one_fit.WholeHistory(**state["history"])
+        self._goes_on = True
         cuts = [Cut(**cut) for cut in state["progress"].pop("cuts")]
         self.progress = Progress(**state["progress"], cuts=cuts)
         if self.progress.epoch < self.epochs and self.progress.ran_out:
@@ -200,11 +198,10 @@ class PruningRun:
     def _is_not_due(self, monitor):
         """Whether the logs of this epoch may lack the monitored value."""
         epoch, frequency = self.progress.epoch, self._validation_freq
-        is_validated = (
-            epoch % frequency == 0
-            if isinstance(frequency, int)
-            else epoch in frequency
-        )
+        if isinstance(frequency, int):
+            is_validated = epoch % frequency == 0
+        else:
+            is_validated = epoch in frequency
         was_seen = monitor in self.history.history
         return was_seen or (monitor.startswith("val_") and not is_validated)
 
@@ -308,19 +305,14 @@ class PruningRun:
 
     def _why_never_held(self):
         monitor, progress = self.settings.monitor, self.progress
+        epochs = f"in all {progress.epoch} epochs."
         if progress.top is None:
-            return (
-                f"{monitor} was not measured, or not finite, in all "
-                f"{progress.epoch} epochs."
-            )
+            return f"{monitor} was not measured, or not finite, {epochs}"
         if progress.floor is None:
-            return (
-                f"Training ended after {progress.epoch} epochs, before the "
-                f"floor of {monitor} was known."
-            )
+            return f"Training ended before the floor of {monitor} was known."
         return (
             f"{monitor} never held the floor of {progress.floor}: at best it "
-            f"was {progress.top:g} in {progress.epoch} epochs."
+            f"was {progress.top:g} {epochs}"
         )
 
 

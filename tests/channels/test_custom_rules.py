@@ -249,13 +249,13 @@ class NoConfig(Pair):
     get_config = layers.Layer.get_config
 
 
-def test_a_layer_without_a_config_is_refused():
+def test_a_layer_without_a_config_stays():
     kr.register_rule(NoConfig, kr.hidden_widths(hidden=("expand", "project")))
     model = models.randomized(between(NoConfig(object(), name="own")))
-    assert [space.name for space in kr.trace(model).prunable] == [
-        "own (expand)"
-    ]
-    with pytest.raises(
-        ValueError, match=r"'own' \(NoConfig\) cannot be rebuilt"
-    ):
-        kr.plan(model, 0.5)
+    graph = kr.trace(model)
+    assert not graph.prunable
+    assert {space.reason_code for space in graph.spaces} >= {"no_config"}
+    with pytest.warns(UserWarning, match="Nothing can go"):
+        small = kr.prune(model, ratio=0.5)
+    assert small.get_layer("own").table is model.get_layer("own").table
+    models.assert_same_function(model, small)

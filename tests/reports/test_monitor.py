@@ -318,7 +318,7 @@ def test_what_diverged_is_not_logged(tmp_path):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"tau": ()}, ValueError, "There is no tau to compare units at"),
+        ({"tau": ()}, ValueError, "tau is empty"),
         ({"tau": (0.5, 1.5)}, ValueError, "tau is 1.5"),
         ({"tau": "high"}, TypeError, "tau has to be a number or several"),
         ({"every": 0}, ValueError, "every must be an integer"),

@@ -147,7 +147,7 @@ def test_units_at_several_tau(model):
 @pytest.mark.parametrize(
     ("taus", "error", "message"),
     [
-        ([], ValueError, "There is no tau to compare units at"),
+        ([], ValueError, "tau is empty"),
         ([0.5, 0], ValueError, "tau is 0"),
         ("0.5", TypeError, "has to be a number or several"),
         ([None], TypeError, "tau is None"),

@@ -12,6 +12,7 @@ import re
 
 from keras import layers, tree
 
+from keras_redundancy import _keras
 from keras_redundancy._keras import numpy_operations, variables_in
 from keras_redundancy.channels.reasons import Reason, of_call
 
@@ -35,6 +36,12 @@ NOT_OPENED = Reason(
     "not_opened",
     "there is no rule for {name} ({kind}), and the layers inside cannot be "
     "followed: {why}",
+)
+NO_CONFIG = Reason(
+    "no_config",
+    "{name} ({kind}) cannot be made anew with other sizes, its get_config() "
+    "fails: {why} Add a get_config() that returns the constructor's arguments "
+    "together with super().get_config()",
 )
 NO_OPERATION_RULE = Reason(
     "no_operation_rule",
@@ -100,6 +107,8 @@ def apply_rule(operation, call):
     known, what = _known_class(kind)
     if hasattr(operation, "not_opened"):
         return call.opaque(NOT_OPENED, why=operation.not_opened)
+    if (why := _config_fault(call)) is not None:
+        return call.opaque(NO_CONFIG, why=why)
     if what and known is not object:
         return call.opaque(OVERRIDES, what=what, known=known.__name__)
     variables = variables_in(call.arguments)
@@ -116,6 +125,14 @@ def apply_rule(operation, call):
         elif x.shape[x.axis] is None:
             return call.opaque(OPEN_CHANNELS)
     return rule.dispatch(kind)(operation, call)
+
+
+def _config_fault(call):
+    """Why a layer with weights cannot be made anew, or None if it can."""
+    layer = call.operation
+    is_own = not _keras.is_stock_class(type(layer)) and call.inside is None
+    has_weights = isinstance(layer, layers.Layer) and layer.weights
+    return _keras.config_fault(layer) if is_own and has_weights else None
 
 
 def variables_stay(call, variables):

@@ -99,7 +99,8 @@ def _version():
 
 def _add_report(commands):
     command = _add(commands, "report", "What is redundant in each layer.")
-    command.add_argument(
+    add = command.add_argument
+    add(
         "--tau",
         type=float,
         nargs="+",
@@ -108,17 +109,14 @@ def _add_report(commands):
         "several, a table of how many there are at each; files are written "
         "for the lowest",
     )
-    command.add_argument(
-        "--html", type=Path, help="write a page with pictures there"
-    )
-    command.add_argument(
-        "--csv", type=Path, help="write a line for each layer there"
-    )
+    add("--html", type=Path, help="write a page with pictures there")
+    add("--csv", type=Path, help="write a line for each layer there")
 
 
 def _add_prune(commands):
     command = _add(commands, "prune", "Write a smaller model.")
-    command.add_argument("-o", "--out", type=Path, required=True)
+    add = command.add_argument
+    add("-o", "--out", type=Path, required=True)
     how = command.add_mutually_exclusive_group(required=True)
     how.add_argument("--tau", type=float, help="units this similar go")
     how.add_argument("--ratio", type=float, help="the share of units to go")
@@ -126,19 +124,15 @@ def _add_prune(commands):
         how.add_argument(
             f"--target-{kind}", type=float, help="the share to be left"
         )
-    command.add_argument(
-        "--data", type=Path, help="inputs to calibrate on, .npz or .npy"
-    )
-    command.add_argument(
-        "--skip", nargs="+", help="layers that stay, by name or expression"
-    )
-    command.add_argument(
+    add("--data", type=Path, help="inputs to calibrate on, .npz or .npy")
+    add("--skip", nargs="+", help="layers that stay, by name or expression")
+    add(
         "--round-to",
         type=int,
         default=1,
         help="keep multiples of this many units, such as 8",
     )
-    command.add_argument(
+    add(
         "--no-compile",
         action="store_true",
         help="leave out the optimizer, the loss and the metrics",
@@ -146,15 +140,10 @@ def _add_prune(commands):
 
 
 def _add_sensitivity(commands):
-    command = _add(
-        commands, "sensitivity", "What each layer costs when it alone is cut."
-    )
-    command.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help=".npz with the inputs and labels y",
-    )
+    what = "What each layer costs when it alone is cut."
+    command = _add(commands, "sensitivity", what)
+    inputs = ".npz with the inputs and labels y"
+    command.add_argument("--data", type=Path, required=True, help=inputs)
     how = command.add_mutually_exclusive_group()
     how.add_argument("--tau", type=float, nargs="+", help="to try")
     how.add_argument(
@@ -163,37 +152,29 @@ def _add_sensitivity(commands):
 
 
 def _add_export(commands):
-    command = _add(
-        commands,
-        "export",
+    what = (
         "Write a file for LiteRT (.tflite), for ONNX (.onnx), or a SavedModel "
-        "(a folder), and measure it.",
     )
-    command.add_argument("-o", "--out", type=Path, required=True)
-    command.add_argument(
+    what += "(a folder), and measure it."
+    add = _add(commands, "export", what).add_argument
+    add("-o", "--out", type=Path, required=True)
+    add(
         "--quantize",
         choices=("dynamic", "int8"),
         help="for LiteRT: large kernels as integers, or everything, which "
         "needs --data",
     )
-    command.add_argument(
-        "--data", type=Path, help="inputs to compare on, .npz or .npy"
-    )
-    command.add_argument(
-        "--beside", type=Path, help="a model to compare with, as the unpruned"
-    )
-    command.add_argument(
-        "--overwrite", action="store_true", help="replace what is there"
-    )
+    add("--data", type=Path, help="inputs to compare on, .npz or .npy")
+    add("--beside", type=Path, help="a model to compare with, as the unpruned")
+    add("--overwrite", action="store_true", help="replace what is there")
 
 
 def _add(commands, name, what):
     command = commands.add_parser(name, help=what, description=what)
-    command.add_argument("model", type=Path, metavar="MODEL")
-    command.add_argument(
-        "--json", action="store_true", help="print JSON, for programs"
-    )
-    command.add_argument(
+    add = command.add_argument
+    add("model", type=Path, metavar="MODEL")
+    add("--json", action="store_true", help="print JSON, for programs")
+    add(
         "--import",
         dest="modules",
         action="append",
@@ -201,7 +182,7 @@ def _add(commands, name, what):
         metavar="MODULE",
         help="import it first: it registers layers of your own",
     )
-    command.add_argument(
+    add(
         "--unsafe",
         action="store_true",
         help="load Lambda layers too, which can run any code",

@@ -1,0 +1,97 @@
+"""Models of KerasHub: what can go from them, and what is left."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_redundancy as kr
+
+hub = pytest.importorskip("keras_hub")
+
+SIZES = {
+    "vocabulary_size": 50,
+    "num_layers": 1,
+    "hidden_dim": 32,
+    "intermediate_dim": 64,
+}
+HEADS = {**SIZES, "num_heads": 4}
+GROUPED = {**SIZES, "num_query_heads": 4, "num_key_value_heads": 2}
+INPUTS = {
+    "token_ids": np.random.default_rng(0).integers(1, 50, (3, 10)),
+    "padding_mask": np.array([[1] * n + [0] * (10 - n) for n in (10, 7, 4)]),
+}
+
+
+def gpt2():
+    return hub.models.GPT2Backbone(**HEADS, max_sequence_length=16)
+
+
+def gemma():
+    return hub.models.GemmaBackbone(**GROUPED, head_dim=8)
+
+
+def llama():
+    return hub.models.LlamaBackbone(**GROUPED)
+
+
+BACKBONES = {"gpt2": gpt2, "gemma": gemma, "llama": llama}
+
+
+@pytest.fixture(params=BACKBONES)
+def backbone(request):
+    keras.utils.set_random_seed(0)
+    return BACKBONES[request.param]()
+
+
+def share(model):
+    """The share of the parameters that lie in prunable spaces."""
+    spaces = kr.trace(model).prunable
+    axes = [place.on for space in spaces for place in space.axes]
+    variables = {id(axis.variable): axis.variable for axis in axes}
+    return sum(np.prod(x.shape) for x in variables.values()) / (
+        model.count_params()
+    )
+
+
+def test_most_of_a_decoder_can_go(backbone):
+    assert share(backbone) > 0.5
+
+
+def test_decoders_keep_their_class_and_their_open_length(backbone):
+    wanted = backbone(INPUTS)
+    same = kr.prune(backbone, ratio=0)
+    np.testing.assert_allclose(wanted, same(INPUTS), atol=1e-6)
+    plan = kr.plan(backbone, ratio=0.5)
+    small = plan.apply()
+    assert small.count_params() == plan.parameters[1] < plan.parameters[0]
+    assert list(map(type, small.layers)) == list(map(type, backbone.layers))
+    assert all(x.shape == (None, None) for x in small.inputs)
+    assert small(INPUTS).shape == (3, 10, 32)
+
+
+def test_an_encoder_without_some_of_its_heads_is_of_stock_layers(tmp_path):
+    inputs = keras.Input((None, 32))
+    x = hub.layers.TransformerEncoder(64, 4)(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    small = kr.prune(model, ratio=0.5)
+    own = [x for x in small._flatten_layers() if x.weights]
+    assert {type(x).__module__.split(".")[0] for x in own} == {"keras"}
+    small.save(tmp_path / "small.keras")
+    again = keras.models.load_model(tmp_path / "small.keras")
+    data = np.random.default_rng(0).normal(size=(2, 7, 32))
+    np.testing.assert_allclose(small(data), again(data), atol=1e-6)
+
+
+def test_widths_inside_are_chosen_by_data():
+    keras.utils.set_random_seed(0)
+    model = gpt2()
+    rng = np.random.default_rng(1)
+    data = {
+        "token_ids": rng.integers(1, 50, (32, 10)),
+        "padding_mask": np.ones((32, 10), "int32"),
+    }
+    wanted, errors = model(data), []
+    for options in ({"data": data}, {"absorb": "drop"}):
+        small = kr.prune(model, ratio=0.5, inline=False, **options)
+        errors.append(float(np.square(np.subtract(wanted, small(data))).mean()))
+    assert errors[0] < errors[1]
