@@ -197,10 +197,10 @@ class Epochs(keras.callbacks.Callback):
 
 
 def test_a_loss_that_is_no_number_ends_training():
-    model = convolutions()
+    # Some devices make 0 of ReLU(NaN).
+    model = ends_in(layers.Dense(16, "tanh"), layers.Dense(3))
     data = samples(model)
     small = cut(model, data)
-
     seen, calls = Epochs(), itertools.count(1)
 
     def spoilt(x):
