@@ -21,7 +21,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_redundancy.calibration.moments import HELD_OUT
-from keras_redundancy.calibration.observer import GOLDEN
+from keras_redundancy.calibration.observer import GOLDEN, spread_of
 from keras_redundancy.mend.kernels import KernelProduct
 from keras_redundancy.mend.linked import fit_to_link
 from keras_redundancy.numbers import regression
@@ -350,5 +350,5 @@ def spread(count: int, number: int, most: int) -> NDArray[np.intp]:
     """Up to `most` of `count` positions, other ones for each batch."""
     if count <= most:
         return np.arange(count)
-    shares = np.random.default_rng(0).permutation(most) / most
+    shares = spread_of(most)
     return (((shares + number * GOLDEN) % 1) * count).astype(int)
