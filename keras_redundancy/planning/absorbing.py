@@ -208,7 +208,7 @@ class Distill(Mend, Training):
     Args:
         rounds, memory: as for `Mend`.
         epochs, learning_rate, batch_size, temperature, outputs, held_out,
-            patience, augment, seed: as for `distill`.
+            patience, augment, seed, batch_statistics: as for `distill`.
     """
 
     def __post_init__(self):
