@@ -34,6 +34,10 @@ def strategy_scope():
         return contextlib.nullcontext
     import tensorflow as tf
 
+    # As in conftest.py.
+    tf.config.optimizer.set_experimental_options(
+        {"disable_meta_optimizer": True}
+    )
     (cpu, *_) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * 2

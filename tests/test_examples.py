@@ -158,6 +158,7 @@ def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path, run_here):
     command += ["--seeds", 1, "--epochs", 2, "--tune", 1, "--samples", 200]
     command += ["--scratch", "--cuts", 0.5, "--methods"]
     command += ["L1, drop (Li et al.)", "greedy, least squares"]
+    command += ["greedy, least squares, distilled"]
     printed = run_here(*command)
     assert "Accuracy without fine-tuning, %" in printed
     assert "Accuracy after fine-tuning, %" in printed

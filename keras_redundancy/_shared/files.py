@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ def writable_folder(name: str, folder) -> Path:
 
 @contextlib.contextmanager
 def replaced(path) -> Iterator[Path]:
-    """A temporary path to write to; it then replaces `path` at once.
+    """A temporary path to write to, a file or a folder; it replaces `path`.
 
     If writing fails, `path` is unchanged and the temporary file is deleted.
 
@@ -41,4 +42,6 @@ def replaced(path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         fresh = Path(folder) / path.name
         yield fresh
+        if path.is_dir():
+            shutil.rmtree(path)
         os.replace(fresh, path)

@@ -24,15 +24,20 @@ def to_tf_keras(model, data=None, tolerance: float = 1e-4):
         old.fit(...)
         small = kr.deploy.from_tf_keras(old, like=small)
 
-    Nested models are dissolved: tfmot takes models without any. The new model
-    has the names of the layers, their weights, and which of them train; it is
-    not compiled. Both are run on the same inputs and compared.
+    The layers keep their names, weights and `trainable` flags. Layers of nested
+    models become layers of the one new model, as tfmot takes no nested models.
+    It is not compiled. Both models are run on the same inputs and compared.
 
-    tfmot is particular about what it takes. Given a Keras 3 model,
-    `cluster_weights` returns None and says nothing. It quantizes no recurrent
-    layers and no operations such as `x * 2` (`tf.math.multiply`). And it
-    saves no quantized model as .keras: use `old.export(folder)`, or
-    `kr.deploy.litert(old, path)`.
+    What to know about tfmot:
+
+    - `cluster_weights` returns None for a Keras 3 model, without an error.
+    - Its functions may change the model that they are given: call
+      `to_tf_keras` again for each.
+    - It refuses to quantize recurrent layers, and operations that are no
+      layers, such as `x * 2`.
+    - A quantized model cannot be saved as .keras. Call `old.export(folder)`
+      and convert with `tf.lite.TFLiteConverter.from_saved_model(folder)`;
+      `kr.deploy.litert(old, path)` does both.
 
     Args:
         model: a built functional or Sequential `keras.Model`, of stock layers.
@@ -48,8 +53,9 @@ def to_tf_keras(model, data=None, tolerance: float = 1e-4):
     Raises:
         ImportError: tf_keras is not installed.
         TypeError: the model has no graph to follow.
-        ValueError: it is not built, or what it has no counterpart in tf_keras,
-            or does not compute the same there.
+        ValueError: it is not built; or a layer, an operation, an activation
+            or an argument has no counterpart in tf_keras; or the new model
+            returns something else.
     """
     _require_tf_keras()
     _keras.graph_of(model)

@@ -263,7 +263,11 @@ def _measured(subjects, places, samples) -> list[ExportedFile]:
     ]
     if None in runs:
         return files
-    inputs = [_one_by_one(*x) for x in zip(subjects, samples, strict=True)]
+    samples = [[x[:COMPARED] for x in own] for own in samples]
+    inputs = [
+        list(subject.one_by_one(own))
+        for subject, own in zip(subjects, samples, strict=True)
+    ]
     times = runtimes.milliseconds(
         [
             functools.partial(run, each[0])
@@ -280,20 +284,9 @@ def _measured(subjects, places, samples) -> list[ExportedFile]:
     ]
 
 
-def _one_by_one(subject, samples) -> list[dict]:
-    """The samples that are compared, as a file takes them."""
-    return [
-        {
-            x.name: own[number : number + 1]
-            for x, own in zip(subject.inputs, samples, strict=True)
-        }
-        for number in range(min(COMPARED, len(samples[0])))
-    ]
-
-
 def _agreement(subject, samples, run, inputs) -> dict[str, float | None]:
     """How much the file returns what the model returns for some samples."""
-    wanted = subject.predict([x[: len(inputs)] for x in samples])
+    wanted = subject.predict(samples)
     found = zip(*(run(one) for one in inputs), strict=True)
     given = [np.concatenate(each).astype("float64") for each in found]
     same_class = None

@@ -51,8 +51,9 @@ def layer_pairs(model, old) -> Iterator[tuple]:
         if name not in there and layer.weights:
             raise ValueError(
                 f"The layer {layer.name!r} of {model.name!r} is not in the "
-                f"tf_keras model {old.name!r}. Pass the model that was "
-                "translated as like=; tfmot splits up a SeparableConv2D."
+                f"tf_keras model {old.name!r}. Pass as like= the model that "
+                "was translated. If it has a SeparableConv2D, tfmot quantizes "
+                "two other layers in its place, whose weights do not come back."
             )
         if name in there:
             yield from _pairs_inside(layer, there[name])

@@ -1,6 +1,7 @@
 """Models to deploy, as what runs on arrays; and arrays to run them on."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -86,6 +87,13 @@ class Subject:
             if sum(len(batch[0]) for batch in found) >= count:
                 break
         return [np.concatenate(x)[:count] for x in zip(*found, strict=True)]
+
+    def one_by_one(self, samples: list) -> Iterator[dict[str, np.ndarray]]:
+        """Batches of one sample, as exported files take them."""
+        names = [x.name for x in self.inputs]
+        for number in range(len(samples[0])):
+            one = [x[number : number + 1] for x in samples]
+            yield dict(zip(names, one, strict=True))
 
     def _random(self, count):
         """Integers, and what an Embedding reads, are words that it has."""

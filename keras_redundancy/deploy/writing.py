@@ -1,15 +1,15 @@
 """Write a model in a format for devices."""
 
 import contextlib
+import functools
 import io
-import os
-import shutil
 import tempfile
 import warnings
 from pathlib import Path
 
 import keras
 
+from keras_redundancy._shared.files import replaced
 from keras_redundancy.deploy.samples import Subject
 
 FORMATS = {".tflite": "litert", ".onnx": "onnx", "": "tf_saved_model"}
@@ -34,7 +34,7 @@ def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
     options = {}
     if kind == "litert":
         options = _litert_options(subject, samples, quantize)
-    with _replaced(path) as fresh, warnings.catch_warnings():
+    with replaced(path) as fresh, warnings.catch_warnings():
         # The converters use what TensorFlow and NumPy will remove.
         warnings.simplefilter("ignore")
         try:
@@ -70,17 +70,6 @@ def _failure(subject, kind, quantize, error):
     )
 
 
-@contextlib.contextmanager
-def _replaced(path):
-    """A path to write to, file or folder; then it takes the place of `path`."""
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent) as folder:
-        fresh = Path(folder) / path.name
-        yield fresh
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(fresh, path)
-
-
 def _signature(subject, samples, kind):
     """Shapes of the inputs: LiteRT has a batch of one and no open sizes."""
     fixed = kind == "litert"
@@ -103,19 +92,12 @@ def _litert_options(subject, samples, quantize):
         return {}
     options = {"optimizations": [tf.lite.Optimize.DEFAULT]}
     if quantize == "int8" and samples is not None:
-        options["representative_dataset"] = lambda: _one_by_one(
-            subject, samples
+        options["representative_dataset"] = functools.partial(
+            subject.one_by_one, samples
         )
         kinds = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         options["target_spec"] = {"supported_ops": kinds}
     return options
-
-
-def _one_by_one(subject, samples):
-    names = [x.name for x in subject.inputs]
-    for number in range(len(samples[0])):
-        one = [x[number : number + 1] for x in samples]
-        yield dict(zip(names, one, strict=True))
 
 
 def _write_tf_keras(model, path, options):

@@ -34,7 +34,7 @@ POSITIONS = 16
 # Rows for each number of a row that are enough for a kernel, and to fit it
 # with what becomes of its outputs in mind.
 ROWS = 20
-ROWS_OF_LINK = 20
+ROWS_OF_LINK = 10
 # So many numbers the rows of a kernel and of its outputs hold at most.
 NUMBERS = 2**25
 # Products of so many numbers with one another are taken in blocks.

@@ -274,8 +274,9 @@ def mend_of(value, given: dict, has_data: bool) -> Mend | None:
         )
     if not isinstance(value, bool | Mend | None):
         raise TypeError(
-            "mend is True, False or an object, kr.Mend() or kr.Distill(), but "
-            f"received {name_of(value)}. Leave it out to mend with data=."
+            "mend is True, False or an object such as kr.Mend(rounds=2) or "
+            f"kr.Distill(), but received {name_of(value)}. Leave it out to "
+            "mend with data=."
         )
     if value is None:
         wanted = given.get("repair", has_data)

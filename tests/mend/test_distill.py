@@ -197,20 +197,20 @@ class Epochs(keras.callbacks.Callback):
 
 
 def test_a_loss_that_is_no_number_ends_training():
-    model = convolutions()
+    # Some devices make 0 of ReLU(NaN).
+    model = ends_in(layers.Dense(16, "tanh"), layers.Dense(3))
     data = samples(model)
     small = cut(model, data)
+    seen, calls = Epochs(), itertools.count(1)
 
-    class Spoil(Epochs):
-        def on_epoch_begin(self, epoch, logs=None):
-            if epoch == 3:
-                kernel = self.model.student.layers[1].kernel
-                kernel.assign(np.nan * kernel)
+    def spoilt(x):
+        """The fourth epoch of 18 batches ends in NaN."""
+        return x * np.nan if next(calls) > 60 else x
 
-    spoil = Spoil()
-    with pytest.warns(UserWarning, match=r"NaN or infinite in epoch 4 .*"):
-        found = kr.distill(small, model, data, **QUICK, callbacks=[spoil])
-    assert len(spoil.losses) == 4
+    options = QUICK | {"augment": spoilt, "callbacks": [seen]}
+    with pytest.warns(UserWarning, match="NaN or infinite in epoch 4 of"):
+        found = kr.distill(small, model, data, **options)
+    assert len(seen.losses) == 4
     assert all(np.isfinite(x).all() for x in found.get_weights())
     started, ended = errors(model, samples(model, seed=1), small, found)
     assert ended < started

@@ -85,3 +85,17 @@ def test_what_is_no_better_on_rows_held_out_is_not_taken(link):
     found, shift = fitted(x, x @ matrix + noise, matrix, np.zeros(3), link)
     np.testing.assert_array_equal(found, matrix)
     assert not shift.any()
+
+
+def test_inputs_that_are_all_alike():
+    """Rounding leaves their second moments an eigenvalue below zero."""
+    x = 10 * rows(60, 1) * np.ones(800) + 1e-4 * rows(60, 800)
+    wanted = rows(60, 3, seed=1)
+    start = np.zeros((800, 3)), np.zeros(3)
+    matrix, shift = fitted(x, wanted, *start, "relu")
+    assert np.isfinite(matrix).all()
+    before, after = (
+        value("relu", x @ matrix + shift, wanted)
+        for matrix, shift in (start, (matrix, shift))
+    )
+    assert after <= before
