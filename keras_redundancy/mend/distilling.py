@@ -18,9 +18,9 @@ from keras_redundancy._shared.arguments import (
     check_seed,
 )
 from keras_redundancy._shared.configured import Configured
-from keras_redundancy.build.rebuild import rebuild, require_rebuildable
-from keras_redundancy.build.recipe import Recipe
-from keras_redundancy.build.stripping import strip
+from keras_redundancy.building.rebuild import rebuild, require_rebuildable
+from keras_redundancy.building.recipe import Recipe
+from keras_redundancy.building.stripping import strip
 from keras_redundancy.mend.outputs import Answers, losses_of, outputs_of
 from keras_redundancy.mend.training_data import (
     TrainingData,

@@ -11,11 +11,21 @@ from typing import Any
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy.build import closing, configs, faults, model_classes, ties
-from keras_redundancy.build.compiling import compile_like
-from keras_redundancy.build.rebinding import Rebinder
-from keras_redundancy.build.recipe import Recipe, is_configured
-from keras_redundancy.build.weights import assign_weights, copy_trainable, parts
+from keras_redundancy.building import (
+    closing,
+    configs,
+    faults,
+    model_classes,
+    ties,
+)
+from keras_redundancy.building.compiling import compile_like
+from keras_redundancy.building.rebinding import Rebinder
+from keras_redundancy.building.recipe import Recipe, is_configured
+from keras_redundancy.building.weights import (
+    assign_weights,
+    copy_trainable,
+    parts,
+)
 from keras_redundancy.channels.opening import differs
 from keras_redundancy.channels.rules.registry import has_rule
 
