@@ -39,11 +39,11 @@ What else to know about the smaller model:
 
 from keras_redundancy import callbacks as callbacks, deploy as deploy
 from keras_redundancy._version import __version__ as __version__
-from keras_redundancy.build.stock import (
+from keras_redundancy.building.stock import (
     LayerForm as LayerForm,
     register_stock_form as register_stock_form,
 )
-from keras_redundancy.build.stripping import strip as strip
+from keras_redundancy.building.stripping import strip as strip
 from keras_redundancy.calibration import pink_noise as pink_noise
 from keras_redundancy.channels import (
     CallTrace as CallTrace,

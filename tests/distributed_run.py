@@ -18,7 +18,7 @@ import numpy as np
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.build.copying import copy_for_training
+from keras_redundancy.building.copying import copy_for_training
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 

@@ -18,7 +18,7 @@ ROOMS = (
     "_keras",
     "channels",
     "calibration",
-    "build",
+    "building",
     "mend",
     "planning",
     "low_rank",
@@ -89,14 +89,14 @@ def test_imports_are_found():
     text = (
         f"import {NAME}\n"
         f"from {NAME} import _keras\n"
-        f"from {NAME}.build.stock import stock_form\n"
+        f"from {NAME}.building.stock import stock_form\n"
         f"def f():\n    from {NAME}.numbers import rank\n"
         "import keras\n"
     )
     assert imports_of(text) == [
         ("", True),
         ("_keras", True),
-        ("build.stock", True),
+        ("building.stock", True),
         ("numbers.rank", False),
     ]
 

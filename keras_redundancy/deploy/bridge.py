@@ -3,8 +3,8 @@
 import importlib
 
 from keras_redundancy import _keras
-from keras_redundancy.build.rebuild import rebuild, require_rebuildable
-from keras_redundancy.build.recipe import Recipe
+from keras_redundancy.building.rebuild import rebuild, require_rebuildable
+from keras_redundancy.building.recipe import Recipe
 from keras_redundancy.deploy.pairs import (
     WRAPPERS,
     layer_pairs,

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_redundancy._shared.arguments import check_option
 from keras_redundancy._shared.tables import Rendered, Table
-from keras_redundancy.build.stripping import stock
+from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.deploy import runtimes
 from keras_redundancy.deploy.pairs import wrapper_of_tfmot

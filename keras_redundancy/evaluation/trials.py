@@ -12,7 +12,7 @@ from keras_redundancy import _keras
 from keras_redundancy._keras.fingerprint import fingerprint
 from keras_redundancy._shared.arguments import several
 from keras_redundancy._shared.tables import on_one_line
-from keras_redundancy.build.stripping import stock
+from keras_redundancy.building.stripping import stock
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.numbers.clustering import check_tau
 from keras_redundancy.planning.calibrating import calibrate

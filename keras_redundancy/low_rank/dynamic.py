@@ -5,7 +5,7 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._shared import arguments
-from keras_redundancy.build.stock import warn_of_layers
+from keras_redundancy.building.stock import warn_of_layers
 from keras_redundancy.low_rank.dropouts import DropoutRates, has_dropout
 from keras_redundancy.low_rank.factorized import factorized_layers
 from keras_redundancy.low_rank.joining import join_slots

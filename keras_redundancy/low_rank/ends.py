@@ -4,9 +4,9 @@ import keras
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import Layers, selected_layers
-from keras_redundancy.build.rebuild import require_rebuildable
-from keras_redundancy.build.recipe import operations
-from keras_redundancy.build.stock import stock_form
+from keras_redundancy.building.rebuild import require_rebuildable
+from keras_redundancy.building.recipe import operations
+from keras_redundancy.building.stock import stock_form
 
 # Layers whose units are those of their input: their variables may have several
 # axes, but scale and shift only.

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from keras_redundancy._shared.arguments import Layers, check_finite
-from keras_redundancy.build.rebuild import rebuild, require_rebuildable
-from keras_redundancy.build.recipe import LayerRecipe, Recipe, operations
-from keras_redundancy.build.stock import LayerForm, stock_form
+from keras_redundancy.building.rebuild import rebuild, require_rebuildable
+from keras_redundancy.building.recipe import LayerRecipe, Recipe, operations
+from keras_redundancy.building.stock import LayerForm, stock_form
 from keras_redundancy.low_rank.ends import free_vectors
 from keras_redundancy.low_rank.factorized import (
     Factorized,

@@ -5,7 +5,7 @@ Until they have these forms, the channels of these layers are frozen.
 
 from keras import ops
 
-from keras_redundancy.build.stock import (
+from keras_redundancy.building.stock import (
     LayerForm,
     register_stock_form,
     stock_form,

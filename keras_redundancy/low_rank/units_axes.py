@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_redundancy._shared import convolutions
-from keras_redundancy.build.stock import register_check
+from keras_redundancy.building.stock import register_check
 from keras_redundancy.low_rank.rare import RaReRegularizer
 
 OTHER_AXES = (

@@ -18,9 +18,9 @@ from keras_redundancy._shared.arguments import (
     check_seed,
 )
 from keras_redundancy._shared.configured import Configured
-from keras_redundancy.build.rebuild import rebuild, require_rebuildable
-from keras_redundancy.build.recipe import Recipe
-from keras_redundancy.build.stripping import strip
+from keras_redundancy.building.rebuild import rebuild, require_rebuildable
+from keras_redundancy.building.recipe import Recipe
+from keras_redundancy.building.stripping import strip
 from keras_redundancy.mend.outputs import Answers, losses_of, outputs_of
 from keras_redundancy.mend.training_data import (
     TrainingData,
@@ -43,6 +43,7 @@ class Training(Configured):
     patience: int = 5
     augment: Callable | None = None
     seed: int | None = 0
+    batch_statistics: bool = False
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "patience"):
@@ -83,6 +84,7 @@ def distill(
     validation_data=None,
     steps: int | None = None,
     seed: int | None = Training.seed,
+    batch_statistics: bool = Training.batch_statistics,
     callbacks: list | None = None,
     verbose="auto",
 ):
@@ -104,7 +106,7 @@ def distill(
 
     What is trained is what `small` answers at inference: every
     BatchNormalization keeps the statistics that it has, so that small batches
-    do no harm, and Dropout does nothing.
+    do no harm, and Dropout does nothing. `batch_statistics` changes that.
 
     Args:
         small: the smaller model, such as `prune` returns. It is not changed.
@@ -138,6 +140,10 @@ def distill(
         steps: how many batches of a dataset an epoch takes, where its length
             is not known; of a generator, how many batches to use.
         seed: for the order of samples, and for which are held out.
+        batch_statistics: whether every BatchNormalization works by the
+            statistics of each batch, and Dropout drops, as in `fit`. That
+            gains a little over many epochs, where the samples are like those
+            that `model` was trained on, and gains nothing where they are not.
         callbacks: as for `Model.fit`. Their `model` is the `Distiller`, whose
             `student` is trained.
         verbose: as for `Model.fit`.
@@ -174,6 +180,7 @@ def distill(
         patience,
         augment,
         seed,
+        batch_statistics,
     )
     check_fraction(
         "label_weight", label_weight, "what the labels count", zero=True
@@ -247,7 +254,9 @@ def train(
     teacher = _teacher(model)
     outputs = outputs_of(model, training.outputs, _answers(teacher, data))
     with _keras.scope_of(student), _keras.quiet_about_retracing():
-        distiller = AtInference(
+        kind = keras.distillation.Distiller
+        kind = kind if training.batch_statistics else AtInference
+        distiller = kind(
             teacher,
             student,
             Answers(outputs, training.temperature),

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 
 from keras_redundancy._shared import arguments
-from keras_redundancy.build.absorb import DropAbsorber
-from keras_redundancy.build.rebuild import require_rebuildable
+from keras_redundancy.building.absorb import DropAbsorber
+from keras_redundancy.building.rebuild import require_rebuildable
 from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.channels.shifts import homes_of_shifts
 from keras_redundancy.numbers.regression import varies

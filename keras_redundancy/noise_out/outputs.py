@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_redundancy._shared import arguments
 from keras_redundancy._shared.precision import as_loss, widened
-from keras_redundancy.build.stock import register_stock_form
+from keras_redundancy.building.stock import register_stock_form
 from keras_redundancy.channels import Channels, register_rule
 from keras_redundancy.channels.reasons import Reason
 

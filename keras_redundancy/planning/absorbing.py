@@ -11,8 +11,8 @@ import dataclasses
 
 from keras_redundancy._shared.arguments import check_count, check_option
 from keras_redundancy._shared.configured import Configured, name_of
-from keras_redundancy.build.absorb import DropAbsorber, MergeAbsorber
-from keras_redundancy.build.refit import RefitAbsorber
+from keras_redundancy.building.absorb import DropAbsorber, MergeAbsorber
+from keras_redundancy.building.refit import RefitAbsorber
 from keras_redundancy.calibration import Statistics
 from keras_redundancy.mend.distilling import Training
 from keras_redundancy.mend.repair import MEMORY, Repair
@@ -208,7 +208,7 @@ class Distill(Mend, Training):
     Args:
         rounds, memory: as for `Mend`.
         epochs, learning_rate, batch_size, temperature, outputs, held_out,
-            patience, augment, seed: as for `distill`.
+            patience, augment, seed, batch_statistics: as for `distill`.
     """
 
     def __post_init__(self):

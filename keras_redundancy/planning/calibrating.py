@@ -2,7 +2,7 @@
 
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy._shared.progress import showing
-from keras_redundancy.build.stripping import stock
+from keras_redundancy.building.stripping import stock
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.calibration.data import Samples, shapes_to_open_on
 from keras_redundancy.channels import trace

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from keras_redundancy._shared.progress import tracked
-from keras_redundancy.build.absorb import DropAbsorber
-from keras_redundancy.build.apply import smaller_model
+from keras_redundancy.building.absorb import DropAbsorber
+from keras_redundancy.building.apply import smaller_model
 from keras_redundancy.calibration import Statistics
 from keras_redundancy.channels import ChannelGraph
 from keras_redundancy.channels.reasons import Reason

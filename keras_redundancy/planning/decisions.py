@@ -6,8 +6,8 @@ import functools
 import numpy as np
 
 from keras_redundancy._shared.tables import Rendered, Table, on_one_line
-from keras_redundancy.build.absorb import axis_changes
-from keras_redundancy.build.apply import removed_groups, smaller_model
+from keras_redundancy.building.absorb import axis_changes
+from keras_redundancy.building.apply import removed_groups, smaller_model
 from keras_redundancy.channels import ChannelGraph, Space
 from keras_redundancy.channels.explanation import Explanation, explain
 from keras_redundancy.channels.reasons import code_of

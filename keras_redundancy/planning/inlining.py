@@ -1,8 +1,8 @@
 """What can only go if the graph inside of a layer takes its place."""
 
 from keras_redundancy import _keras
-from keras_redundancy.build.closing import set_by_arguments
-from keras_redundancy.build.recipe import operations
+from keras_redundancy.building.closing import set_by_arguments
+from keras_redundancy.building.recipe import operations
 from keras_redundancy.channels.opening import has_stand_ins
 from keras_redundancy.channels.reasons import Reason
 

@@ -9,9 +9,9 @@ from typing import Unpack
 
 from keras_redundancy._shared.arguments import Layers, Level
 from keras_redundancy._shared.progress import showing
-from keras_redundancy.build.rebuild import require_rebuildable
-from keras_redundancy.build.stock import layers_for_training
-from keras_redundancy.build.stripping import require_trained, stock
+from keras_redundancy.building.rebuild import require_rebuildable
+from keras_redundancy.building.stock import layers_for_training
+from keras_redundancy.building.stripping import require_trained, stock
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.calibration.data import Samples, shapes_to_open_on
 from keras_redundancy.calibration.reuse import check_steps

@@ -3,7 +3,7 @@
 import dataclasses
 
 from keras_redundancy._shared.tables import Rendered, Table
-from keras_redundancy.build.stripping import stock
+from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.units import distinct, written_units
 

@@ -1,6 +1,6 @@
 """Count the multiply-adds of convolutions and dense layers."""
 
-from keras_redundancy.build.stripping import stock
+from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.sizes import at_shapes, checked_shapes
 

@@ -15,7 +15,7 @@ from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count, check_option
 from keras_redundancy._shared.extras import needing
 from keras_redundancy._shared.files import writable_folder
-from keras_redundancy.build.stock import unused_parameters
+from keras_redundancy.building.stock import unused_parameters
 from keras_redundancy.calibration.observer import Observer, answers
 from keras_redundancy.numbers.clustering import LINKAGES
 from keras_redundancy.reports.analysis import check_taus, reports

@@ -10,8 +10,8 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.files import writable_folder
-from keras_redundancy.build.compiling import compile_like
-from keras_redundancy.build.configs import objects_of
+from keras_redundancy.building.compiling import compile_like
+from keras_redundancy.building.configs import objects_of
 from keras_redundancy.training import descriptions
 
 STATE = "state.json"

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.configured import Configured
-from keras_redundancy.build.configs import get_config
+from keras_redundancy.building.configs import get_config
 
 # Of arrays with more bytes, evenly spaced rows are hashed.
 MOST_BYTES = 2**26

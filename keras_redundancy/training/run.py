@@ -11,9 +11,9 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.plain import plain
-from keras_redundancy.build.copying import copy_for_training
-from keras_redundancy.build.stock import parameters_after_training
-from keras_redundancy.build.stripping import stock
+from keras_redundancy.building.copying import copy_for_training
+from keras_redundancy.building.stock import parameters_after_training
+from keras_redundancy.building.stripping import stock
 from keras_redundancy.planning.budgets import OutOfReachError
 from keras_redundancy.planning.plans import prune
 from keras_redundancy.training import one_fit

@@ -13,7 +13,7 @@ from tests.channels.test_inner_reads import view_of
 
 SAMPLES, LENGTH, HEADS, SIZE = 150, 5, 4, 3
 LAYERS = {
-    "heads": lambda: layers.MultiHeadAttention(HEADS, 2, value_dim=SIZE),
+    "heads": lambda: layers.MultiHeadAttention(HEADS, SIZE),
     "gate": lambda: layers.MultiHeadAttention(HEADS, SIZE, use_gate=True),
     "dropout": lambda: layers.MultiHeadAttention(HEADS, SIZE, dropout=0.5),
     "without bias": lambda: layers.MultiHeadAttention(

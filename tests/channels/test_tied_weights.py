@@ -9,7 +9,7 @@ from keras import layers, ops
 
 import keras_redundancy as kr
 from keras_redundancy import _keras
-from keras_redundancy.build.rebinding import Rebinder
+from keras_redundancy.building.rebinding import Rebinder
 from tests import models
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"

@@ -6,8 +6,8 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.build.rebuild import rebuild
-from keras_redundancy.build.recipe import Recipe
+from keras_redundancy.building.rebuild import rebuild
+from keras_redundancy.building.recipe import Recipe
 from tests import models
 from tests.low_rank_models import compiled, data, factorized_layers, mlp, tied
 

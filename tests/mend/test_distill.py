@@ -236,6 +236,25 @@ def test_labels_are_learned():
     assert with_labels > without + 0.1
 
 
+@pytest.mark.parametrize("by_batch", [False, True])
+def test_statistics_stay_or_follow_the_batches(by_batch):
+    model = convolutions()
+    norm = model.layers[2]
+    data = samples(model)
+    (read,) = models.outputs(keras.Model(model.input, norm.input), data)
+    norm.moving_mean.assign(read.mean((0, 1, 2)))
+    norm.moving_variance.assign(read.var((0, 1, 2)))
+    small = cut(model, data)
+    options = QUICK | {"batch_statistics": by_batch}
+    found = kr.distill(small, model, data, **options)
+    before, after = (
+        models.numpy(m.layers[2].moving_mean) for m in (small, found)
+    )
+    assert np.array_equal(before, after) != by_batch
+    started, ended = errors(model, samples(model, seed=1), small, found)
+    assert ended < 0.8 * started
+
+
 # --- what data may be -------------------------------------------------------
 
 

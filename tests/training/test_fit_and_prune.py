@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from tests.build.test_optimizer_state import states
+from tests.building.test_optimizer_state import states
 from tests.fit_and_prune_run import data, network, run
 
 

@@ -1,14 +1,14 @@
 """A copy of a model that goes on training where it is."""
 
-from keras_redundancy.build.absorb import DropAbsorber
-from keras_redundancy.build.compiling import fresh_arguments
-from keras_redundancy.build.optimizer_state import SlotCut, carry_over
-from keras_redundancy.build.rebuild import (
+from keras_redundancy.building.absorb import DropAbsorber
+from keras_redundancy.building.compiling import fresh_arguments
+from keras_redundancy.building.optimizer_state import SlotCut, carry_over
+from keras_redundancy.building.rebuild import (
     rebuild_and_match,
     require_rebuildable,
 )
-from keras_redundancy.build.recipe import Recipe
-from keras_redundancy.build.stripping import require_trained
+from keras_redundancy.building.recipe import Recipe
+from keras_redundancy.building.stripping import require_trained
 
 
 def copy_for_training(model):

@@ -7,9 +7,9 @@ from numbers import Integral, Number
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy.build import configs
-from keras_redundancy.build.recipe import LayerRecipe, Recipe, operations
-from keras_redundancy.build.stock import LayerForm
+from keras_redundancy.building import configs
+from keras_redundancy.building.recipe import LayerRecipe, Recipe, operations
+from keras_redundancy.building.stock import LayerForm
 
 # {class: {config and shapes: trials}}: models have many layers that are alike.
 TRIALS = weakref.WeakKeyDictionary()

@@ -6,8 +6,8 @@ import warnings
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy.build.configs import REBUILD_ERRORS, by_name
-from keras_redundancy.build.faults import cause_of
+from keras_redundancy.building.configs import REBUILD_ERRORS, by_name
+from keras_redundancy.building.faults import cause_of
 
 
 def compile_like(model, result, rebinder=None) -> None:

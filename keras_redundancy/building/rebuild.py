@@ -11,12 +11,23 @@ from typing import Any
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy.build import closing, configs, faults, model_classes, ties
-from keras_redundancy.build.compiling import compile_like
-from keras_redundancy.build.rebinding import Rebinder
-from keras_redundancy.build.recipe import Recipe, is_configured
-from keras_redundancy.build.weights import assign_weights, copy_trainable, parts
+from keras_redundancy.building import (
+    closing,
+    configs,
+    faults,
+    model_classes,
+    ties,
+)
+from keras_redundancy.building.compiling import compile_like
+from keras_redundancy.building.rebinding import Rebinder
+from keras_redundancy.building.recipe import Recipe, is_configured
+from keras_redundancy.building.weights import (
+    assign_weights,
+    copy_trainable,
+    parts,
+)
 from keras_redundancy.channels.opening import differs
+from keras_redundancy.channels.rules.registry import has_rule
 
 
 def require_rebuildable(model) -> None:
@@ -135,7 +146,9 @@ class Builder(_keras.Interpreter):
         try:
             return configs.made_anew(recipe, form.kind.from_config)
         except ValueError:
-            if recipe.is_changed or _keras.is_stock_class(type(old)):
+            # What such a layer reads and returns was left as it is.
+            stays = not has_rule(old) or _keras.config_fault(old) is not None
+            if recipe.is_changed or not stays:
                 raise
             return _keras.copy_with_variables(old)
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy.build import faults
+from keras_redundancy.building import faults
 
 # Entries that all layers and metrics have in their configs.
 OF_EVERY_OBJECT = {"name", "trainable", "dtype"}

@@ -1,9 +1,9 @@
 """Take away what a model has for training alone."""
 
 from keras_redundancy import _keras
-from keras_redundancy.build.rebuild import rebuild, require_rebuildable
-from keras_redundancy.build.recipe import Recipe
-from keras_redundancy.build.stock import (
+from keras_redundancy.building.rebuild import rebuild, require_rebuildable
+from keras_redundancy.building.recipe import Recipe
+from keras_redundancy.building.stock import (
     layers_for_training,
     stock_form,
     warn_of_layers,

@@ -5,10 +5,10 @@ import threading
 
 import numpy as np
 
-from keras_redundancy.build.absorb import axis_changes, new_values
-from keras_redundancy.build.optimizer_state import SlotCut, carry_over
-from keras_redundancy.build.rebuild import rebuild_and_match
-from keras_redundancy.build.recipe import (
+from keras_redundancy.building.absorb import axis_changes, new_values
+from keras_redundancy.building.optimizer_state import SlotCut, carry_over
+from keras_redundancy.building.rebuild import rebuild_and_match
+from keras_redundancy.building.recipe import (
     CallRecipe,
     LayerRecipe,
     Recipe,
@@ -16,7 +16,7 @@ from keras_redundancy.build.recipe import (
     operations,
     own_variables,
 )
-from keras_redundancy.build.stock import LayerForm
+from keras_redundancy.building.stock import LayerForm
 from keras_redundancy.channels.labels import Constant
 from keras_redundancy.channels.opening import opened_like
 

@@ -7,10 +7,14 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras
-from keras_redundancy.build import faults
-from keras_redundancy.build.configs import is_function
-from keras_redundancy.build.recipe import Recipe, is_configured, own_variables
-from keras_redundancy.build.stock import LayerForm, value_of
+from keras_redundancy.building import faults
+from keras_redundancy.building.configs import is_function
+from keras_redundancy.building.recipe import (
+    Recipe,
+    is_configured,
+    own_variables,
+)
+from keras_redundancy.building.stock import LayerForm, value_of
 
 
 def assign_weights(old, new, recipe: Recipe) -> list[tuple]:

@@ -6,8 +6,8 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from keras_redundancy.build.recipe import LayerRecipe, Recipe
-from keras_redundancy.build.stock import stock_form
+from keras_redundancy.building.recipe import LayerRecipe, Recipe
+from keras_redundancy.building.stock import stock_form
 from tests import models
 
 

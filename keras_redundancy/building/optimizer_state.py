@@ -5,13 +5,13 @@ import warnings
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy.build.changes import (
+from keras_redundancy.building.changes import (
     along,
     by_variable,
     clusters_of,
     is_consumer,
 )
-from keras_redundancy.build.means import mean_in_place
+from keras_redundancy.building.means import mean_in_place
 from keras_redundancy.channels.filters import joined_filters, norms_along, read
 
 # Filters that differ by less, relative to their norm, are copies.

@@ -9,9 +9,9 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
-from keras_redundancy.build.compiling import fresh
-from keras_redundancy.build.configs import REBUILD_ERRORS, get_config
-from keras_redundancy.build.rebinding import Rebinder
+from keras_redundancy.building.compiling import fresh
+from keras_redundancy.building.configs import REBUILD_ERRORS, get_config
+from keras_redundancy.building.rebinding import Rebinder
 from keras_redundancy.channels.tied import is_own_function
 
 LOST = object()  # Stands for a value that cannot be copied.

@@ -7,7 +7,7 @@ variable of that layer's copy. `channels.tied` lists how it can be read.
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy.build.rebinding import Rebinder, reached_by
+from keras_redundancy.building.rebinding import Rebinder, reached_by
 from keras_redundancy.channels.tied import borrowed, is_own_function, owners_of
 
 

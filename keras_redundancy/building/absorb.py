@@ -14,14 +14,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from keras_redundancy.build.changes import (
+from keras_redundancy.building.changes import (
     AxisChange,
     NewValues,
     is_consumer,
     merge,
     touched_groups,
 )
-from keras_redundancy.build.means import start_at_means
+from keras_redundancy.building.means import start_at_means
 from keras_redundancy.channels.filters import read
 from keras_redundancy.channels.gains import Gains
 from keras_redundancy.channels.shifts import Shifts, homes_of_shifts, shift_of

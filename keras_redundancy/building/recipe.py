@@ -7,9 +7,9 @@ from typing import Any
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy.build import stock
-from keras_redundancy.build.configs import get_config
-from keras_redundancy.build.faults import words_of
+from keras_redundancy.building import stock
+from keras_redundancy.building.configs import get_config
+from keras_redundancy.building.faults import words_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

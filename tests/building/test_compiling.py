@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.build.compiling import fresh_arguments
+from keras_redundancy.building.compiling import fresh_arguments
 
 
 class Total(keras.metrics.Metric):

@@ -8,7 +8,7 @@ shapes, was changed by what the rule for its class says.
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy.build.stock import function_name
+from keras_redundancy.building.stock import function_name
 from keras_redundancy.channels.rules.registry import rule
 
 

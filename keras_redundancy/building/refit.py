@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from keras_redundancy.build.absorb import MergeAbsorber
-from keras_redundancy.build.changes import is_consumer, merge
+from keras_redundancy.building.absorb import MergeAbsorber
+from keras_redundancy.building.changes import is_consumer, merge
 from keras_redundancy.channels.filters import read
 from keras_redundancy.channels.shifts import homes_of_shifts, shift_of
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_redundancy.build.changes import (
+from keras_redundancy.building.changes import (
     NewValues,
     along,
     clusters_of,
