@@ -37,6 +37,8 @@ ROWS = 20
 ROWS_OF_LINK = 10
 # So many numbers the rows of a kernel and of its outputs hold at most.
 NUMBERS = 2**25
+# So many are held before their products are summed.
+HELD = 2**22
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,22 +126,24 @@ def least_squares(rows, starts, has_shift, rounding):
     """Matrix and shift of each group, from the rows or from their moments.
 
     Args:
-        rows: `Rows`, one batch after the other. They are held until there are
-            more of them than numbers in a row; from then on the sums of
-            their products are, which take less memory.
+        rows: `Rows`, one batch after the other. Where there are more of them
+            than numbers in a row, they are held until they are `HELD`
+            numbers, and then the sums of their products are.
     """
     numbers = starts.shape[1]
     held, sums, count = [], None, 0
     for part in rows:
         held.append(part)
         count += len(part.sides[0])
-        if count >= numbers:
-            sums = _summed(held, sums)
-            held = []
-    if not sums:
+        size = sum(x.read.shape[0] for x in held) * starts[..., 0].size
+        if count >= numbers and size >= HELD:
+            sums, held = _summed(joined(held), sums), []
+    if count < numbers:
         yield from _from_rows(joined(held), starts, has_shift, rounding)
         return
-    fitted, held_out = _summed(held, sums)
+    if held:
+        sums = _summed(joined(held), sums)
+    fitted, held_out = sums
     whole = fitted + held_out
     # Without a shift the mean has to be predicted like the rest.
     center = fitted.mean if has_shift else np.zeros_like(fitted.mean)
@@ -243,24 +247,22 @@ class _Sums:
         return regression.Equations(known, shared, size)
 
 
-def _summed(parts, sums):
-    """The sums of both sides, with those of more `Rows`."""
-    for part in parts:
-        x, y = part.read, part.wanted
-        origin = (
-            sums[0].origin
-            if sums
-            else tuple(ops.mean(z, axis=0, keepdims=True) for z in (x, y))
-        )
-        x, y = x - origin[0], y - origin[1]
-        found = [
-            _Sums.of(*(_of_groups(z, side) for z in (x, y)), origin)
-            for side in part.sides
-        ]
-        if sums:
-            found = [a + b for a, b in zip(sums, found, strict=True)]
-        sums = found
-    return sums
+def _summed(rows, sums):
+    """The sums of both sides, with those before, if there are any."""
+    x, y = rows.read, rows.wanted
+    origin = (
+        sums[0].origin
+        if sums
+        else tuple(ops.mean(z, axis=0, keepdims=True) for z in (x, y))
+    )
+    x, y = x - origin[0], y - origin[1]
+    found = [
+        _Sums.of(*(_of_groups(z, side) for z in (x, y)), origin)
+        for side in rows.sides
+    ]
+    if sums:
+        found = [a + b for a, b in zip(sums, found, strict=True)]
+    return found
 
 
 def _of_groups(x, side):
