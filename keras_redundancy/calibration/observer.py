@@ -349,10 +349,18 @@ def sampled(x, start, most: int):
     return x
 
 
+def spread_of(count: int) -> np.ndarray:
+    """`count` numbers spread over [0, 1), one in each part of it, at random.
+
+    At equal distances, all positions of an image could lie in one column.
+    """
+    rng = np.random.default_rng(0)
+    return (rng.permutation(count) + rng.uniform(size=count)) / count
+
+
 def _spread(size, start, most):
     """`most` of `size` positions; they depend on `start`."""
-    spread = np.random.default_rng(0).permutation(most) / most
-    spread = (spread.astype("float32") + start) % 1
+    spread = (spread_of(most).astype("float32") + start) % 1
     size = ops.cast(size, "float32")
     chosen = ops.minimum(ops.floor(spread * size), size - 1)
     return ops.cast(chosen, "int32")

@@ -21,7 +21,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_redundancy.calibration.moments import HELD_OUT
-from keras_redundancy.calibration.observer import GOLDEN
+from keras_redundancy.calibration.observer import GOLDEN, spread_of
 from keras_redundancy.mend.kernels import KernelProduct
 from keras_redundancy.mend.linked import fit_to_link
 from keras_redundancy.numbers import regression
@@ -37,8 +37,6 @@ ROWS = 20
 ROWS_OF_LINK = 10
 # So many numbers the rows of a kernel and of its outputs hold at most.
 NUMBERS = 2**25
-# Products of so many numbers with one another are taken in blocks.
-BLOCK = 512
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -195,11 +193,12 @@ class _Sums:
     @classmethod
     def of(cls, x, y, origin) -> "_Sums":
         """Of rows minus the origin, (groups, rows, k) and (groups, rows, r)."""
+        transposed = ops.swapaxes(x, 1, 2)
         sums = (
             ops.sum(x, axis=1),
             ops.sum(y, axis=1),
-            _gram(x),
-            ops.matmul(ops.swapaxes(x, 1, 2), y),
+            ops.matmul(transposed, x),
+            ops.matmul(transposed, y),
             ops.sum(ops.square(y), axis=1),
         )
         return cls(x.shape[1], origin, sums)
@@ -242,18 +241,6 @@ class _Sums:
         )
         size = size - np.square(y) + np.square(step[1])
         return regression.Equations(known, shared, size)
-
-
-def _gram(x):
-    """The products x^T x of each group; those below the diagonal are copied."""
-    numbers = x.shape[2]
-    if numbers < BLOCK:
-        return ops.matmul(ops.swapaxes(x, 1, 2), x)
-    a, b = x[:, :, : numbers // 2], x[:, :, numbers // 2 :]
-    across = ops.matmul(ops.swapaxes(a, 1, 2), b)
-    upper = ops.concatenate([_gram(a), across], axis=2)
-    lower = [ops.swapaxes(across, 1, 2), _gram(b)]
-    return ops.concatenate([upper, ops.concatenate(lower, axis=2)], axis=1)
 
 
 def _summed(parts, sums):
@@ -350,5 +337,5 @@ def spread(count: int, number: int, most: int) -> NDArray[np.intp]:
     """Up to `most` of `count` positions, other ones for each batch."""
     if count <= most:
         return np.arange(count)
-    shares = np.random.default_rng(0).permutation(most) / most
+    shares = spread_of(most)
     return (((shares + number * GOLDEN) % 1) * count).astype(int)

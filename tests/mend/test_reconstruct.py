@@ -231,3 +231,9 @@ def test_rows_that_are_alike_are_held_out_together():
     assert rows.wanted.shape == (54, 1, 2)
     sample = models.numpy(rows.read)[:, 0, 0]
     np.testing.assert_array_equal(rows.is_held_out, sample == 4)
+
+
+def test_positions_lie_in_all_columns_of_an_image():
+    chosen = reconstruct.spread(32 * 32, 0, 16)
+    assert len(np.unique(chosen // 32)) > 8
+    assert len(np.unique(chosen % 32)) > 8
