@@ -15,6 +15,7 @@ import numpy as np
 import keras_redundancy as kr
 from keras_redundancy import _keras
 from keras_redundancy._shared.files import replaced
+from keras_redundancy._shared.progress import showing
 from keras_redundancy_command import parser
 
 LEGACY = (".h5", ".hdf5")  # The suffixes of what Keras 2 has saved.
@@ -79,16 +80,18 @@ def _prune(args):
         for kind in ("flops", "params", "units")
         if getattr(args, f"target_{kind}") is not None
     }
-    plan = kr.plan(
-        model,
-        tau=args.tau,
-        ratio=args.ratio,
-        target=target or None,
-        data=None if args.data is None else _read(args.data, model)[0],
-        skip=args.skip or None,
-        round_to=args.round_to,
-    )
-    small = plan.apply(verbose=not args.json)
+    # Standard output is for the result alone.
+    with contextlib.redirect_stdout(sys.stderr), showing(not args.json):
+        plan = kr.plan(
+            model,
+            tau=args.tau,
+            ratio=args.ratio,
+            target=target or None,
+            data=None if args.data is None else _read(args.data, model)[0],
+            skip=args.skip or None,
+            round_to=args.round_to,
+        )
+        small = plan.apply(verbose=not args.json)
     if small.compiled:
         # A file without its variables is loaded with a warning.
         small.optimizer.build(small.trainable_variables)

@@ -283,11 +283,6 @@ UNFOLLOWED = {
         (5, 12),
         "output_shape of several axes",
     ),
-    "subclass": (
-        on_itself(lambda: Sharpened(8, 2)),
-        (5, 12),
-        "overrides _compute_attention of MultiHeadAttention",
-    ),
     "constant": (constant_value, (5, 12), "other than tensors of the model"),
     "constant value": (
         lambda x: layers.Attention()([x, np.ones((4, 6, 16), "float32")]),
@@ -295,6 +290,20 @@ UNFOLLOWED = {
         "other than tensors of the model",
     ),
 }
+
+
+def test_inside_of_a_subclass_its_own_calls_are_followed():
+    inputs = keras.Input((5, 12))
+    x = layers.Dense(16, name="before")(inputs)
+    x = layers.Flatten()(Sharpened(8, 2)(x, x))
+    model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
+    frozen = {space.name: space.frozen for space in kr.trace(model).spaces}
+    assert frozen["before"] is None
+    assert "dot_product_attention" in frozen["sharpened.query"]
+    models.plant(model)
+    small = kr.prune(model, tau=0.9999)
+    assert small.count_params() < model.count_params()
+    models.assert_same_function(model, small)
 
 
 @pytest.mark.parametrize("name", UNFOLLOWED)

@@ -34,8 +34,8 @@ NO_RULE = Reason(
 )
 NOT_OPENED = Reason(
     "not_opened",
-    "there is no rule for {name} ({kind}), and the layers inside cannot be "
-    "followed: {why}",
+    "there is no rule for {name} ({kind}), which register_rule can teach, and "
+    "the layers inside cannot be followed: {why}",
 )
 NO_CONFIG = Reason(
     "no_config",
