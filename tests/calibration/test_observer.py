@@ -107,17 +107,6 @@ def test_layers_inside_a_wrapper_read_the_tensor_around_it():
     assert_moments(view.moments, between(model, x, data).reshape(-1, 6))
 
 
-def test_heads_have_no_view():
-    """Each is a vector: no number tells one head from another one."""
-    inputs = keras.Input((6, 8))
-    x = layers.MultiHeadAttention(4, 2, name="heads")(inputs, inputs)
-    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
-    data = models.random_inputs(model, batch=8)
-    graph, statistics = statistics_of(model, data)
-    assert "heads" not in views_by_layer(graph, statistics)
-    assert statistics.of_space(graph.prunable[0]) == []
-
-
 def test_channels_first():
     if keras.backend.backend() == "tensorflow":
         pytest.skip("TensorFlow convolves channels_first on a GPU alone")
