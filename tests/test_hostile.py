@@ -71,12 +71,13 @@ def waved():
 
 @pytest.mark.parametrize("factory", [softened, waved])
 def test_a_model_with_a_call_of_its_own(factory):
-    with pytest.raises(TypeError, match="call\\(\\) is Python code"):
-        kr.prune(factory(), 0.5)
+    """Its call is followed, alone and inside of another model."""
     inputs = keras.Input((4,))
-    model = head(inputs, factory()(layers.Dense(4)(inputs)))
-    assert "no rule" in str(kr.plan(model, 0.5))
-    check(model)
+    check(head(inputs, factory()(layers.Dense(4)(inputs))))
+    own = models.randomized(factory())
+    models.plant(own)
+    data = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+    models.assert_same_function(own, prune(own, 0.9999), data)
 
 
 class Trained(keras.Sequential):

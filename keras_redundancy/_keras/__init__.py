@@ -13,6 +13,7 @@ from keras_redundancy._keras.graph import (
     Call as Call,
     ImaginedCall as ImaginedCall,
     calls as calls,
+    graph_beside_call as graph_beside_call,
     graph_of as graph_of,
     handed_to as handed_to,
     imagined_call as imagined_call,

@@ -55,6 +55,12 @@ def graph_of(model):
     )
 
 
+def graph_beside_call(model):
+    """The graph that a model was made with, whatever its `call` does; None."""
+    graph = getattr(model, "_functional", model)
+    return graph if isinstance(graph, Functional) else None
+
+
 def input_structure(graph):
     """The inputs of `graph` in the structure the model was made with."""
     return graph._inputs_struct

@@ -88,13 +88,16 @@ def _recorded(layer, args, kwargs):
 
 def _inputs(model, input_shape):
     """A `keras.Input` for each tensor that a subclassed model reads."""
-    built = model.get_build_config() or {}
+    built = (model.get_build_config() or {}).get("input_shape")
     if input_shape is not None:
         shapes = input_shape
-    elif "input_shape" in built:
-        shapes = keras.tree.map_shape_structure(
-            lambda shape: shape[1:], built["input_shape"]
+    elif (graph := _keras.graph_beside_call(model)) is not None:
+        return keras.tree.map_structure(
+            lambda x: keras.Input(x.shape[1:], dtype=x.dtype, name=x.name),
+            _keras.input_structure(graph),
         )
+    elif built is not None:
+        shapes = keras.tree.map_shape_structure(lambda x: x[1:], built)
     else:
         raise TypeError(
             f"The model {model.name!r} is a subclassed model "

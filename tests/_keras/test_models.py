@@ -84,5 +84,5 @@ def test_the_function_of_a_loss_and_whether_it_takes_logits(saved, tmp_path):
     found = _keras.loss_function(loss)
     assert found == ("sparse_categorical_crossentropy", True)
     assert _keras.loss_function(keras.losses.MeanSquaredError())[1] is False
-    assert _keras.loss_function("mse") == (None, False)
+    assert _keras.loss_function("mse") == ("mean_squared_error", False)
     assert _keras.loss_function(None) == (None, False)

@@ -53,6 +53,22 @@ HIDDEN = kr.hidden_widths(
 )
 
 
+def test_what_data_does_not_show_is_left_alone_with_a_reason():
+    kr.register_rule(TransformerBlock, HIDDEN)
+    model = models.randomized(between(TransformerBlock(4, 12, name="block")))
+    data = models.random_inputs(model, batch=50)
+
+    def inside_of(plan):
+        return next(d for d in plan.decisions if d.space.size == 12)
+
+    plan = kr.plan(model, ratio=0.5, data=data)
+    assert len(inside_of(plan).selection.kept) == 12
+    assert "inside of layers" in inside_of(plan).reason
+    merged = kr.plan(model, ratio=0.5, data=data, select="l1")
+    assert len(inside_of(merged).selection.kept) == 6
+    merged.apply()
+
+
 def test_hidden_channels_and_heads_go(tmp_path):
     kr.register_rule(TransformerBlock, HIDDEN)
     first, second = (

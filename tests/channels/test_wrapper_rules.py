@@ -259,7 +259,6 @@ UNFOLLOWED = {
         (3, 4, 20),
         "runs a cell of its own",
     ),
-    "unknown": (Padded(layers.Dense(8)), (5, 20), "no rule for padded"),
     "over time": (permuted, (5, 20), "along the axis that holds the channels"),
     "unequal": (unequal, (5, 20), "wraps two layers of unequal width"),
     "stateful": (
@@ -280,6 +279,17 @@ def test_what_is_left_alone(name):
     reasons = {space.name: space.frozen for space in kr.trace(model).spaces}
     assert reason in reasons["before"]
     models.assert_same_function(model, prune(model, 0.1), tolerance=0)
+
+
+def test_a_wrapper_of_ones_own_is_looked_into():
+    inputs = keras.Input((5, 20))
+    x = layers.Dense(8, name="before")(inputs)
+    x = layers.Flatten()(Padded(layers.Dense(8))(x))
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    models.plant(model)
+    small = prune(model, 0.9999)
+    assert small.get_layer("before").units < 8
+    models.assert_same_function(model, small)
 
 
 def test_a_layer_inside_and_outside_of_a_wrapper_is_refused():

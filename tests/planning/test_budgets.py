@@ -353,26 +353,6 @@ def test_what_asks_for_nothing_may_be_said(options):
     assert kr.plan(model, **options).parameters[0] == model.count_params()
 
 
-def test_what_data_does_not_show_is_left_alone_with_a_reason():
-    """What attention's output projection reads of a head is a vector."""
-    inputs = keras.Input((6, 8))
-    x = layers.MultiHeadAttention(4, 2)(inputs, inputs)
-    x = layers.Dense(7, name="wide")(x)
-    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
-    data = models.random_inputs(model, batch=50)
-
-    def heads_of(plan):
-        return next(d for d in plan.decisions if d.space.size == 4)
-
-    plan = kr.plan(model, ratio=0.5, data=data)
-    assert len(heads_of(plan).selection.kept) == 4
-    assert "inside of layers" in heads_of(plan).reason
-    assert models.widths(plan)["wide"] == (4, 3)
-    merged = kr.plan(model, ratio=0.5, data=data, select="l1")
-    assert len(heads_of(merged).selection.kept) == 2
-    merged.apply()
-
-
 # --- latency ----------------------------------------------------------------
 
 

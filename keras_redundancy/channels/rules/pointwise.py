@@ -101,9 +101,11 @@ def _clip(operation, call):
 
 
 @rule.register(core.Cast)
+@rule.register(core.ConvertToTensor)
 def _cast(operation, call):
     """Not homogeneous to integers: int(3 x) is not always 3 int(x)."""
-    floating = keras.backend.is_float_dtype(operation.dtype)
+    dtype = operation.dtype or call.outputs[0].dtype
+    floating = keras.backend.is_float_dtype(dtype)
     return unchanged(operation, call) if floating else bent(operation, call)
 
 

@@ -105,12 +105,12 @@ def apply_rule(operation, call):
     """Labels of what a call returns, by the rule for the operation's class."""
     kind = type(operation)
     known, what = _known_class(kind)
+    if what and known is not object:
+        return call.opaque(OVERRIDES, what=what, known=known.__name__)
     if hasattr(operation, "not_opened"):
         return call.opaque(NOT_OPENED, why=operation.not_opened)
     if (why := _config_fault(call)) is not None:
         return call.opaque(NO_CONFIG, why=why)
-    if what and known is not object:
-        return call.opaque(OVERRIDES, what=what, known=known.__name__)
     variables = variables_in(call.arguments)
     if variables and not isinstance(operation, FOLLOWS_KERNELS):
         return variables_stay(call, variables)
