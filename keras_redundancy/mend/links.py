@@ -6,7 +6,7 @@ from keras import layers
 
 from keras_redundancy import _keras
 from keras_redundancy.channels.activations import Behaviours, Kind
-from keras_redundancy.mend.outputs import LOSSES
+from keras_redundancy.mend.outputs import LOSSES, kind_made
 
 # What changes nothing at inference.
 IDENTITIES = (
@@ -85,7 +85,7 @@ class Surroundings:
         last = self._maker.get(outputs[0])
         if len(outputs) > 1 or last is None:
             return None
-        link = self._link_of(last)
+        link = kind_made(last)
         if link and type(last.operation) is not layers.Dense:
             # It stands behind the layer with the kernel.
             last = self._maker.get(last.reads[0])
@@ -125,17 +125,6 @@ class Surroundings:
         if isinstance(call.operation, layers.Activation):
             return self._kind(call) is Kind.LINEAR
         return isinstance(call.operation, IDENTITIES)
-
-    def _link_of(self, call):
-        """The probabilities that an operation makes of what it is given."""
-        operation = call.operation
-        if isinstance(operation, layers.Softmax):
-            return "softmax" if operation.axis in (-1, 1) else None
-        if type(operation) not in (layers.Dense, layers.Activation):
-            return None
-        kind = self._kind(call)
-        known = kind in (Kind.SOFTMAX, Kind.SIGMOID)
-        return kind.value if known else None
 
 
 def _link_of_loss(model):

@@ -125,7 +125,7 @@ def outputs_of(model, kinds, samples: list[NDArray]) -> list[Output]:
     losses = _by_output(model)
     found = []
     for number, wanted in enumerate(_each_kind(kinds, len(samples))):
-        made = _kind_made(makers.get(graph.outputs[number]))
+        made = kind_made(makers.get(graph.outputs[number]))
         name = f"The output {number} of {model.name!r}"
         kind, is_logits = _kind_of(
             name, wanted, made, losses[number], samples[number]
@@ -188,7 +188,7 @@ def _are_probabilities(kind, samples):
     return bool(np.abs(sums - 1).max() < TOLERANCE)
 
 
-def _kind_made(call):
+def kind_made(call):
     """The probabilities that an operation makes, "softmax", "sigmoid"; None."""
     if call is None:
         return None
