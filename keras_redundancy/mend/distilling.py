@@ -77,7 +77,7 @@ def distill(
     batch_size: int = Training.batch_size,
     temperature: float = Training.temperature,
     outputs=None,
-    label_weight: float = 0.5,
+    label_weight: float | None = None,
     held_out: float = Training.held_out,
     patience: int = Training.patience,
     augment: Callable | None = None,
@@ -129,7 +129,7 @@ def distill(
         outputs: "softmax", "sigmoid" or "values": what the outputs are, or
             are logits of; or a list with one for each output. By default it
             is found out.
-        label_weight: the share of the labels' loss, in (0, 1).
+        label_weight: the share of the labels' loss, in (0, 1). Default: 0.5.
         held_out: the share of arrays that is not trained on, and says which
             epoch was the best. With 0 the last epoch counts.
         patience: stop after so many epochs that were no better.
@@ -171,20 +171,18 @@ def distill(
     Network (2015).
     """
     training = Training(
-        epochs,
-        learning_rate,
-        batch_size,
-        temperature,
-        outputs,
-        held_out,
-        patience,
-        augment,
-        seed,
-        batch_statistics,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        temperature=temperature,
+        outputs=outputs,
+        held_out=held_out,
+        patience=patience,
+        augment=augment,
+        seed=seed,
+        batch_statistics=batch_statistics,
     )
-    check_fraction(
-        "label_weight", label_weight, "what the labels count", zero=True
-    )
+    weight = _label_weight(label_weight, labels)
     _require_alike(small, model)
     require_rebuildable(small)
     losses = None if labels is None else losses_of(small)
@@ -195,7 +193,6 @@ def distill(
         _require_of_arrays(data, labels, validation_data)
         found = arrays_for(model, data, training, labels, steps)
     student = rebuild(Recipe.of(small))
-    weight = 0.0 if labels is None else label_weight
     others = {"callbacks": callbacks, "verbose": verbose}
     train(student, model, found, training, losses, weight, **others)
     return student
@@ -370,6 +367,19 @@ def _jit_compile():
 
 
 # --- what cannot work -------------------------------------------------------
+
+
+def _label_weight(value, labels):
+    """The share of the labels' loss: 0 where there are none."""
+    if labels is None and value is not None:
+        raise ValueError(
+            f"label_weight={value!r} would have no effect: there are no "
+            "labels. Pass labels=, or leave label_weight= out."
+        )
+    if labels is None:
+        return 0.0
+    value = 0.5 if value is None else value
+    return check_fraction("label_weight", value, "what the labels count")
 
 
 def _require_alike(small, model):

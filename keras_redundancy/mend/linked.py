@@ -15,8 +15,6 @@ bounds of the slopes; O'Donoghue and Candes, Adaptive Restart for Accelerated
 Gradient Schemes (2015).
 """
 
-import functools
-
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
@@ -56,74 +54,123 @@ def fit_to_link(
     if not len(sides[1]):
         return matrix, shift
     x, x_held = (ops.take(read, side, axis=0) for side in sides)
-    y, y_held = (ops.take(wanted, side, axis=0) for side in sides)
+    wanted = [ops.take(wanted, side, axis=0) for side in sides]
     center = ops.mean(x, axis=0)
     if not has_shift:
         center, shift = ops.zeros_like(center), np.zeros_like(shift)
+    x, x_held = x - center, x_held - center
+    dear = ops.mean(ops.square(x)) / x.shape[0]
+    first = _tensor(matrix, x)
+    outputs = [ops.matmul(z, first) for z in (x, x_held)]
+    basis = _basis(x)
+    if basis is not None:
+        x, x_held = (ops.matmul(z, _tensor(basis, z)) for z in (x, x_held))
+    fitted, judged = (
+        _Problem(*given, link)
+        for given in zip((x, x_held), outputs, wanted, strict=True)
+    )
     middle = np.asarray(ops.convert_to_numpy(center), np.float64)
-    start = [_tensor(matrix, x), _tensor(shift + middle @ matrix, x)]
-    fitted = _Problem(x - center, y, link, start[0], has_shift)
-    judged = functools.partial(_value, fitted.loss, x_held - center, y_held)
-    best = _best_step(fitted, start, judged)
+    start = [
+        ops.zeros((x.shape[1], matrix.shape[1]), x.dtype),
+        _tensor(shift + middle @ matrix, x),
+    ]
+    step = fitted.stepper(float(dear), has_shift)
+    best = _best_step(step, start, judged.value)
     if best is start:
         return matrix, shift
-    matrix, shift = (
-        np.asarray(ops.convert_to_numpy(x), np.float64) for x in best
+    change, shift = (
+        np.asarray(ops.convert_to_numpy(z), np.float64) for z in best
     )
+    matrix = matrix + (change if basis is None else basis @ change)
     return matrix, shift - middle @ matrix
 
 
-class _Problem:
-    """The loss of a matrix and a shift, and a step that makes it smaller.
+def _basis(x):
+    """Orthonormal directions of the rows, if they are fewer than the numbers.
 
-    Attributes:
-        loss: one of `LOSSES`.
+    Steps change the matrix by combinations of rows. So all that there is to
+    know is how large the rows are in these directions.
+
+    Args:
+        x: tensor of shape (rows, numbers).
+
+    Returns:
+        Shape (numbers, rows), float64; None if there are as many rows.
     """
+    if x.shape[0] >= x.shape[1]:
+        return None
+    rows = np.asarray(ops.convert_to_numpy(x), np.float64)
+    return np.linalg.qr(rows.T)[0]
 
-    def __init__(self, x, y, link, start, has_shift):
-        """Args:
-        x, y: the rows that are read, and what is wanted for them.
-        link: the name of the loss.
-        start: the matrix to start from.
-        has_shift: whether the shift changes.
+
+class _Problem:
+    """The loss of a change of the matrix, and of a shift, over some rows."""
+
+    def __init__(self, x, before, wanted, link):
+        """Take the rows.
+
+        Args:
+            x: what is read, a tensor of shape (rows, numbers).
+            before: what the matrix before makes of it, (rows, units).
+            wanted: what is to come out, (rows, units).
+            link: the name of the loss.
         """
-        self.loss, self._bound = LOSSES[link]
-        self._x, self._y = x, y
-        self._start, self._has_shift = start, has_shift
-        # What a change of the matrix by one costs, beside the loss of one row.
-        self._dear = float(ops.mean(ops.square(x))) / x.shape[0]
-        if link == "relu":
-            self._dear *= float(ops.sum(ops.var(y, axis=0))) / 2
-        self._inverse = _inverse(x, self._bound, 2 * self._dear)
+        self._x, self._before, self._wanted = x, before, wanted
+        self._link = link
+        self._loss, self._bound = LOSSES[link]
 
-    def step(self, matrix, shift):
-        """(The loss, [matrix, shift] after a step that lessens it)."""
-        outputs = ops.matmul(self._x, matrix) + shift
-        found, slope = self.loss(outputs, self._y)
-        change = matrix - self._start
-        found = float(found + self._dear * ops.sum(ops.square(change)))
-        slopes = ops.matmul(ops.transpose(self._x), slope) / self._x.shape[0]
-        slopes = slopes + 2 * self._dear * change
-        matrix = matrix - ops.matmul(self._inverse, slopes)
-        if self._has_shift:
-            shift = shift - ops.mean(slope, axis=0) / self._bound
-        return found, [matrix, shift]
+    def _outcome(self, change, shift):
+        """(The loss, the slope of each row's own)."""
+        outputs = self._before + ops.matmul(self._x, change) + shift
+        return self._loss(outputs, self._wanted)
+
+    def value(self, change, shift) -> float:
+        """The mean loss of a row."""
+        return float(self._outcome(change, shift)[0])
+
+    def stepper(self, dear: float, has_shift: bool):
+        """A function of (change, shift) that makes a step.
+
+        Args:
+            dear: what a change by one costs, beside the loss of one row, in
+                units of the variance of what is wanted.
+            has_shift: whether the shift changes.
+
+        Returns:
+            A function that returns the loss, the cost of the change included,
+            and [change, shift] after a step that lessens it.
+        """
+        x, count = self._x, self._x.shape[0]
+        if self._link == "relu":
+            dear *= float(ops.sum(ops.var(self._wanted, axis=0))) / 2
+        inverse = _inverse(x, self._bound, 2 * dear)
+
+        def step(change, shift):
+            found, slope = self._outcome(change, shift)
+            found = float(found + dear * ops.sum(ops.square(change)))
+            slopes = ops.matmul(ops.transpose(x), slope) / count
+            change = change - ops.matmul(inverse, slopes + 2 * dear * change)
+            if has_shift:
+                shift = shift - ops.mean(slope, axis=0) / self._bound
+            return found, [change, shift]
+
+        return step
 
 
-def _best_step(problem, start, judged):
+def _best_step(step, start, judged):
     """The best of Nesterov's steps for the rows held out, or the start.
 
     Args:
-        problem: what makes the steps.
-        start: the matrix and the shift to start from.
+        step: what `_Problem.stepper` returns.
+        start: [change, shift] to start from.
         judged: a function of these: their loss on the rows held out.
     """
-    first = judged(start)
+    first = judged(*start)
     best, least = start, np.inf
     last = here = start
     momentum, idle, value = 1.0, 0, np.inf
     for _ in range(STEPS):
-        found, new = problem.step(*here)
+        found, new = step(*here)
         if found > value:
             # The momentum has gone too far.
             momentum, here, value = 1.0, last, np.inf
@@ -133,7 +180,7 @@ def _best_step(problem, start, judged):
         share = (momentum - 1) / grown
         here = [a + share * (a - b) for a, b in zip(new, last, strict=True)]
         last, momentum = new, grown
-        held = judged(new)
+        held = judged(*new)
         if held < least * (1 - 1e-4):
             best, least, idle = new, held, 0
         elif (idle := idle + 1) == PATIENCE:
@@ -143,10 +190,6 @@ def _best_step(problem, start, judged):
 
 def _tensor(array, like):
     return ops.cast(ops.convert_to_tensor(array.astype("float32")), like.dtype)
-
-
-def _value(loss, x, wanted, layer):
-    return float(loss(ops.matmul(x, layer[0]) + layer[1], wanted)[0])
 
 
 def _inverse(x, bound, more):

@@ -6,60 +6,22 @@ import json
 import keras
 import numpy as np
 import pytest
-from keras import layers, losses
+from keras import layers
 
 import keras_redundancy as kr
 from keras_redundancy.mend import distilling
 from keras_redundancy.mend.outputs import outputs_of
 from tests import models
-
-# Small models learn at a greater rate than the default one.
-QUICK = {"epochs": 15, "learning_rate": 5e-3, "batch_size": 32, "verbose": 0}
-
-
-def classifier():
-    return models.randomized(models.mlp())
-
-
-def logits():
-    inputs = keras.Input((12,))
-    x = layers.Dense(16, activation="relu", name="hidden")(inputs)
-    model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
-    model.compile(
-        keras.optimizers.SGD(0.1),
-        losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    return model
-
-
-def several():
-    """Two inputs by name; probabilities and values by name."""
-    a, b = keras.Input((6,), name="a"), keras.Input((8,), name="b")
-    x = layers.Concatenate()([a, b])
-    x = layers.Dense(20, activation="relu", name="hidden")(x)
-    outputs = {
-        "share": layers.Dense(1, activation="sigmoid")(x),
-        "value": layers.Dense(4)(x),
-    }
-    return models.randomized(keras.Model({"a": a, "b": b}, outputs))
-
-
-def convolutions():
-    inputs = keras.Input((8, 8, 2))
-    x = layers.Conv2D(12, 3, use_bias=False)(inputs)
-    x = layers.ReLU()(layers.BatchNormalization()(x))
-    x = layers.GlobalAveragePooling2D()(x)
-    return models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
-
-
-def noisy():
-    inputs = x = keras.Input((20,))
-    for units in (40, 30):
-        x = layers.Dropout(0.5)(layers.Dense(units)(x))
-        x = layers.GaussianNoise(1.0)(layers.ReLU()(x))
-    return models.randomized(keras.Model(inputs, layers.Dense(5)(x)))
-
+from tests.mend.networks import (
+    QUICK,
+    Numbered,
+    classifier,
+    convolutions,
+    ends_in,
+    logits,
+    noisy,
+    several,
+)
 
 # Each with the share of its error that is left at most.
 MAKERS = (
@@ -258,19 +220,6 @@ def test_statistics_stay_or_follow_the_batches(by_batch):
 # --- what data may be -------------------------------------------------------
 
 
-class Numbered(keras.utils.PyDataset):
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return len(self.x) // 32
-
-    def __getitem__(self, number):
-        chosen = slice(32 * number, 32 * (number + 1))
-        return self.x[chosen], self.y[chosen]
-
-
 def as_tf_data(x, y):
     tf = pytest.importorskip("tensorflow")
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(32)
@@ -325,135 +274,6 @@ def test_inputs_are_changed_for_training_alone():
     # A tenth is held out, and batches are whole.
     assert set(seen) == {(32, 8, 8, 2)}
     assert len(seen) >= QUICK["epochs"] * (288 // 32)
-
-
-# --- what cannot work -------------------------------------------------------
-
-
-def other_outputs():
-    inputs = keras.Input((12,))
-    return keras.Model(inputs, layers.Dense(4)(inputs))
-
-
-def frozen():
-    small = classifier()
-    small.trainable = False
-    return small
-
-
-def ends_in(*ends, loss=None):
-    inputs = x = keras.Input((12,))
-    for layer in ends:
-        x = layer(x)
-    model = models.randomized(keras.Model(inputs, x))
-    if loss:
-        model.compile("sgd", loss)
-    return model
-
-
-X = np.random.default_rng(0).normal(size=(100, 12)).astype("float32")
-BAD = {
-    "other outputs": (classifier, other_outputs, {}, "outputs of shapes"),
-    "other inputs": (
-        lambda: ends_in(layers.Reshape((12, 1)), layers.Flatten()),
-        lambda: keras.Sequential([keras.Input((9,)), layers.Dense(12)]),
-        {},
-        "inputs of shapes",
-    ),
-    "all frozen": (classifier, frozen, {}, "no trainable weights"),
-    "no probabilities": (
-        lambda: ends_in(layers.Dense(3), loss="categorical_crossentropy"),
-        None,
-        {},
-        "categorical_crossentropy, a loss for probabilities",
-    ),
-    "a softmax of one": (
-        lambda: ends_in(layers.Dense(1)),
-        None,
-        {"outputs": "softmax"},
-        "whose softmax is always 1",
-    ),
-    "another kind": (
-        classifier,
-        None,
-        {"outputs": "sigmoid"},
-        "made by a softmax, but outputs='sigmoid'",
-    ),
-    "no kind": (classifier, None, {"outputs": "logits"}, "is not known"),
-    "kinds of two": (
-        classifier,
-        None,
-        {"outputs": ["values", "values"]},
-        "2 outputs",
-    ),
-    "less than a batch": (
-        classifier,
-        None,
-        {"batch_size": 91},
-        "batch_size=91 is more than the 90 samples",
-    ),
-    "no data": (classifier, None, {"data": X[:0]}, "empty"),
-    "data that does not fit": (
-        classifier,
-        None,
-        {"data": X[:, :5]},
-        "the model takes",
-    ),
-    "NaN": (classifier, None, {"data": X * np.nan}, "holds NaN"),
-    "no loss": (classifier, None, {"labels": X[:, 0]}, "with no loss"),
-    "too few labels": (logits, None, {"labels": X[:50, 0]}, "50 entries"),
-    "labels of arrays": (
-        logits,
-        None,
-        {"labels": True},
-        "the labels themselves",
-    ),
-    "labels of datasets": (
-        logits,
-        None,
-        {"labels": X[:, 0], "data": Numbered(X, X)},
-        "labels=True",
-    ),
-    "changed datasets": (
-        classifier,
-        None,
-        {"augment": np.sin, "data": Numbered(X, X)},
-        "augment= changes arrays",
-    ),
-    "validation beside arrays": (
-        classifier,
-        None,
-        {"validation_data": X},
-        "held_out= is held out",
-    ),
-    "epochs": (classifier, None, {"epochs": 0}, "epochs must be"),
-    "rate": (classifier, None, {"learning_rate": -1.0}, "learning_rate"),
-    "temperature": (classifier, None, {"temperature": 0}, "temperature"),
-    "share held out": (classifier, None, {"held_out": 1.0}, "held_out"),
-    "endless": (
-        classifier,
-        None,
-        {"data": itertools.cycle([X])},
-        "without an end",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input(name):
-    make_model, make_small, options, message = BAD[name]
-    model = make_model()
-    small = make_small() if make_small else model
-    options = {"data": X, "verbose": 0} | options
-    with pytest.raises(ValueError, match=message):
-        kr.distill(small, model, **options)
-
-
-def test_what_is_no_function():
-    with pytest.raises(TypeError, match="augment is a function"):
-        kr.Distill(augment=3)
-    with pytest.raises(ValueError, match="would have no effect"):
-        kr.prune(classifier(), 0.9, mend=kr.Distill())
 
 
 def test_the_object_shows_what_it_was_made_with():

@@ -5,6 +5,7 @@ import pytest
 from keras import ops
 from scipy import optimize
 
+from keras_redundancy.mend import linked
 from keras_redundancy.mend.linked import LOSSES, fit_to_link
 from tests import models
 
@@ -99,3 +100,25 @@ def test_inputs_that_are_all_alike():
         for matrix, shift in (start, (matrix, shift))
     )
     assert after <= before
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("has_shift", [True, False])
+def test_fewer_rows_than_numbers(link, has_shift, monkeypatch):
+    """Their directions are all that the steps need to know."""
+    x, matrix, shift = rows(80, 200), rows(200, 3, seed=1), rows(1, 3)[0]
+    start = matrix + 0.3 * rows(200, 3, seed=3), np.zeros(3)
+    given = x, x @ matrix + shift, *start, link, has_shift
+    found = fitted(*given)
+    assert np.abs(found[0] - start[0]).max() > 0.01
+    monkeypatch.setattr(linked, "_basis", lambda x: None)
+    for a, b in zip(found, fitted(*given), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_numbers_of_which_no_matrix_could_be_held():
+    """Of 25,088 numbers, as in VGG16, their products would take 5 GB."""
+    x, matrix = rows(60, 25_088), rows(25_088, 2, seed=1)
+    start = matrix + rows(25_088, 2, seed=2), np.zeros(2)
+    found = fitted(x, x @ matrix, *start, "relu")
+    assert np.abs(found[0] - start[0]).max() > 0.01
