@@ -124,17 +124,9 @@ class Frontier:
             for side in (0, 1):
                 self._values.setdefault((number, side), []).append(x)
 
-    def at(self, old: int, new: int) -> list:
-        """For each batch (first sample, samples, old tensor, new tensor).
-
-        Args:
-            old, new: number of a tensor of either model.
-        """
-        sides = self._values[old, 0], self._values[new, 1]
-        return [
-            (batch.first, batch.size, *both)
-            for batch, *both in zip(self.batches, *sides, strict=True)
-        ]
+    def at(self, number: int) -> list:
+        """For each batch (first sample, samples, old tensor, new tensor)."""
+        return self._by_batch(self._values[number, side] for side in (0, 1))
 
     def arguments(self, call) -> list:
         """For each batch (first sample, samples, arguments, arguments).
@@ -143,24 +135,24 @@ class Frontier:
             call: a `PairedCall`. Its (args, kwargs) in the original model come
                 first, those in the smaller one second.
         """
-        sides = []
-        for side, own in enumerate((call.old, call.new)):
-            lists = [self._values[number, side] for number in call.reads]
-            sides.append(
-                [
-                    own.fill_in(
-                        {
-                            id(x): values[number]
-                            for x, values in zip(own.inputs, lists, strict=True)
-                        }
-                    )
-                    for number in range(len(self.batches))
-                ]
-            )
+        numbers = range(len(self.batches))
+        return self._by_batch(
+            [self._given(call, side, number) for number in numbers]
+            for side in (0, 1)
+        )
+
+    def _by_batch(self, sides):
         return [
             (batch.first, batch.size, *both)
             for batch, *both in zip(self.batches, *sides, strict=True)
         ]
+
+    def _given(self, call, side, batch):
+        """The (args, kwargs) of a call for a batch."""
+        own = (call.old, call.new)[side]
+        values = (self._values[number, side][batch] for number in call.reads)
+        inputs = map(id, own.inputs)
+        return own.fill_in(dict(zip(inputs, values, strict=True)))
 
     def advance(self, step: Step) -> None:
         """Run the calls of a step, and drop what nothing reads any more."""
@@ -179,17 +171,13 @@ class Frontier:
         lists = [self._values[number, side] for number in call.reads]
         made = [[] for _ in call.makes]
         for number in range(len(self.batches)):
-            given = {
-                id(x): values[number]
-                for x, values in zip(own.inputs, lists, strict=True)
-            }
-            args, kwargs = own.fill_in(given)
+            args, kwargs = self._given(call, side, number)
             if model is None:
                 found = _keras.run_for_inference(own.operation, args, kwargs)
                 found = keras.tree.flatten(found)
             else:
                 found = _keras.standardized_inputs(model, *args, **kwargs)
-            del given, args, kwargs
+            del args, kwargs
             for values, key in zip(lists, call.reads, strict=True):
                 if key in last_read:
                     values[number] = None

@@ -1,5 +1,7 @@
 """Moving statistics of a smaller model, from what its data became."""
 
+import dataclasses
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -19,6 +21,29 @@ def normalizes(operation) -> bool:
     """Whether it is a BatchNormalization whose statistics can be repaired."""
     kind = layers.BatchNormalization
     return type(operation) is kind and not operation.renorm
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Norm:
+    """A BatchNormalization whose statistics are to follow the change.
+
+    Attributes:
+        old, new: the layer of the model and that of the smaller one.
+        kept: channels that the new one has, shape (channels,); None for all.
+    """
+
+    old: layers.BatchNormalization
+    new: layers.BatchNormalization
+    kept: NDArray[np.intp] | None
+
+    def mend(self, step, frontier) -> list[keras.Variable]:
+        """Set the statistics, in place; returns the variables."""
+        calls = [
+            tuple(zip(*frontier.at(call.reads[0]), strict=True))[2:]
+            for call in step.calls
+        ]
+        repair_statistics(self.old, self.new, self.kept, calls)
+        return [self.new.moving_mean, self.new.moving_variance]
 
 
 def repair_statistics(old, new, kept: NDArray | None, calls: list) -> None:

@@ -16,6 +16,7 @@ Networks (2017), with the inputs of the pruned network.
 import dataclasses
 import functools
 
+import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
@@ -62,6 +63,28 @@ class KernelFit:
     def layer(self):
         """The layer of the original model."""
         return self.old.layer
+
+    def mend(self, step, frontier) -> list[keras.Variable]:
+        """Fit the kernel to what all calls of a step read, in place.
+
+        Returns:
+            The variables that were fitted: none where what a call reads
+            depends on the kernel.
+        """
+        if not step.is_whole:
+            return []
+        pieces = [x for call in step.calls for x in self._read(call, frontier)]
+        reconstruct(self, pieces, frontier.samples)
+        fitted = self.new.kernel, self.new.bias
+        return [variable for variable in fitted if variable is not None]
+
+    def _read(self, call, frontier):
+        if self.old.given is None:
+            return frontier.at(call.reads[0])
+        return [
+            (*numbers, self.old.given(*old), self.new.given(*new))
+            for *numbers, old, new in frontier.arguments(call)
+        ]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

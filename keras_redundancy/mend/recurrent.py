@@ -89,6 +89,19 @@ class RecurrentFit:
         """Those that are fitted."""
         return [v for each in self.directions for v in each.variables]
 
+    def mend(self, step, frontier) -> list[keras.Variable]:
+        """Fit the layers to all calls of a step, in place.
+
+        Returns:
+            The variables that were fitted: none where what a call reads
+            depends on them.
+        """
+        if not step.is_whole:
+            return []
+        pieces = [x for call in step.calls for x in frontier.arguments(call)]
+        fit_recurrent(self, step.layers[1], pieces, frontier.samples)
+        return self.variables
+
 
 def recurrent_fits(graph, removed, both: list) -> dict:
     """{id(layer): its `RecurrentFit`} of all layers that can be fitted.

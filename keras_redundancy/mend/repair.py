@@ -12,10 +12,10 @@ from keras_redundancy.channels.shifts import homes_of_shifts
 from keras_redundancy.mend.distilling import Training, arrays_for, train
 from keras_redundancy.mend.kernels import product_of
 from keras_redundancy.mend.links import Surroundings
-from keras_redundancy.mend.normalization import normalizes
+from keras_redundancy.mend.normalization import Norm, normalizes
 from keras_redundancy.mend.reconstruct import KernelFit
 from keras_redundancy.mend.recurrent import recurrent_fits
-from keras_redundancy.mend.walk import Norm, mended_layers, walk
+from keras_redundancy.mend.walk import mended_layers, walk
 
 # Bytes for the samples that are mended with, at the widest place of a model.
 MEMORY = 2**30

@@ -16,43 +16,15 @@ Source: Frantar et al., GPTQ (2022), for layers fitted in the order in which
 they run, each to what the layers before it, already changed, return.
 """
 
-import dataclasses
-import itertools
 from collections.abc import Callable
 
-import numpy as np
-from keras.layers import BatchNormalization
-from numpy.typing import NDArray
-
-from keras_redundancy.mend.calls import (
-    Step,
-    most_bytes,
-    paired_calls,
-    steps_of,
-)
+from keras_redundancy.mend.calls import most_bytes, paired_calls, steps_of
 from keras_redundancy.mend.frontier import (
     Frontier,
     amount_of,
     put_back,
     read_batches,
 )
-from keras_redundancy.mend.normalization import repair_statistics
-from keras_redundancy.mend.reconstruct import KernelFit, reconstruct
-from keras_redundancy.mend.recurrent import RecurrentFit, fit_recurrent
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Norm:
-    """A BatchNormalization whose statistics are to follow the change.
-
-    Attributes:
-        old, new: the layer of the model and that of the smaller one.
-        kept: channels that the new one has, shape (channels,); None for all.
-    """
-
-    old: BatchNormalization
-    new: BatchNormalization
-    kept: NDArray[np.intp] | None
 
 
 def mended_layers(old, new) -> list:
@@ -70,7 +42,9 @@ def walk(
 
     Args:
         old, new: the model and the smaller one.
-        menders: {id(layer of old): a `KernelFit`, `RecurrentFit` or `Norm`}.
+        menders: {id(layer of old): an object that mends it}, a `KernelFit`, a
+            `RecurrentFit` or a `Norm`. Its `mend(step, frontier)` changes
+            variables in place, and returns those that keep what they hold.
         data, batch_size: as for `batches`.
         memory: bytes for the samples at the frontier.
         done: a function to call after each layer.
@@ -95,7 +69,8 @@ def walk(
         for step in steps:
             mender = menders.pop(id(step.calls[0].layer), None)
             if mender is not None:
-                _mend(mender, step, frontier, keep)
+                for variable in mender.mend(step, frontier):
+                    keep(variable)
                 done()
             frontier.advance(step)
     return frontier.samples, frontier.given
@@ -109,43 +84,3 @@ def _last_mended(steps, menders):
         if id(step.calls[0].layer) in menders
     ]
     return max(numbers, default=0)
-
-
-def _mend(
-    mender: KernelFit | RecurrentFit | Norm,
-    step: Step,
-    frontier: Frontier,
-    keep: Callable,
-):
-    if isinstance(mender, RecurrentFit):
-        if step.is_whole:
-            pieces = itertools.chain(*map(frontier.arguments, step.calls))
-            new = step.layers[1]
-            fit_recurrent(mender, new, list(pieces), frontier.samples)
-            for variable in mender.variables:
-                keep(variable)
-        return
-    reads = [call.reads[0] for call in step.calls]
-    pieces = [frontier.at(number, number) for number in reads]
-    if isinstance(mender, Norm):
-        calls = [tuple(zip(*call, strict=True))[2:] for call in pieces]
-        repair_statistics(mender.old, mender.new, mender.kept, calls)
-        keep(mender.new.moving_mean)
-        keep(mender.new.moving_variance)
-    elif step.is_whole:
-        pieces = list(itertools.chain(*pieces))
-        if mender.old.given is not None:
-            pieces = _inside(mender, step, frontier)
-        reconstruct(mender, pieces, frontier.samples)
-        keep(mender.new.kernel)
-        if mender.new.bias is not None:
-            keep(mender.new.bias)
-
-
-def _inside(fit, step, frontier):
-    """The pieces for a kernel that reads what its layer computes."""
-    calls = itertools.chain(*map(frontier.arguments, step.calls))
-    return [
-        (*numbers, fit.old.given(*old), fit.new.given(*new))
-        for *numbers, old, new in calls
-    ]

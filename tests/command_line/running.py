@@ -10,16 +10,21 @@ import keras_redundancy as kr
 ROOT = Path(kr.__file__).parent.parent
 
 
-def command(folder, *arguments):
-    """Its exit code, what it printed, and what it said of errors."""
+def process(folder, *arguments):
+    """What `subprocess.run` returns."""
     arguments = map(str, arguments)
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "keras_redundancy_command", *arguments],
         capture_output=True,
         text=True,
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
+
+
+def command(folder, *arguments):
+    """Its exit code, what it printed, and what it said of errors."""
+    done = process(folder, *arguments)
     said = done.stderr[done.stderr.find("keras-redundancy: error:") :]
     return done.returncode, done.stdout, said
 

@@ -13,7 +13,7 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy import cli
 from tests import models
-from tests.command_line.running import ROOT, command, names
+from tests.command_line.running import ROOT, command, names, process
 
 CUSTOM = """
 import keras
@@ -175,14 +175,7 @@ def test_what_cannot_be_done(
 
 def test_nothing_of_tensorflow_is_on_stderr(folder):
     """Neither as it starts, nor as it runs."""
-    arguments = ("diff", "model.keras", "model.keras")
-    done = subprocess.run(
-        [sys.executable, "-m", "keras_redundancy_command", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
+    done = process(folder, "diff", "model.keras", "model.keras")
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -92,10 +92,11 @@ def test_a_unit_that_barely_fires_does_not_blow_up(seed, mend, bound):
     mended = kr.prune(model, **options, mend=mend)
     bare = kr.prune(model, **options, mend=False)
     fresh = models.random_inputs(model, seed=9, batch=500)
-    for x, most in ((fresh, bound), (3 * fresh, 1.3)):
+    # Squares are what is fitted; far out, no error may be large.
+    for x, power, most in ((fresh, 2, bound), (3 * fresh, 1, 1.3)):
         (wanted,) = models.outputs(model, x)
         errors = [
-            np.square(models.outputs(small, x)[0] - wanted).mean()
+            (np.abs(models.outputs(small, x)[0] - wanted) ** power).mean()
             for small in (mended, bare)
         ]
         assert errors[0] < most * errors[1]

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.mend import walk
+from keras_redundancy.mend import reconstruct
 from keras_redundancy.mend.calls import most_bytes, paired_calls, steps_of
 from tests import models
 
@@ -61,13 +61,13 @@ def test_a_shared_layer_is_fitted_to_all_its_calls(nested, monkeypatch):
     steps = steps_by_name(model, ("first", "second"))
     assert steps["first"] == steps["second"] == (2, True)
     data, fitted = models.random_inputs(model, batch=600), {}
-    fit_to = walk.reconstruct
+    fit_to = reconstruct.reconstruct
 
     def noted(fit, pieces, samples):
         fitted[fit.layer.name] = sum(size for _, size, *_ in pieces) / samples
         fit_to(fit, pieces, samples)
 
-    monkeypatch.setattr(walk, "reconstruct", noted)
+    monkeypatch.setattr(reconstruct, "reconstruct", noted)
     options = {"ratio": 0.4, "data": data}
     small, once = kr.prune(model, **options), without_a_round(model, **options)
     assert list(fitted.values()) == [2, 2, 1]
@@ -198,7 +198,7 @@ def test_an_interrupted_walk_changes_nothing(monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(walk, "reconstruct", interrupt)
+        patch.setattr(reconstruct, "reconstruct", interrupt)
         with pytest.raises(KeyboardInterrupt):
             plan.apply()
     for value, variable in zip(before, model.variables, strict=True):
