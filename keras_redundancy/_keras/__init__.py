@@ -5,8 +5,14 @@ needs for that is here, and `tests/_keras/` is the contract: when a Keras
 release changes one of the private attributes, those tests say which.
 """
 
-from keras_redundancy._keras.copying import (
+from keras_redundancy._keras.configs import (
+    ACTIVATIONS as ACTIVATIONS,
     config_fault as config_fault,
+    get_config as get_config,
+    has_no_config as has_no_config,
+    is_function as is_function,
+)
+from keras_redundancy._keras.copying import (
     copy_with_variables as copy_with_variables,
 )
 from keras_redundancy._keras.graph import (

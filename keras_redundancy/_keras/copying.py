@@ -1,7 +1,6 @@
 """Copies of layers that cannot be made anew from their configs."""
 
 import types
-import warnings
 
 import keras
 
@@ -15,18 +14,6 @@ OF_A_LAYER = (
     "built",
     "input_spec",
 )
-
-
-def config_fault(layer) -> str | None:
-    """Why the `get_config` of a layer fails, or None if it does not."""
-    try:
-        with warnings.catch_warnings():
-            # Nothing is saved here.
-            warnings.filterwarnings("ignore", "The object being serialized")
-            layer.get_config()
-    except Exception as error:  # Whatever the layer's own code raises.
-        return " ".join(str(error).split("\n\n")[0].split())
-    return None
 
 
 def copy_with_variables(layer):

@@ -2,8 +2,6 @@
 
 import copy
 import inspect
-import types
-import warnings
 from collections.abc import Callable
 
 import keras
@@ -15,8 +13,6 @@ from keras_redundancy.building import faults
 # Entries that all layers and metrics have in their configs.
 OF_EVERY_OBJECT = {"name", "trainable", "dtype"}
 REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
-# Entries of configs that are activation functions.
-ACTIVATIONS = ("activation", "recurrent_activation")
 
 
 def made_anew(recipe, make: Callable):
@@ -69,7 +65,7 @@ def _made(recipe, settings, make, config=None):
     Inner layers are built by the layer around them, on their new shapes.
     """
     old, form = recipe.layer, recipe.form
-    config = copy.deepcopy(get_config(old)) if config is None else config
+    config = copy.deepcopy(_keras.get_config(old)) if config is None else config
     config = with_settings(config, settings)
     for key in form.without:
         config.pop(key, None)
@@ -170,7 +166,7 @@ def config_of(layer) -> dict:
     {} where neither is known.
     """
     try:
-        return get_config(layer)
+        return _keras.get_config(layer)
     except REBUILD_ERRORS:
         return _attributes_config(layer) or {}
 
@@ -195,55 +191,15 @@ def _attributes_config(layer):
     return config
 
 
-def get_config(layer):
-    """The layer's config, without Keras's warning of functions without names.
-
-    An activation that Keras cannot serialize is "linear" in the config.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*includes a `lambda`")
-        return _with_a_config(layer).get_config()
-
-
-def _with_a_config(layer):
-    """The layer, or a copy without activations that Keras cannot serialize."""
-    others = {
-        key: keras.activations.linear
-        for key in ACTIVATIONS
-        if _has_no_config(vars(layer).get(key))
-    }
-    for key in ("cell", "layer"):
-        inner = vars(layer).get(key)
-        if isinstance(inner, keras.Layer):
-            other = _with_a_config(inner)
-            others |= {} if other is inner else {key: other}
-    if not others:
-        return layer
-    clone = _keras.copy_operation(layer)
-    vars(clone).update(others)
-    return clone
-
-
 def _own_function(layer, key):
     """The function of the layer that the config entry `key` names, or None."""
     value = vars(layer).get(key)
-    if key in ACTIVATIONS:  # That of a recurrent layer is in its cell.
+    if key in _keras.ACTIVATIONS:  # That of a recurrent layer is in its cell.
         value = getattr(layer, key, None)
-        return value if is_function(value) or _has_no_config(value) else None
-    return value if is_function(value) and key != "function" else None
-
-
-def _has_no_config(value):
-    """Whether it is a callable such as a partial function or a method."""
-    return (
-        callable(value)
-        and not is_function(value)
-        and not hasattr(value, "get_config")
-    )
-
-
-def is_function(value):
-    return isinstance(value, types.FunctionType | types.BuiltinFunctionType)
+        is_own = _keras.is_function(value) or _keras.has_no_config(value)
+        return value if is_own else None
+    is_own = _keras.is_function(value) and key != "function"
+    return value if is_own else None
 
 
 def with_settings(structure, settings):

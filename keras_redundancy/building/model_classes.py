@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy.building.compiling import fresh
-from keras_redundancy.building.configs import REBUILD_ERRORS, get_config
+from keras_redundancy.building.configs import REBUILD_ERRORS
 from keras_redundancy.building.rebinding import Rebinder
 from keras_redundancy.channels.tied import is_own_function
 
@@ -159,7 +159,9 @@ def _own_config(cls, model):
         return {}
     names = _own_parameters(cls)
     try:
-        config = {k: x for k, x in get_config(model).items() if k in names}
+        config = {
+            k: x for k, x in _keras.get_config(model).items() if k in names
+        }
         return keras.saving.deserialize_keras_object(config)
     except REBUILD_ERRORS:
         return {}

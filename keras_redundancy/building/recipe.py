@@ -8,7 +8,6 @@ import keras
 
 from keras_redundancy import _keras
 from keras_redundancy.building import stock
-from keras_redundancy.building.configs import get_config
 from keras_redundancy.building.faults import words_of
 
 
@@ -161,7 +160,7 @@ def _completed(recipe, is_stock):
     if form is None:
         form = stock.stock_form(layer) if is_stock else stock.LayerForm(layer)
     if is_stock and _has_config(layer) and not form.is_left_out:
-        settings = stock.stock_settings(get_config(layer)) | {**settings}
+        settings = stock.stock_settings(_keras.get_config(layer)) | {**settings}
     return dataclasses.replace(recipe, form=form, settings=settings)
 
 

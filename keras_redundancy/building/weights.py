@@ -8,7 +8,6 @@ from keras import ops
 
 from keras_redundancy import _keras
 from keras_redundancy.building import faults
-from keras_redundancy.building.configs import is_function
 from keras_redundancy.building.recipe import (
     Recipe,
     is_configured,
@@ -132,8 +131,8 @@ def _restore_objects(old, new, same_shapes):
             fits = same_shapes or not any(map(np.ndim, vars(value).values()))
             setattr(new, key, value if fits else keras.initializers.Zeros())
         elif (
-            is_function(value)
-            and is_function(other)
+            _keras.is_function(value)
+            and _keras.is_function(other)
             and (value.__module__, value.__qualname__)
             != (other.__module__, other.__qualname__)
         ):

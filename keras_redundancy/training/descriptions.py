@@ -13,7 +13,6 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.configured import Configured
-from keras_redundancy.building.configs import get_config
 
 # Of arrays with more bytes, evenly spaced rows are hashed.
 MOST_BYTES = 2**26
@@ -102,7 +101,8 @@ def _words_of_object(value):
     if isinstance(value, Configured):
         return {"class": kind, **describe(value.get_config())}
     if hasattr(value, "get_config"):
-        return {"class": kind, **_without_names(describe(get_config(value)))}
+        config = describe(_keras.get_config(value))
+        return {"class": kind, **_without_names(config)}
     if hasattr(value, "element_spec"):  # A tf.data.Dataset.
         return f"{kind} of {value.element_spec}"
     if isinstance(value, Sized):
