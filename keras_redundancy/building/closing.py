@@ -115,8 +115,7 @@ def _trials(opened) -> list[tuple]:
 def _without_names(config):
     """A config without names and objects, which are not the same anywhere."""
     if isinstance(config, dict):
-        left = {k: _without_names(x) for k, x in config.items() if k != "name"}
-        return left
+        return {k: _without_names(x) for k, x in config.items() if k != "name"}
     if isinstance(config, list | tuple):
         return [_without_names(x) for x in config]
     return config if isinstance(config, Number | str) else type(config)

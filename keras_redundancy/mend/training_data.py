@@ -41,12 +41,14 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, x, *labels, batch_size: int, augment=None, seed=None):
-        """Args:
-        x: arrays in the structure that the model takes.
-        *labels: nothing, or arrays in that of its outputs.
-        batch_size: how many samples a batch has.
-        augment: a function of x that returns another one, or None.
-        seed: for the order.
+        """Take the arrays.
+
+        Args:
+            x: arrays in the structure that the model takes.
+            *labels: nothing, or arrays in that of its outputs.
+            batch_size: how many samples a batch has.
+            augment: a function of x that returns another one, or None.
+            seed: for the order.
         """
         super().__init__()
         self.data, self.batch_size = (x, *labels), batch_size
