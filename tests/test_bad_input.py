@@ -97,6 +97,9 @@ class Subclassed(keras.Model):
         super().__init__()
         self.dense = layers.Dense(3)
 
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+
     def call(self, x):
         return self.dense(np.asarray(x))
 
