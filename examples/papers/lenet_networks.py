@@ -1,0 +1,163 @@
+"""LeNet-300-100 and LeNet-5, and how NoiseOut cuts them while they train."""
+
+import keras
+from experiments import accuracy
+from keras import layers
+
+import keras_redundancy as kr
+
+NOISE_OUTPUTS = 512
+NOISES = ("none", "gaussian", "constant", "binomial")
+# Images that correlations are measured on.
+SAMPLES = 2000
+
+
+def lenet300(shape, classes, noise="none", weight=0.01):
+    inner = [
+        layers.Flatten(),
+        layers.Dense(300, activation="relu"),
+        layers.Dense(100, activation="relu"),
+    ]
+    return _network(shape, inner, classes, noise, weight)
+
+
+def lenet5(shape, classes, noise="none", weight=0.01):
+    """Convolutions of 20 and 50 filters, and 500 units."""
+    padding = "valid" if shape[0] > 20 else "same"
+    options = {"padding": padding, "activation": "relu"}
+    inner = [
+        layers.Conv2D(20, 5, **options),
+        layers.MaxPooling2D(),
+        layers.Conv2D(50, 5, **options),
+        layers.MaxPooling2D(),
+        layers.Flatten(),
+        layers.Dense(500, activation="relu"),
+    ]
+    return _network(shape, inner, classes, noise, weight)
+
+
+def _network(shape, inner, classes, noise, weight):
+    if noise != "none":
+        inner.append(kr.NoiseOutputs(NOISE_OUTPUTS, noise, weight=weight))
+    model = keras.Sequential(
+        [keras.Input(shape), *inner, layers.Dense(classes)], name="lenet"
+    )
+    model.compile(
+        keras.optimizers.Adam(1e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    return model
+
+
+NETWORKS = {"lenet300": lenet300, "lenet5": lenet5}
+
+
+def hidden(model):
+    """How many units and filters each hidden layer has."""
+    *inner, _ = (x for x in model.layers if hasattr(x, "kernel"))
+    return [x.kernel.shape[-1] for x in inner if x.name != "noise_outputs"]
+
+
+class Cutter:
+    """Cuts a model until it falls below a floor: algorithm 1 of the paper.
+
+    Args:
+        by: "package", or what noise a network has.
+        data: a `Data`.
+        floor: accuracy on held-out images, in percent.
+        one_by_one: whether every step is a single one, or steps double.
+    """
+
+    def __init__(self, by, data, floor, one_by_one):
+        self.cut = self._package if by == "package" else self._correlated
+        self.images, self.held_out = data.train[0][:SAMPLES], data.held_out
+        self.floor, self.one_by_one = floor, one_by_one
+
+    def _correlated(self, model, count):
+        return kr.merge_correlated(
+            model, self.images, count=count, optimizer=True
+        )
+
+    def _package(self, model, count):
+        # What a round would fit is about to be trained anyway.
+        target = {"params": 1 - min(0.5, 0.01 * count)}
+        options = {"rounds": 0, "optimizer": True, "data": self.images}
+        return kr.prune(model, target=target, **options)
+
+    def _holds(self, model):
+        return accuracy(model, self.held_out) >= self.floor
+
+    def __call__(self, model):
+        """The model after the last cut, the first to fall below the floor."""
+        count = 1
+        while count:
+            small = self.cut(model, count)
+            if small.count_params() == model.count_params():
+                return model
+            if self._holds(small):
+                model, count = small, count if self.one_by_one else 2 * count
+            elif count == 1:
+                return small
+            else:
+                count //= 2
+        return model
+
+
+def lenet(
+    data,
+    network,
+    by,
+    weight,
+    floor,
+    max_drop,
+    start,
+    patience,
+    one_by_one,
+    epochs,
+    seed,
+):
+    """Train a LeNet and cut it; what is left at the last cut that held."""
+    noise = by if by in NOISES else "none"
+    model = NETWORKS[network](data.shape, data.classes, noise, weight)
+    before = kr.strip(model).count_params()
+    if max_drop is None:
+        cut = Cutter(by, data, floor, one_by_one)
+        limits = {"floor": floor / 100}
+    else:
+        # A tenth of what is left goes in each cut.
+        cutter = Cutter(by, data, 0.0, False)
+        limits = {"max_drop": max_drop / 100}
+
+        def cut(model):
+            if by == "package":
+                return cutter.cut(model, 10)
+            spaces = kr.trace(model).prunable
+            units = sum(space.size for space in spaces)
+            return cutter.cut(model, max(1, units // 10))
+
+    found = kr.fit_and_prune(
+        model,
+        *data.train,
+        prune=cut,
+        epochs=epochs,
+        start=start,
+        patience=patience,
+        validation_data=data.held_out,
+        batch_size=128,
+        verbose=0,
+        **limits,
+    )
+    small = kr.strip(found.model)
+    return small, {
+        "hidden": hidden(small),
+        "before": before,
+        "parameters": small.count_params(),
+        "accuracy": accuracy(small, data.test),
+        "epoch": found.epoch,
+        "history": {
+            "parameters": found.history.history["parameters"],
+            "accuracy": found.history.history["val_accuracy"],
+        },
+    }
