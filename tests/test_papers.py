@@ -3,7 +3,9 @@
 import importlib
 import json
 import sys
+import types
 
+import keras
 import pytest
 
 SMALL = ["--dataset", "digits", "--seeds", "1", "--epochs", "1"]
@@ -45,10 +47,10 @@ def run(kept, capfd):
         ("noiseout", "--figure 2 --epochs 2", "|correlation| by layer"),
         (
             "noiseout",
-            "--table 1 --epochs 2 --floor 15 --settings none package",
+            "--table 1 --epochs 2 --max-drop 50 --settings gaussian",
             "times smaller",
         ),
-        ("rare", "--figure 1 --hidden 12 12", "training loss"),
+        ("rare", "--figure 2 --hidden 12 --strengths 20", "weights gone, %"),
     ],
 )
 def test_figures(script, arguments, words, run, tmp_path):
@@ -58,7 +60,7 @@ def test_figures(script, arguments, words, run, tmp_path):
 
 
 def test_results_are_kept(run, monkeypatch):
-    arguments = "--table 2 --hidden 12 12"
+    arguments = "--table 2 --hidden 12"
     printed = run("rare", arguments)
     assert "Sizes of W" in printed
 
@@ -103,3 +105,46 @@ def test_bad_input(arguments, words, run, capfd):
     with pytest.raises(SystemExit):
         run("correlation", arguments)
     assert words in capfd.readouterr().err
+
+
+def test_without_data_it_says_where_to_put_them(run, capfd, monkeypatch):
+    def fail():
+        raise Exception("URL fetch failure")
+
+    monkeypatch.delenv("KERAS_REDUNDANCY_DATA", raising=False)
+    monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
+    with pytest.raises(SystemExit):
+        run("correlation", "--figure 4 --dataset mnist")
+    assert "Put mnist.npz" in capfd.readouterr().err
+
+
+class Units:
+    """Stands for a model of so many units."""
+
+    def __init__(self, units):
+        self.units = units
+
+    def count_params(self):
+        return self.units
+
+
+@pytest.mark.parametrize(("one_by_one", "tried"), [(True, 31), (False, 10)])
+def test_units_go_until_the_floor_is_missed(one_by_one, tried, monkeypatch):
+    from lenet_networks import Cutter
+
+    counts = []
+
+    def merged(model, images, count, optimizer):
+        counts.append(count)
+        return Units(model.units - count)
+
+    def accuracy(model, held_out):
+        return 97.0 if model.units >= 70 else 96.0
+
+    monkeypatch.setattr("lenet_networks.kr.merge_correlated", merged)
+    monkeypatch.setattr("lenet_networks.accuracy", accuracy)
+    data = types.SimpleNamespace(train=([],), held_out=None)
+    cut = Cutter("none", data, 96.95, one_by_one)
+    # The last one is the first to miss the floor: it is trained on.
+    assert cut(Units(100)).units == 69
+    assert len(counts) == tried

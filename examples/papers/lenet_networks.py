@@ -91,18 +91,18 @@ class Cutter:
 
     def __call__(self, model):
         """The model after the last cut, the first to fall below the floor."""
-        count = 1
-        while count:
+        count, grows = 1, not self.one_by_one
+        while True:
             small = self.cut(model, count)
             if small.count_params() == model.count_params():
                 return model
             if self._holds(small):
-                model, count = small, count if self.one_by_one else 2 * count
+                model = small
             elif count == 1:
                 return small
             else:
-                count //= 2
-        return model
+                grows = False
+            count = 2 * count if grows else max(1, count // 2)
 
 
 def lenet(

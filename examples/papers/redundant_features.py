@@ -61,7 +61,7 @@ OF_VGG = {"dataset": "cifar10", "epochs": 200, "depth": 16}
 
 
 # Images to estimate BatchNormalization on, and to fit to.
-SAMPLES = 2048
+SAMPLES = 1024
 
 
 def method_a(tau=None, seed=0):
