@@ -1,7 +1,7 @@
 """LeNet-300-100 and LeNet-5, and how NoiseOut cuts them while they train."""
 
 import keras
-from experiments import accuracy
+from experiments import accuracy, fitted
 from keras import layers
 
 import keras_redundancy as kr
@@ -105,59 +105,65 @@ class Cutter:
             count = 2 * count if grows else max(1, count // 2)
 
 
-def lenet(
-    data,
-    network,
-    by,
-    weight,
-    floor,
-    max_drop,
-    start,
-    patience,
-    one_by_one,
-    epochs,
-    seed,
-):
-    """Train a LeNet and cut it; what is left at the last cut that held."""
+def tenths(by, data):
+    """A function that takes a tenth of a model away."""
+    cutter = Cutter(by, data, floor=0.0, one_by_one=False)
+
+    def cut(model):
+        if by == "package":
+            return cutter.cut(model, 10)  # of the parameters, in percent
+        units = sum(space.size for space in kr.trace(model).prunable)
+        return cutter.cut(model, max(1, units // 10))
+
+    return cut
+
+
+def lenet(data, network, by, weight, rule, epochs, seed):
+    """Train a LeNet and cut it; what is left at the last cut that held.
+
+    Args:
+        by: "never cut", "package", or the noise of the network.
+        weight: of the noise.
+        rule: a dictionary: `floor`, in percent, or `max_drop`, in points;
+            `start` and `patience`, as for `kr.fit_and_prune`; `one_by_one`.
+    """
     noise = by if by in NOISES else "none"
     model = NETWORKS[network](data.shape, data.classes, noise, weight)
     before = kr.strip(model).count_params()
-    if max_drop is None:
-        cut = Cutter(by, data, floor, one_by_one)
-        limits = {"floor": floor / 100}
+    if by == "never cut":
+        fitted(model, data, epochs)
+        small, epoch, history = model, epochs, [before] * epochs
     else:
-        # A tenth of what is left goes in each cut.
-        cutter = Cutter(by, data, 0.0, False)
-        limits = {"max_drop": max_drop / 100}
-
-        def cut(model):
-            if by == "package":
-                return cutter.cut(model, 10)
-            spaces = kr.trace(model).prunable
-            units = sum(space.size for space in spaces)
-            return cutter.cut(model, max(1, units // 10))
-
-    found = kr.fit_and_prune(
-        model,
-        *data.train,
-        prune=cut,
-        epochs=epochs,
-        start=start,
-        patience=patience,
-        validation_data=data.held_out,
-        batch_size=128,
-        verbose=0,
-        **limits,
-    )
-    small = kr.strip(found.model)
+        found = cut_while_trained(model, data, by, rule, epochs)
+        small, epoch = kr.strip(found.model), found.epoch
+        history = found.history.history["parameters"]
     return small, {
         "hidden": hidden(small),
         "before": before,
         "parameters": small.count_params(),
         "accuracy": accuracy(small, data.test),
-        "epoch": found.epoch,
-        "history": {
-            "parameters": found.history.history["parameters"],
-            "accuracy": found.history.history["val_accuracy"],
-        },
+        "epoch": epoch,
+        "history": history,
     }
+
+
+def cut_while_trained(model, data, by, rule, epochs):
+    """What `kr.fit_and_prune` returns."""
+    if rule["max_drop"] is None:
+        cut = Cutter(by, data, rule["floor"], rule["one_by_one"])
+        limit = {"floor": rule["floor"] / 100}
+    else:
+        cut = tenths(by, data)
+        limit = {"max_drop": rule["max_drop"] / 100}
+    return kr.fit_and_prune(
+        model,
+        *data.train,
+        prune=cut,
+        epochs=epochs,
+        start=rule["start"],
+        patience=rule["patience"],
+        validation_data=data.held_out,
+        batch_size=128,
+        verbose=0,
+        **limit,
+    )

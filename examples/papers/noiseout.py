@@ -33,7 +33,7 @@ from example_tables import spread
 
 import keras_redundancy as kr
 
-SETTINGS = (*NOISES, "package")
+SETTINGS = ("never cut", *NOISES, "package")
 # How many times smaller the paper's networks are.
 IN_PAPER = {
     "lenet300": {"none": "16.7", "binomial": "23.75"},
@@ -260,16 +260,19 @@ def floor_of(args, network):
 def lenets(run, network, by):
     """A `Result` for each seed."""
     args = run.args
+    rule = {
+        "floor": floor_of(args, network),
+        "max_drop": args.max_drop,
+        "start": args.start,
+        "patience": args.patience,
+        "one_by_one": args.one_by_one,
+    }
     return run.seeds(
         lenet,
         network=network,
         by=by,
         weight=args.weight if by in NOISES[1:] else None,
-        floor=floor_of(args, network),
-        max_drop=args.max_drop,
-        start=args.start,
-        patience=args.patience,
-        one_by_one=args.one_by_one,
+        rule=rule if by != "never cut" else None,
         epochs=args.epochs,
     )
 
@@ -299,7 +302,7 @@ def compression(run, network):
     def draw():
         figure, (axes,) = drawing.panels(1, width=6, height=4)
         for by, results in found.items():
-            history = results[0]["history"]["parameters"]
+            history = results[0]["history"]
             axes.plot(range(1, len(history) + 1), history, label=by)
         axes.set_yscale("log")
         drawing.finish(axes, xlabel="epoch", ylabel="parameters")
