@@ -34,7 +34,7 @@ def run(kept, capfd):
     [
         (
             "correlation",
-            "--figure 1 --widths 8 --depths 1 2",
+            "--figure 1 --widths 8 --depths 2",
             "Average n_r of the hidden layers at tau",
         ),
         (

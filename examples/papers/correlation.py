@@ -9,26 +9,12 @@ width, depth, activation and initialiser, and in VGG networks.
 Figures and tables are numbered in the order in which the paper reports them:
 """
 
-import sys
-from pathlib import Path
-
 import drawing
 import keras
 import numpy as np
-from experiments import (
-    Paper,
-    Run,
-    Shown,
-    Table,
-    caption,
-    fitted,
-)
-from keras import layers
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 import vgg_networks
-from example_tables import spread
+from experiments import Paper, Run, Shown, Table, caption, fitted, spread
+from keras import layers
 
 import keras_redundancy as kr
 

@@ -10,18 +10,11 @@ than once. What is measured is their first hidden layer.
 Figures and tables are numbered by this script, not as in the paper:
 """
 
-import sys
-from pathlib import Path
-
 import drawing
 import keras
 import numpy as np
 from duplicate_networks import convolutional, perceptron, watched
-from experiments import Paper, Shown, Table, accuracy, caption
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from example_tables import spread
+from experiments import Paper, Shown, Table, accuracy, caption, spread
 
 import keras_redundancy as kr
 from keras_redundancy.numbers.clustering import cluster_filters

@@ -17,19 +17,12 @@ correlated units, a hundredth of the parameters at a time.
 Figure 3 has the paper's number; the others are numbered by this script:
 """
 
-import sys
-from pathlib import Path
-
 import drawing
 import keras
 import numpy as np
-from experiments import Paper, Shown, Table, accuracy, caption
+from experiments import Paper, Shown, Table, accuracy, caption, spread
 from keras import layers
 from lenet_networks import NOISE_OUTPUTS, NOISES, lenet
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from example_tables import spread
 
 import keras_redundancy as kr
 

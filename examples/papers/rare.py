@@ -15,19 +15,13 @@ Table 2 has the paper's number; the others are numbered by this script:
 """
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import drawing
 import keras
 import numpy as np
 import vgg_networks
-from experiments import Paper, Shown, Table, accuracy, caption, fitted
+from experiments import Paper, Shown, Table, accuracy, caption, fitted, spread
 from keras import layers
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from example_tables import spread
 
 import keras_redundancy as kr
 

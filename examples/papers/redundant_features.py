@@ -16,19 +16,22 @@ Figures and tables are numbered by this script, not as in the paper:
 """
 
 import hashlib
-import sys
 from pathlib import Path
 
 import drawing
+import numpy as np
 import resnet_networks
 import vgg_networks
-from experiments import Paper, Shown, Table, accuracy, caption
+from experiments import (
+    Paper,
+    Shown,
+    Table,
+    accuracy,
+    caption,
+    fitted_with_momentum,
+    spread,
+)
 from resnet_networks import STAGES
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import numpy as np
-from example_tables import spread
 
 import keras_redundancy as kr
 from keras_redundancy.planning.latency import Stopwatch
@@ -89,7 +92,7 @@ def first(images_and_labels, count):
 
 def tuned(model, data, epochs, seed):
     """Fine-tune a network at a tenth of the first rate."""
-    return vgg_networks.train(model, data, epochs, seed, rate=0.01)
+    return fitted_with_momentum(model, data, epochs, seed, rate=0.01)
 
 
 # --- VGG-16 -----------------------------------------------------------------

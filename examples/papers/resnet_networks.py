@@ -1,15 +1,11 @@
 """ResNets of He et al. (2016) for small images, shortcuts without weights."""
 
-import sys
-from pathlib import Path
+import dataclasses
 
 import keras
 import numpy as np
+from experiments import fitted_with_momentum
 from keras import layers, ops
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import accuracy as methods
 
 STAGES = (1, 2, 3)
 WIDTHS = (16, 32, 64)
@@ -65,12 +61,10 @@ def standardized(images):
 
 def resnet(data, depth, epochs, seed):
     """Train a ResNet on standardized images, and keep it: an experiment."""
-    model = build(data, depth)
     images, labels = data.train
-    methods.train(
-        model, (standardized(images), labels), epochs, 0.1, True, seed
-    )
-    return model, {}
+    data = dataclasses.replace(data, train=(standardized(images), labels))
+    model = build(data, depth)
+    return fitted_with_momentum(model, data, epochs, seed), {}
 
 
 def with_weights(data, depth, path):

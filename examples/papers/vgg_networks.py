@@ -1,15 +1,10 @@
 """VGG networks for small images, and how they are trained."""
 
 import math
-import sys
-from pathlib import Path
 
 import keras
+from experiments import accuracy, fitted_with_momentum
 from keras import layers
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import accuracy as methods
 
 # Filters of the convolutions; "M" halves the sides.
 PLANS = {
@@ -55,15 +50,5 @@ def build(data, depth, scale=1.0):
 def vgg(data, depth, scale, epochs, seed):
     """Train a VGG, and keep it: an experiment."""
     model = build(data, depth, scale)
-    train(model, data, epochs, seed)
-    return model, {"accuracy": methods.accuracy(model, data.test)}
-
-
-def train(model, data, epochs, seed, rate=0.1):
-    """SGD with momentum, a cosine schedule, images shifted and mirrored.
-
-    With 0 epochs, the network stays as it is.
-    """
-    if not epochs:
-        return model
-    return methods.train(model, data.train, epochs, rate, True, seed)
+    fitted_with_momentum(model, data, epochs, seed)
+    return model, {"accuracy": accuracy(model, data.test)}
