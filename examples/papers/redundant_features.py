@@ -31,10 +31,10 @@ from experiments import (
     fitted_with_momentum,
     spread,
 )
-from resnet_networks import STAGES
+from methods_a_b import SAMPLES, first, method_a, method_b
+from resnet_networks import STAGES, cut_resnet, one_stage
 
 import keras_redundancy as kr
-from keras_redundancy.planning.latency import Stopwatch
 
 TAUS = tuple(n / 20 for n in range(18, 3, -1))
 SENSITIVITY_TAUS = (0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
@@ -63,31 +63,11 @@ paper.argument(
 OF_VGG = {"dataset": "cifar10", "epochs": 200, "depth": 16}
 
 
-# Images to estimate BatchNormalization on, and to fit to.
-SAMPLES = 1024
-
-
-def method_a(tau=None, seed=0):
-    """Options of `kr.plan`: a random filter of each cluster, others dropped."""
-    select = kr.Clusters(tau, keep="random", seed=seed)
-    return {"select": select, "absorb": "drop"}
-
-
-def method_b(tau=None, seed=0):
-    """As many random filters as method A keeps."""
-    return {"select": kr.Random(tau, seed=seed), "absorb": "drop"}
-
-
 def trained(run):
     """A `Result` with the trained VGG of each seed."""
     args = run.args
     settings = {"depth": args.depth, "scale": args.scale, "epochs": args.epochs}
     return run.seeds(vgg_networks.vgg, **settings)
-
-
-def first(images_and_labels, count):
-    images, labels = images_and_labels
-    return images[:count], labels[:count]
 
 
 def tuned(model, data, epochs, seed):
@@ -123,12 +103,13 @@ def features(run):
     return Shown([table], draw)
 
 
-@paper.figure(2, **OF_VGG, taus=SENSITIVITY_TAUS)
-def sensitivities(run):
-    """accuracy when one layer alone is pruned: A, B, and A with retraining"""
-    args = run.args
+def sensitivity_by_method(run):
+    """{method: what `kr.sensitivity` returns}, of the network of seed 0.
+
+    Scores are logged in --out, in a file for each combination of settings.
+    """
+    args, data = run.args, run.data
     model = trained(run)[0].model
-    data = run.data
     held_out = first(data.held_out, args.images)
 
     def score(model):
@@ -137,31 +118,37 @@ def sensitivities(run):
     def retrained(model):
         return score(tuned(model, data, args.tune, 0))
 
+    ways = {"A": (method_a(), score), "B": (method_b(), score)}
+    if args.tune:
+        ways["A, retrained"] = method_a(), retrained
     found = {}
-    for name, options, evaluate in (
-        ("A", method_a(), score),
-        ("B", method_b(), score),
-        ("A, retrained", method_a(), retrained),
-    ):
-        if evaluate is retrained and not args.tune:
-            continue
+    for name, (options, evaluate) in ways.items():
+        known = [args.dataset, args.samples, args.depth, args.scale]
+        known += [args.epochs, args.images]
+        known += [args.tune] if evaluate is retrained else []
+        log = "-".join(map(str, ["sensitivity", name[0], *known]))
         found[name] = kr.sensitivity(
             model,
             evaluate,
             args.taus,
             skip="dense",
+            log=args.out / f"{log}.log",
             verbose=False,
             **options,
         )
+    return found
+
+
+@paper.figure(2, **OF_VGG, taus=SENSITIVITY_TAUS)
+def sensitivities(run):
+    """accuracy when one layer alone is pruned: A, B, and A with retraining"""
+    found = sensitivity_by_method(run)
     tables = []
     for name, result in found.items():
-        table = result.table()
-        below = caption(run, f"{table.below}, held-out images, seed 0")
-        tables.append(
-            Table(
-                f"Method {name}: {table.title}", table.header, table.rows, below
-            )
-        )
+        shown = result.table()
+        title = f"Method {name}"
+        below = caption(run, f"{shown.below}, held-out images, seed 0")
+        tables.append(Table(title, shown.header, shown.rows, below))
 
     def draw():
         figure, axes = drawing.panels(len(found), width=5, height=4)
@@ -291,74 +278,7 @@ def methods(run):
 
 # --- ResNet-56 --------------------------------------------------------------
 
-# Which layers are pruned: those of a stage, by names.
-SCOPES = {
-    "first convolutions": {s: rf"layer{s}_\d+_conv1" for s in STAGES},
-    "with residual streams": {
-        1: r"conv1|layer1_\d+_conv[12]",
-        2: r"layer2_\d+_conv[12]",
-        3: r"layer3_\d+_conv[12]",
-    },
-}
 STAGE_TAUS = (0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1)
-
-
-def standardized(images_and_labels, count=None):
-    images, labels = first(images_and_labels, count)
-    return resnet_networks.standardized(images), labels
-
-
-def one_stage(data, model, scope, stage, tau, images, network, seed):
-    """The accuracy on held-out images with one stage pruned by method A."""
-    options = method_a({SCOPES[scope][stage]: tau} if tau else 1.0, seed)
-    small = kr.prune(model, **options)
-    return {"accuracy": accuracy(small, standardized(data.held_out, images))}
-
-
-def cut_resnet(data, model, method, scope, taus, images, network, seed):
-    """Prune a ResNet without fine-tuning; accuracies on test images.
-
-    Args:
-        taus: of each stage; for "ours", which takes the multiply-adds that
-            method A leaves of the first convolutions, as well.
-        network: what the network is, for the file.
-    """
-    test = standardized(data.test, images)
-    calibration = standardized(data.train, SAMPLES)[0]
-
-    def levels(scope):
-        return dict(zip(SCOPES[scope].values(), taus, strict=True))
-
-    if method == "uncut":
-        return {
-            "dropped": accuracy(model, test),
-            "repaired": None,
-            "flops": 1.0,
-            "parameters": 1.0,
-            "time": 1.0,
-        }
-    if method == "ours":
-        a = kr.plan(model, **method_a(levels("first convolutions"), seed))
-        share = a.flops[1] / a.flops[0]
-        plan = kr.plan(
-            model,
-            layers=list(SCOPES[scope].values()),
-            target={"flops": share},
-            data=calibration,
-        )
-        dropped, small = None, plan.apply()
-    else:
-        options = {"A": method_a, "B": method_b}[method](levels(scope), seed)
-        dropped = accuracy(kr.prune(model, **options), test)
-        plan = kr.plan(model, **options, data=calibration, rounds=0)
-        small = plan.apply()
-    return {
-        "dropped": dropped,
-        "repaired": accuracy(small, test),
-        "flops": plan.flops[1] / plan.flops[0],
-        "parameters": plan.parameters[1] / plan.parameters[0],
-        "time": Stopwatch(model, 100).share(small),
-    }
 
 
 def resnet_of(run):

@@ -4,11 +4,24 @@ import dataclasses
 
 import keras
 import numpy as np
-from experiments import fitted_with_momentum
+from experiments import accuracy, fitted_with_momentum
 from keras import layers, ops
+from methods_a_b import SAMPLES, first, method_a, method_b
+
+import keras_redundancy as kr
+from keras_redundancy.planning.latency import Stopwatch
 
 STAGES = (1, 2, 3)
 WIDTHS = (16, 32, 64)
+# Which layers are pruned: those of a stage, by names.
+SCOPES = {
+    "first convolutions": {s: rf"layer{s}_\d+_conv1" for s in STAGES},
+    "with residual streams": {
+        1: r"conv1|layer1_\d+_conv[12]",
+        2: r"layer2_\d+_conv[12]",
+        3: r"layer3_\d+_conv[12]",
+    },
+}
 # Of each color, over the training images of CIFAR-10 as others publish it.
 MEAN = np.array([0.485, 0.456, 0.406], "float32")
 DEVIATION = np.array([0.229, 0.224, 0.225], "float32")
@@ -73,3 +86,62 @@ def with_weights(data, depth, path):
     with np.load(path) as weights:
         model.set_weights([weights[str(n)] for n in range(len(weights.files))])
     return model
+
+
+def prepared(images_and_labels, count=None):
+    """The first images, standardized, and their labels."""
+    images, labels = first(images_and_labels, count)
+    return standardized(images), labels
+
+
+def one_stage(data, model, scope, stage, tau, images, network, seed):
+    """The accuracy on held-out images with one stage pruned by method A."""
+    options = method_a({SCOPES[scope][stage]: tau} if tau else 1.0, seed)
+    small = kr.prune(model, **options)
+    return {"accuracy": accuracy(small, prepared(data.held_out, images))}
+
+
+def cut_resnet(data, model, method, scope, taus, images, network, seed):
+    """Prune a ResNet without fine-tuning; accuracies on test images.
+
+    Args:
+        taus: of each stage; for "ours", which takes the multiply-adds that
+            method A leaves of the first convolutions, as well.
+        network: what the network is, for the file.
+    """
+    test = prepared(data.test, images)
+    calibration = prepared(data.train, SAMPLES)[0]
+
+    def levels(scope):
+        return dict(zip(SCOPES[scope].values(), taus, strict=True))
+
+    if method == "uncut":
+        return {
+            "dropped": accuracy(model, test),
+            "repaired": None,
+            "flops": 1.0,
+            "parameters": 1.0,
+            "time": 1.0,
+        }
+    if method == "ours":
+        a = kr.plan(model, **method_a(levels("first convolutions"), seed))
+        share = a.flops[1] / a.flops[0]
+        plan = kr.plan(
+            model,
+            layers=list(SCOPES[scope].values()),
+            target={"flops": share},
+            data=calibration,
+        )
+        dropped, small = None, plan.apply()
+    else:
+        options = {"A": method_a, "B": method_b}[method](levels(scope), seed)
+        dropped = accuracy(kr.prune(model, **options), test)
+        plan = kr.plan(model, **options, data=calibration, rounds=0)
+        small = plan.apply()
+    return {
+        "dropped": dropped,
+        "repaired": accuracy(small, test),
+        "flops": plan.flops[1] / plan.flops[0],
+        "parameters": plan.parameters[1] / plan.parameters[0],
+        "time": Stopwatch(model, 100).share(small),
+    }
