@@ -318,6 +318,10 @@ def gradient(function, x):
         import jax
 
         return numpy(jax.grad(function)(x))
+    if keras.backend.backend() == "torch":
+        x = keras.ops.copy(x).requires_grad_()
+        function(x).backward()
+        return numpy(x.grad)
     import tensorflow
 
     with tensorflow.GradientTape() as tape:

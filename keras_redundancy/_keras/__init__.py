@@ -38,6 +38,7 @@ from keras_redundancy._keras.graph import (
 from keras_redundancy._keras.layers import (
     attention_projections as attention_projections,
     attention_values as attention_values,
+    attributes_of as attributes_of,
     copy_operation as copy_operation,
     flat_layers as flat_layers,
     has_config as has_config,
@@ -90,9 +91,11 @@ from keras_redundancy._keras.running import (
     quiet_about_retracing as quiet_about_retracing,
     replicas as replicas,
     scope_of as scope_of,
+    without_gradients as without_gradients,
 )
 from keras_redundancy._keras.variables import (
     Reads as Reads,
+    as_array as as_array,
     is_random_state as is_random_state,
     set_value as set_value,
     variables_in as variables_in,

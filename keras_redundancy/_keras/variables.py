@@ -4,6 +4,7 @@ import contextlib
 import itertools
 
 import keras
+import numpy as np
 from keras import ops
 from keras.src import backend
 
@@ -56,6 +57,17 @@ def variables_read(layer, args, kwargs) -> list:
     with contextlib.suppress(Exception):
         backend.compute_output_spec(call, *itertools.compress(flat, symbolic))
     return list(reads.variables.values())
+
+
+def as_array(tensor) -> np.ndarray:
+    """The numbers of a tensor, which stay where they are if they can.
+
+    So do not write to the array. On PyTorch, NumPy cannot read a tensor that
+    needs gradients, is on another device, or holds bfloat16.
+    """
+    if keras.backend.backend() == "torch":
+        return ops.convert_to_numpy(tensor)
+    return np.asarray(tensor)
 
 
 def is_random_state(variable) -> bool:

@@ -12,6 +12,9 @@ SEVERAL_CALLS = "it is called in several ways"
 OTHER_NUMBERS = "its call returns other numbers than the graph it records"
 SAMPLES = 3  # Not the batch that the graph is recorded on.
 OPEN_SIZE = 16  # In place of sizes that are not known.
+# Between the names of a layer and of one inside of it. PyTorch takes no dot,
+# and TensorFlow few other signs.
+BORDER = "-"
 
 
 def opened(model, shapes=None):
@@ -98,7 +101,7 @@ class Opener:
             return None
         if len(self._calls[id(layer)]) > 1:
             raise _keras.RecordingError(SEVERAL_CALLS)
-        prefix = f"{prefix}{layer.name}."
+        prefix = f"{prefix}{layer.name}{BORDER}"
         return recorded(layer, args, kwargs, opener=Opener, prefix=prefix)
 
 
@@ -160,7 +163,7 @@ def differs(layer, model, arguments_with) -> bool:
     args, kwargs = arguments_with(given)
     structure = _keras.input_structure(_keras.graph_of(model))
     inputs = keras.tree.pack_sequence_as(structure, given)
-    with keras.StatelessScope():
+    with keras.StatelessScope(), _keras.without_gradients():
         found = _keras.run_for_inference(layer, args, kwargs), model(inputs)
     return not all(
         a.shape == b.shape and np.allclose(a, b, 1e-3, 1e-4)

@@ -64,7 +64,7 @@ def feed_forward(request):
 def test_channels_inside_are_traced(feed_forward):
     graph = kr.trace(feed_forward)
     names = {space.name: space.size for space in graph.prunable}
-    assert names == {"block.expand": 12, "before + block.project": 16}
+    assert names == {"block-expand": 12, "before + block-project": 16}
     models.assert_same_function(feed_forward, graph.model)
 
 
