@@ -9,6 +9,9 @@ from keras_redundancy import _keras
 from keras_redundancy.channels import Role, labels
 from keras_redundancy.channels.labels import Constant
 
+# Whether `jit_compile=True` is XLA. PyTorch would need a compiler of C.
+XLA = keras.backend.backend() != "torch"
+
 
 def mlp(activation="relu"):
     return keras.Sequential(
@@ -319,7 +322,7 @@ def gradient(function, x):
 
         return numpy(jax.grad(function)(x))
     if keras.backend.backend() == "torch":
-        x = keras.ops.copy(x).requires_grad_()
+        x = keras.ops.copy(x).detach().requires_grad_()
         function(x).backward()
         return numpy(x.grad)
     import tensorflow
@@ -332,6 +335,11 @@ def gradient(function, x):
 
 def numpy(tensor):
     return np.array(keras.ops.convert_to_numpy(tensor))
+
+
+def number(tensor) -> float:
+    """What a tensor of one number holds."""
+    return float(numpy(tensor))
 
 
 def random_inputs(model, seed=0, batch=4):

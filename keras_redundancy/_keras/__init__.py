@@ -85,6 +85,7 @@ from keras_redundancy._keras.recording import (
 )
 from keras_redundancy._keras.running import (
     flush as flush,
+    is_torch_dataloader as is_torch_dataloader,
     number_of_batches as number_of_batches,
     numpy_batches as numpy_batches,
     predict_on_one_replica as predict_on_one_replica,

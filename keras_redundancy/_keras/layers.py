@@ -39,11 +39,9 @@ def attributes_of(layer) -> dict:
     On PyTorch a layer is a `torch.nn.Module`, where `vars` leaves out the
     layers in it.
     """
-    own = vars(layer)
-    if keras.backend.backend() != "torch":
-        return own
-    inner = own["_modules"]
-    return {key: inner[key] for key in inner if key != "_torch_params"} | own
+    inner = vars(layer).get("_modules", {})
+    inner = {key: x for key, x in inner.items() if key != "_torch_params"}
+    return inner | vars(layer)
 
 
 def attention_projections(layer) -> dict:

@@ -10,6 +10,8 @@ from keras.src.trainers.data_adapters import (
     is_torch_dataloader,
 )
 
+from keras_redundancy._keras.variables import as_array
+
 
 def numpy_batches(data, batch_size: int) -> tuple:
     """Batches of data as arrays, and their number.
@@ -38,19 +40,11 @@ def _one_pass(adapter, of_torch):
     try:
         if of_torch:
             for batch in adapter.get_torch_dataloader():
-                yield keras.tree.map_structure(_array_of_torch, batch)
+                yield keras.tree.map_structure(as_array, batch)
         else:
             yield from adapter.get_numpy_iterator()
     finally:
         adapter.on_epoch_end()
-
-
-def _array_of_torch(x):
-    if not hasattr(x, "detach"):
-        return x
-    # NumPy has no bfloat16.
-    x = x.float() if str(x.dtype) == "torch.bfloat16" else x
-    return x.numpy(force=True)
 
 
 def number_of_batches(x, y, options: dict) -> int | None:

@@ -60,14 +60,17 @@ def variables_read(layer, args, kwargs) -> list:
 
 
 def as_array(tensor) -> np.ndarray:
-    """The numbers of a tensor, which stay where they are if they can.
+    """The numbers of a tensor. Do not write to the array: it can be the tensor's.
 
-    So do not write to the array. On PyTorch, NumPy cannot read a tensor that
-    needs gradients, is on another device, or holds bfloat16.
+    NumPy cannot read a tensor of PyTorch that needs gradients, is on another
+    device, or holds bfloat16. Its array is a copy, of float32 for bfloat16: a
+    variable of PyTorch keeps its tensor, and changes what that holds.
     """
-    if keras.backend.backend() == "torch":
-        return ops.convert_to_numpy(tensor)
-    return np.asarray(tensor)
+    if not hasattr(tensor, "detach"):
+        return np.asarray(tensor)
+    is_bfloat16 = str(tensor.dtype) == "torch.bfloat16"
+    tensor = tensor.float() if is_bfloat16 else tensor
+    return tensor.numpy(force=True).copy()
 
 
 def is_random_state(variable) -> bool:

@@ -360,7 +360,8 @@ def spread_of(count: int) -> np.ndarray:
 
 def _spread(size, start, most):
     """`most` of `size` positions; they depend on `start`."""
-    spread = (spread_of(most).astype("float32") + start) % 1
+    spread = ops.convert_to_tensor(spread_of(most), "float32")
+    spread = (spread + start) % 1
     size = ops.cast(size, "float32")
     chosen = ops.minimum(ops.floor(spread * size), size - 1)
     return ops.cast(chosen, "int32")

@@ -9,7 +9,7 @@ import keras_redundancy as kr
 from tests import models, subclassed
 from tests.rule_checks import between
 
-INSIDE = "block[.].*"
+INSIDE = "block-.*"
 
 
 def cut(layer, **options):
