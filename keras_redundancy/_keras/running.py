@@ -40,7 +40,9 @@ def _one_pass(adapter, of_torch):
     try:
         if of_torch:
             for batch in adapter.get_torch_dataloader():
-                yield keras.tree.map_structure(as_array, batch)
+                yield keras.tree.map_structure(
+                    as_array, batch, none_is_leaf=False
+                )
         else:
             yield from adapter.get_numpy_iterator()
     finally:

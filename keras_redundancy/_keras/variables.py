@@ -60,7 +60,9 @@ def variables_read(layer, args, kwargs) -> list:
 
 
 def as_array(tensor) -> np.ndarray:
-    """The numbers of a tensor. Do not write to the array: it can be the tensor's.
+    """The numbers of a tensor, in an array that may be the tensor's own memory.
+
+    So do not write to it.
 
     NumPy cannot read a tensor of PyTorch that needs gradients, is on another
     device, or holds bfloat16. Its array is a copy, of float32 for bfloat16: a
