@@ -86,9 +86,10 @@ from keras_redundancy._keras.recording import (
 from keras_redundancy._keras.running import (
     flush as flush,
     is_torch_dataloader as is_torch_dataloader,
+    local_replicas as local_replicas,
     number_of_batches as number_of_batches,
     numpy_batches as numpy_batches,
-    predict_on_one_replica as predict_on_one_replica,
+    predict_on_replicas as predict_on_replicas,
     quiet_about_retracing as quiet_about_retracing,
     replicas as replicas,
     scope_of as scope_of,

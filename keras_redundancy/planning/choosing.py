@@ -119,16 +119,15 @@ class Chooser:
             self.graph.model, self.request.batch_size, self.graph.input_shapes
         )
 
-        def share_of(decisions):
-            small = smaller_model(
-                self.graph, decisions, "medoid", DropAbsorber()
+        def race_with(decisions):
+            return stopwatch.race_with(
+                smaller_model(self.graph, decisions, "medoid", DropAbsorber())
             )
-            return stopwatch.share(small)
 
         def cut_to(left):
             return budget.decisions("flops", left)
 
-        return least_cut_within(share, cut_to, share_of)
+        return least_cut_within(share, cut_to, race_with)
 
     def _unseen(self, space):
         needs = self.request.method.needs_data
