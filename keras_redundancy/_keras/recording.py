@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import itertools
 import traceback
 
 import keras
@@ -10,7 +11,7 @@ from keras.src import backend
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
-from keras_redundancy._keras.graph import graph_of, is_model
+from keras_redundancy._keras.graph import calls, graph_of, is_model
 from keras_redundancy._keras.layers import (
     copy_operation,
     flat_layers,
@@ -31,6 +32,8 @@ OF_THE_GRAPH = (
     "_layers",
 )
 COMPILED = ("train_function", "test_function", "predict_function")
+NO_TENSORS = "its call returns something else than tensors"
+CONSTANT = "its call returns something that does not depend on what it reads"
 ABSTRACT = (keras.Layer, keras.Model, keras.Sequential, keras.layers.Wrapper)
 
 
@@ -41,11 +44,19 @@ class Opened(Functional):
         layer: the layer that it takes the place of.
         arguments: (args, kwargs) of the call of the layer that was recorded,
             with the inputs of this model for tensors.
+        returned: which entries of what the layer returns, in flat order, the
+            outputs of this model are. Others do not depend on the inputs.
+        returns_more: whether there are others.
     """
 
     def arguments_with(self, tensors: list) -> tuple[tuple, dict]:
         """`arguments`, with other tensors for the inputs of the model."""
         return _replaced(self.arguments, self.inputs, tensors)
+
+    def outputs_among(self, returned) -> list:
+        """What the outputs of this model are, of all that the layer returns."""
+        flat = keras.tree.flatten(returned)
+        return [flat[number] for number in self.returned]
 
 
 class RecordingError(Exception):
@@ -77,12 +88,24 @@ def recorded(
             something else than tensors.
     """
     given = tensors_in((args, kwargs))
-    inputs = [_new_input(layer, x, batch) for x in given]
-    arguments = _replaced((args, kwargs), given, inputs)
+
+    def recorded_for(size):
+        inputs = [_new_input(layer, x, size) for x in given]
+        arguments = _replaced((args, kwargs), given, inputs)
+        return arguments, *_recorded(layer, *arguments, inputs)
+
     with _undisturbed(layer):
-        graph = _recorded(layer, *arguments, inputs)
-        copier = _Copier(opener and opener(graph), prefix, as_stock)
-        return copier.opened(layer, graph, arguments, given)
+        arguments, graph, returned, returns_more = recorded_for(batch)
+        twice = {}
+        if batch == 1 and (of_one := _reshapes(graph)):
+            of_two = _reshapes(recorded_for(2)[1])
+            if len(of_one) == len(of_two):
+                nodes = (id(x.node) for x in of_one)
+                twice = dict(zip(nodes, of_two, strict=True))
+        copier = _Copier(opener and opener(graph), prefix, as_stock, twice)
+        opened = copier.opened(layer, graph, arguments, given)
+        vars(opened).update(returned=returned, returns_more=returns_more)
+        return opened
 
 
 def with_opened(model, opener, shapes: list | None = None):
@@ -94,14 +117,20 @@ def with_opened(model, opener, shapes: list | None = None):
         model: a functional or Sequential model.
         opener: a function of a layer, of the arguments of its call, and of
             what to put before the names of layers inside, that returns an
-            `Opened`, or None where the layer stays. Where it raises a
-            `RecordingError`, the layer in the copy has the attribute
+            `Opened`, or None where the layer stays. It is asked once for a
+            layer, but for each call of a layer without variables. Where it
+            raises a `RecordingError`, the layer in the copy has the attribute
             `not_opened`, which says why.
         shapes: those of the inputs of the copy, where sizes that the model
             leaves open have to be known. The `InputLayer`s of the copy then
             have the attribute `open_shape`, that of the model.
     """
     return _Copier(opener).model(model, shapes)
+
+
+def has_stock_bases(layer) -> bool:
+    """Whether the class of a layer inside extends one of Keras's layers."""
+    return any(_stock_base(type(x)) for x in flat_layers(layer)[1:])
 
 
 def tensors_in(arguments) -> list:
@@ -125,16 +154,33 @@ def _new_input(layer, x, batch=None):
     return keras.Input(batch_shape=shape, dtype=dtype, name=x.name)
 
 
-def _with_open_batch(call):
-    """The shape that a `Reshape` makes, whatever the size of the batch."""
+def _reshapes(graph):
+    return [x for x in calls(graph) if type(x.operation) is Reshape]
+
+
+def _with_open_batch(call, twice):
+    """The shape that a `Reshape` makes, whatever the size of the batch.
+
+    Args:
+        call: the call, for a batch of one sample.
+        twice: the same call for a batch of two, or None if not known.
+    """
     old, made = call.operation.newshape, call.outputs[0].shape
-    from_one = call.inputs[0].shape[0] == made[0] == 1
-    is_known = from_one and old[0] == 1 and None not in made
-    return (-1, *made[1:]) if is_known else old
+    other = () if twice is None else twice.outputs[0].shape
+    if None in made or len(made) != len(other):
+        return old
+    grows = [n for n, size in enumerate(made) if size != other[n]]
+    if len(grows) != 1:
+        return old
+    return tuple(-1 if n in grows else size for n, size in enumerate(made))
 
 
 def _recorded(layer, args, kwargs, inputs):
-    """The graph of one call, on the layers inside of `layer` themselves."""
+    """The graph of one call, on the layers inside of `layer` themselves.
+
+    Returns:
+        The graph; `returned` and `returns_more` of the `Opened`.
+    """
     if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": False}
     try:
@@ -145,10 +191,16 @@ def _recorded(layer, args, kwargs, inputs):
     if scope.state_mapping:
         raise RecordingError("its call changes variables")
     flat = keras.tree.flatten(outputs)
-    if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
-        raise RecordingError("its call returns something else than tensors")
+    returned = [
+        i for i, x in enumerate(flat) if isinstance(x, keras.KerasTensor)
+    ]
+    if not returned:
+        raise RecordingError(NO_TENSORS)
+    returns_more = len(returned) < len(flat)
+    if returns_more:
+        outputs = [flat[number] for number in returned]
     try:
-        return Functional(inputs, outputs)
+        return Functional(inputs, outputs), returned, returns_more
     except ValueError as error:
         raise RecordingError(what_and_where(error)) from error
 
@@ -168,7 +220,8 @@ def _undisturbed(layer):
     """Take away what calls inside of a layer leave on the layers there.
 
     Meanwhile the layers have names of which no two are the same, and say what
-    they return even where their own `compute_output_spec` fails.
+    they return even where their own `compute_output_spec` fails. An
+    `EinsumDense` does not forget the sizes that it is called on.
     """
     parts = flat_layers(layer)
     before = [
@@ -179,7 +232,10 @@ def _undisturbed(layer):
         while part.name in names:
             part.name += "_"
         names.add(part.name)
-        if not is_stock_class(type(part)):
+        if isinstance(part, keras.layers.EinsumDense):
+            spec = functools.partial(_einsum_spec, part)
+            vars(part)["compute_output_spec"] = spec
+        elif not is_stock_class(type(part)):
             vars(part)["compute_output_spec"] = functools.partial(_spec, part)
     try:
         yield
@@ -222,15 +278,30 @@ def _spec(layer, *args, **kwargs):
         return backend.compute_output_spec(layer.call, *args, **kwargs)
 
 
+def _einsum_spec(layer, x):
+    kernel = keras.KerasTensor(layer.kernel.shape, layer.compute_dtype)
+    made = keras.ops.einsum(layer.equation, x, kernel)
+    return keras.KerasTensor(made.shape, layer.compute_dtype)
+
+
 class _Copier(Interpreter):
     """Makes the same graph of copies of the operations, which share variables.
 
     The values of this walk are the `KerasTensor`s of the new graph.
     """
 
-    def __init__(self, opener=None, prefix="", as_stock=False):
+    def __init__(self, opener=None, prefix="", as_stock=False, twice=None):
+        """`twice`: {id(node): the same call for a batch of two samples}."""
         self._opener, self._prefix = opener, prefix
-        self._as_stock, self._made = as_stock, {}
+        self._twice = twice or {}
+        self._as_stock, self._made, self._read = as_stock, {}, set()
+        self._count = 0
+
+    def run(self, model, inputs, path=()):
+        graph = graph_of(model)
+        read = itertools.chain(graph.outputs, *(x.inputs for x in calls(graph)))
+        self._read |= set(map(id, read))
+        return super().run(model, inputs, path)
 
     def operation(self, old):
         """The copy of an operation; made when first asked for."""
@@ -303,22 +374,33 @@ class _Copier(Interpreter):
         args, kwargs = call.fill_in(values)
         if id(old) not in self._made:
             self._make(call, args, kwargs)
+        elif self._is_opened(old) and not old.weights:
+            self._make(call, args, kwargs)
+            self._count += 1
+            self.operation(old).name += f"_{self._count}"
         new = self.operation(old)
-        if isinstance(new, Opened) and not isinstance(old, Opened):
+        if self._is_opened(old):
             given = [values[id(x)] for x in tensors_in(call.arguments)]
             structure = new._inputs_struct
-            args = (keras.tree.pack_sequence_as(structure, given),)
-            kwargs = {}
-        elif type(new) is not type(old):
+            made = new(keras.tree.pack_sequence_as(structure, given))
+            numbers = zip(new.returned, keras.tree.flatten(made), strict=True)
+            found = dict(numbers)
+            return [found.get(i, x) for i, x in enumerate(call.outputs)]
+        if type(new) is not type(old):
             taken = inspect.signature(new.call).parameters
             kwargs = {k: x for k, x in kwargs.items() if k in taken}
         return keras.tree.flatten(new(*args, **kwargs))
+
+    def _is_opened(self, old):
+        new = self.operation(old)
+        return isinstance(new, Opened) and not isinstance(old, Opened)
 
     def _make(self, call, args, kwargs):
         """Note the copy of an operation that is not a plain copy."""
         old = call.operation
         if type(old) is Reshape:
-            self._note(old, Reshape(_with_open_batch(call), name=old.name))
+            shape = _with_open_batch(call, self._twice.get(id(call.node)))
+            self._note(old, Reshape(shape, name=old.name))
         elif is_model(old):
             given = tensors_in((args, kwargs))[: len(graph_of(old).inputs)]
             self._note(old, self.model(old, [x.shape for x in given]))
@@ -327,9 +409,14 @@ class _Copier(Interpreter):
                 opened = self._opener(old, args, kwargs, self._prefix)
             except RecordingError as error:
                 vars(self.operation(old))["not_opened"] = str(error)
+                return
+            if opened is None:
+                return
+            missing = set(range(len(call.outputs))) - set(opened.returned)
+            if any(id(call.outputs[i]) in self._read for i in missing):
+                vars(self.operation(old))["not_opened"] = CONSTANT
             else:
-                if opened is not None:
-                    self._note(old, opened)
+                self._note(old, opened)
 
 
 def _copied_input(x, shape):

@@ -233,17 +233,20 @@ class Builder(_keras.Interpreter):
         if isinstance(call.operation, _keras.Opened):
             self._close(call.operation, given)
         new = self.operation(call.operation)
-        if isinstance(call.operation, _keras.Opened) and not _keras.is_model(
+        opened = call.operation
+        is_closed = isinstance(opened, _keras.Opened) and not _keras.is_model(
             new
-        ):
-            args, kwargs = call.operation.arguments_with(given)
+        )
+        if is_closed:
+            args, kwargs = opened.arguments_with(given)
             arguments = {"args": args, "kwargs": kwargs}
         try:
             made = new(*arguments["args"], **arguments["kwargs"])
         except configs.REBUILD_ERRORS as error:
             message = faults.not_called(recipe, call, given, error)
             raise ValueError(message) from error
-        made = keras.tree.flatten(made)
+        flat = keras.tree.flatten(made)
+        made = opened.outputs_among(flat) if is_closed else flat
         self._ties.note(made, lent)
         return made
 
@@ -261,11 +264,13 @@ class Builder(_keras.Interpreter):
         ):
             return
         layer_recipe, new = found
+        if any(old is opened.layer for old, _ in self.pairs):
+            new.name = opened.name
         recipe = self.recipe.with_layer(layer_recipe)
         if layer_recipe.settings:
             assign_weights(opened.layer, new, recipe)
             inline = rebuild(self.recipe.of_part(opened))
-            if differs(new, inline, opened.arguments_with):
+            if differs(new, inline, opened):
                 return
         self.recipe, self._made[id(opened)] = recipe, (opened.layer, new)
 

@@ -1,5 +1,6 @@
 """Layers that are made of layers: the graphs inside take their place."""
 
+import functools
 import itertools
 
 import keras
@@ -76,30 +77,41 @@ def _closed(model) -> int:
 
 def is_made_of_layers(layer) -> bool:
     """Whether to look inside of a layer."""
+    return _is_unknown(layer) and len(_keras.flat_layers(layer)) > 1
+
+
+def _is_unknown(layer):
     return (
         not has_rule(layer)
         and not hasattr(layer, "not_opened")
         and not _keras.is_stock_class(type(layer))
-        and len(_keras.flat_layers(layer)) > 1
     )
 
 
 class Opener:
     """Makes the `Opened` of a layer that is called, or returns None."""
 
-    def __init__(self, model):
+    def __init__(self, model, is_inside: bool = False):
+        """`is_inside`: whether the model is the graph inside of a layer.
+
+        Layers without layers inside are opened there as well: a block may
+        have operations in a layer of its own that none can be written for by
+        the user of the block.
+        """
+        self._opens = _is_unknown if is_inside else is_made_of_layers
         self._calls = {}
         for call in _keras.flat_graph(model).calls:
             ways = self._calls.setdefault(id(call.operation), set())
             ways.add(_way(call))
 
     def __call__(self, layer, args, kwargs, prefix):
-        if not isinstance(layer, keras.Layer) or not is_made_of_layers(layer):
+        if not isinstance(layer, keras.Layer) or not self._opens(layer):
             return None
-        if len(self._calls[id(layer)]) > 1:
+        if len(self._calls[id(layer)]) > 1 and layer.weights:
             raise _keras.RecordingError(SEVERAL_CALLS)
         prefix = f"{prefix}{layer.name}."
-        return recorded(layer, args, kwargs, opener=Opener, prefix=prefix)
+        opener = functools.partial(Opener, is_inside=True)
+        return recorded(layer, args, kwargs, opener=opener, prefix=prefix)
 
 
 def _way(call):
@@ -123,8 +135,9 @@ def recorded(layer, args, kwargs, **options):
         RecordingError: the call cannot be recorded, or returns other numbers.
     """
     failure = None
+    ways = (True, False) if _keras.has_stock_bases(layer) else (False,)
     # Masks are made from the size of a batch: one sample broadcasts to many.
-    for batch, as_stock in itertools.product((None, 1), (True, False)):
+    for batch, as_stock in itertools.product((None, 1), ways):
         try:
             found = _keras.recorded(
                 layer, args, kwargs, batch=batch, as_stock=as_stock, **options
@@ -138,7 +151,7 @@ def recorded(layer, args, kwargs, **options):
 
 def _require_same_numbers(layer, found):
     try:
-        other = differs(layer, found, found.arguments_with)
+        other = differs(layer, found, found)
     except Exception as error:
         message = _keras.what_and_where(error)
         raise _keras.RecordingError(message) from error
@@ -146,22 +159,23 @@ def _require_same_numbers(layer, found):
         raise _keras.RecordingError(OTHER_NUMBERS)
 
 
-def differs(layer, model, arguments_with) -> bool:
+def differs(layer, model, opened) -> bool:
     """Whether a layer and a model return different numbers.
 
     Args:
         layer: the layer; its variables do not change.
         model: a functional model.
-        arguments_with: a function of the model's inputs that returns (args,
-            kwargs) for the layer.
+        opened: the `Opened` that says how the layer is called, and which of
+            the tensors that it returns the outputs of the model are.
     """
     random = np.random.default_rng(0)
     given = [_numbers(x, random) for x in model.inputs]
-    args, kwargs = arguments_with(given)
+    args, kwargs = opened.arguments_with(given)
     structure = _keras.input_structure(_keras.graph_of(model))
     inputs = keras.tree.pack_sequence_as(structure, given)
     with keras.StatelessScope():
-        found = _keras.run_for_inference(layer, args, kwargs), model(inputs)
+        returned = _keras.run_for_inference(layer, args, kwargs)
+        found = opened.outputs_among(returned), model(inputs)
     return not all(
         a.shape == b.shape and np.allclose(a, b, 1e-3, 1e-4)
         for a, b in zip(*map(_arrays, found), strict=True)
@@ -176,7 +190,9 @@ def _arrays(structure):
 
 def _numbers(x, random):
     """Random numbers of the shape of an input; 0 and 1 for integers."""
-    shape = (SAMPLES, *(OPEN_SIZE if n is None else n for n in x.shape[1:]))
+    first, *others = x.shape
+    shape = [OPEN_SIZE if n is None else n for n in others]
+    shape = (SAMPLES * (first or 1), *shape)  # Windows may be samples, too.
     if keras.backend.is_float_dtype(x.dtype):
         return keras.ops.cast(random.normal(size=shape), x.dtype)
     return keras.ops.cast(random.integers(0, 2, shape), x.dtype)
