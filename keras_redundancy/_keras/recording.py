@@ -64,7 +64,15 @@ class RecordingError(Exception):
 
 
 def recorded(
-    layer, args, kwargs, *, batch, as_stock=False, opener=None, prefix=""
+    layer,
+    args,
+    kwargs,
+    *,
+    batch,
+    through,
+    as_stock=False,
+    opener=None,
+    prefix="",
 ):
     """The graph that `layer.call(*args, **kwargs)` records.
 
@@ -75,6 +83,9 @@ def recorded(
         layer: a built layer or model.
         args, kwargs: what it is called with; `KerasTensor`s for tensors.
         batch: the size of the batch while it runs; None leaves it open.
+        through: a function of a layer inside that says whether what it calls
+            is recorded in place of its own call. A layer with variables of
+            its own has to be left in one piece.
         as_stock: whether the copy of a layer whose class extends one of
             Keras's layers is of Keras's class.
         opener: a function of the graph that returns what `with_opened` takes.
@@ -92,9 +103,14 @@ def recorded(
     def recorded_for(size):
         inputs = [_new_input(layer, x, size) for x in given]
         arguments = _replaced((args, kwargs), given, inputs)
-        return arguments, *_recorded(layer, *arguments, inputs)
+        with _seen_through(layer, is_opened):
+            return arguments, *_recorded(layer, *arguments, inputs)
 
-    with _undisturbed(layer):
+    def is_opened(part):
+        becomes_stock = as_stock and _stock_base(type(part))
+        return not becomes_stock and through(part)
+
+    with _undisturbed(layer, is_opened):
         arguments, graph, returned, returns_more = recorded_for(batch)
         twice = {}
         if batch == 1 and (of_one := _reshapes(graph)):
@@ -131,6 +147,12 @@ def with_opened(model, opener, shapes: list | None = None):
 def has_stock_bases(layer) -> bool:
     """Whether the class of a layer inside extends one of Keras's layers."""
     return any(_stock_base(type(x)) for x in flat_layers(layer)[1:])
+
+
+def has_state(layer) -> bool:
+    """Whether a layer itself, not one inside, has variables or randomness."""
+    own = layer._trainable_variables + layer._non_trainable_variables
+    return bool(own or layer._seed_generators)
 
 
 def tensors_in(arguments) -> list:
@@ -184,7 +206,7 @@ def _recorded(layer, args, kwargs, inputs):
     if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": False}
     try:
-        with keras.StatelessScope() as scope, _seen_through(layer):
+        with keras.StatelessScope() as scope:
             outputs = layer.call(*args, **kwargs)
     except Exception as error:
         raise RecordingError(what_and_where(error)) from error
@@ -216,22 +238,20 @@ def what_and_where(error):
 
 
 @contextlib.contextmanager
-def _undisturbed(layer):
+def _undisturbed(layer, through):
     """Take away what calls inside of a layer leave on the layers there.
 
-    Meanwhile the layers have names of which no two are the same, and say what
-    they return even where their own `compute_output_spec` fails. An
-    `EinsumDense` does not forget the sizes that it is called on.
+    Meanwhile no two layers have the same name, and those inside of a layer
+    that is gone through have its name before theirs. They say what they return
+    even where their own `compute_output_spec` fails. An `EinsumDense` does not
+    forget the sizes that it is called on.
     """
     parts = flat_layers(layer)
     before = [
         (x, x.name, x._inbound_nodes[:], x._outbound_nodes[:]) for x in parts
     ]
-    names = set()
+    _set_names(layer, "", through, set(map(id, parts[:1])), set())
     for part in parts[1:]:
-        while part.name in names:
-            part.name += "_"
-        names.add(part.name)
         if isinstance(part, keras.layers.EinsumDense):
             spec = functools.partial(_einsum_spec, part)
             vars(part)["compute_output_spec"] = spec
@@ -246,16 +266,32 @@ def _undisturbed(layer):
             vars(part).pop("compute_output_spec", None)
 
 
-@contextlib.contextmanager
-def _seen_through(layer):
-    """Let layers that return None among tensors record what they call.
+def _set_names(layer, prefix, through, seen, names):
+    for part in flat_layers(layer, recursive=False)[1:]:
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        name = prefix + part.name
+        while name in names:
+            name += "_"
+        names.add(name)
+        part.name = name
+        inner = f"{name}." if through(part) else ""
+        _set_names(part, inner, through, seen, names)
 
-    No node can record such a call.
+
+@contextlib.contextmanager
+def _seen_through(layer, through):
+    """Let layers inside record what they call, in place of their own calls.
+
+    Those are the ones that are gone through, and those that return None among
+    tensors, which no node can record.
     """
     parts = [x for x in flat_layers(layer)[1:] if not is_stock_class(type(x))]
     classes = list(map(type, parts))
     for part, cls in zip(parts, classes, strict=True):
-        part.__class__ = type(cls.__name__, (cls,), {"__call__": _call})
+        call = _call_inside if through(part) else _call
+        part.__class__ = type(cls.__name__, (cls,), {"__call__": call})
     try:
         yield
     finally:
@@ -263,12 +299,34 @@ def _seen_through(layer):
             part.__class__ = cls
 
 
+def _call_inside(layer, *args, **kwargs):
+    if tensors_in((args, kwargs)):
+        try:
+            return _on_symbols(layer, args, kwargs)
+        except Exception:  # Its own code fails: then it is one operation.
+            return _call(layer, *args, **kwargs)
+    return super(type(layer), layer).__call__(*args, **kwargs)
+
+
 def _call(layer, *args, **kwargs):
     if tensors_in((args, kwargs)):
         made = layer.compute_output_spec(*args, **kwargs)
         if any(x is None for x in keras.tree.flatten(made)):
-            return layer.call(*args, **kwargs)
+            return _on_symbols(layer, args, kwargs)
     return super(type(layer), layer).__call__(*args, **kwargs)
+
+
+def _on_symbols(layer, args, kwargs):
+    """What the `call` of a layer returns, on tensors of its own dtype."""
+    args, kwargs = keras.tree.map_structure(
+        lambda x: layer.dtype_policy.convert_input(
+            x, layer.autocast, layer.input_dtype
+        ),
+        (args, kwargs),
+    )
+    if "training" in inspect.signature(layer.call).parameters:
+        kwargs.setdefault("training", False)
+    return layer.call(*args, **kwargs)
 
 
 def _spec(layer, *args, **kwargs):

@@ -80,6 +80,11 @@ def is_made_of_layers(layer) -> bool:
     return _is_unknown(layer) and len(_keras.flat_layers(layer)) > 1
 
 
+def _is_gone_through(layer):
+    """Whether a layer inside of another one is no more than what it calls."""
+    return is_made_of_layers(layer) and not _keras.has_state(layer)
+
+
 def _is_unknown(layer):
     return (
         not has_rule(layer)
@@ -140,7 +145,13 @@ def recorded(layer, args, kwargs, **options):
     for batch, as_stock in itertools.product((None, 1), ways):
         try:
             found = _keras.recorded(
-                layer, args, kwargs, batch=batch, as_stock=as_stock, **options
+                layer,
+                args,
+                kwargs,
+                batch=batch,
+                through=_is_gone_through,
+                as_stock=as_stock,
+                **options,
             )
             _require_same_numbers(layer, found)
             return found
