@@ -79,6 +79,7 @@ from keras_redundancy._keras.recording import (
     NO_TENSORS as NO_TENSORS,
     Opened as Opened,
     RecordingError as RecordingError,
+    Weight as Weight,
     has_state as has_state,
     has_stock_bases as has_stock_bases,
     recorded as recorded,

@@ -59,6 +59,43 @@ class Opened(Functional):
         return [flat[number] for number in self.returned]
 
 
+class Weight(keras.layers.Layer):
+    """Returns a weight, whatever it is called on.
+
+    In the graph inside of a layer it stands where the `call` of the layer
+    reads a weight of its own, so that a rule can say what its axes hold.
+    """
+
+    def __init__(self, shape, **kwargs):
+        super().__init__(**kwargs)
+        self.shape = shape
+
+    @classmethod
+    def of(cls, layer, variable):
+        """The `Weight` that holds a variable of a layer."""
+        new = cls(
+            tuple(variable.shape),
+            dtype=layer.dtype_policy,
+            name=f"{variable.name}_weight",
+        )
+        new.weight, new.built = variable, True
+        return new
+
+    def build(self, shape):
+        self.weight = self.add_weight(shape=self.shape, name="weight")
+
+    def call(self, x):
+        return keras.ops.convert_to_tensor(self.weight)
+
+    def compute_output_spec(self, x):
+        weight = self.weight
+        dtype = self.compute_dtype if weight._autocast else weight.dtype
+        return keras.KerasTensor(weight.shape, dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "shape": self.shape}
+
+
 class RecordingError(Exception):
     """A `call` cannot be recorded: the message says why, and where."""
 
@@ -206,7 +243,7 @@ def _recorded(layer, args, kwargs, inputs):
     if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": False}
     try:
-        with keras.StatelessScope() as scope:
+        with keras.StatelessScope() as scope, _own_weights(layer, inputs[0]):
             outputs = layer.call(*args, **kwargs)
     except Exception as error:
         raise RecordingError(what_and_where(error)) from error
@@ -225,6 +262,19 @@ def _recorded(layer, args, kwargs, inputs):
         return Functional(inputs, outputs), returned, returns_more
     except ValueError as error:
         raise RecordingError(what_and_where(error)) from error
+
+
+@contextlib.contextmanager
+def _own_weights(layer, x):
+    """Put symbols in the place of the weights that a layer itself holds."""
+    own = set(map(id, layer._trainable_variables))
+    before = {k: v for k, v in vars(layer).items() if id(v) in own and v.shape}
+    made = {id(v): Weight.of(layer, v)(x) for v in before.values()}
+    vars(layer).update({key: made[id(v)] for key, v in before.items()})
+    try:
+        yield
+    finally:
+        vars(layer).update(before)
 
 
 def what_and_where(error):
@@ -271,7 +321,7 @@ def _set_names(layer, prefix, through, seen, names):
         if id(part) in seen:
             continue
         seen.add(id(part))
-        name = prefix + part.name
+        name = prefix + part.name.removeprefix(f"{layer.name}.")
         while name in names:
             name += "_"
         names.add(name)

@@ -71,8 +71,9 @@ def has_stand_ins(model) -> bool:
 
 
 def _closed(model) -> int:
-    """How many layers of a model could not be opened."""
-    return sum(hasattr(x, "not_opened") for x in _keras.flat_layers(model))
+    """The number of layers that could not be opened, and of their weights."""
+    closed = [x for x in _keras.flat_layers(model) if hasattr(x, "not_opened")]
+    return len(closed) + sum(x.count_params() for x in closed)
 
 
 def is_made_of_layers(layer) -> bool:

@@ -3,6 +3,7 @@
 import keras
 from keras import layers, ops
 
+from keras_redundancy import _keras
 from keras_redundancy._shared import convolutions
 from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
@@ -82,6 +83,19 @@ def _reversible_embedding(layer, call):
     call.keeps(*layer.weights)
     call.multiplies(kernel, positions(x.shape[1:-1]))
     return call.frozen(call.outputs[0], VOCABULARY)
+
+
+@rule.register(_keras.Weight)
+def _weight(layer, call):
+    """A weight that the code of a layer reads: channels are on its last axis.
+
+    Whether it is a kernel, a bias or a scale is not known.
+    """
+    axis = len(layer.weight.shape) - 1
+    ids = call.new(layer.weight.shape[axis])
+    call.carried_by(layer.weight, axis, ids)
+    call.counted_in("shape", axis, ids=ids)
+    return Channels(ids, axis)
 
 
 # --- convolutions -----------------------------------------------------------
