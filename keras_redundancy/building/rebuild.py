@@ -150,7 +150,9 @@ class Builder(_keras.Interpreter):
             stays = not has_rule(old) or _keras.config_fault(old) is not None
             if recipe.is_changed or not stays:
                 raise
-            return _keras.copy_with_variables(old)
+            new = _keras.copy_with_variables(old)
+            configs.make_saveable(new)
+            return new
 
     def _input_layer(self, recipe):
         """A new `InputLayer`, with the sizes open that were left open."""
@@ -264,6 +266,7 @@ class Builder(_keras.Interpreter):
         ):
             return
         layer_recipe, new = found
+        configs.make_saveable(new)
         if any(old is opened.layer for old, _ in self.pairs):
             new.name = opened.name
         recipe = self.recipe.with_layer(layer_recipe)
