@@ -171,9 +171,10 @@ def with_opened(model, opener, shapes: list | None = None):
         opener: a function of a layer, of the arguments of its call, and of
             what to put before the names of layers inside, that returns an
             `Opened`, or None where the layer stays. It is asked once for a
-            layer, but for each call of a layer without variables. Where it
+            layer, but for each call of a layer without weights. Where it
             raises a `RecordingError`, the layer in the copy has the attribute
-            `not_opened`, which says why.
+            `not_opened`, which says why. Copies of layers inside have the
+            attribute `is_inside`.
         shapes: those of the inputs of the copy, where sizes that the model
             leaves open have to be known. The `InputLayer`s of the copy then
             have the attribute `open_shape`, that of the model.
@@ -427,6 +428,7 @@ class _Copier(Interpreter):
     def _note(self, old, new):
         if self._prefix and isinstance(old, keras.Layer):
             new.name = self._prefix + old.name
+            vars(new)["is_inside"] = True
         self._made[id(old)] = old, new
 
     def opened(self, layer, graph, arguments, given):

@@ -267,8 +267,7 @@ class Builder(_keras.Interpreter):
             return
         layer_recipe, new = found
         configs.make_saveable(new)
-        if any(old is opened.layer for old, _ in self.pairs):
-            new.name = opened.name
+        new.name = opened.name  # The layer can be there several times.
         recipe = self.recipe.with_layer(layer_recipe)
         if layer_recipe.settings:
             assign_weights(opened.layer, new, recipe)

@@ -15,7 +15,7 @@ SAMPLES = 3  # Not the batch that the graph is recorded on.
 OPEN_SIZE = 16  # In place of sizes that are not known.
 
 
-def opened(model, shapes=None):
+def opened(model, shapes=None, names=frozenset()):
     """The model, with the graphs inside of layers in their places.
 
     Those are the layers of classes without a rule that are made of other
@@ -27,15 +27,17 @@ def opened(model, shapes=None):
     Args:
         model: a functional or Sequential model, which does not change.
         shapes: the shape of a sample of each input, for open sizes.
+        names: those of layers that are opened though they hold no layers.
 
     Returns:
         `model` itself if it has no such layer. Else a copy that shares its
         variables; layers in it that could not be opened have the attribute
         `not_opened`, which says why.
     """
-    if not has_layers_to_open(model):
+    if not has_layers_to_open(model, names):
         return model
-    found = _keras.with_opened(model, Opener(model))
+    opener = Opener(model, names=names)
+    found = _keras.with_opened(model, opener)
     inputs = _keras.graph_of(model).inputs
     if not _closed(found) or not any(None in x.shape[1:] for x in inputs):
         return found
@@ -47,21 +49,31 @@ def opened(model, shapes=None):
         (x.shape[0], *shape) for x, shape in zip(inputs, shapes, strict=True)
     ]
     try:
-        other = _keras.with_opened(model, Opener(model), shapes)
+        other = _keras.with_opened(model, opener, shapes)
     except Exception:  # A layer in there takes no such sizes.
         return found
     return other if _closed(other) <= _closed(found) else found
 
 
 def opened_like(model, other):
-    """`opened`, where the sizes that are open are those of an opened model."""
+    """`opened`, with the sizes and the layers open that are so in another.
+
+    Of the layers inside of an opened one, some stand in the model itself where
+    it was made by putting the graph in the place of the layer.
+    """
     shapes = [x.shape[1:] for x in _keras.graph_of(other).inputs]
-    return opened(model, shapes)
+    found = [x for x in _keras.flat_layers(other) if _is_opened(x)]
+    return opened(model, shapes, {x.name for x in found})
 
 
-def has_layers_to_open(model) -> bool:
-    """Whether a model has layers to look into."""
-    return any(map(is_made_of_layers, _keras.flat_graph(model).layers))
+def has_layers_to_open(model, names=frozenset()) -> bool:
+    """Whether a model has layers to look into; `names`: as for `opened`."""
+    opener = Opener(model, names=names)
+    return any(map(opener.opens, _keras.flat_graph(model).layers))
+
+
+def _is_opened(layer):
+    return isinstance(layer, _keras.Opened)
 
 
 def has_stand_ins(model) -> bool:
@@ -77,7 +89,7 @@ def _closed(model) -> int:
 
 
 def is_made_of_layers(layer) -> bool:
-    """Whether to look inside of a layer."""
+    """Whether it is of an unknown class, and has layers inside."""
     return _is_unknown(layer) and len(_keras.flat_layers(layer)) > 1
 
 
@@ -97,21 +109,28 @@ def _is_unknown(layer):
 class Opener:
     """Makes the `Opened` of a layer that is called, or returns None."""
 
-    def __init__(self, model, is_inside: bool = False):
-        """`is_inside`: whether the model is the graph inside of a layer.
-
-        Layers without layers inside are opened there as well: a block may
-        have operations in a layer of its own that none can be written for by
-        the user of the block.
+    def __init__(self, model, is_inside: bool = False, names=frozenset()):
+        """Args:
+        model: the model that is walked through.
+        is_inside: whether it is the graph inside of a layer. There, layers
+            without layers inside are opened as well: whoever uses a block can
+            hardly write rules for what its author put into it.
+        names: those of layers that are opened as if they were inside.
         """
-        self._opens = _is_unknown if is_inside else is_made_of_layers
+        self._is_inside, self._names = is_inside, names
         self._calls = {}
         for call in _keras.flat_graph(model).calls:
             ways = self._calls.setdefault(id(call.operation), set())
             ways.add(_way(call))
 
+    def opens(self, layer) -> bool:
+        """Whether to look inside of a layer."""
+        if self._is_inside or layer.name in self._names:
+            return _is_unknown(layer)
+        return is_made_of_layers(layer)
+
     def __call__(self, layer, args, kwargs, prefix):
-        if not isinstance(layer, keras.Layer) or not self._opens(layer):
+        if not isinstance(layer, keras.Layer) or not self.opens(layer):
             return None
         if len(self._calls[id(layer)]) > 1 and layer.weights:
             raise _keras.RecordingError(SEVERAL_CALLS)
