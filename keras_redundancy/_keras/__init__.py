@@ -77,8 +77,12 @@ from keras_redundancy._keras.optimizers import (
     slots as slots,
 )
 from keras_redundancy._keras.recording import (
+    NO_TENSORS as NO_TENSORS,
     Opened as Opened,
     RecordingError as RecordingError,
+    Weight as Weight,
+    has_state as has_state,
+    has_stock_bases as has_stock_bases,
     recorded as recorded,
     what_and_where as what_and_where,
     with_opened as with_opened,
