@@ -40,6 +40,9 @@ ROWS_OF_LINK = 10
 NUMBERS = 2**25
 # So many are held before their products are summed.
 HELD = 2**22
+# So many rows of a symmetric matrix are computed at once, right of its
+# diagonal: half of a large matrix need not be computed.
+BLOCK = 512
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -209,13 +212,16 @@ class _Sums:
         count: how many rows each group has.
         origin: the numbers that are taken from x, shape (1, groups, k), and
             from y, shape (1, groups, r).
-        sums: tensors: those of x, y, x x^T, x y^T and y^2, shapes (groups, k),
-            (groups, r), (groups, k, k), (groups, k, r) and (groups, r).
+        sums: tensors: those of x, y, x y^T and y^2, shapes (groups, k),
+            (groups, r), (groups, k, r) and (groups, r).
+        products: the sum of x x^T, which is symmetric, in blocks of rows,
+            each without what lies left of the diagonal.
     """
 
     count: int
     origin: tuple
     sums: tuple
+    products: tuple
 
     @classmethod
     def of(cls, x, y, origin) -> "_Sums":
@@ -224,23 +230,40 @@ class _Sums:
         sums = (
             ops.sum(x, axis=1),
             ops.sum(y, axis=1),
-            ops.matmul(transposed, x),
             ops.matmul(transposed, y),
             ops.sum(ops.square(y), axis=1),
         )
-        return cls(x.shape[1], origin, sums)
+        products = tuple(
+            ops.matmul(transposed[:, start : start + BLOCK], x[..., start:])
+            for start in range(0, x.shape[2], BLOCK)
+        )
+        return cls(x.shape[1], origin, sums, products)
 
     def __add__(self, other):
-        sums = tuple(a + b for a, b in zip(self.sums, other.sums, strict=True))
-        return _Sums(self.count + other.count, self.origin, sums)
+        sums, products = (
+            tuple(a + b for a, b in zip(*both, strict=True))
+            for both in (
+                (self.sums, other.sums),
+                (self.products, other.products),
+            )
+        )
+        return _Sums(self.count + other.count, self.origin, sums, products)
 
     @functools.cached_property
     def _means(self):
-        """Of x, y and the products, float64."""
-        return [
-            np.asarray(ops.convert_to_numpy(x), np.float64) / max(self.count, 1)
-            for x in self.sums
-        ]
+        """Of x, y, x x^T, x y^T and y^2, float64."""
+        x, y, shared, size = map(self._mean_of, self.sums)
+        known = np.empty((*x.shape, x.shape[1]))
+        for number, product in enumerate(self.products):
+            start, block = number * BLOCK, self._mean_of(product)
+            stop = start + block.shape[1]
+            known[:, start:stop, start:] = block
+            known[:, stop:, start:stop] = block[..., BLOCK:].swapaxes(1, 2)
+        return x, y, known, shared, size
+
+    def _mean_of(self, sums):
+        sums = np.asarray(ops.convert_to_numpy(sums), np.float64)
+        return sums / max(self.count, 1)
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -258,9 +281,7 @@ class _Sums:
         # About the mean, and from there about the center.
         step = np.split(self.mean - center, [x.shape[1]], axis=1)
         known, shared = (
-            products
-            + step[0][:, :, None] * other[:, None]
-            - x[:, :, None] * own[:, None]
+            products + _outer(step[0], other) - _outer(x, own)
             for products, other, own in (
                 (known, step[0], x),
                 (shared, step[1], y),
@@ -268,6 +289,10 @@ class _Sums:
         )
         size = size - np.square(y) + np.square(step[1])
         return regression.Equations(known, shared, size)
+
+
+def _outer(a, b):
+    return a[:, :, None] * b[:, None]
 
 
 def _summed(rows, sums):
@@ -327,7 +352,7 @@ def _rows(fit, pieces, samples, each):
         for first, size, *_ in pieces
         for i in range(-(-size // step))
     }
-    matrices, before = fit.old.matrices, 0
+    matrices, before = fit.old.tensor, 0
     for number, (first, size, old, new) in enumerate(pieces):
         old, new = fit.old.read(old[::step]), fit.new.read(new[::step])
         count = fit.new.positions(new)
@@ -348,11 +373,23 @@ def _rows(fit, pieces, samples, each):
 
 
 def _outputs(fit, matrices, rows):
-    """What the old kernel returns for rows, of the units that are kept."""
-    matrices = ops.convert_to_tensor(matrices.astype(fit.old.kernel.dtype))
-    shape = *rows.shape[:2], -1
-    y = ops.einsum("spgn,gnu->spgu", rows, matrices)
-    y = ops.reshape(y, shape)
+    """What the old kernel returns for rows, of the units that are kept.
+
+    Args:
+        fit: as for `reconstruct`.
+        matrices: the `tensor` of the old product.
+        rows: tensor of shape (samples, positions, groups, numbers).
+
+    Returns:
+        Shape (samples * positions, units).
+    """
+    groups, numbers = rows.shape[2:]
+    rows = ops.reshape(rows, (-1, groups, numbers))
+    if groups == 1:
+        y = ops.matmul(rows[:, 0], matrices[0])
+    else:
+        y = ops.einsum("rgn,gnu->rgu", rows, matrices)
+        y = ops.reshape(y, (rows.shape[0], -1))
     if fit.old.bias is not None:
         y = y + ops.reshape(fit.old.bias, (-1,))
     return ops.take(y, fit.kept, axis=-1)
