@@ -15,7 +15,7 @@ from keras_redundancy.mend.calls import Step
 
 # The share of the budget that a batch may take. Together they leave room for
 # one that is being worked on.
-BATCH = 1 / 16
+BATCH = 1 / 8
 MEMORY_IS_SHORT = (
     "memory={memory:,} bytes hold less than one {what} at the widest place of "
     "both models, which takes {least:,} bytes. Give that much or more, or "
@@ -128,6 +128,16 @@ class Frontier:
         """For each batch (first sample, samples, old tensor, new tensor)."""
         return self._by_batch(self._values[number, side] for side in (0, 1))
 
+    def across(self, call) -> list:
+        """For each batch (first sample, samples, old output, new input).
+
+        Args:
+            call: a `PairedCall` that ran in the original model already.
+        """
+        return self._by_batch(
+            [self._values[call.makes[0], 0], self._values[call.reads[0], 1]]
+        )
+
     def arguments(self, call) -> list:
         """For each batch (first sample, samples, arguments, arguments).
 
@@ -154,16 +164,19 @@ class Frontier:
         inputs = map(id, own.inputs)
         return own.fill_in(dict(zip(inputs, values, strict=True)))
 
-    def advance(self, step: Step) -> None:
-        """Run the calls of a step, and drop what nothing reads any more."""
+    def advance(self, step: Step, side: int) -> None:
+        """Run the calls of a step, and drop what nothing reads any more.
+
+        Args:
+            step: the step.
+            side: 0 in the original model, 1 in the smaller one.
+        """
         for call in step.calls:
             # Batch by batch, what only this call still reads makes room.
             alone = step.last_read if call is step.calls[-1] else ()
-            for side in (0, 1):
-                self._run(call, side, alone)
+            self._run(call, side, alone)
         for number in step.last_read:
-            for side in (0, 1):
-                self._values.pop((number, side), None)
+            self._values.pop((number, side), None)
 
     def _run(self, call, side, last_read):
         own = (call.old, call.new)[side]

@@ -67,6 +67,16 @@ class KernelFit:
         """The layer of the original model."""
         return self.old.layer
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether the original layer returns just what its kernel does."""
+        layer = self.old.layer
+        return (
+            self.old.given is None
+            and layer.activation is keras.activations.linear
+            and layer.compute_dtype == layer.variable_dtype
+        )
+
     def mend(self, step, frontier) -> list[keras.Variable]:
         """Fit the kernel to what all calls of a step read, in place.
 
@@ -82,6 +92,8 @@ class KernelFit:
         return [variable for variable in fitted if variable is not None]
 
     def _read(self, call, frontier):
+        if self.is_bare:
+            return frontier.across(call)
         if self.old.given is None:
             return frontier.at(call.reads[0])
         return [
@@ -118,7 +130,8 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
     Args:
         fit: what to fit.
         pieces: for all calls and batches (number of the first sample,
-            samples, what the old layer reads, what the new one does).
+            samples, what the old layer reads, what the new one does). Of a
+            bare kernel, what the old layer returns in place of what it reads.
         samples: how many samples there are.
     """
     layer, bias = fit.new.layer, fit.new.bias
@@ -354,11 +367,11 @@ def _rows(fit, pieces, samples, each):
     }
     matrices, before = fit.old.tensor, 0
     for number, (first, size, old, new) in enumerate(pieces):
-        old, new = fit.old.read(old[::step]), fit.new.read(new[::step])
+        old, new = old[::step], fit.new.read(new[::step])
         count = fit.new.positions(new)
         chosen = spread(count, number, most)
         read = fit.new.rows(new, chosen)
-        wanted = _outputs(fit, matrices, fit.old.rows(old, chosen))
+        wanted = _wanted(fit, matrices, old, chosen)
         shape = len(read) * len(chosen), groups
         own = np.arange(len(read)) * size // max(len(read), 1)
         order = np.repeat((first + own) // step, len(chosen))
@@ -372,26 +385,35 @@ def _rows(fit, pieces, samples, each):
         )
 
 
-def _outputs(fit, matrices, rows):
-    """What the old kernel returns for rows, of the units that are kept.
+def _wanted(fit, matrices, old, chosen):
+    """What the old kernel returns, of the units that are kept.
 
     Args:
         fit: as for `reconstruct`.
         matrices: the `tensor` of the old product.
-        rows: tensor of shape (samples, positions, groups, numbers).
+        old: what the old layer reads; of a bare kernel, what it returns.
+        chosen: numbers of the positions.
 
     Returns:
         Shape (samples * positions, units).
     """
-    groups, numbers = rows.shape[2:]
-    rows = ops.reshape(rows, (-1, groups, numbers))
-    if groups == 1:
-        y = ops.matmul(rows[:, 0], matrices[0])
+    if fit.is_bare:
+        y = ops.moveaxis(old, 1, -1) if fit.old.first else old
+        y = ops.reshape(y, (old.shape[0], -1, y.shape[-1]))
+        if not np.array_equal(chosen, np.arange(y.shape[1])):
+            y = ops.take(y, chosen, axis=1)
+        y = ops.reshape(y, (-1, y.shape[-1]))
     else:
-        y = ops.einsum("rgn,gnu->rgu", rows, matrices)
-        y = ops.reshape(y, (rows.shape[0], -1))
-    if fit.old.bias is not None:
-        y = y + ops.reshape(fit.old.bias, (-1,))
+        rows = fit.old.rows(fit.old.read(old), chosen)
+        groups, numbers = rows.shape[2:]
+        rows = ops.reshape(rows, (-1, groups, numbers))
+        if groups == 1:
+            y = ops.matmul(rows[:, 0], matrices[0])
+        else:
+            y = ops.einsum("rgn,gnu->rgu", rows, matrices)
+            y = ops.reshape(y, (rows.shape[0], -1))
+        if fit.old.bias is not None:
+            y = y + ops.reshape(fit.old.bias, (-1,))
     return ops.take(y, fit.kept, axis=-1)
 
 

@@ -44,7 +44,9 @@ def walk(
         old, new: the model and the smaller one.
         menders: {id(layer of old): an object that mends it}, a `KernelFit`, a
             `RecurrentFit` or a `Norm`. Its `mend(step, frontier)` changes
-            variables in place, and returns those that keep what they hold.
+            variables in place, and returns those that keep what they hold;
+            `is_bare` says whether it looks at what the layer of old returns
+            and not at what that reads.
         data, batch_size: as for `batches`.
         memory: bytes for the samples at the frontier.
         done: a function to call after each layer.
@@ -68,11 +70,15 @@ def walk(
         frontier = Frontier(found, amount)
         for step in steps:
             mender = menders.pop(id(step.calls[0].layer), None)
+            sides = [0, 1]
+            if mender is not None and mender.is_bare:
+                frontier.advance(step, sides.pop(0))
             if mender is not None:
                 for variable in mender.mend(step, frontier):
                     keep(variable)
                 done()
-            frontier.advance(step)
+            for side in sides:
+                frontier.advance(step, side)
     return frontier.samples, frontier.given
 
 
