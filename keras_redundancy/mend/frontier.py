@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -11,7 +12,7 @@ from keras import ops
 from keras_redundancy import _keras
 from keras_redundancy.calibration.data import batches, samples_in
 from keras_redundancy.calibration.observer import expected_samples
-from keras_redundancy.mend.calls import Step
+from keras_redundancy.mend.calls import Step, bytes_of
 
 # The share of the budget that a batch may take. Together they leave room for
 # one that is being worked on.
@@ -90,14 +91,16 @@ class Frontier:
         given: how many samples the data has, as far as it was looked at.
     """
 
-    def __init__(self, data, amount: Amount):
+    def __init__(self, data, amount: Amount, memory: int):
         """Of the inputs of both models.
 
         Args:
             data: lists of an array or None for each input.
             amount: what of it to take.
+            memory: bytes for the tensors, and for what is made of them.
         """
         self.batches, self._values, self.given = [], {}, 0
+        self._memory = memory
         for arrays in data:
             size = samples_in(arrays)
             chosen = np.arange(-self.given % amount.step, size, amount.step)
@@ -116,6 +119,18 @@ class Frontier:
     @property
     def samples(self) -> int:
         return sum(batch.size for batch in self.batches)
+
+    @property
+    def held(self) -> int:
+        """Bytes of all tensors that are held."""
+        lists = self._values.values()
+        tensors = {id(x): x for values in lists for x in values}
+        return sum(map(_bytes, tensors.values()))
+
+    @property
+    def room(self) -> int:
+        """Bytes that are left for the rows of a fit."""
+        return max(self._memory - self.held, 0)
 
     def _add(self, arrays, size):
         self.batches.append(Batch(self.samples, size))
@@ -198,6 +213,13 @@ class Frontier:
                 values.append(value)
         for number, values in zip(call.makes, made, strict=True):
             self._values[number, side] = values
+
+
+def _bytes(x):
+    if x is None:
+        return 0
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return math.prod(x.shape) * bytes_of(dtype)
 
 
 def _tensor(array):

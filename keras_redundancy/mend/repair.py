@@ -32,8 +32,9 @@ class Repair:
             return; with 0 only the statistics of every BatchNormalization
             follow the change.
         training: how the model is distilled after that; None: not at all.
-        memory: bytes that activations of both models may take at a time. As
-            many samples are used as there is room for.
+        memory: bytes that activations of both models, and the rows that a
+            kernel is fitted to, may take at a time. As many samples are used
+            as there is room for.
         used, given: how many samples were used, of how many, when a model was
             mended last; None before.
     """
