@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_redundancy._shared.progress import tracked
+from keras_redundancy._shared.threads import one_thread
 from keras_redundancy.building.absorb import DropAbsorber
 from keras_redundancy.building.apply import smaller_model
 from keras_redundancy.calibration import Statistics
@@ -139,7 +140,8 @@ class Chooser:
         if idle.all():
             idle = np.arange(space.size) > 0  # One has to stay.
         units = self.compared.units_of(space, np.flatnonzero(~idle))
-        selector = self.request.method.selector(units, number)
+        with one_thread():
+            selector = self.request.method.selector(units, number)
         return selection.WithoutIdle(selector, idle) if idle.any() else selector
 
 
