@@ -1,5 +1,6 @@
 """Calibration: data in, mean and covariance of activations out."""
 
+from keras_redundancy.calibration.gradients import Sensitivity as Sensitivity
 from keras_redundancy.calibration.moments import Moments as Moments
 from keras_redundancy.calibration.noise import pink_noise as pink_noise
 from keras_redundancy.calibration.observer import observe as observe

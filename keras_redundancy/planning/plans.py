@@ -25,7 +25,7 @@ from keras_redundancy.planning.choosing import Chooser
 from keras_redundancy.planning.decisions import Plan
 from keras_redundancy.planning.inlining import needing_inline
 from keras_redundancy.planning.levels import LEVELS, levels_of
-from keras_redundancy.planning.methods import Method
+from keras_redundancy.planning.method import Method
 from keras_redundancy.planning.request import Options, requested
 
 
@@ -188,7 +188,7 @@ def plan(
         with showing(verbose):
             data = calibration_of(model, graph, seen, data, *own)
     graph = _counted(graph, asked.input_shape, data)
-    chooser = Chooser.of(graph, cut, data and data.statistics, asked, levels)
+    chooser = Chooser.of(graph, cut, data, asked, levels)
     with showing(verbose):
         decisions, latency = chooser.decide(spaces, levels, reasons)
     repair = None
