@@ -44,7 +44,10 @@ from keras_redundancy.building.stock import (
     register_stock_form as register_stock_form,
 )
 from keras_redundancy.building.stripping import strip as strip
-from keras_redundancy.calibration import pink_noise as pink_noise
+from keras_redundancy.calibration import (
+    pink_noise as pink_noise,
+    synthetic_images as synthetic_images,
+)
 from keras_redundancy.channels import (
     CallTrace as CallTrace,
     Channels as Channels,

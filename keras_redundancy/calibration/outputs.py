@@ -109,10 +109,14 @@ class Output:
             noise = -ops.log(-ops.log(ops.clip(random, 1e-7, 1 - 1e-7)))
             best = ops.argmax(logits + noise, axis=-1)
             drawn = ops.one_hot(best, found.shape[-1])
-            return ops.sum(drawn * ops.log_softmax(self._logits(found)))
+            return ops.sum(drawn * self.log_probabilities(found))
         drawn = ops.cast(random < ops.sigmoid(logits), "float32")
         logits = self._logits(found)
         return ops.sum(drawn * logits - ops.softplus(logits))
+
+    def log_probabilities(self, found):
+        """The logarithms of the probabilities of a softmax."""
+        return ops.log_softmax(self._logits(ops.cast(found, "float32")))
 
     def _logits(self, x):
         if self.is_logits:
