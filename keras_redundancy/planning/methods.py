@@ -188,8 +188,9 @@ class Greedy(Method):
     added up over all consumers, with F the mean of g g^T, where g is the
     gradient by x of the log-probability of an answer drawn from what the
     model returns. That is about twice the divergence of the model's answers,
-    as long as the errors are small. Labels are not needed, but a backward
-    pass over the data.
+    as long as the errors are small. As they are not, F is the mean of this
+    one and of W W^T, scaled so that both see the same whole error. Labels are
+    not needed, but a backward pass over the data.
 
     Args:
         errors: "outputs" or "loss": what counts as an error.
@@ -241,7 +242,7 @@ class Greedy(Method):
     def selector(self, units, number):
         if all(reader.sensitivity is not None for reader in units.readers):
             readouts = [
-                Readout(reader.to_predict, root_of(reader.sensitivity.fisher))
+                Readout(reader.to_predict, root_of(_weighed(reader)))
                 for reader in units.readers
             ]
             ranking = rank_by_outputs(readouts, as_shares=False)
@@ -253,6 +254,17 @@ class Greedy(Method):
         vectors = any(readout.each > 1 for readout in readouts)
         rank = rank_vectors if vectors else rank_by_outputs
         return selection.ByError(units, rank(readouts))
+
+
+def _weighed(reader):
+    """F of errors="loss" in `Greedy`, shape (n, n)."""
+    fisher, weights = reader.sensitivity.fisher, reader.weights
+    outputs = weights @ weights.T
+    whole = np.vdot(reader.to_predict, outputs)
+    if whole <= 0:
+        return fisher
+    scale = np.vdot(reader.to_predict, fisher) / whole
+    return (fisher + scale * outputs) / 2
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
