@@ -15,6 +15,7 @@ from keras_redundancy._keras.configs import (
 from keras_redundancy._keras.copying import (
     copy_with_variables as copy_with_variables,
 )
+from keras_redundancy._keras.gradients import gradients as gradients
 from keras_redundancy._keras.graph import (
     Call as Call,
     ImaginedCall as ImaginedCall,
