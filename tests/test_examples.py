@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -157,6 +158,26 @@ def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path, run_here):
     assert "training" not in again
     assert (tmp_path / "runs/mlp-2-seed0-test.json").read_text() == kept
     assert again.splitlines()[0] in printed
+
+
+def test_recovery_compares_methods_and_draws(tmp_path, run_here):
+    inputs = keras.Input((12, 12, 1))
+    x = keras.layers.Conv2D(6, 3, name="first")(inputs)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    keras.Model(inputs, keras.layers.Dense(3)(x)).save(tmp_path / "m.keras")
+    images = np.random.default_rng(0).normal(size=(96, 12, 12, 1))
+    labels = np.arange(96) % 3
+    arrays = {"test_images": images, "test_labels": labels}
+    np.savez(tmp_path / "data.npz", images=images.astype("float32"), **arrays)
+    command = [ROOT / "examples/recovery.py", "m.keras", "data.npz"]
+    command += ["--cuts", 0.5, "--epochs", 1, "--distil", "greedy"]
+    command += ["--without-data", "--synthetic-samples", 16]
+    command += ["--synthetic-steps", 2, "--draw", "curves.png"]
+    printed = run_here(*command)
+    for word in ("Taylor, drop", "on synthetic images", "greedy, 1 epochs"):
+        assert word in printed
+    assert (tmp_path / "curves.png").stat().st_size > 3000
 
 
 def test_recurrent(run_here):
