@@ -354,7 +354,8 @@ def residual(run):
         )
     header = ["method", "pruned", "tau by stage", "multiply-adds cut, %"]
     header += ["parameters cut, %", "accuracy, %", "repaired, %", "time, %"]
-    below = caption(run, network)
+    images = f"{run.args.images or 'all'} images to evaluate on"
+    below = f"{run.args.dataset}, {network}, {images}"
     below += (
         "\nThe paper, fine-tuned: 27.9 % of multiply-adds and 23.7 % of "
         "parameters cut, error 6.61 to 6.88 %, 17 % of the time saved."
