@@ -106,7 +106,7 @@ def _improve(images, observer, steps, rate, done):
     first, second = np.zeros_like(images), np.zeros_like(images)
     number = np.zeros(len(images), "int32")
     for step in range(1, steps + 1):
-        gradient = _keras.predict_on_one_replica(observer, [images, number])
+        gradient = _keras.predict_on_replicas(observer, [[images, number]])[0]
         gradient = np.asarray(gradient)
         first += (1 - FIRST) * (gradient - first)
         second += (1 - SECOND) * (gradient**2 - second)

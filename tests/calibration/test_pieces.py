@@ -55,13 +55,13 @@ def test_moments_are_those_of_whole_batches(batch_size, monkeypatch):
     """The same samples are held out, at the same positions."""
     model = images_model(size=20)
     data = models.random_inputs(model, batch=64)
-    run, seen = observer._keras.predict_on_one_replica, []
+    run, seen = observer._keras.predict_on_replicas, []
 
-    def noted(model, inputs):
-        seen.append(len(inputs[0]))
-        return run(model, inputs)
+    def noted(model, parts):
+        seen.extend(len(inputs[0]) for inputs in parts)
+        return run(model, parts)
 
-    monkeypatch.setattr(observer._keras, "predict_on_one_replica", noted)
+    monkeypatch.setattr(observer._keras, "predict_on_replicas", noted)
     whole = kr.calibrate(model, data, batch_size=batch_size)
     assert max(seen) == batch_size
     seen.clear()
