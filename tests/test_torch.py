@@ -182,3 +182,22 @@ def test_a_step_reads_no_numbers_of_the_device(layer):
         x = torch.ones((2, 4, 4, 5), device="meta")
         found = [layer(x, training=True), *layer.losses]
     assert {x.device.type for x in found} == {"meta"}
+
+
+# --- devices ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "words"),
+    [
+        (ImportError, "x.onnx", "pip install onnx onnxscript"),
+        (ValueError, "folder", "KERAS_BACKEND=tensorflow"),
+    ],
+)
+def test_other_backends_export_more(error, name, words, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise error("It is not there.")
+
+    monkeypatch.setattr(keras.Model, "export", fail)
+    with pytest.raises(error, match=words):
+        kr.deploy.export(network(), tmp_path / name)
