@@ -131,6 +131,17 @@ def require_finite_carriers(spaces) -> None:
             _require_finite(value[None], axis.layer, axis.variable.name)
 
 
+def scales_of(space, units) -> np.ndarray:
+    """The gammas of each `BatchNormalization` of a space, (layers, units)."""
+    found = [
+        read(place.on.variable)[place.positions[units]].T
+        for place in space.axes_of(Role.CARRIER)
+        if isinstance(place.on.layer, keras.layers.BatchNormalization)
+        and place.on.variable is place.on.layer.gamma
+    ]
+    return np.concatenate(found) if found else np.empty((0, len(units)))
+
+
 def carried(space, units) -> np.ndarray:
     """The values of the space's carriers, shape (units, numbers).
 

@@ -21,7 +21,7 @@ from keras_redundancy._shared.configured import Configured
 from keras_redundancy.building.rebuild import rebuild, require_rebuildable
 from keras_redundancy.building.recipe import Recipe
 from keras_redundancy.building.stripping import strip
-from keras_redundancy.mend.outputs import Answers, losses_of, outputs_of
+from keras_redundancy.calibration.outputs import Answers, losses_of, outputs_of
 from keras_redundancy.mend.training_data import (
     TrainingData,
     is_stream,

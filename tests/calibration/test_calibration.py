@@ -114,6 +114,16 @@ def test_data_that_cannot_be_used(data, words):
         kr.prune(model, 0.9, data=data)
 
 
+def test_nan_is_found_in_its_batch_and_input():
+    first, second = (keras.Input((4,), name=name) for name in ("one", "two"))
+    x = layers.Dense(8, activation="relu")(layers.Add()([first, second]))
+    model = models.randomized(keras.Model([first, second], layers.Dense(2)(x)))
+    data = [np.zeros((12, 4), "float32") for _ in range(2)]
+    data[1][9, 2] = np.nan
+    with pytest.raises(ValueError, match="sample 4 of batch 1 .* input 'two'"):
+        kr.calibrate(model, data, batch_size=5)
+
+
 # --- one for several plans --------------------------------------------------
 
 
