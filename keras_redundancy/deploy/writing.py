@@ -81,7 +81,8 @@ def _failure(subject, kind, quantize, error):
     if quantize == "int8":
         advice += ' Does quantize="dynamic" or None work?'
     words = str(error).strip().partition("\n")[0][:300].rstrip(".")
-    return f"{subject.model.name!r} cannot be converted to {kind}: {words}.{advice}"
+    name = subject.model.name
+    return f"{name!r} cannot be converted to {kind}: {words}.{advice}"
 
 
 def _signature(subject, samples, kind):
