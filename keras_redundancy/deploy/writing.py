@@ -13,7 +13,13 @@ from keras_redundancy._shared.files import replaced
 from keras_redundancy.deploy.samples import Subject
 
 FORMATS = {".tflite": "litert", ".onnx": "onnx", "": "tf_saved_model"}
+# What converts to them, for Keras on PyTorch and on other backends.
+PACKAGES_ON_TORCH = {"litert": "litert-torch", "onnx": "onnx onnxscript"}
 PACKAGES = {"litert": "tensorflow", "onnx": "onnx tf2onnx"}
+ON_TENSORFLOW = (
+    " On TensorFlow all formats can be written: save the model as a .keras "
+    "file, and load and export it with KERAS_BACKEND=tensorflow."
+)
 
 
 def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
@@ -51,7 +57,7 @@ def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
         except ImportError as error:
             raise ImportError(
                 f"{path.name!r} cannot be written: {error}. Install what "
-                f"converts: pip install {PACKAGES.get(kind, 'tensorflow')}"
+                f"converts: pip install {_packages(kind)}.{_elsewhere()}"
             ) from error
         # The converters raise errors of classes of their own.
         except Exception as error:
@@ -60,14 +66,23 @@ def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
             ) from error
 
 
+def _packages(kind):
+    is_torch = keras.backend.backend() == "torch"
+    packages = PACKAGES_ON_TORCH if is_torch else PACKAGES
+    return packages.get(kind, "tensorflow")
+
+
+def _elsewhere():
+    return ON_TENSORFLOW if keras.backend.backend() == "torch" else ""
+
+
 def _failure(subject, kind, quantize, error):
-    advice = ""
+    advice = _elsewhere()
     if quantize == "int8":
-        advice = ' Does quantize="dynamic" or None work?'
-    words = str(error).strip().partition("\n")[0][:300]
-    return (
-        f"{subject.model.name!r} cannot be converted to {kind}: {words}{advice}"
-    )
+        advice += ' Does quantize="dynamic" or None work?'
+    words = str(error).strip().partition("\n")[0][:300].rstrip(".")
+    name = subject.model.name
+    return f"{name!r} cannot be converted to {kind}: {words}.{advice}"
 
 
 def _signature(subject, samples, kind):
