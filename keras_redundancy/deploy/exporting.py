@@ -187,11 +187,18 @@ def _check_path(path, overwrite):
             ".tflite for LiteRT, in .onnx for ONNX, or in a name without a "
             "suffix for the folder of a SavedModel."
         )
-    if path.exists() and not overwrite:
-        raise ValueError(
-            f"{str(path)!r} exists. Choose another path, or pass "
-            "overwrite=True."
-        )
+    if path.exists():
+        kinds = ("file", "folder")[:: 1 if path.suffix else -1]
+        if path.is_dir() == bool(path.suffix):
+            raise ValueError(
+                f"{str(path)!r} exists and is a {kinds[1]}, but a {kinds[0]} "
+                "has to be written. Choose another path."
+            )
+        if not overwrite:
+            raise ValueError(
+                f"{str(path)!r} exists. Choose another path, or pass "
+                "overwrite=True."
+            )
     if not path.absolute().parent.is_dir():
         raise ValueError(
             f"There is no folder {str(path.absolute().parent)!r} to write "
