@@ -12,6 +12,7 @@ bit. A model that cannot be translated has the reason in its row.
 """
 
 import argparse
+import functools
 import gc
 import os
 import sys
@@ -29,6 +30,7 @@ import accuracy
 import low_rank
 import noiseout
 import quickstart
+import recurrent
 
 import keras_redundancy as kr
 from keras_redundancy._shared.tables import Table
@@ -44,6 +46,10 @@ EXAMPLES = {
     "low_rank": lambda: low_rank.network(np.zeros((1, 28, 28, 1)), 10),
     "noiseout, lenet300": lambda: noiseout.lenet300((28, 28, 1), 10, "none", 0),
     "noiseout, lenet5": lambda: noiseout.lenet5((28, 28, 1), 10, "none", 0),
+    **{
+        f"recurrent, {name}": functools.partial(recurrent.network, name, 64)
+        for name in ("lstm", "gru", "letters")
+    },
 }
 
 
