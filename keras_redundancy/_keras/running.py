@@ -5,7 +5,12 @@ import inspect
 import logging
 
 import keras
-from keras.src.trainers.data_adapters import get_data_adapter
+from keras.src.trainers.data_adapters import (
+    get_data_adapter,
+    is_torch_dataloader,
+)
+
+from keras_redundancy._keras.variables import as_array
 
 
 def numpy_batches(data, batch_size: int) -> tuple:
@@ -23,14 +28,23 @@ def numpy_batches(data, batch_size: int) -> tuple:
         TypeError, ValueError: `data` is of no kind that Keras takes.
     """
     adapter = get_data_adapter(data, batch_size=batch_size)
-    return _one_pass(adapter), adapter.num_batches
+    # Where Keras makes arrays of tensors of PyTorch, it takes a batch without
+    # labels for a list of samples, and fails for those that need gradients.
+    of_torch = keras.backend.backend() == "torch" or is_torch_dataloader(data)
+    return _one_pass(adapter, of_torch), adapter.num_batches
 
 
-def _one_pass(adapter):
+def _one_pass(adapter, of_torch):
     """One pass over the data; at its end the adapter stops its threads."""
     adapter.on_epoch_begin()
     try:
-        yield from adapter.get_numpy_iterator()
+        if of_torch:
+            for batch in adapter.get_torch_dataloader():
+                yield keras.tree.map_structure(
+                    as_array, batch, none_is_leaf=False
+                )
+        else:
+            yield from adapter.get_numpy_iterator()
     finally:
         adapter.on_epoch_end()
 
@@ -55,6 +69,19 @@ def number_of_batches(x, y, options: dict) -> int | None:
         return count
     kept = int(len(keras.tree.flatten(x)[0]) * (1 - split))
     return -(-kept // (options.get("batch_size") or 32))
+
+
+def without_gradients():
+    """A context for what is computed outside of training.
+
+    PyTorch would keep each tensor that depends on a trainable variable, to
+    compute gradients from. The other backends do so only where asked to.
+    """
+    if keras.backend.backend() != "torch":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.no_grad()
 
 
 @contextlib.contextmanager
