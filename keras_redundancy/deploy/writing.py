@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from keras_redundancy._shared.files import replaced
+from keras_redundancy.deploy.pairs import is_quantized
 from keras_redundancy.deploy.samples import Subject
 
 FORMATS = {".tflite": "litert", ".onnx": "onnx", "": "tf_saved_model"}
@@ -77,12 +78,17 @@ def _elsewhere():
 
 
 def _failure(subject, kind, quantize, error):
-    advice = _elsewhere()
-    if quantize == "int8":
+    advice, model = _elsewhere(), subject.model
+    quantized = [x.name for x in subject.layers if is_quantized(x)]
+    if quantized:
+        advice += (
+            f" {quantized[0]!r} is quantized by Keras: export the model that "
+            'it was before quantize(), with quantize="int8" or "dynamic".'
+        )
+    elif quantize == "int8":
         advice += ' Does quantize="dynamic" or None work?'
-    words = str(error).strip().partition("\n")[0][:300].rstrip(".")
-    name = subject.model.name
-    return f"{name!r} cannot be converted to {kind}: {words}.{advice}"
+    words = " ".join(str(error).split())[:300]
+    return f"{model.name!r} cannot be converted to {kind}.{advice}\n{words}"
 
 
 def _signature(subject, samples, kind):
