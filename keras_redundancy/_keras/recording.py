@@ -17,6 +17,7 @@ from keras_redundancy._keras.layers import (
     flat_layers,
     is_stock_class,
 )
+from keras_redundancy._keras.running import without_gradients
 from keras_redundancy._keras.walk import Interpreter
 
 # What a copy of a model has of its own: its graph, and what was compiled.
@@ -249,7 +250,11 @@ def _recorded(layer, args, kwargs, inputs):
     if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": False}
     try:
-        with keras.StatelessScope() as scope, _own_weights(layer, inputs[0]):
+        with (
+            keras.StatelessScope() as scope,
+            _own_weights(layer, inputs[0]),
+            without_gradients(),
+        ):
             outputs = layer.call(*args, **kwargs)
     except Exception as error:
         raise RecordingError(what_and_where(error)) from error

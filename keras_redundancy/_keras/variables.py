@@ -4,6 +4,7 @@ import contextlib
 import itertools
 
 import keras
+import numpy as np
 from keras import ops
 from keras.src import backend
 from keras.src.backend.common import global_state
@@ -71,6 +72,22 @@ def shapes_alone():
             yield
     finally:
         global_state.set_global_attribute(WAITING, before)
+
+
+def as_array(tensor) -> np.ndarray:
+    """The numbers of a tensor, in an array that may be the tensor's own memory.
+
+    So do not write to it.
+
+    NumPy cannot read a tensor of PyTorch that needs gradients, is on another
+    device, or holds bfloat16. Its array is a copy, of float32 for bfloat16: a
+    variable of PyTorch keeps its tensor, and changes what that holds.
+    """
+    if not hasattr(tensor, "detach"):
+        return np.asarray(tensor)
+    is_bfloat16 = str(tensor.dtype) == "torch.bfloat16"
+    tensor = tensor.float() if is_bfloat16 else tensor
+    return tensor.numpy(force=True).copy()
 
 
 def is_random_state(variable) -> bool:

@@ -295,7 +295,7 @@ class CallTrace(LabelledCall):
         owner = self.operation
         if path[0] in labels.ARGUMENTS:
             owner = self.node
-        made = labels.Constant(owner, path, np.asarray(value))
+        made = labels.Constant(owner, path, _keras.as_array(value))
         return self.recorder.constants.setdefault((id(owner), path), made)
 
     def multiplies(self, kernel, positions: int | None, per=None) -> None:

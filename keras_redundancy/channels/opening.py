@@ -13,6 +13,9 @@ SEVERAL_CALLS = "it is called in several ways"
 OTHER_NUMBERS = "its call returns other numbers than the graph it records"
 SAMPLES = 3  # Not the batch that the graph is recorded on.
 OPEN_SIZE = 16  # In place of sizes that are not known.
+# Between the names of a layer and of one inside of it. PyTorch takes no dot,
+# and TensorFlow few other signs.
+BORDER = "-"
 
 
 def opened(model, shapes=None, names=frozenset()):
@@ -134,7 +137,7 @@ class Opener:
             return None
         if len(self._calls[id(layer)]) > 1 and layer.weights:
             raise _keras.RecordingError(SEVERAL_CALLS)
-        prefix = f"{prefix}{layer.name}."
+        prefix = f"{prefix}{layer.name}{BORDER}"
         opener = functools.partial(Opener, is_inside=True)
         return recorded(layer, args, kwargs, opener=opener, prefix=prefix)
 
@@ -204,7 +207,7 @@ def differs(layer, model, opened) -> bool:
     args, kwargs = opened.arguments_with(given)
     structure = _keras.input_structure(_keras.graph_of(model))
     inputs = keras.tree.pack_sequence_as(structure, given)
-    with keras.StatelessScope():
+    with keras.StatelessScope(), _keras.without_gradients():
         returned = _keras.run_for_inference(layer, args, kwargs)
         found = opened.outputs_among(returned), model(inputs)
     return not _all_close(*map(_arrays, found))
