@@ -292,7 +292,7 @@ class _MomentsRun(Run):
         self.moments, self._rows = {}, {}
 
     def _note(self, key, value):
-        if key not in self.keys:
+        if key not in self.keys or key in self.seen:
             return
         self.seen[key] = None  # The tensor itself is not needed any more.
         for number, windows in enumerate(self.windows):
