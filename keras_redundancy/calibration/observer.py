@@ -84,8 +84,9 @@ def collect(observer, data, batch_size: int) -> list[Divided]:
         for size, found in answers(observer, data, batch_size):
             if not moments:
                 moments = [Divided.of_no_rows(len(x[0][1])) for x in found]
-            for own, parts in zip(moments, found, strict=True):
-                own.add(size, *parts)
+            for own in moments:
+                # What is added is not needed any more.
+                own.add(size, *found.pop(0))
     return moments
 
 
