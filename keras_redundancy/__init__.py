@@ -44,7 +44,10 @@ from keras_redundancy.building.stock import (
     register_stock_form as register_stock_form,
 )
 from keras_redundancy.building.stripping import strip as strip
-from keras_redundancy.calibration import pink_noise as pink_noise
+from keras_redundancy.calibration import (
+    pink_noise as pink_noise,
+    synthetic_images as synthetic_images,
+)
 from keras_redundancy.channels import (
     CallTrace as CallTrace,
     Channels as Channels,
@@ -88,14 +91,16 @@ from keras_redundancy.planning.absorbing import (
     Merge as Merge,
 )
 from keras_redundancy.planning.calibrating import calibrate as calibrate
+from keras_redundancy.planning.method import Method as Method
 from keras_redundancy.planning.methods import (
     FPGM as FPGM,
     L1 as L1,
+    BatchNormalizationScales as BatchNormalizationScales,
     Clusters as Clusters,
     Greedy as Greedy,
-    Method as Method,
     Pivoted as Pivoted,
     Random as Random,
+    Taylor as Taylor,
 )
 from keras_redundancy.planning.plans import plan as plan, prune as prune
 from keras_redundancy.regularizers import RaReRegularizer as RaReRegularizer

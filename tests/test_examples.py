@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -131,17 +132,6 @@ def test_pictures(tmp_path, run_here):
     assert (tmp_path / "pictures/logs/redundancy").is_dir()
 
 
-def test_low_rank(tmp_path, run_here):
-    command = [ROOT / "examples/low_rank.py", "--dataset", "digits"]
-    command += ["--epochs", 1, "--seeds", 1]
-    assert "Sizes learned" in run_here(*command)
-    command += ["--strengths", 1, 20, "--plot", "gone.png"]
-    printed = run_here(*command)
-    assert "training FN + DLRA / 20.0" not in printed  # It is known.
-    assert "Strengths of RaRe" in printed
-    assert (tmp_path / "gone.png").stat().st_size > 1000
-
-
 def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path, run_here):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 5300, "uint8")
@@ -170,22 +160,24 @@ def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path, run_here):
     assert again.splitlines()[0] in printed
 
 
-SMALL = "lenet5 --dataset digits --seeds 1 --epochs 4 --start 2 --max-drop 0.5"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("toy --runs 1 --epochs 3", "|correlation| by layer"),
-        (SMALL + " --settings gaussian", "times smaller"),
-    ],
-)
-def test_noiseout(arguments, words, tmp_path, run_here):
-    arguments = arguments.split()
-    picture = ["--plot", "out.png"] if "toy" in arguments else []
-    script = ROOT / "examples/noiseout.py"
-    assert words in run_here(script, *arguments, *picture)
-    assert (tmp_path / "out.png").exists() == bool(picture)
+def test_recovery_compares_methods_and_draws(tmp_path, run_here):
+    inputs = keras.Input((12, 12, 1))
+    x = keras.layers.Conv2D(6, 3, name="first")(inputs)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    keras.Model(inputs, keras.layers.Dense(3)(x)).save(tmp_path / "m.keras")
+    images = np.random.default_rng(0).normal(size=(96, 12, 12, 1))
+    labels = np.arange(96) % 3
+    arrays = {"test_images": images, "test_labels": labels}
+    np.savez(tmp_path / "data.npz", images=images.astype("float32"), **arrays)
+    command = [ROOT / "examples/recovery.py", "m.keras", "data.npz"]
+    command += ["--cuts", 0.5, "--epochs", 1, "--distil", "greedy"]
+    command += ["--without-data", "--synthetic-samples", 16]
+    command += ["--synthetic-steps", 2, "--draw", "curves.png"]
+    printed = run_here(*command)
+    for word in ("Taylor, drop", "on synthetic images", "greedy, 1 epochs"):
+        assert word in printed
+    assert (tmp_path / "curves.png").stat().st_size > 3000
 
 
 def test_recurrent(run_here):

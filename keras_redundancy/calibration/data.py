@@ -260,7 +260,7 @@ def _checked(graph, x, number):
         tensors = _standardized(graph, x)
     except (TypeError, ValueError, KeyError) as error:
         raise _misfit(graph, x) from error
-    arrays = [None if y is None else np.asarray(y) for y in tensors]
+    arrays = [None if y is None else _dense(y) for y in tensors]
     given = [
         (array, y)
         for array, y in zip(arrays, graph.inputs, strict=True)
@@ -316,8 +316,10 @@ def _dense(x):
     """`x` as a dense array."""
     if scipy.sparse.issparse(x):
         return x.toarray()
-    if x is None or isinstance(x, np.ndarray) or hasattr(x, "__array__"):
+    if x is None or isinstance(x, np.ndarray):
         return x
+    if hasattr(x, "__array__"):
+        return _keras.as_array(x)
     return keras.ops.convert_to_numpy(x)
 
 

@@ -117,8 +117,26 @@ def answers(observer, data, batch_size: int):
             for piece in pieces_of(batch, most):
                 size = samples_in(piece)
                 inputs = [*piece, _start_of(number, size)]
-                yield size, _keras.predict_on_one_replica(observer, inputs)
+                parts = _parts(observer, inputs, size)
+                looked_at = _keras.predict_on_replicas(observer, parts)
+                yield from zip(map(samples_in, parts), looked_at, strict=True)
             done()
+
+
+def _parts(observer, inputs, size) -> list[list]:
+    """A part of a batch for each replica; or the whole, if it is too small.
+
+    The parts begin at multiples of five samples: the same samples are held out
+    as in the whole batch.
+    """
+    count, fives = _keras.local_replicas(observer), size // HELD_OUT
+    fixed = any(x.shape[0] for x in _keras.graph_of(observer.model).inputs)
+    whole = fixed or observer.run_eagerly or any(x is None for x in inputs)
+    if count == 1 or fives < count or whole:
+        return [inputs]
+    starts = [fives * part // count * HELD_OUT for part in range(count)]
+    bounds = itertools.pairwise([*starts, size])
+    return [[x[start:end] for x in inputs] for start, end in bounds]
 
 
 @contextlib.contextmanager
@@ -157,7 +175,8 @@ class Observer(keras.Model):
         model: a functional or Sequential model.
         keys, inner: those of a `Run`: what `look` needs.
         """
-        super().__init__(dtype=full_precision(model))
+        with _keras.scope_of(model):  # To run on the replicas of the model.
+            super().__init__(dtype=full_precision(model))
         self.model = model  # As an attribute, so that Keras tracks its weights.
         self._keys, self._inner = keys, inner
         self.samples = 1
@@ -394,7 +413,8 @@ def spread_of(count: int) -> np.ndarray:
 
 def _spread(size, start, most):
     """`most` of `size` positions; they depend on `start`."""
-    spread = (spread_of(most).astype("float32") + start) % 1
+    spread = ops.convert_to_tensor(spread_of(most), "float32")
+    spread = (spread + start) % 1
     size = ops.cast(size, "float32")
     chosen = ops.minimum(ops.floor(spread * size), size - 1)
     return ops.cast(chosen, "int32")

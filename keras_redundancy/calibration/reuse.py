@@ -1,11 +1,16 @@
 """`Calibration`: calibrate once, plan often."""
 
 import dataclasses
+import functools
 
 from keras_redundancy._keras.fingerprint import fingerprint
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.calibration.data import Samples, first_shapes
+from keras_redundancy.calibration.gradients import (
+    Sensitivity,
+    sensitivities_of,
+)
 from keras_redundancy.calibration.views import Statistics, statistics_of
 from keras_redundancy.channels import ChannelGraph
 from keras_redundancy.channels.sizes import has_open_sizes
@@ -63,6 +68,13 @@ class Calibration(Rendered):
     def input_shape(self) -> tuple | None:
         """The shape of a sample for each input; None if all are fixed."""
         return self.data.shapes if has_open_sizes(self.graph.model) else None
+
+    @functools.cached_property
+    def sensitivities(self) -> dict[int, Sensitivity] | None:
+        """What `sensitivities_of` returns: one more pass, at the first use."""
+        return sensitivities_of(
+            self.graph.model, self.statistics, self.data, self.batch_size
+        )
 
     def to_be_kept(self) -> "Calibration":
         """The same with fingerprints, so that `check` sees changed weights."""

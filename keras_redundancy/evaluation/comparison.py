@@ -18,7 +18,8 @@ from keras_redundancy.evaluation.trials import (
 )
 from keras_redundancy.planning.decisions import Plan
 from keras_redundancy.planning.levels import checked_target
-from keras_redundancy.planning.methods import BY_NAME, Method
+from keras_redundancy.planning.method import Method
+from keras_redundancy.planning.methods import BY_NAME
 from keras_redundancy.planning.plans import plan
 from keras_redundancy.reports.flops import flops
 

@@ -21,7 +21,7 @@ from keras_redundancy._shared.configured import Configured
 from keras_redundancy.building.rebuild import rebuild, require_rebuildable
 from keras_redundancy.building.recipe import Recipe
 from keras_redundancy.building.stripping import strip
-from keras_redundancy.mend.outputs import Answers, losses_of, outputs_of
+from keras_redundancy.calibration.outputs import Answers, losses_of, outputs_of
 from keras_redundancy.mend.training_data import (
     TrainingData,
     is_stream,
@@ -355,7 +355,8 @@ def _answers(teacher, data) -> list:
     """What the teacher returns for a few samples, an array for each output."""
     structure = _keras.input_structure(_keras.graph_of(teacher))
     x = keras.tree.pack_sequence_as(structure, data.some)
-    answers = keras.tree.flatten(teacher(x, training=False))
+    with _keras.without_gradients():
+        answers = keras.tree.flatten(teacher(x, training=False))
     return [ops.convert_to_numpy(ops.cast(y, "float32")) for y in answers]
 
 

@@ -5,8 +5,8 @@ import collections
 from keras import layers
 
 from keras_redundancy import _keras
+from keras_redundancy.calibration.outputs import LOSSES, kind_made
 from keras_redundancy.channels.activations import Behaviours, Kind
-from keras_redundancy.mend.outputs import LOSSES, kind_made
 
 # What changes nothing at inference.
 IDENTITIES = (

@@ -18,6 +18,7 @@ they run, each to what the layers before it, already changed, return.
 
 from collections.abc import Callable
 
+from keras_redundancy import _keras
 from keras_redundancy.mend.calls import most_bytes, paired_calls, steps_of
 from keras_redundancy.mend.frontier import (
     Frontier,
@@ -68,7 +69,7 @@ def walk(
     each = most_bytes(steps, inputs)
     amount = amount_of(old, each, memory, first, expected)
     states = [*old.non_trainable_variables, *new.non_trainable_variables]
-    with put_back(states) as keep:
+    with _keras.without_gradients(), put_back(states) as keep:
         frontier = Frontier(found, amount, memory)
         for step in steps:
             mender = menders.pop(id(step.calls[0].layer), None)

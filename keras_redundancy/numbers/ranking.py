@@ -35,12 +35,14 @@ class Ranking:
         error: shape (n + 1,): the share of the whole error that is left when
             the first k numbers are kept, from 1 for k = 0 to 0 for k = n; None
             for rankings by importance alone, which know no error.
-        readers: how many read the numbers: each of them has this error.
+        whole: the whole error in all, in the unit in which it counts beside
+            that of other rankings: by default 1 for each that reads the
+            numbers.
     """
 
     order: NDArray[np.intp]
     error: NDArray[np.float64] | None = None
-    readers: int = 1
+    whole: float = 1.0
 
     def count_at(self, tau: float) -> int:
         """How many to keep so that outputs correlate with `tau` or more.
@@ -58,7 +60,7 @@ class Ranking:
         It never grows. Where a later number takes more than an earlier one,
         they share it: the slopes of the error's lower convex hull.
         """
-        gains = -np.diff(self.error) * self.readers
+        gains = -np.diff(self.error) * self.whole
         return -optimize.isotonic_regression(-gains).x
 
     def count_for(self, price: float) -> int:
@@ -124,6 +126,7 @@ def rank_by_outputs(
     readers: list[Readout],
     most: int | None = None,
     enough: float = 0.0,
+    as_shares: bool = True,
 ) -> Ranking:
     """Rank numbers by how well the first ones predict what is computed.
 
@@ -131,7 +134,8 @@ def rank_by_outputs(
     so far leave of x, its error is trace(W^T C W), and number j would take
     |W^T C_j|^2 / C_jj away, C_j being column j of C. Each step takes the
     number with the largest sum over readers, of each as a share of the error
-    that it started with: greedy orthogonal least squares.
+    that it started with (or as it is, if not `as_shares`): greedy orthogonal
+    least squares.
 
     Numbers are taken in blocks. `_greedy` takes some among the ones that are
     best before the block, in small matrices. What these do to the scores of
@@ -145,6 +149,8 @@ def rank_by_outputs(
             of their scores, and their errors are not known: those of the
             last step are given.
         enough: an error at which to stop in the same way.
+        as_shares: whether all readers matter alike, whatever their errors
+            are; else the sum of these counts, as it is.
 
     Returns:
         A `Ranking` of all n numbers.
@@ -159,6 +165,11 @@ def rank_by_outputs(
     views = [view for view in views if view.total > 0]
     if not views:
         return Ranking(np.arange(n), np.zeros(n + 1))
+    whole = float(len(views))
+    if not as_shares:
+        whole = sum(view.total for view in views)
+        for view in views:
+            view.total = whole / len(views)
     numbers, order, error = np.arange(n), [], [1.0]
     while True:
         gains = _mean([view.gains() for view in views])
@@ -182,7 +193,7 @@ def rank_by_outputs(
     error = np.array([*error, *[last] * len(rest)]).clip(0)
     error[-1] = 0
     order = np.array([*order, *numbers[rest]], np.intp)
-    return Ranking(order, error, len(views))
+    return Ranking(order, error, whole)
 
 
 def reading_factor(parts: Iterable[NDArray]) -> NDArray[np.float64]:
@@ -203,7 +214,12 @@ def reading_factor(parts: Iterable[NDArray]) -> NDArray[np.float64]:
             beside = []
     if np.ndim(total) == 0:
         return np.concatenate(beside, axis=1)
-    total = sum((v @ v.T for v in beside), total)
+    return root_of(sum((v @ v.T for v in beside), total))
+
+
+def root_of(matrix: NDArray) -> NDArray[np.float64]:
+    """W with W W^T equal to a positive semidefinite matrix, (n, rank)."""
+    total = np.asarray(matrix, np.float64)
     factor, pivots, rank, _ = linalg.lapack.dpstrf(total, lower=1)
     result = np.empty((len(total), rank))
     result[pivots - 1] = np.tril(factor)[:, :rank]

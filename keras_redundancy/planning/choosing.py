@@ -8,7 +8,7 @@ from keras_redundancy._shared.progress import tracked
 from keras_redundancy._shared.threads import one_thread
 from keras_redundancy.building.absorb import DropAbsorber
 from keras_redundancy.building.apply import smaller_model
-from keras_redundancy.calibration import Statistics
+from keras_redundancy.calibration import Calibration, Statistics
 from keras_redundancy.channels import ChannelGraph
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.planning import selection
@@ -47,15 +47,22 @@ class Chooser:
     idle: Idle
 
     @classmethod
-    def of(cls, graph, spaces, statistics, request, levels) -> "Chooser":
+    def of(
+        cls, graph, spaces, data: Calibration | None, request, levels
+    ) -> "Chooser":
         """Args:
-        graph, statistics, request: as the attributes.
+        graph, request: as the attributes.
         spaces: the spaces whose units may go.
+        data: what is known from calibration data, or None.
         levels: the level of each space, or None.
         """
+        statistics = data and data.statistics
         method, is_tau = request.method, request.how == "tau"
         exact = is_tau and any(x and x > ALMOST_ONE for x in levels)
-        compared = Compared(graph, spaces, method, statistics, exact)
+        sensitivities = _sensitivities(method, data) if spaces else None
+        compared = Compared(
+            graph, spaces, method, statistics, exact, sensitivities
+        )
         idle = request.absorb.idle_units(graph, spaces, statistics, is_tau)
         return cls(graph, statistics, request, compared, idle)
 
@@ -120,16 +127,15 @@ class Chooser:
             self.graph.model, self.request.batch_size, self.graph.input_shapes
         )
 
-        def share_of(decisions):
-            small = smaller_model(
-                self.graph, decisions, "medoid", DropAbsorber()
+        def race_with(decisions):
+            return stopwatch.race_with(
+                smaller_model(self.graph, decisions, "medoid", DropAbsorber())
             )
-            return stopwatch.share(small)
 
         def cut_to(left):
             return budget.decisions("flops", left)
 
-        return least_cut_within(share, cut_to, share_of)
+        return least_cut_within(share, cut_to, race_with)
 
     def _unseen(self, space):
         needs = self.request.method.needs_data
@@ -144,6 +150,15 @@ class Chooser:
         with one_thread():
             selector = self.request.method.selector(units, number)
         return selection.WithoutIdle(selector, idle) if idle.any() else selector
+
+
+def _sensitivities(method, data):
+    """How answers depend on what is read, where the method asks for it."""
+    if not method.uses_gradients:
+        return None
+    if data.sensitivities is None:
+        method.without_gradients(data.model.name)
+    return data.sensitivities
 
 
 class _Budget:

@@ -5,7 +5,12 @@ import functools
 import numpy as np
 from scipy import linalg
 
-from keras_redundancy.channels.filters import carried, joined_filters, read
+from keras_redundancy.channels.filters import (
+    carried,
+    joined_filters,
+    read,
+    scales_of,
+)
 from keras_redundancy.channels.gains import Gains, numbers_of
 from keras_redundancy.channels.shifts import homes_of_shifts
 from keras_redundancy.numbers.regression import varies
@@ -19,16 +24,27 @@ class Compared:
         method: the selection method that compares them.
     """
 
-    def __init__(self, graph, spaces, method, statistics, exact: bool = False):
+    def __init__(
+        self,
+        graph,
+        spaces,
+        method,
+        statistics,
+        exact: bool = False,
+        sensitivities: dict | None = None,
+    ):
         """Args:
         graph: the traced model.
         spaces: the spaces that are cut.
         method: a `Method`.
         statistics: those of the calibration data, or None.
         exact: whether units that are the same are asked for, at tau = 1.
+        sensitivities: what `sensitivities_of` returns, where the method
+            asks for it.
         """
         self.method = method
         self._statistics, self._homes = statistics, homes_of_shifts(graph)
+        self._sensitivities = sensitivities or {}
         self._factors, self._beside_filters = {}, {}
         folded = method.criterion == "folded"
         filters = exact and method.criterion == "filters"
@@ -57,7 +73,7 @@ class Compared:
         beside = self._beside_filters.get(space)
         if self.method.criterion == "activations" and seen:
             filters = np.concatenate(
-                [_roots(view, own) for view, own, _ in seen]
+                [_roots(view, own) for view, own, *_ in seen]
             )
             norms = np.linalg.norm(filters, axis=0)
             known = functools.partial(_constants, seen)
@@ -77,6 +93,7 @@ class Compared:
             known,
             seen,
             None if beside is None else beside[chosen],
+            scales_of(space, chosen),
             self.method.criterion == "folded",
         )
 
@@ -84,7 +101,12 @@ class Compared:
         if self._statistics is None:
             return ()
         return tuple(
-            (view, own[chosen], id(view.on.variable) in self._homes)
+            (
+                view,
+                own[chosen],
+                id(view.on.variable) in self._homes,
+                self._sensitivities.get(id(view)),
+            )
             for view, own in self._statistics.of_space(space)
             if view.each == 1 or self.method.criterion != "activations"
         )
@@ -112,5 +134,5 @@ def _roots(view, own):
 
 def _constants(seen, units):
     """What units that do not vary always are, shape (units, consumers)."""
-    means = [view.moments.mean[own[units]] for view, own, _ in seen]
+    means = [view.moments.mean[own[units]] for view, own, *_ in seen]
     return np.float32(means).T

@@ -13,123 +13,24 @@ subclass of `Method`, or pass a function in its place:
 from __future__ import annotations  # help() shows the names of types.
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from numbers import Real
+import warnings
 
 import numpy as np
 
-from keras_redundancy._shared.arguments import Level, check_option, check_seed
-from keras_redundancy._shared.configured import Configured, name_of
-from keras_redundancy._shared.tables import on_one_line
+from keras_redundancy._shared.arguments import Level, check_option
 from keras_redundancy.numbers.clustering import LINKAGES
 from keras_redundancy.numbers.ranking import (
     Ranking,
     Readout,
     rank_by_outputs,
     rank_by_pivots,
+    root_of,
 )
 from keras_redundancy.numbers.vector_ranking import rank_vectors
 from keras_redundancy.planning import selection
-from keras_redundancy.planning.levels import CHECKS
-from keras_redundancy.planning.space_units import SpaceUnits
+from keras_redundancy.planning.method import NO_GRADIENTS, Method
 
-CRITERIA = ("filters", "folded", "activations")
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Method(Configured):
-    """How the units that stay are chosen: the base of all selection methods.
-
-    A subclass defines `scores`; units with large scores stay:
-
-        class Spread(kr.Method):
-            def scores(self, units):
-                return units.filters.std(axis=0)
-
-        kr.prune(model, Spread(), ratio=0.3)
-
-    Attributes:
-        name: the short name, for `select=`, or None.
-        levels: the arguments of `plan` that may say how much goes: some of
-            "tau", "ratio", "target" and "correlation".
-        needs_data: whether the method needs calibration data.
-        uses_data: whether the method uses calibration data if there are any:
-            the model is then run over them, and `units.readers` is filled.
-        is_clustering: whether the method puts similar units together. All
-            that belongs to two such units, such as their biases, then has to
-            be similar too.
-        criterion: what `units.filters` holds. "filters": the weights as they
-            are. "folded": the weights times what a BatchNormalization behind
-            them multiplies each filter by. "activations": columns whose
-            cosines are the correlations of the units' activations over the
-            calibration data.
-    """
-
-    name = None
-    levels = ("ratio", "target")
-    needs_data = False
-    uses_data = True
-    is_clustering = False
-    criterion = "filters"
-
-    def __post_init__(self):
-        if isinstance(self.criterion, Real):
-            name = type(self).__name__
-            raise TypeError(
-                f"{name} received the number {self.criterion!r}, but is made "
-                "without saying how much goes. Pass that to plan or prune, as "
-                f"in kr.prune(model, kr.{name}(), ratio=0.3)."
-            )
-        check_option("criterion", self.criterion, CRITERIA)
-        check_seed(getattr(self, "seed", None))
-        for how in ("tau", "correlation"):
-            level = getattr(self, how, None)
-            # Mappings and functions are checked when the layers are known.
-            if level is not None and not isinstance(level, Mapping | Callable):
-                CHECKS[how](level)
-
-    def scores(self, units: SpaceUnits):
-        """Scores of n units, shape (n,): units with larger scores stay.
-
-        Args:
-            units: the n units of one layer, or of several layers that write
-                the same channels, as a `SpaceUnits`: `units.filters`, shape
-                (z, n), a filter in each column; `units.norms`, shape (n,),
-                their Euclidean norms; `units.layers`, the layers; and, if the
-                method uses data, in `units.readers` for each layer that reads
-                the units their `mean`, shape (n,), their `covariance`, shape
-                (n, n), and the `weights` that read them, shape (n, outputs);
-                of heads of an attention layer each has `each` numbers there.
-        """
-        raise NotImplementedError(
-            f"{type(self).__name__} chooses no units yet: define "
-            "scores(self, units), which returns a number for each unit, larger "
-            "for units that are to stay."
-        )
-
-    def selector(self, units: SpaceUnits, number: int):
-        """The object that chooses among units, as `planning.selection` says.
-
-        A method that defines `scores` need not define this.
-
-        Args:
-            units: as for `scores`.
-            number: the number of the units' space in the plan, so that random
-                choices differ from space to space.
-        """
-        scores = checked_scores(self.scores(units), units, name_of_scores(self))
-        return selection.ByRank(
-            units, Ranking(np.argsort(-scores, kind="stable"))
-        )
-
-    @property
-    def means(self) -> bool:
-        """Whether the units that stay are means of clusters."""
-        return getattr(self, "keep", None) == "mean"
-
-    def check(self, how: str) -> None:
-        """Raise ValueError for an option without effect when `how` says
-        how much goes."""
+ERRORS = ("outputs", "loss")
 
 
 class _Comparing(Method):
@@ -283,23 +184,69 @@ class Greedy(Method):
     E |W^T (x - P x_kept)|^2 as a share of E |W^T x|^2, averaged over all
     consumers. It needs calibration data.
 
+    With errors="loss", the error is E (x - P x_kept)^T F (x - P x_kept),
+    added up over all consumers, with F the mean of g g^T, where g is the
+    gradient by x of the log-probability of an answer drawn from what the
+    model returns. That is about twice the divergence of the model's answers,
+    as long as the errors are small. As they are not, F is the mean of this
+    one and of W W^T, scaled so that both see the same whole error. Labels are
+    not needed, but a backward pass over the data.
+
     Args:
+        errors: "outputs" or "loss": what counts as an error.
         correlation: the least correlation between what each consumer computes
             before and after, in (0, 1]: a number, a mapping or a function, as
             `plan` takes it. The share 1 - correlation^2 of the variance may
             be lost. None if `ratio` or `target` of `plan` says how much goes.
 
+    Warns:
+        UserWarning: of errors="loss", no gradient reaches all that consumers
+            read: then the errors of outputs count.
+
     Source: Natarajan, Sparse Approximate Solutions to Linear Systems (1995);
     Chen, Cowan and Grant, Orthogonal Least Squares Learning Algorithm for
-    Radial Basis Function Networks (1991), for the updates.
+    Radial Basis Function Networks (1991), for the updates; Amari, Natural
+    Gradient Works Efficiently in Learning (1998), for Fisher's information F.
     """
 
     name = "greedy"
     levels = ("correlation", "ratio", "target")
     needs_data = True
     correlation: Level | None = None
+    errors: str = "outputs"
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_option("errors", self.errors, ERRORS)
+
+    @property
+    def uses_gradients(self) -> bool:
+        return self.errors == "loss"
+
+    def check(self, how):
+        if self.uses_gradients and how == "correlation":
+            raise ValueError(
+                "errors='loss' does not go with correlation=, which limits "
+                "the errors of what consumers compute. Pass ratio= or target= "
+                "in place of correlation=, or leave errors= out."
+            )
+
+    def without_gradients(self, name):
+        warnings.warn(
+            f"{self!r} weighs errors by gradients of the answers of {name!r}, "
+            f"but {NO_GRADIENTS} The errors of what the layers compute count, "
+            "as with errors='outputs'.",
+            stacklevel=6,
+        )
 
     def selector(self, units, number):
+        if all(reader.sensitivity is not None for reader in units.readers):
+            readouts = [
+                Readout(reader.to_predict, root_of(_weighed(reader)))
+                for reader in units.readers
+            ]
+            ranking = rank_by_outputs(readouts, as_shares=False)
+            return selection.ByError(units, ranking)
         readouts = [
             Readout(reader.to_predict, reader.weights, reader.each)
             for reader in units.readers
@@ -307,6 +254,17 @@ class Greedy(Method):
         vectors = any(readout.each > 1 for readout in readouts)
         rank = rank_vectors if vectors else rank_by_outputs
         return selection.ByError(units, rank(readouts))
+
+
+def _weighed(reader):
+    """F of errors="loss" in `Greedy`, shape (n, n)."""
+    fisher, weights = reader.sensitivity.fisher, reader.weights
+    outputs = weights @ weights.T
+    whole = np.vdot(reader.to_predict, outputs)
+    if whole <= 0:
+        return fisher
+    scale = np.vdot(reader.to_predict, fisher) / whole
+    return (fisher + scale * outputs) / 2
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -351,73 +309,77 @@ class Pivoted(Method):
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Scores(Method):
-    """Units with large scores stay, by a function of your own.
+class Taylor(Method):
+    """Units stay that the model's answers depend on most.
 
-    Args:
-        function: takes n units, as `Method.scores` does, and returns their
-            scores, shape (n,): units with larger scores stay.
-        criterion: what `units.filters` holds, see `Method`.
+    The score of a unit is the mean over samples of s^2, with s the change of
+    the log-probability of an answer, to first order, if the unit's activation
+    became 0: the sum of g x over all positions x of the activation, with g
+    the gradient there, and of s^2 over all consumers. The answer is drawn from
+    what the model returns, so labels are not needed. It needs calibration
+    data, and gradients that reach all that consumers read.
+
+    With `target`, units of all spaces are compared by their scores and by
+    what they cost.
+
+    Source: Molchanov et al., Importance Estimation for Neural Network Pruning
+    (2019); Theis et al., Faster Gaze Prediction with Dense Networks and Fisher
+    Pruning (2018), for the cost.
     """
 
-    function: Callable
-    criterion: str = "filters"
+    name = "taylor"
+    needs_data = True
+    uses_gradients = True
+
+    def selector(self, units, number):
+        scores = self.scores(units)
+        order = np.argsort(-scores, kind="stable")
+        left = scores.sum() - np.append(0, scores[order].cumsum())
+        whole = scores.sum() or 1.0
+        ranking = Ranking(order, (left / whole).clip(0), whole)
+        return selection.ByError(units, ranking)
 
     def scores(self, units):
-        try:
-            return self.function(units)
-        except Exception as error:
-            error.add_note(
-                f"{name_of(self.function)} was called with the {len(units)} "
-                f"units of {units.name}, which have filters, norms, layers "
-                "and, with data=, readers: see help(kr.Method.scores)."
-            )
-            raise
+        return sum(reader.sensitivity.to_removal for reader in units.readers)
 
 
-METHODS = (Clusters, Random, L1, FPGM, Greedy, Pivoted)
-BY_NAME = {method.name: method for method in METHODS}
+@dataclasses.dataclass(frozen=True, repr=False)
+class BatchNormalizationScales(Method):
+    """Units stay that a BatchNormalization multiplies by much.
 
+    The score of a unit is the sum of |gamma| over all `BatchNormalization`
+    layers that carry the unit. Of networks that were not trained with an L1
+    penalty on gamma, as in the paper, the scores say little.
 
-def name_of_scores(method: Method) -> str:
-    """The name of the function that returns the scores, for messages."""
-    if isinstance(method, Scores):
-        return name_of(method.function)
-    return f"{type(method).__name__}.scores"
-
-
-def checked_scores(scores, units: SpaceUnits, name: str) -> np.ndarray:
-    """Scores as an array of floats, shape (n,).
-
-    Raises:
-        TypeError: they are no numbers.
-        ValueError: there is not one for each unit, or some are NaN.
+    Source: Liu et al., Learning Efficient Convolutional Networks through
+    Network Slimming (2017).
     """
-    of_units = f"for the {len(units)} units of {units.name}"
-    remedy = (
-        "Let it return one number for each unit, larger for units that are to "
-        "stay; units are the columns of units.filters, so that the L1 norm is "
-        "np.abs(units.filters).sum(axis=0)."
-    )
-    try:
-        found = np.asarray(scores, float)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"{name} returned {type(scores).__name__} {of_units}, which are no "
-            f"numbers. {remedy}"
-        ) from error
-    if found.shape != (len(units),):
-        what = f"scores of the shape {found.shape}"
-        what = "None" if scores is None else what
-        raise ValueError(f"{name} returned {what} {of_units}. {remedy}")
-    bad = units.numbers[np.isnan(found)]
-    if len(bad):
-        raise ValueError(
-            f"{name} returned NaN {of_units}, for {len(bad)} of them: "
-            f"{on_one_line(str(bad.tolist()))}, which cannot be ranked. "
-            f"{remedy}"
-        )
-    return found
+
+    name = "batch_normalization_scales"
+    uses_data = False
+
+    def scores(self, units):
+        if not len(units.scales):
+            raise ValueError(
+                "BatchNormalizationScales ranks units by the scales of "
+                f"BatchNormalization layers, but the units of {units.name} "
+                "pass through none that has scales. Leave them alone by "
+                "skip=, or use another method, such as kr.L1()."
+            )
+        return np.abs(units.scales).sum(axis=0)
+
+
+METHODS = (
+    Clusters,
+    Random,
+    L1,
+    FPGM,
+    Greedy,
+    Pivoted,
+    Taylor,
+    BatchNormalizationScales,
+)
+BY_NAME = {method.name: method for method in METHODS}
 
 
 def _seed(seed, number):

@@ -25,7 +25,7 @@ from keras_redundancy.planning.choosing import Chooser
 from keras_redundancy.planning.decisions import Plan
 from keras_redundancy.planning.inlining import needing_inline
 from keras_redundancy.planning.levels import LEVELS, levels_of
-from keras_redundancy.planning.methods import Method
+from keras_redundancy.planning.method import Method
 from keras_redundancy.planning.request import Options, requested
 
 
@@ -64,12 +64,14 @@ def plan(
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
         method: which units stay: a `Clusters`, `Random`, `L1`, `FPGM`,
-            `Greedy` or `Pivoted`; one of the short names "clusters",
-            "random", "l1", "fpgm", "greedy" and "pivoted"; or, with `ratio`
-            or `target`, a function of your own from the n units of a space to
-            their scores, shape (n,): units with larger scores stay. It sees
-            `units.filters`, shape (z, n), `units.norms`, shape (n,), and with
-            `data` in `units.readers` what each consumer reads of them.
+            `Greedy`, `Pivoted`, `Taylor` or `BatchNormalizationScales`; one
+            of the short names "clusters", "random", "l1", "fpgm", "greedy",
+            "pivoted", "taylor" and "batch_normalization_scales"; or, with
+            `ratio` or `target`, a function of your own from the n units of a
+            space to their scores, shape (n,): units with larger scores stay.
+            It sees `units.filters`, shape (z, n), `units.norms`, shape (n,),
+            and with `data` in `units.readers` what each consumer reads of
+            them.
             A number, a mapping or (without `ratio` and `target`) a function of
             a layer is a tau. Default: "clusters" for tau; else "greedy" with
             data and "l1" without, which loses less than "clusters".
@@ -93,8 +95,8 @@ def plan(
             predicting a batch takes, measured on this machine, cut by cut, so
             that it is not the same each time. To get there, `Clusters` finds
             one tau for all layers, and a method that scores units one ratio;
-            `Greedy` and `Pivoted` keep the units without which the error would
-            grow most for what they cost.
+            `Greedy`, `Pivoted` and `Taylor` keep the units without which the
+            error would grow most for what they cost.
         correlation: for `Greedy` and `Pivoted`, with `data`: the least
             correlation between what each consumer computes before and after,
             in (0, 1], given like tau. The share 1 - correlation^2 of the
@@ -188,7 +190,7 @@ def plan(
         with showing(verbose):
             data = calibration_of(model, graph, seen, data, *own)
     graph = _counted(graph, asked.input_shape, data)
-    chooser = Chooser.of(graph, cut, data and data.statistics, asked, levels)
+    chooser = Chooser.of(graph, cut, data, asked, levels)
     with showing(verbose):
         decisions, latency = chooser.decide(spaces, levels, reasons)
     repair = None

@@ -10,7 +10,7 @@ from keras_redundancy._shared import arguments
 from keras_redundancy._shared.configured import name_of
 from keras_redundancy.planning import absorbing, methods
 from keras_redundancy.planning.levels import LEVELS, checked_target, one_level
-from keras_redundancy.planning.methods import Method, Scores
+from keras_redundancy.planning.method import Method, Scores, name_of_scores
 
 ARGUMENTS = ("method", "data", "absorb", "mend", "layers", "skip")
 SHORT_NAMES = ", ".join(map(repr, methods.BY_NAME))
@@ -202,7 +202,7 @@ def _made(method, options):
     """The method with its options, and what to call it in messages."""
     words = f"select={method!r}" if isinstance(method, str) else repr(method)
     if isinstance(method, Scores):
-        words = f"the function {methods.name_of_scores(method)}"
+        words = f"the function {name_of_scores(method)}"
     arguments.check_seed(options.get("seed"))
     kind = methods.BY_NAME[method] if isinstance(method, str) else type(method)
     taken = {field.name for field in dataclasses.fields(kind)}

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_redundancy._shared.tables import on_one_line
+from keras_redundancy.calibration import Sensitivity
 from keras_redundancy.channels.filters import norms_along, read
 from keras_redundancy.numbers.clustering import cluster_filters
 from keras_redundancy.numbers.ranking import reading_factor
@@ -35,6 +36,8 @@ class Reader:
         takes_constants: whether a bias of the consumer can take what is
             constant.
         each: how many numbers each unit has: 1, or more for heads.
+        sensitivity: how the model's answers depend on the units, a
+            `Sensitivity`; None where that is not asked for.
     """
 
     layer: object
@@ -43,13 +46,15 @@ class Reader:
     weights: np.ndarray
     takes_constants: bool
     each: int = 1
+    sensitivity: Sensitivity | None = None
 
     @classmethod
-    def of(cls, view, own, takes_constants: bool) -> "Reader":
+    def of(cls, view, own, takes_constants: bool, sensitivity=None) -> "Reader":
         """Args:
         view: a `View` of a consumer's axis.
         own: the numbers of the units in it, shape (n,).
         takes_constants: as the attribute.
+        sensitivity: that of all units in the view, or None.
         """
         moments = view.moments.part(view.entries(own))
         return cls(
@@ -59,6 +64,7 @@ class Reader:
             weights_of(view, own),
             takes_constants,
             view.each,
+            sensitivity and sensitivity.part(own),
         )
 
     @property
@@ -111,6 +117,8 @@ class SpaceUnits:
             as their biases: units with parallel filters compute multiples of
             one another only where these rows agree. Shape (n, anything); None
             if units are compared by their filters alone.
+        scales: the gammas of each `BatchNormalization` that carries the
+            units, shape (layers, n).
         folded: whether `beside_filters` is compared at a tau below 1 too, as
             for criterion="folded".
     """
@@ -122,6 +130,7 @@ class SpaceUnits:
     carried: Callable
     seen: tuple = ()
     beside_filters: np.ndarray | None = None
+    scales: np.ndarray | tuple = ()
     folded: bool = False
 
     @functools.cached_property

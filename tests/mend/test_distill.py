@@ -9,8 +9,8 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
+from keras_redundancy.calibration.outputs import outputs_of
 from keras_redundancy.mend import distilling
-from keras_redundancy.mend.outputs import outputs_of
 from tests import models
 from tests.mend.networks import (
     QUICK,

@@ -64,7 +64,7 @@ def test_readers_with_vectors_of_other_lengths():
     pairs = itertools.combinations(range(5), 1)
     best = min(pairs, key=lambda u: sum(left_over(x, u) for x in readers))
     assert ranking.order[0] == best[0]
-    assert ranking.readers == 2
+    assert ranking.whole == 2
 
 
 def test_what_is_known_already_takes_nothing_away():

@@ -16,6 +16,7 @@ METHODS = {
     "fpgm": kr.FPGM,
     "greedy": kr.Greedy,
     "pivoted": kr.Pivoted,
+    "taylor": kr.Taylor,
 }
 ABSORBS = {
     "merge": kr.Merge,

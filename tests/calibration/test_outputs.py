@@ -6,7 +6,7 @@ import pytest
 from keras import layers, losses, ops
 from scipy import special
 
-from keras_redundancy.mend.outputs import Output, outputs_of
+from keras_redundancy.calibration.outputs import Output, outputs_of
 from tests import models
 
 

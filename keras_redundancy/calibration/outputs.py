@@ -79,6 +79,45 @@ class Output:
         divergence = ops.mean(ops.sum(divergence, axis=-1))
         return temperature**2 * divergence
 
+    def log_probability(self, found, start):
+        """The log-probability of an answer that is drawn at random.
+
+        The answer is drawn from the distribution that a model returns: a
+        class, a yes or no for each number, or values around those that it
+        returns, with the standard deviation 1.
+
+        Args:
+            found: what the model returns, shape (samples, ...).
+            start: an integer tensor; others lead to other random numbers.
+
+        Returns:
+            A scalar tensor, the sum over samples and positions, without what
+            does not depend on `found`.
+        """
+        found = ops.cast(found, "float32")
+        random, steps = (
+            keras.random.uniform(ops.shape(found), seed=seed) for seed in (0, 1)
+        )
+        # Each number takes steps of its own, so that no two go together.
+        start = ops.cast(start, "float32") / 2**15
+        random = (random + ops.floor(1000 * steps) * start) % 1
+        if self.kind == "values":
+            drawn = ops.sign(random - 0.5)  # As noise, its square is 1.
+            return ops.sum(found * drawn)
+        logits = ops.stop_gradient(self._logits(found))
+        if self.kind == "softmax":
+            noise = -ops.log(-ops.log(ops.clip(random, 1e-7, 1 - 1e-7)))
+            best = ops.argmax(logits + noise, axis=-1)
+            drawn = ops.one_hot(best, found.shape[-1])
+            return ops.sum(drawn * self.log_probabilities(found))
+        drawn = ops.cast(random < ops.sigmoid(logits), "float32")
+        logits = self._logits(found)
+        return ops.sum(drawn * logits - ops.softplus(logits))
+
+    def log_probabilities(self, found):
+        """The logarithms of the probabilities of a softmax."""
+        return ops.log_softmax(self._logits(ops.cast(found, "float32")))
+
     def _logits(self, x):
         if self.is_logits:
             return x

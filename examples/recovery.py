@@ -1,0 +1,276 @@
+"""What is lost by which method, and how fast it is won back.
+
+    python examples/recovery.py MODEL.keras DATA.npz --out runs
+    python examples/recovery.py MODEL.keras DATA.npz --epochs 1 4 16
+
+DATA.npz holds `images`, some thousand samples as the model takes them, without
+labels; `test_images` and `test_labels`, integers; and, if it is to choose
+between settings, `held_out_images` and `held_out_labels`, which --held-out
+measures on in place of the test set.
+
+The first table compares methods of others with those of this package: the same
+cuts, of the same model, on the same images, and every BatchNormalization
+estimated anew on them. With --epochs, the second one has the accuracy after so
+many epochs of distillation from there, and the seconds that it all took;
+--draw makes a picture of it. What is in --out is not measured again.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+
+import keras_redundancy as kr
+from keras_redundancy._shared.tables import Table
+
+CUTS = (0.3, 0.5, 0.7)
+# What `kr.plan` is given besides the data and the target.
+METHODS = {
+    "L1, drop": {"method": kr.L1(), "absorb": "drop"},
+    "FPGM, drop": {"method": kr.FPGM(), "absorb": "drop"},
+    "BatchNormalization scales, drop": {
+        "method": kr.BatchNormalizationScales(),
+        "absorb": "drop",
+    },
+    "Taylor, drop": {"method": kr.Taylor(), "absorb": "drop"},
+    "folded clusters, merge": {
+        "method": kr.Clusters(criterion="folded"),
+        "absorb": "merge",
+    },
+    "L1, ridge regression (GRAIL)": {
+        "method": kr.L1(),
+        "absorb": "least_squares",
+    },
+    "greedy": {"method": kr.Greedy(), "absorb": "least_squares"},
+    "greedy by the loss": {
+        "method": kr.Greedy(errors="loss"),
+        "absorb": "least_squares",
+    },
+    "greedy, a round": {
+        "method": kr.Greedy(),
+        "absorb": "least_squares",
+        "mend": kr.Mend(),
+    },
+}
+DISTILLED = ("L1, drop", "greedy", "greedy by the loss")
+# Sources of samples where there are none: --without-data.
+MADE = ("pink noise", "synthetic images")
+
+
+class Measured:
+    """Accuracies, kept in a file as soon as they are known."""
+
+    def __init__(self, args):
+        self.args = args
+        self.model = keras.models.load_model(args.model, compile=False)
+        with np.load(args.data) as arrays:
+            self.images = arrays["images"]
+            kind = "held_out" if args.held_out else "test"
+            self.judge = arrays[f"{kind}_images"], arrays[f"{kind}_labels"]
+        args.out.mkdir(parents=True, exist_ok=True)
+        self.path = args.out / f"{args.model.stem}-{kind}.json"
+        self.found = {}
+        if self.path.exists():
+            self.found = json.loads(self.path.read_text())
+        self._known = {}
+
+    def result(self, *key, find):
+        """What `find()` returns, or returned before."""
+        key = " / ".join(map(str, key))
+        if key not in self.found:
+            self.found[key] = find()
+            self.path.write_text(json.dumps(self.found, indent=1))
+            print(key, self.found[key], flush=True)
+        return self.found[key]
+
+    def accuracy(self, model):
+        """In percent."""
+        if keras.backend.backend() == "tensorflow":
+            model.jit_compile = False  # which takes longer than it saves
+        answers = model.predict(self.judge[0], batch_size=250, verbose=0)
+        right = answers.argmax(axis=-1) == self.judge[1].reshape(-1)
+        return round(100 * float(right.mean()), 2)
+
+    def known(self, source):
+        """The calibration on some samples, made once."""
+        if source not in self._known:
+            self._known[source] = kr.calibrate(self.model, self.data(source))
+        return self._known[source]
+
+    def data(self, source):
+        if source == "images":
+            return self.images
+        count = self.args.synthetic_samples
+        options = {
+            "mean": self.images.mean((0, 1, 2)),
+            "stddev": self.images.std((0, 1, 2)),
+        }
+        if source == "pink noise":
+            shape = self.images.shape[1:]
+            return kr.pink_noise(shape, count, **options)
+        return kr.synthetic_images(
+            self.model,
+            count,
+            steps=self.args.synthetic_steps,
+            outputs="softmax",
+            **options,
+        )
+
+    def small(self, method, cut, source="images"):
+        """The smaller model, and the seconds that it took."""
+        start = time.perf_counter()
+        options = {"mend": kr.Mend(rounds=0), **METHODS[method]}
+        small = kr.prune(
+            self.model,
+            target={"flops": 1 - cut},
+            data=self.known(source),
+            **options,
+        )
+        return small, time.perf_counter() - start
+
+    def pruned(self, method, cut, source="images"):
+        """[accuracy, seconds]."""
+
+        def find():
+            small, seconds = self.small(method, cut, source)
+            return [self.accuracy(small), round(seconds, 1)]
+
+        key = (method, cut) if source == "images" else (method, cut, source)
+        return self.result(*key, find=find)
+
+    def distilled(self, method, cut, epochs):
+        """[accuracy, seconds in all]."""
+
+        def find():
+            small, seconds = self.small(method, cut)
+            start = time.perf_counter()
+            small = kr.distill(
+                small,
+                self.model,
+                self.images,
+                epochs=epochs,
+                outputs="softmax",
+                augment=augmentation(self.args),
+                held_out=0.0,
+                batch_statistics=True,
+                verbose=0,
+            )
+            seconds += time.perf_counter() - start
+            return [self.accuracy(small), round(seconds, 1)]
+
+        return self.result(method, cut, "epochs", epochs, find=find)
+
+
+def augmentation(args):
+    """Images are mirrored, and shifted by up to --shift pixels."""
+    mirrored = keras.layers.RandomFlip("horizontal", seed=0)
+    if not args.shift:
+        return mirrored
+    rng = np.random.default_rng(0)
+
+    def changed(images):
+        images = keras.ops.convert_to_numpy(mirrored(images, training=True))
+        far, (height, width) = args.shift, images.shape[1:3]
+        padding = [(0, 0), (far, far), (far, far), (0, 0)]
+        padded = np.pad(images, padding, mode="reflect")
+        starts = rng.integers(0, 2 * far + 1, (len(images), 2))
+        return np.stack(
+            [
+                image[y : y + height, x : x + width]
+                for image, (y, x) in zip(padded, starts, strict=True)
+            ]
+        )
+
+    return changed
+
+
+def draw(measured, methods, path):
+    """Accuracy over seconds: one panel for each cut, a line for a method."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    cuts, epochs = measured.args.cuts, measured.args.epochs
+    figure, panels = pyplot.subplots(
+        1, len(cuts), figsize=(4 * len(cuts), 3.5), squeeze=False
+    )
+    base = measured.result("base", find=None)
+    for panel, cut in zip(panels[0], cuts, strict=True):
+        for method in methods:
+            points = [measured.pruned(method, cut)]
+            points += [measured.distilled(method, cut, n) for n in epochs]
+            panel.plot(
+                [p[1] for p in points],
+                [p[0] for p in points],
+                marker="o",
+                label=method,
+            )
+        panel.axhline(base, color="gray", linestyle=":")
+        panel.set_title(f"{cut:.0%} of multiply-adds cut")
+        panel.set_xlabel("seconds")
+    panels[0][0].set_ylabel("accuracy, %")
+    panels[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def parsed():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("--cuts", type=float, nargs="+", default=CUTS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS)
+    parser.add_argument("--epochs", type=int, nargs="+", default=[])
+    parser.add_argument("--distil", nargs="+", choices=METHODS)
+    parser.add_argument("--shift", type=int, default=2)
+    parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--without-data", action="store_true")
+    parser.add_argument("--synthetic-samples", type=int, default=256)
+    parser.add_argument("--synthetic-steps", type=int, default=200)
+    parser.add_argument("--draw", type=Path)
+    return parser.parse_args()
+
+
+def main():
+    args = parsed()
+    measured = Measured(args)
+    base = measured.result(
+        "base", find=lambda: measured.accuracy(measured.model)
+    )
+    header = ["method", *(f"{cut:.0%} cut" for cut in args.cuts)]
+    rows = [
+        [method, *(measured.pruned(method, cut)[0] for cut in args.cuts)]
+        for method in args.methods or METHODS
+    ]
+    if args.without_data:
+        rows += [
+            [f"greedy, on {source}"]
+            + [measured.pruned("greedy", cut, source)[0] for cut in args.cuts]
+            for source in MADE
+        ]
+    print(Table(f"Accuracy, %; {base} before", header, rows))
+    methods = args.distil or DISTILLED
+    rows = []
+    for method in methods if args.epochs else ():
+        for epochs in args.epochs:
+            found = [measured.distilled(method, x, epochs) for x in args.cuts]
+            words = [f"{score} ({seconds:.0f} s)" for score, seconds in found]
+            rows.append([f"{method}, {epochs} epochs", *words])
+    if rows:
+        print(Table("Accuracy after distillation, %", header, rows))
+    if args.draw:
+        draw(measured, methods, args.draw)
+
+
+if __name__ == "__main__":
+    main()
