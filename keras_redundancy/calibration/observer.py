@@ -102,10 +102,13 @@ def answers(observer, data, batch_size: int):
     """
     found = batches(observer.model, data, batch_size)
     first = list(itertools.islice(found, 2))
-    most = samples_at_once(observer.model, first[0])
+    most = samples_at_once(observer.model, first[0], observer.keeps_all)
     # For a single batch, and for tensors that are large, compiling takes
     # longer than it saves.
-    is_short = len(first) == 1 or 2 * most <= samples_in(first[0])
+    are_large = most <= 2 * samples_in(first[0])
+    is_short = len(first) == 1 or (
+        are_large and _keras.local_replicas(observer) == 1
+    )
     observer.run_eagerly = observer.can_run_eagerly and is_short
     observer.samples = expected_samples(data, batch_size, first)
     count = -(-observer.samples // samples_in(first[0])) if first else 0
@@ -113,10 +116,13 @@ def answers(observer, data, batch_size: int):
     found = itertools.chain(first, found)
     del first  # Otherwise these batches would stay in memory.
     with restoring_states(observer), progress(None, count, "batch") as done:
+        taken = itertools.count()
         for number, batch in enumerate(found):
-            for piece in pieces_of(batch, most):
+            for piece, own in zip(pieces_of(batch, most), taken, strict=False):
                 size = samples_in(piece)
-                inputs = [*piece, _start_of(number, size)]
+                # All pieces of a batch are looked at at the same positions.
+                start = own if observer.keeps_all else number
+                inputs = [*piece, _start_of(start, size)]
                 parts = _parts(observer, inputs, size)
                 looked_at = _keras.predict_on_replicas(observer, parts)
                 yield from zip(map(samples_in, parts), looked_at, strict=True)
@@ -168,7 +174,11 @@ class Observer(keras.Model):
             before the first batch.
         can_run_eagerly: whether running without compiling starts at once. On
             JAX it does not: each operation is compiled by itself.
+        keeps_all: whether all tensors of a run are kept to its end, as a
+            backward pass needs them.
     """
+
+    keeps_all = False
 
     def __init__(self, model, keys=frozenset(), inner=None):
         """Args:
