@@ -168,6 +168,8 @@ class _Calls(_keras.Interpreter):
 class GradientObserver(Observer):
     """Returns the sums over a batch for each `_Probe`: see `_probed`."""
 
+    keeps_all = True
+
     def __init__(self, model, probes):
         super().__init__(model)
         calls = _Calls(model)

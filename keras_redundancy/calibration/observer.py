@@ -89,8 +89,9 @@ def collect(observer, data, batch_size: int) -> list[Divided]:
         for size, found in answers(observer, data, batch_size):
             if not moments:
                 moments = [Divided.of_no_rows(len(x[0][1])) for x in found]
-            for own, parts in zip(moments, found, strict=True):
-                own.add(size, *parts)
+            for own in moments:
+                # What is added is not needed any more.
+                own.add(size, *found.pop(0))
     return moments
 
 
@@ -106,10 +107,13 @@ def answers(observer, data, batch_size: int):
     """
     found = batches(observer.model, data, batch_size)
     first = list(itertools.islice(found, 2))
-    most = samples_at_once(observer.model, first[0])
+    most = samples_at_once(observer.model, first[0], observer.keeps_all)
     # For a single batch, and for tensors that are large, compiling takes
     # longer than it saves.
-    is_short = len(first) == 1 or 2 * most <= samples_in(first[0])
+    are_large = most <= 2 * samples_in(first[0])
+    is_short = len(first) == 1 or (
+        are_large and _keras.local_replicas(observer) == 1
+    )
     observer.run_eagerly = observer.can_run_eagerly and is_short
     observer.samples = expected_samples(data, batch_size, first)
     count = -(-observer.samples // samples_in(first[0])) if first else 0
@@ -117,10 +121,13 @@ def answers(observer, data, batch_size: int):
     found = itertools.chain(first, found)
     del first  # Otherwise these batches would stay in memory.
     with restoring_states(observer), progress(None, count, "batch") as done:
+        taken = itertools.count()
         for number, batch in enumerate(found):
-            for piece in pieces_of(batch, most):
+            for piece, own in zip(pieces_of(batch, most), taken, strict=False):
                 size = samples_in(piece)
-                inputs = [*piece, _start_of(number, size)]
+                # All pieces of a batch are looked at at the same positions.
+                start = own if observer.keeps_all else number
+                inputs = [*piece, _start_of(start, size)]
                 parts = _parts(observer, inputs, size)
                 looked_at = _keras.predict_on_replicas(observer, parts)
                 yield from zip(map(samples_in, parts), looked_at, strict=True)
@@ -172,7 +179,11 @@ class Observer(keras.Model):
             before the first batch.
         can_run_eagerly: whether running without compiling starts at once. On
             JAX it does not: each operation is compiled by itself.
+        keeps_all: whether all tensors of a run are kept to its end, as a
+            backward pass needs them.
     """
+
+    keeps_all = False
 
     def __init__(self, model, keys=frozenset(), inner=None):
         """Args:
@@ -318,7 +329,7 @@ class _MomentsRun(Run):
         self.moments, self._rows = {}, {}
 
     def _note(self, key, value):
-        if key not in self.keys:
+        if key not in self.keys or key in self.seen:
             return
         self.seen[key] = None  # The tensor itself is not needed any more.
         for number, windows in enumerate(self.windows):

@@ -32,6 +32,14 @@ def test_the_largest_tensor_says_how_large_pieces_are(size, monkeypatch):
             assert samples_at_once(model, batch) == wanted
 
 
+def test_where_tensors_are_kept_all_of_them_count(monkeypatch):
+    batch = [np.zeros((30, 8, 8, 2), "float32")]
+    total = 4 * (8 * 8 * 2 + 8 * 8 * 6 + 6 * 6 * 4 + 4)
+    for samples, wanted in ((3, 5), (14, 10), (15, 15)):
+        monkeypatch.setattr(pieces, "KEPT", samples * total)
+        assert samples_at_once(images_model(), batch, keeps_all=True) == wanted
+
+
 def test_batches_of_a_fixed_size_stay_whole(monkeypatch):
     monkeypatch.setattr(pieces, "LARGEST", 1)
     batch = [np.zeros((10, 8, 8, 2), "float32")]
