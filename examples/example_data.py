@@ -31,7 +31,8 @@ def load(name, folder=None):
             given, keras.datasets downloads the data.
 
     Raises:
-        FileNotFoundError: a folder was given and has no such file.
+        FileNotFoundError: a folder was given and has no such file, or the
+            data cannot be downloaded.
     """
     if name == "digits":
         return _digits()
@@ -50,8 +51,19 @@ def load(name, folder=None):
                 for part in ("train", "test")
             ]
     else:
-        arrays = getattr(keras.datasets, name).load_data()
+        arrays = _downloaded(name)
     return [(_images(x), y.reshape(-1).astype("int32")) for x, y in arrays]
+
+
+def _downloaded(name):
+    try:
+        return getattr(keras.datasets, name).load_data()
+    except Exception as error:  # Keras raises nothing more precise.
+        raise FileNotFoundError(
+            f"keras.datasets cannot download {name} ({error}). Put {name}.npz, "
+            "with x_train, y_train, x_test and y_test, in a folder, and pass "
+            f"--data FOLDER or set {FOLDER}."
+        ) from error
 
 
 def _images(x):

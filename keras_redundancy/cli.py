@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import sys
+import warnings
 import zipfile
 import zlib
 
@@ -16,7 +17,7 @@ import keras_redundancy as kr
 from keras_redundancy import _keras
 from keras_redundancy._shared.files import replaced
 from keras_redundancy._shared.progress import showing
-from keras_redundancy_command import parser
+from keras_redundancy_command import parser, without_startup_lines
 
 LEGACY = (".h5", ".hdf5")  # The suffixes of what Keras 2 has saved.
 BROKEN = (
@@ -144,9 +145,11 @@ def _export(args):
     data = None if args.data is None else _read(args.data, model)[0]
     beside = None if args.beside is None else _load(args.beside, args)
     options = {"beside": beside, "overwrite": args.overwrite}
-    _show(
-        kr.deploy.export(model, args.out, data, args.quantize, **options), args
-    )
+    with without_startup_lines():
+        found = kr.deploy.export(
+            model, args.out, data, args.quantize, **options
+        )
+    _show(found, args)
 
 
 COMMANDS = {
@@ -175,9 +178,12 @@ def _load(path, args, compile=False):
     _require_model(path)
     options = {"safe_mode": not args.unsafe}
     try:
-        if compile and path.suffix in LEGACY:
-            return _load_legacy(path, options)
-        return keras.models.load_model(path, compile=compile, **options)
+        with warnings.catch_warnings():
+            # The optimizer of a model that was not trained has no variables.
+            warnings.filterwarnings("ignore", "Skipping variable loading")
+            if compile and path.suffix in LEGACY:
+                return _load_legacy(path, options)
+            return keras.models.load_model(path, compile=compile, **options)
     except BROKEN as error:
         raise _broken(path, error) from error
     # What a file of another kind makes of it is of any kind.

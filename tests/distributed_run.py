@@ -65,7 +65,7 @@ def network():
         [
             keras.Input((6,)),
             layers.Dense(8),
-            layers.BatchNormalization(),
+            layers.BatchNormalization(synchronized=TENSORFLOW),
             layers.ReLU(),
             layers.Dense(8, activation="relu"),
             layers.Dense(3),
@@ -97,6 +97,42 @@ def checks(model, folder):
         ),
         "fit_and_prune": resumed,
     }
+
+
+def results(weights):
+    """{name: weights} of all that looks at data, or trains, on a network."""
+    keras.utils.set_random_seed(1)
+    model = network()
+    model.set_weights(weights)
+    x, y = data()
+    options = {"epochs": 2, "batch_size": 16, "verbose": 0}
+    # Several batches, of which some samples are held out.
+    small = kr.prune(model, ratio=0.25, data=x, batch_size=25)
+    cuts = {"prune": {"ratio": 0.25}, "monitor": "loss", "floor": 9.0}
+    found = {
+        "mended": small,
+        "distilled": kr.distill(small, model, x, held_out=0, **options),
+        "trained": kr.fit_and_prune(
+            kr.apply_rare(model), x, y, shuffle=False, **cuts, **options
+        ).model,
+    }
+    return {name: model.get_weights() for name, model in found.items()}
+
+
+def largest_differences(scope, weights):
+    """{name: of weights that were found on two devices and on one}."""
+    with scope():
+        both = results(weights)
+    if not TENSORFLOW:
+        keras.distribution.set_distribution(None)
+    return {
+        name: max(map(_difference, both[name], one))
+        for name, one in results(weights).items()
+    }
+
+
+def _difference(a, b):
+    return float(np.abs(np.asarray(a) - b).max())
 
 
 def main(folder):
@@ -136,6 +172,7 @@ def main(folder):
         float(np.abs(np.array(one) - np.array(other)).max())
         for one, other in zip(its_copy, model.optimizer.variables, strict=True)
     ]
+    said["differences"] = largest_differences(scope, before)
     print(json.dumps(said))
 
 

@@ -9,6 +9,9 @@ from keras_redundancy import _keras
 from keras_redundancy.channels import Role, labels
 from keras_redundancy.channels.labels import Constant
 
+# Whether `jit_compile=True` is XLA. PyTorch would need a compiler of C.
+XLA = keras.backend.backend() != "torch"
+
 
 def mlp(activation="relu"):
     return keras.Sequential(
@@ -318,6 +321,10 @@ def gradient(function, x):
         import jax
 
         return numpy(jax.grad(function)(x))
+    if keras.backend.backend() == "torch":
+        x = keras.ops.copy(x).detach().requires_grad_()
+        function(x).backward()
+        return numpy(x.grad)
     import tensorflow
 
     with tensorflow.GradientTape() as tape:
@@ -328,6 +335,11 @@ def gradient(function, x):
 
 def numpy(tensor):
     return np.array(keras.ops.convert_to_numpy(tensor))
+
+
+def number(tensor) -> float:
+    """What a tensor of one number holds."""
+    return float(numpy(tensor))
 
 
 def random_inputs(model, seed=0, batch=4):

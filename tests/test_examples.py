@@ -132,17 +132,6 @@ def test_pictures(tmp_path, run_here):
     assert (tmp_path / "pictures/logs/redundancy").is_dir()
 
 
-def test_low_rank(tmp_path, run_here):
-    command = [ROOT / "examples/low_rank.py", "--dataset", "digits"]
-    command += ["--epochs", 1, "--seeds", 1]
-    assert "Sizes learned" in run_here(*command)
-    command += ["--strengths", 1, 20, "--plot", "gone.png"]
-    printed = run_here(*command)
-    assert "training FN + DLRA / 20.0" not in printed  # It is known.
-    assert "Strengths of RaRe" in printed
-    assert (tmp_path / "gone.png").stat().st_size > 1000
-
-
 def test_accuracy_compares_methods_and_goes_on_where_it_was(tmp_path, run_here):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 10, 5300, "uint8")
@@ -189,24 +178,6 @@ def test_recovery_compares_methods_and_draws(tmp_path, run_here):
     for word in ("Taylor, drop", "on synthetic images", "greedy, 1 epochs"):
         assert word in printed
     assert (tmp_path / "curves.png").stat().st_size > 3000
-
-
-SMALL = "lenet5 --dataset digits --seeds 1 --epochs 4 --start 2 --max-drop 0.5"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ("toy --runs 1 --epochs 3", "|correlation| by layer"),
-        (SMALL + " --settings gaussian", "times smaller"),
-    ],
-)
-def test_noiseout(arguments, words, tmp_path, run_here):
-    arguments = arguments.split()
-    picture = ["--plot", "out.png"] if "toy" in arguments else []
-    script = ROOT / "examples/noiseout.py"
-    assert words in run_here(script, *arguments, *picture)
-    assert (tmp_path / "out.png").exists() == bool(picture)
 
 
 def test_recurrent(run_here):

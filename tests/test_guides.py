@@ -1,7 +1,10 @@
 """The guides run, and find what their text says that they find."""
 
 import ast
+import importlib.util
 import runpy
+import sys
+import types
 from pathlib import Path
 
 import keras
@@ -112,6 +115,58 @@ def test_to_a_device(run, monkeypatch):
         assert files[step].bytes < 0.5 * files["pruned"].bytes
         assert accuracies[step] > accuracies["trained"] - 0.02
     assert printed.splitlines()[-1].startswith("trained on, int8")
+
+
+def keras_tuner_with_one_trial():
+    """Calls a hypermodel as KerasTuner does, with the first of all choices."""
+
+    class Values(dict):
+        values = property(dict)
+
+        def Choice(self, name, values):
+            return self.setdefault(name, values[0])
+
+    class HyperModel:
+        def fit(self, hp, model, *data, **options):
+            return model.fit(*data, **options)
+
+    class GridSearch:
+        def __init__(self, hypermodel, objective, directory, project_name):
+            self.hypermodel, self.found = hypermodel, Values()
+
+        def search(self, *data, **options):
+            model = self.hypermodel.build(self.found)
+            options["callbacks"] = []
+            self.hypermodel.fit(self.found, model, *data, **options)
+
+        def get_best_hyperparameters(self):
+            return [self.found]
+
+    return types.SimpleNamespace(
+        HyperModel=HyperModel,
+        GridSearch=GridSearch,
+        Objective=lambda name, direction: (name, direction),
+    )
+
+
+def test_search_with_other_tools(run, tmp_path, monkeypatch):
+    if importlib.util.find_spec("keras_tuner") is None:
+        (tmp_path / "tuner").mkdir()
+        module = keras_tuner_with_one_trial()
+        monkeypatch.setitem(sys.modules, "keras_tuner", module)
+    found, printed = run("search_with_other_tools")
+    whole = found["trained"].count_params()
+    grid = found["grid"]
+    assert grid.best_params_ == {"model_kwargs": {"ratio": 0.3}}
+    assert grid.best_score_ > 0.9
+    assert found["found_by_grid"].count_params() < 0.7 * whole
+    assert "{'ratio': 0.3}\n" in printed
+    smallest = found["smallest"]
+    assert smallest.count_params() < 0.5 * whole
+    x, y = found["judged"]
+    assert (
+        smallest.evaluate(x, y, verbose=0, return_dict=True)["accuracy"] > 0.9
+    )
 
 
 def test_the_example_of_register_rule_is_that_of_the_guide():

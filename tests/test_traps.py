@@ -295,7 +295,7 @@ def test_a_layer_that_cannot_be_made_anew():
 
 def test_a_lambda_with_a_python_function():
     """What it does with the channels cannot be known: it stays as it is."""
-    model = image_model(layers.Lambda(lambda x: x[..., ::-1] * np.arange(16)))
+    model = image_model(layers.Lambda(lambda x: x * ops.arange(16.0)))
     models.randomized(model)
     reason = state(model)
     assert "lambda (Lambda) runs a Python function" in reason
@@ -311,7 +311,7 @@ class Weighted(layers.Layer):
         self.width = width
 
     def call(self, x):
-        return x * np.linspace(1, 2, self.width, dtype="float32")
+        return x * ops.linspace(1, 2, self.width, dtype="float32")
 
     def get_config(self):
         return super().get_config() | {"width": self.width}

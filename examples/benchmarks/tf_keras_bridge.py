@@ -24,11 +24,12 @@ import keras
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "papers"))
 
 import accuracy
-import low_rank
-import noiseout
+import lenet_networks
 import quickstart
+import rare
 
 import keras_redundancy as kr
 from keras_redundancy._shared.tables import Table
@@ -41,9 +42,9 @@ EXAMPLES = {
     "accuracy, mlp": accuracy.mlp,
     "accuracy, vgg": accuracy.vgg,
     "accuracy, resnet": accuracy.resnet,
-    "low_rank": lambda: low_rank.network(np.zeros((1, 28, 28, 1)), 10),
-    "noiseout, lenet300": lambda: noiseout.lenet300((28, 28, 1), 10, "none", 0),
-    "noiseout, lenet5": lambda: noiseout.lenet5((28, 28, 1), 10, "none", 0),
+    "rare": lambda: rare.network((28, 28, 1), 10),
+    "noiseout, lenet300": lambda: lenet_networks.lenet300((28, 28, 1), 10),
+    "noiseout, lenet5": lambda: lenet_networks.lenet5((28, 28, 1), 10),
 }
 
 

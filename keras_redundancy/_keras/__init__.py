@@ -39,6 +39,7 @@ from keras_redundancy._keras.graph import (
 from keras_redundancy._keras.layers import (
     attention_projections as attention_projections,
     attention_values as attention_values,
+    attributes_of as attributes_of,
     copy_operation as copy_operation,
     flat_layers as flat_layers,
     has_config as has_config,
@@ -77,23 +78,31 @@ from keras_redundancy._keras.optimizers import (
     slots as slots,
 )
 from keras_redundancy._keras.recording import (
+    NO_TENSORS as NO_TENSORS,
     Opened as Opened,
     RecordingError as RecordingError,
+    Weight as Weight,
+    has_state as has_state,
+    has_stock_bases as has_stock_bases,
     recorded as recorded,
     what_and_where as what_and_where,
     with_opened as with_opened,
 )
 from keras_redundancy._keras.running import (
     flush as flush,
+    is_torch_dataloader as is_torch_dataloader,
+    local_replicas as local_replicas,
     number_of_batches as number_of_batches,
     numpy_batches as numpy_batches,
-    predict_on_one_replica as predict_on_one_replica,
+    predict_on_replicas as predict_on_replicas,
     quiet_about_retracing as quiet_about_retracing,
     replicas as replicas,
     scope_of as scope_of,
+    without_gradients as without_gradients,
 )
 from keras_redundancy._keras.variables import (
     Reads as Reads,
+    as_array as as_array,
     is_random_state as is_random_state,
     set_value as set_value,
     variables_in as variables_in,

@@ -5,7 +5,7 @@ import warnings
 
 import keras
 
-from keras_redundancy._keras.layers import copy_operation
+from keras_redundancy._keras.layers import attributes_of, copy_operation
 
 # Entries of configs that are activation functions.
 ACTIVATIONS = ("activation", "recurrent_activation")
@@ -38,7 +38,7 @@ def _with_a_config(layer):
         if has_no_config(vars(layer).get(key))
     }
     for key in ("cell", "layer"):
-        inner = vars(layer).get(key)
+        inner = attributes_of(layer).get(key)
         if isinstance(inner, keras.Layer):
             other = _with_a_config(inner)
             others |= {} if other is inner else {key: other}

@@ -4,6 +4,8 @@ import types
 
 import keras
 
+from keras_redundancy._keras.layers import attributes_of
+
 # What `keras.Layer.__init__` sets to something else than the copied layer has.
 OF_A_LAYER = (
     "_build_shapes_dict",
@@ -45,7 +47,7 @@ def _copied_layer(layer, made):
         trainable=layer.trainable,
     )
     base = set(vars(new))
-    for key, value in vars(layer).items():
+    for key, value in attributes_of(layer).items():
         if key not in base:
             setattr(new, key, _copied(value, made))
     for key in OF_A_LAYER:

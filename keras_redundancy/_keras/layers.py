@@ -6,6 +6,10 @@ from keras.src.saving.serialization_lib import SafeModeScope
 
 from keras_redundancy._keras.graph import mask_of, run_for_inference, with_mask
 
+# Where a `torch.nn.Module` keeps what is set as an attribute. A copy that had
+# the same dictionaries would change the original.
+OF_A_MODULE = {"_buffers", "_modules", "_parameters"}
+
 
 def flat_layers(layer, recursive: bool = True) -> list:
     """A layer or model and all layers in it, outer before inner ones.
@@ -27,6 +31,17 @@ def wraps_one_layer(operation) -> bool:
         isinstance(operation, wrapper)
         and type(operation).from_config.__func__ is wrapper.from_config.__func__
     )
+
+
+def attributes_of(layer) -> dict:
+    """{name: value} of what a layer or model holds, layers in it included.
+
+    On PyTorch a layer is a `torch.nn.Module`, where `vars` leaves out the
+    layers in it.
+    """
+    inner = vars(layer).get("_modules", {})
+    inner = {key: x for key, x in inner.items() if key != "_torch_params"}
+    return inner | vars(layer)
 
 
 def attention_projections(layer) -> dict:
@@ -103,6 +118,8 @@ def copy_operation(operation):
     """
     clone = object.__new__(type(operation))
     vars(clone).update(vars(operation))
+    for key in OF_A_MODULE & vars(clone).keys():
+        vars(clone)[key] = vars(clone)[key].copy()
     clone._inbound_nodes = []
     clone._outbound_nodes = []
     return clone

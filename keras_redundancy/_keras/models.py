@@ -5,6 +5,8 @@ import functools
 import keras
 from keras.src.models.functional import Functional, functional_like_constructor
 
+from keras_redundancy._keras.layers import attributes_of
+
 
 def rebuildable_class(model) -> type:
     """The class to rebuild a model with.
@@ -52,7 +54,8 @@ SET_LATER = {
 def own_attributes(model) -> dict:
     """{name: value} of the attributes that a user set on a model."""
     known = _attributes_of_all_models() | SET_LATER
-    return {key: x for key, x in vars(model).items() if key not in known}
+    held = attributes_of(model)
+    return {key: x for key, x in held.items() if key not in known}
 
 
 @functools.cache

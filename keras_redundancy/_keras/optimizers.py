@@ -2,6 +2,8 @@
 
 import keras
 
+from keras_redundancy._keras.layers import flat_layers
+
 # The attributes in which optimizers of Keras keep slots that are not linear in
 # the gradients. Slots in all other lists, such as momenta, are linear.
 SLOT_KINDS = {
@@ -118,6 +120,13 @@ def resize(variable, value, optimizer=None) -> None:
 
 
 def forget_functions(model) -> None:
-    """Drop the compiled functions of a model, so that it compiles new ones."""
+    """Drop the compiled functions of a model, so that it compiles new ones.
+
+    On PyTorch a layer has a list of its parameters as well, which leaves out
+    those that `resize` made.
+    """
+    if keras.backend.backend() == "torch":
+        for layer in flat_layers(model):
+            layer._track_variables()
     model.test_function = model.predict_function = None
     model.make_train_function(force=True)

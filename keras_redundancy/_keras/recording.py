@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import itertools
 import traceback
 
 import keras
@@ -10,12 +11,13 @@ from keras.src import backend
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
-from keras_redundancy._keras.graph import graph_of, is_model
+from keras_redundancy._keras.graph import calls, graph_of, is_model
 from keras_redundancy._keras.layers import (
     copy_operation,
     flat_layers,
     is_stock_class,
 )
+from keras_redundancy._keras.running import without_gradients
 from keras_redundancy._keras.walk import Interpreter
 
 # What a copy of a model has of its own: its graph, and what was compiled.
@@ -31,6 +33,8 @@ OF_THE_GRAPH = (
     "_layers",
 )
 COMPILED = ("train_function", "test_function", "predict_function")
+NO_TENSORS = "its call returns something else than tensors"
+CONSTANT = "its call returns something that does not depend on what it reads"
 ABSTRACT = (keras.Layer, keras.Model, keras.Sequential, keras.layers.Wrapper)
 
 
@@ -41,11 +45,56 @@ class Opened(Functional):
         layer: the layer that it takes the place of.
         arguments: (args, kwargs) of the call of the layer that was recorded,
             with the inputs of this model for tensors.
+        returned: which entries of what the layer returns, in flat order, the
+            outputs of this model are. Others do not depend on the inputs.
+        returns_more: whether there are others.
     """
 
     def arguments_with(self, tensors: list) -> tuple[tuple, dict]:
         """`arguments`, with other tensors for the inputs of the model."""
         return _replaced(self.arguments, self.inputs, tensors)
+
+    def outputs_among(self, returned) -> list:
+        """What the outputs of this model are, of all that the layer returns."""
+        flat = keras.tree.flatten(returned)
+        return [flat[number] for number in self.returned]
+
+
+class Weight(keras.layers.Layer):
+    """Returns a weight, whatever it is called on.
+
+    In the graph inside of a layer it stands where the `call` of the layer
+    reads a weight of its own, so that a rule can say what its axes hold.
+    """
+
+    def __init__(self, shape, **kwargs):
+        super().__init__(**kwargs)
+        self.shape = shape
+
+    @classmethod
+    def of(cls, layer, variable):
+        """The `Weight` that holds a variable of a layer."""
+        new = cls(
+            tuple(variable.shape),
+            dtype=layer.dtype_policy,
+            name=f"{variable.name}_weight",
+        )
+        new.weight, new.built = variable, True
+        return new
+
+    def build(self, shape):
+        self.weight = self.add_weight(shape=self.shape, name="weight")
+
+    def call(self, x):
+        return keras.ops.convert_to_tensor(self.weight)
+
+    def compute_output_spec(self, x):
+        weight = self.weight
+        dtype = self.compute_dtype if weight._autocast else weight.dtype
+        return keras.KerasTensor(weight.shape, dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "shape": self.shape}
 
 
 class RecordingError(Exception):
@@ -53,7 +102,15 @@ class RecordingError(Exception):
 
 
 def recorded(
-    layer, args, kwargs, *, batch, as_stock=False, opener=None, prefix=""
+    layer,
+    args,
+    kwargs,
+    *,
+    batch,
+    through,
+    as_stock=False,
+    opener=None,
+    prefix="",
 ):
     """The graph that `layer.call(*args, **kwargs)` records.
 
@@ -64,6 +121,9 @@ def recorded(
         layer: a built layer or model.
         args, kwargs: what it is called with; `KerasTensor`s for tensors.
         batch: the size of the batch while it runs; None leaves it open.
+        through: a function of a layer inside that says whether what it calls
+            is recorded in place of its own call. A layer with variables of
+            its own has to be left in one piece.
         as_stock: whether the copy of a layer whose class extends one of
             Keras's layers is of Keras's class.
         opener: a function of the graph that returns what `with_opened` takes.
@@ -77,12 +137,29 @@ def recorded(
             something else than tensors.
     """
     given = tensors_in((args, kwargs))
-    inputs = [_new_input(layer, x, batch) for x in given]
-    arguments = _replaced((args, kwargs), given, inputs)
-    with _undisturbed(layer):
-        graph = _recorded(layer, *arguments, inputs)
-        copier = _Copier(opener and opener(graph), prefix, as_stock)
-        return copier.opened(layer, graph, arguments, given)
+
+    def recorded_for(size):
+        inputs = [_new_input(layer, x, size) for x in given]
+        arguments = _replaced((args, kwargs), given, inputs)
+        with _seen_through(layer, is_opened):
+            return arguments, *_recorded(layer, *arguments, inputs)
+
+    def is_opened(part):
+        becomes_stock = as_stock and _stock_base(type(part))
+        return not becomes_stock and through(part)
+
+    with _undisturbed(layer, is_opened):
+        arguments, graph, returned, returns_more = recorded_for(batch)
+        twice = {}
+        if batch == 1 and (of_one := _reshapes(graph)):
+            of_two = _reshapes(recorded_for(2)[1])
+            if len(of_one) == len(of_two):
+                nodes = (id(x.node) for x in of_one)
+                twice = dict(zip(nodes, of_two, strict=True))
+        copier = _Copier(opener and opener(graph), prefix, as_stock, twice)
+        opened = copier.opened(layer, graph, arguments, given)
+        vars(opened).update(returned=returned, returns_more=returns_more)
+        return opened
 
 
 def with_opened(model, opener, shapes: list | None = None):
@@ -94,14 +171,27 @@ def with_opened(model, opener, shapes: list | None = None):
         model: a functional or Sequential model.
         opener: a function of a layer, of the arguments of its call, and of
             what to put before the names of layers inside, that returns an
-            `Opened`, or None where the layer stays. Where it raises a
-            `RecordingError`, the layer in the copy has the attribute
-            `not_opened`, which says why.
+            `Opened`, or None where the layer stays. It is asked once for a
+            layer, but for each call of a layer without weights. Where it
+            raises a `RecordingError`, the layer in the copy has the attribute
+            `not_opened`, which says why. Copies of layers inside have the
+            attribute `is_inside`.
         shapes: those of the inputs of the copy, where sizes that the model
             leaves open have to be known. The `InputLayer`s of the copy then
             have the attribute `open_shape`, that of the model.
     """
     return _Copier(opener).model(model, shapes)
+
+
+def has_stock_bases(layer) -> bool:
+    """Whether the class of a layer inside extends one of Keras's layers."""
+    return any(_stock_base(type(x)) for x in flat_layers(layer)[1:])
+
+
+def has_state(layer) -> bool:
+    """Whether a layer itself, not one inside, has variables or randomness."""
+    own = layer._trainable_variables + layer._non_trainable_variables
+    return bool(own or layer._seed_generators)
 
 
 def tensors_in(arguments) -> list:
@@ -125,32 +215,72 @@ def _new_input(layer, x, batch=None):
     return keras.Input(batch_shape=shape, dtype=dtype, name=x.name)
 
 
-def _with_open_batch(call):
-    """The shape that a `Reshape` makes, whatever the size of the batch."""
+def _reshapes(graph):
+    return [x for x in calls(graph) if type(x.operation) is Reshape]
+
+
+def _with_open_batch(call, twice):
+    """The shape that a `Reshape` makes, whatever the size of the batch.
+
+    Args:
+        call: the call, for a batch of one sample.
+        twice: the same call for a batch of two, or None if not known.
+    """
     old, made = call.operation.newshape, call.outputs[0].shape
-    from_one = call.inputs[0].shape[0] == made[0] == 1
-    is_known = from_one and old[0] == 1 and None not in made
-    return (-1, *made[1:]) if is_known else old
+    other = () if twice is None else twice.outputs[0].shape
+    if None in made or len(made) != len(other):
+        return old
+    grows = [n for n, size in enumerate(made) if size != other[n]]
+    if len(grows) != 1:
+        return old
+    return tuple(-1 if n in grows else size for n, size in enumerate(made))
 
 
 def _recorded(layer, args, kwargs, inputs):
-    """The graph of one call, on the layers inside of `layer` themselves."""
+    """The graph of one call, on the layers inside of `layer` themselves.
+
+    Returns:
+        The graph; `returned` and `returns_more` of the `Opened`.
+    """
     if "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": False}
     try:
-        with keras.StatelessScope() as scope, _seen_through(layer):
+        with (
+            keras.StatelessScope() as scope,
+            _own_weights(layer, inputs[0]),
+            without_gradients(),
+        ):
             outputs = layer.call(*args, **kwargs)
     except Exception as error:
         raise RecordingError(what_and_where(error)) from error
     if scope.state_mapping:
         raise RecordingError("its call changes variables")
     flat = keras.tree.flatten(outputs)
-    if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
-        raise RecordingError("its call returns something else than tensors")
+    returned = [
+        i for i, x in enumerate(flat) if isinstance(x, keras.KerasTensor)
+    ]
+    if not returned:
+        raise RecordingError(NO_TENSORS)
+    returns_more = len(returned) < len(flat)
+    if returns_more:
+        outputs = [flat[number] for number in returned]
     try:
-        return Functional(inputs, outputs)
+        return Functional(inputs, outputs), returned, returns_more
     except ValueError as error:
         raise RecordingError(what_and_where(error)) from error
+
+
+@contextlib.contextmanager
+def _own_weights(layer, x):
+    """Put symbols in the place of the weights that a layer itself holds."""
+    own = set(map(id, layer._trainable_variables))
+    before = {k: v for k, v in vars(layer).items() if id(v) in own and v.shape}
+    made = {id(v): Weight.of(layer, v)(x) for v in before.values()}
+    vars(layer).update({key: made[id(v)] for key, v in before.items()})
+    try:
+        yield
+    finally:
+        vars(layer).update(before)
 
 
 def what_and_where(error):
@@ -164,22 +294,24 @@ def what_and_where(error):
 
 
 @contextlib.contextmanager
-def _undisturbed(layer):
+def _undisturbed(layer, through):
     """Take away what calls inside of a layer leave on the layers there.
 
-    Meanwhile the layers have names of which no two are the same, and say what
-    they return even where their own `compute_output_spec` fails.
+    Meanwhile no two layers have the same name, and those inside of a layer
+    that is gone through have its name before theirs. They say what they return
+    even where their own `compute_output_spec` fails. An `EinsumDense` does not
+    forget the sizes that it is called on.
     """
     parts = flat_layers(layer)
     before = [
         (x, x.name, x._inbound_nodes[:], x._outbound_nodes[:]) for x in parts
     ]
-    names = set()
+    _set_names(layer, "", through, set(map(id, parts[:1])), set())
     for part in parts[1:]:
-        while part.name in names:
-            part.name += "_"
-        names.add(part.name)
-        if not is_stock_class(type(part)):
+        if isinstance(part, keras.layers.EinsumDense):
+            spec = functools.partial(_einsum_spec, part)
+            vars(part)["compute_output_spec"] = spec
+        elif not is_stock_class(type(part)):
             vars(part)["compute_output_spec"] = functools.partial(_spec, part)
     try:
         yield
@@ -190,16 +322,32 @@ def _undisturbed(layer):
             vars(part).pop("compute_output_spec", None)
 
 
-@contextlib.contextmanager
-def _seen_through(layer):
-    """Let layers that return None among tensors record what they call.
+def _set_names(layer, prefix, through, seen, names):
+    for part in flat_layers(layer, recursive=False)[1:]:
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        name = prefix + part.name.removeprefix(f"{layer.name}.")
+        while name in names:
+            name += "_"
+        names.add(name)
+        part.name = name
+        inner = f"{name}." if through(part) else ""
+        _set_names(part, inner, through, seen, names)
 
-    No node can record such a call.
+
+@contextlib.contextmanager
+def _seen_through(layer, through):
+    """Let layers inside record what they call, in place of their own calls.
+
+    Those are the ones that are gone through, and those that return None among
+    tensors, which no node can record.
     """
     parts = [x for x in flat_layers(layer)[1:] if not is_stock_class(type(x))]
     classes = list(map(type, parts))
     for part, cls in zip(parts, classes, strict=True):
-        part.__class__ = type(cls.__name__, (cls,), {"__call__": _call})
+        call = _call_inside if through(part) else _call
+        part.__class__ = type(cls.__name__, (cls,), {"__call__": call})
     try:
         yield
     finally:
@@ -207,12 +355,34 @@ def _seen_through(layer):
             part.__class__ = cls
 
 
+def _call_inside(layer, *args, **kwargs):
+    if tensors_in((args, kwargs)):
+        try:
+            return _on_symbols(layer, args, kwargs)
+        except Exception:  # Its own code fails: then it is one operation.
+            return _call(layer, *args, **kwargs)
+    return super(type(layer), layer).__call__(*args, **kwargs)
+
+
 def _call(layer, *args, **kwargs):
     if tensors_in((args, kwargs)):
         made = layer.compute_output_spec(*args, **kwargs)
         if any(x is None for x in keras.tree.flatten(made)):
-            return layer.call(*args, **kwargs)
+            return _on_symbols(layer, args, kwargs)
     return super(type(layer), layer).__call__(*args, **kwargs)
+
+
+def _on_symbols(layer, args, kwargs):
+    """What the `call` of a layer returns, on tensors of its own dtype."""
+    args, kwargs = keras.tree.map_structure(
+        lambda x: layer.dtype_policy.convert_input(
+            x, layer.autocast, layer.input_dtype
+        ),
+        (args, kwargs),
+    )
+    if "training" in inspect.signature(layer.call).parameters:
+        kwargs.setdefault("training", False)
+    return layer.call(*args, **kwargs)
 
 
 def _spec(layer, *args, **kwargs):
@@ -222,15 +392,30 @@ def _spec(layer, *args, **kwargs):
         return backend.compute_output_spec(layer.call, *args, **kwargs)
 
 
+def _einsum_spec(layer, x):
+    kernel = keras.KerasTensor(layer.kernel.shape, layer.compute_dtype)
+    made = keras.ops.einsum(layer.equation, x, kernel)
+    return keras.KerasTensor(made.shape, layer.compute_dtype)
+
+
 class _Copier(Interpreter):
     """Makes the same graph of copies of the operations, which share variables.
 
     The values of this walk are the `KerasTensor`s of the new graph.
     """
 
-    def __init__(self, opener=None, prefix="", as_stock=False):
+    def __init__(self, opener=None, prefix="", as_stock=False, twice=None):
+        """`twice`: {id(node): the same call for a batch of two samples}."""
         self._opener, self._prefix = opener, prefix
-        self._as_stock, self._made = as_stock, {}
+        self._twice = twice or {}
+        self._as_stock, self._made, self._read = as_stock, {}, set()
+        self._count = 0
+
+    def run(self, model, inputs, path=()):
+        graph = graph_of(model)
+        read = itertools.chain(graph.outputs, *(x.inputs for x in calls(graph)))
+        self._read |= set(map(id, read))
+        return super().run(model, inputs, path)
 
     def operation(self, old):
         """The copy of an operation; made when first asked for."""
@@ -248,6 +433,7 @@ class _Copier(Interpreter):
     def _note(self, old, new):
         if self._prefix and isinstance(old, keras.Layer):
             new.name = self._prefix + old.name
+            vars(new)["is_inside"] = True
         self._made[id(old)] = old, new
 
     def opened(self, layer, graph, arguments, given):
@@ -303,22 +489,33 @@ class _Copier(Interpreter):
         args, kwargs = call.fill_in(values)
         if id(old) not in self._made:
             self._make(call, args, kwargs)
+        elif self._is_opened(old) and not old.weights:
+            self._make(call, args, kwargs)
+            self._count += 1
+            self.operation(old).name += f"_{self._count}"
         new = self.operation(old)
-        if isinstance(new, Opened) and not isinstance(old, Opened):
+        if self._is_opened(old):
             given = [values[id(x)] for x in tensors_in(call.arguments)]
             structure = new._inputs_struct
-            args = (keras.tree.pack_sequence_as(structure, given),)
-            kwargs = {}
-        elif type(new) is not type(old):
+            made = new(keras.tree.pack_sequence_as(structure, given))
+            numbers = zip(new.returned, keras.tree.flatten(made), strict=True)
+            found = dict(numbers)
+            return [found.get(i, x) for i, x in enumerate(call.outputs)]
+        if type(new) is not type(old):
             taken = inspect.signature(new.call).parameters
             kwargs = {k: x for k, x in kwargs.items() if k in taken}
         return keras.tree.flatten(new(*args, **kwargs))
+
+    def _is_opened(self, old):
+        new = self.operation(old)
+        return isinstance(new, Opened) and not isinstance(old, Opened)
 
     def _make(self, call, args, kwargs):
         """Note the copy of an operation that is not a plain copy."""
         old = call.operation
         if type(old) is Reshape:
-            self._note(old, Reshape(_with_open_batch(call), name=old.name))
+            shape = _with_open_batch(call, self._twice.get(id(call.node)))
+            self._note(old, Reshape(shape, name=old.name))
         elif is_model(old):
             given = tensors_in((args, kwargs))[: len(graph_of(old).inputs)]
             self._note(old, self.model(old, [x.shape for x in given]))
@@ -327,9 +524,14 @@ class _Copier(Interpreter):
                 opened = self._opener(old, args, kwargs, self._prefix)
             except RecordingError as error:
                 vars(self.operation(old))["not_opened"] = str(error)
+                return
+            if opened is None:
+                return
+            missing = set(range(len(call.outputs))) - set(opened.returned)
+            if any(id(call.outputs[i]) in self._read for i in missing):
+                vars(self.operation(old))["not_opened"] = CONSTANT
             else:
-                if opened is not None:
-                    self._note(old, opened)
+                self._note(old, opened)
 
 
 def _copied_input(x, shape):

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 
 import keras
+import numpy as np
 from keras import ops
 from keras.src import backend
 
@@ -56,6 +57,22 @@ def variables_read(layer, args, kwargs) -> list:
     with contextlib.suppress(Exception):
         backend.compute_output_spec(call, *itertools.compress(flat, symbolic))
     return list(reads.variables.values())
+
+
+def as_array(tensor) -> np.ndarray:
+    """The numbers of a tensor, in an array that may be the tensor's own memory.
+
+    So do not write to it.
+
+    NumPy cannot read a tensor of PyTorch that needs gradients, is on another
+    device, or holds bfloat16. Its array is a copy, of float32 for bfloat16: a
+    variable of PyTorch keeps its tensor, and changes what that holds.
+    """
+    if not hasattr(tensor, "detach"):
+        return np.asarray(tensor)
+    is_bfloat16 = str(tensor.dtype) == "torch.bfloat16"
+    tensor = tensor.float() if is_bfloat16 else tensor
+    return tensor.numpy(force=True).copy()
 
 
 def is_random_state(variable) -> bool:

@@ -1,6 +1,7 @@
 """Make single layers and operations anew from their configs."""
 
 import copy
+import functools
 import inspect
 from collections.abc import Callable
 
@@ -169,6 +170,43 @@ def config_of(layer) -> dict:
         return _keras.get_config(layer)
     except REBUILD_ERRORS:
         return _attributes_config(layer) or {}
+
+
+def make_saveable(layer) -> None:
+    """Give a layer a config to save, where its own one does not make it.
+
+    That is the part of its `get_config` that its constructor takes, or the
+    attributes that have the names of the constructor's arguments. Nothing is
+    done where these do not make it, either.
+    """
+    if _makes(layer, _keras.get_config):
+        return
+    for config_of in (_taken_config, _saved_attributes):
+        if _makes(layer, config_of):
+            config = config_of(layer)
+            vars(layer)["get_config"] = functools.partial(copy.deepcopy, config)
+            return
+
+
+def _makes(layer, config_of):
+    try:
+        type(layer).from_config(config_of(layer))
+    except Exception:  # Whatever the layer's own code raises.
+        return False
+    return True
+
+
+def _taken_config(layer):
+    taken = inspect.signature(type(layer).__init__).parameters
+    config = _keras.get_config(layer)
+    return {k: x for k, x in config.items() if k in {*taken, *OF_EVERY_OBJECT}}
+
+
+def _saved_attributes(layer):
+    config = _attributes_config(layer) or {}
+    return {
+        k: keras.saving.serialize_keras_object(x) for k, x in config.items()
+    }
 
 
 def _attributes_config(layer):

@@ -53,9 +53,9 @@ def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
         _warn_of_lost_methods(model, cls, "has a constructor of its own")
         return cls, {}
     known, defaults, needed = {}, [], []
-    config = _own_config(cls, model)
+    config, held = _own_config(cls, model), _keras.attributes_of(model)
     for name, parameter in _own_parameters(cls).items():
-        value = copied(config.get(name, vars(model).get(name, LOST)), twins)
+        value = copied(config.get(name, held.get(name, LOST)), twins)
         if value is not LOST:
             known[name] = value
         elif parameter.default is parameter.empty:
@@ -92,7 +92,7 @@ def copy_attributes(old, new, twins: dict) -> None:
         UserWarning: for those that cannot be copied, if the class is the
             user's own: its methods may need them.
     """
-    kept, lost = vars(new), []
+    kept, lost = _keras.attributes_of(new), []
     for name, value in _keras.own_attributes(old).items():
         if name not in kept:
             value = copied(value, twins)

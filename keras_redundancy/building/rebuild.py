@@ -150,7 +150,9 @@ class Builder(_keras.Interpreter):
             stays = not has_rule(old) or _keras.config_fault(old) is not None
             if recipe.is_changed or not stays:
                 raise
-            return _keras.copy_with_variables(old)
+            new = _keras.copy_with_variables(old)
+            configs.make_saveable(new)
+            return new
 
     def _input_layer(self, recipe):
         """A new `InputLayer`, with the sizes open that were left open."""
@@ -233,17 +235,20 @@ class Builder(_keras.Interpreter):
         if isinstance(call.operation, _keras.Opened):
             self._close(call.operation, given)
         new = self.operation(call.operation)
-        if isinstance(call.operation, _keras.Opened) and not _keras.is_model(
+        opened = call.operation
+        is_closed = isinstance(opened, _keras.Opened) and not _keras.is_model(
             new
-        ):
-            args, kwargs = call.operation.arguments_with(given)
+        )
+        if is_closed:
+            args, kwargs = opened.arguments_with(given)
             arguments = {"args": args, "kwargs": kwargs}
         try:
             made = new(*arguments["args"], **arguments["kwargs"])
         except configs.REBUILD_ERRORS as error:
             message = faults.not_called(recipe, call, given, error)
             raise ValueError(message) from error
-        made = keras.tree.flatten(made)
+        flat = keras.tree.flatten(made)
+        made = opened.outputs_among(flat) if is_closed else flat
         self._ties.note(made, lent)
         return made
 
@@ -261,11 +266,13 @@ class Builder(_keras.Interpreter):
         ):
             return
         layer_recipe, new = found
+        configs.make_saveable(new)
+        new.name = opened.name  # The layer can be there several times.
         recipe = self.recipe.with_layer(layer_recipe)
         if layer_recipe.settings:
             assign_weights(opened.layer, new, recipe)
             inline = rebuild(self.recipe.of_part(opened))
-            if differs(new, inline, opened.arguments_with):
+            if differs(new, inline, opened):
                 return
         self.recipe, self._made[id(opened)] = recipe, (opened.layer, new)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from keras_redundancy._shared.threads import one_thread
 from keras_redundancy.building.absorb import MergeAbsorber
 from keras_redundancy.building.changes import is_consumer, merge
 from keras_redundancy.channels.filters import read
@@ -94,10 +95,11 @@ class RefitAbsorber(MergeAbsorber):
 
     def _prepare(self, graph, changes, start):
         homes = homes_of_shifts(graph)
-        self._fits = {
-            change: self._fits_of(change, homes.get(id(change.on.variable)))
-            for change in filter(is_consumer, changes)
-        }
+        with one_thread():
+            self._fits = {
+                change: self._fits_of(change, homes.get(id(change.on.variable)))
+                for change in filter(is_consumer, changes)
+            }
         super()._prepare(graph, changes, start)
 
     def _shift(self, change, home):

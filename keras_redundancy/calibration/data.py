@@ -128,7 +128,7 @@ def batches(model, data, batch_size: int):
             _warn_of_the_rest(samples.data, seen)
             samples.steps = steps  # Of later passes as well.
             break
-        arrays = _checked(graph, x)
+        arrays = _checked(graph, x, steps)
         if samples.shapes is None:
             samples.shapes = tuple(map(_sample_shape, arrays))
         seen, steps = seen + samples_in(arrays), steps + 1
@@ -248,13 +248,19 @@ def _sliceable(x):
     return x
 
 
-def _checked(graph, x):
-    """`x` as a list of arrays in the order of the model's inputs."""
+def _checked(graph, x, number):
+    """`x` as a list of arrays in the order of the model's inputs.
+
+    Args:
+        graph: that of the model.
+        x: the inputs in a batch.
+        number: how many batches came before.
+    """
     try:
         tensors = _standardized(graph, x)
     except (TypeError, ValueError, KeyError) as error:
         raise _misfit(graph, x) from error
-    arrays = [None if y is None else np.asarray(y) for y in tensors]
+    arrays = [None if y is None else _dense(y) for y in tensors]
     given = [
         (array, y)
         for array, y in zip(arrays, graph.inputs, strict=True)
@@ -262,11 +268,15 @@ def _checked(graph, x):
     ]
     if not given or not all(_fits(a.shape, y.shape) for a, y in given):
         raise _misfit(graph, x)
-    if not all(_is_finite(array) for array, _ in given):
-        raise ValueError(
-            "data holds NaN or infinity. Leave such samples out, or fill in "
-            "what is missing as it was for training."
-        )
+    for array, y in given:
+        if not _is_finite(array):
+            sample = int(np.argwhere(~np.isfinite(array))[0, 0])
+            raise ValueError(
+                f"data holds NaN or infinity: first in sample {sample} of "
+                f"batch {number} (counted from 0) of the input {y.name!r}. "
+                "Leave such samples out, or fill in what is missing as it was "
+                "for training."
+            )
     return arrays
 
 
@@ -306,8 +316,10 @@ def _dense(x):
     """`x` as a dense array."""
     if scipy.sparse.issparse(x):
         return x.toarray()
-    if x is None or isinstance(x, np.ndarray) or hasattr(x, "__array__"):
+    if x is None or isinstance(x, np.ndarray):
         return x
+    if hasattr(x, "__array__"):
+        return _keras.as_array(x)
     return keras.ops.convert_to_numpy(x)
 
 

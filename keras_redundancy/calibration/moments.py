@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 
 # Every fifth sample is not fitted to, but tests the fits.
 HELD_OUT = 5
@@ -42,9 +43,12 @@ class Moments:
         total = self.count + count
         step = np.asarray(mean, np.float64) - self.mean
         self.scatter += scatter
-        # np.outer, not BLAS: its threads would spin while the model runs on
-        # the next batch.
-        self.scatter += np.outer(step, step * (self.count * count / total))
+        if self.count:
+            # In place: BLAS wants columns together, and it is symmetric.
+            weight, columns = self.count * count / total, self.scatter.T
+            self.scatter = linalg.blas.dger(
+                weight, step, step, a=columns, overwrite_a=True
+            ).T
         self.mean += step * (count / total)
         self.count = total
 

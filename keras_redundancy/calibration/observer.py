@@ -11,12 +11,14 @@ from keras import ops
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.progress import progress
+from keras_redundancy._shared.threads import one_thread
 from keras_redundancy.calibration.data import (
     batches,
     expected_samples,
     samples_in,
 )
 from keras_redundancy.calibration.moments import HELD_OUT, Divided
+from keras_redundancy.calibration.pieces import pieces_of, samples_at_once
 from keras_redundancy.channels.labels import InnerPlace, Place
 
 # Positions of a sample that are observed, where there are many samples:
@@ -78,27 +80,32 @@ def collect(observer, data, batch_size: int) -> list[Divided]:
         data, batch_size: as for `observe`.
     """
     moments = []
-    for size, found in answers(observer, data, batch_size):
-        moments = moments or [Divided.of_no_rows(len(x[0][1])) for x in found]
-        for own, parts in zip(moments, found, strict=True):
-            own.add(size, *parts)
+    with one_thread():
+        for size, found in answers(observer, data, batch_size):
+            if not moments:
+                moments = [Divided.of_no_rows(len(x[0][1])) for x in found]
+            for own, parts in zip(moments, found, strict=True):
+                own.add(size, *parts)
     return moments
 
 
 def answers(observer, data, batch_size: int):
-    """Run an observer batch after batch.
+    """Run an observer batch after batch, large ones in pieces.
 
     Args:
         observer: an `Observer`. Its variables are restored afterwards.
         data, batch_size: as for `observe`.
 
     Yields:
-        (the number of samples in the batch, what the observer returned).
+        (the number of samples in the piece, what the observer returned).
     """
     found = batches(observer.model, data, batch_size)
     first = list(itertools.islice(found, 2))
-    # For a single batch, compiling takes longer than it saves.
-    observer.run_eagerly = observer.can_run_eagerly and len(first) == 1
+    most = samples_at_once(observer.model, first[0])
+    # For a single batch, and for tensors that are large, compiling takes
+    # longer than it saves.
+    is_short = len(first) == 1 or 2 * most <= samples_in(first[0])
+    observer.run_eagerly = observer.can_run_eagerly and is_short
     observer.samples = expected_samples(data, batch_size, first)
     count = -(-observer.samples // samples_in(first[0])) if first else 0
     count = count if len(first) < 2 or count > 2 else None
@@ -106,10 +113,29 @@ def answers(observer, data, batch_size: int):
     del first  # Otherwise these batches would stay in memory.
     with restoring_states(observer), progress(None, count, "batch") as done:
         for number, batch in enumerate(found):
-            size = samples_in(batch)
-            inputs = [*batch, _start_of(number, size)]
-            yield size, _keras.predict_on_one_replica(observer, inputs)
+            for piece in pieces_of(batch, most):
+                size = samples_in(piece)
+                inputs = [*piece, _start_of(number, size)]
+                parts = _parts(observer, inputs, size)
+                looked_at = _keras.predict_on_replicas(observer, parts)
+                yield from zip(map(samples_in, parts), looked_at, strict=True)
             done()
+
+
+def _parts(observer, inputs, size) -> list[list]:
+    """A part of a batch for each replica; or the whole, if it is too small.
+
+    The parts begin at multiples of five samples: the same samples are held out
+    as in the whole batch.
+    """
+    count, fives = _keras.local_replicas(observer), size // HELD_OUT
+    fixed = any(x.shape[0] for x in _keras.graph_of(observer.model).inputs)
+    whole = fixed or observer.run_eagerly or any(x is None for x in inputs)
+    if count == 1 or fives < count or whole:
+        return [inputs]
+    starts = [fives * part // count * HELD_OUT for part in range(count)]
+    bounds = itertools.pairwise([*starts, size])
+    return [[x[start:end] for x in inputs] for start, end in bounds]
 
 
 @contextlib.contextmanager
@@ -148,7 +174,8 @@ class Observer(keras.Model):
         model: a functional or Sequential model.
         keys, inner: those of a `Run`: what `look` needs.
         """
-        super().__init__(dtype=full_precision(model))
+        with _keras.scope_of(model):  # To run on the replicas of the model.
+            super().__init__(dtype=full_precision(model))
         self.model = model  # As an attribute, so that Keras tracks its weights.
         self._keys, self._inner = keys, inner
         self.samples = 1
@@ -159,9 +186,13 @@ class Observer(keras.Model):
 
     def call(self, inputs):
         *tensors, start = inputs
-        run = Run(self._keys, start_in(start), self._inner)
+        run = self.run_from(start_in(start))
         run.run(self.model, tensors)
         return self.look(run)
+
+    def run_from(self, start):
+        """A new `Run`, given where the positions begin."""
+        return Run(self._keys, start, self._inner)
 
     def look(self, run):
         """What to return of a `Run` of the model on one batch."""
@@ -188,8 +219,13 @@ class WindowObserver(PlaceObserver):
         super().__init__(model, [w.place for each in windows for w in each])
         self._windows = windows
 
+    def run_from(self, start):
+        run = _MomentsRun(self._keys, start, self._inner)
+        run.windows, run.samples = self._windows, self.samples
+        return run
+
     def look(self, run):
-        return [_moments(run, each, self.samples) for each in self._windows]
+        return [run.moments[number] for number in range(len(self._windows))]
 
 
 def full_precision(model) -> str:
@@ -261,21 +297,37 @@ def positions_for(numbers: int, samples: int, least: int) -> int:
     return max(least, -(-ROWS_PER_NUMBER * numbers // max(samples, 1)))
 
 
-def _moments(run, windows, samples):
-    """`divided_moments` of the rows of some windows."""
-    most = positions_for(len(windows[0].columns), samples, POSITIONS)
-    return divided_moments(
-        [
-            _rows(
-                run.seen[w.place.key],
-                w.place.axis,
-                w.columns,
-                run.start,
-                most,
-            )
-            for w in windows
-        ]
-    )
+class _MomentsRun(Run):
+    """A run that keeps moments of windows in place of tensors.
+
+    Attributes:
+        windows: lists of `Window`.
+        samples: the number of samples in all batches.
+        moments: {number of a list: `divided_moments` of the rows}.
+    """
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.moments, self._rows = {}, {}
+
+    def _note(self, key, value):
+        if key not in self.keys:
+            return
+        self.seen[key] = None  # The tensor itself is not needed any more.
+        for number, windows in enumerate(self.windows):
+            rows = self._rows.setdefault(number, [None] * len(windows))
+            for i, window in enumerate(windows):
+                if window.place.key == key:
+                    rows[i] = self._rows_of(window, value)
+            if number not in self.moments and not any(x is None for x in rows):
+                self.moments[number] = divided_moments(rows)
+                rows.clear()
+
+    def _rows_of(self, window, value):
+        n = len(window.columns)
+        most = positions_for(n, self.samples, POSITIONS)
+        place, columns = window.place, window.columns
+        return _rows(value, place.axis, columns, self.start, most)
 
 
 def divided_moments(parts):
@@ -360,7 +412,8 @@ def spread_of(count: int) -> np.ndarray:
 
 def _spread(size, start, most):
     """`most` of `size` positions; they depend on `start`."""
-    spread = (spread_of(most).astype("float32") + start) % 1
+    spread = ops.convert_to_tensor(spread_of(most), "float32")
+    spread = (spread + start) % 1
     size = ops.cast(size, "float32")
     chosen = ops.minimum(ops.floor(spread * size), size - 1)
     return ops.cast(chosen, "int32")

@@ -161,7 +161,10 @@ class CallTrace(LabelledCall):
         spans = (axis,) if spans is None else tuple(spans)
         if bias is not None:
             self._access(bias, spans.index(axis), ids, Role.CARRIER)
-        layer, setting = self.operation, None if self.part else setting
+        layer = self.operation
+        # A layer inside of a block has what the arguments of the block set.
+        if self.part or getattr(layer, "is_inside", False):
+            setting = None
         step = labels.Shifted(
             ids, kernel, axis, bias, layer, setting, linear, taps, spans
         )
@@ -292,7 +295,7 @@ class CallTrace(LabelledCall):
         owner = self.operation
         if path[0] in labels.ARGUMENTS:
             owner = self.node
-        made = labels.Constant(owner, path, np.asarray(value))
+        made = labels.Constant(owner, path, _keras.as_array(value))
         return self.recorder.constants.setdefault((id(owner), path), made)
 
     def multiplies(self, kernel, positions: int | None, per=None) -> None:

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from keras_redundancy import _keras
 from keras_redundancy.channels import Role
 from keras_redundancy.channels.labels import Constant
 
@@ -16,10 +17,7 @@ def read(variable) -> np.ndarray:
     if isinstance(variable, Constant):
         return variable.value
     # On TensorFlow, convert_to_numpy(variable) copies twice.
-    tensor = keras.ops.stop_gradient(variable)
-    if keras.backend.backend() == "torch":
-        tensor = keras.ops.convert_to_numpy(tensor)
-    value = np.asarray(tensor)
+    value = _keras.as_array(keras.ops.stop_gradient(variable))
     if value.dtype in (np.float32, np.float64):
         return value
     return value.astype(np.float32)

@@ -75,7 +75,10 @@ def with_graph(model, input_shape=None):
 
 def _recorded(layer, args, kwargs):
     try:
-        return recorded(layer, args, kwargs)
+        found = recorded(layer, args, kwargs)
+        if found.returns_more:
+            raise _keras.RecordingError(_keras.NO_TENSORS)
+        return found
     except _keras.RecordingError as error:
         why = str(error).rstrip(".")
         raise TypeError(

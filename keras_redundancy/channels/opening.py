@@ -1,5 +1,6 @@
 """Layers that are made of layers: the graphs inside take their place."""
 
+import functools
 import itertools
 
 import keras
@@ -12,9 +13,12 @@ SEVERAL_CALLS = "it is called in several ways"
 OTHER_NUMBERS = "its call returns other numbers than the graph it records"
 SAMPLES = 3  # Not the batch that the graph is recorded on.
 OPEN_SIZE = 16  # In place of sizes that are not known.
+# Between the names of a layer and of one inside of it. PyTorch takes no dot,
+# and TensorFlow few other signs.
+BORDER = "-"
 
 
-def opened(model, shapes=None):
+def opened(model, shapes=None, names=frozenset()):
     """The model, with the graphs inside of layers in their places.
 
     Those are the layers of classes without a rule that are made of other
@@ -26,15 +30,17 @@ def opened(model, shapes=None):
     Args:
         model: a functional or Sequential model, which does not change.
         shapes: the shape of a sample of each input, for open sizes.
+        names: those of layers that are opened though they hold no layers.
 
     Returns:
         `model` itself if it has no such layer. Else a copy that shares its
         variables; layers in it that could not be opened have the attribute
         `not_opened`, which says why.
     """
-    if not has_layers_to_open(model):
+    if not has_layers_to_open(model, names):
         return model
-    found = _keras.with_opened(model, Opener(model))
+    opener = Opener(model, names=names)
+    found = _keras.with_opened(model, opener)
     inputs = _keras.graph_of(model).inputs
     if not _closed(found) or not any(None in x.shape[1:] for x in inputs):
         return found
@@ -46,21 +52,31 @@ def opened(model, shapes=None):
         (x.shape[0], *shape) for x, shape in zip(inputs, shapes, strict=True)
     ]
     try:
-        other = _keras.with_opened(model, Opener(model), shapes)
+        other = _keras.with_opened(model, opener, shapes)
     except Exception:  # A layer in there takes no such sizes.
         return found
     return other if _closed(other) <= _closed(found) else found
 
 
 def opened_like(model, other):
-    """`opened`, where the sizes that are open are those of an opened model."""
+    """`opened`, with the sizes and the layers open that are so in another.
+
+    Of the layers inside of an opened one, some stand in the model itself where
+    it was made by putting the graph in the place of the layer.
+    """
     shapes = [x.shape[1:] for x in _keras.graph_of(other).inputs]
-    return opened(model, shapes)
+    found = [x for x in _keras.flat_layers(other) if _is_opened(x)]
+    return opened(model, shapes, {x.name for x in found})
 
 
-def has_layers_to_open(model) -> bool:
-    """Whether a model has layers to look into."""
-    return any(map(is_made_of_layers, _keras.flat_graph(model).layers))
+def has_layers_to_open(model, names=frozenset()) -> bool:
+    """Whether a model has layers to look into; `names`: as for `opened`."""
+    opener = Opener(model, names=names)
+    return any(map(opener.opens, _keras.flat_graph(model).layers))
+
+
+def _is_opened(layer):
+    return isinstance(layer, _keras.Opened)
 
 
 def has_stand_ins(model) -> bool:
@@ -70,36 +86,60 @@ def has_stand_ins(model) -> bool:
 
 
 def _closed(model) -> int:
-    """How many layers of a model could not be opened."""
-    return sum(hasattr(x, "not_opened") for x in _keras.flat_layers(model))
+    """The number of layers that could not be opened, and of their weights."""
+    closed = [x for x in _keras.flat_layers(model) if hasattr(x, "not_opened")]
+    return len(closed) + sum(x.count_params() for x in closed)
 
 
 def is_made_of_layers(layer) -> bool:
-    """Whether to look inside of a layer."""
+    """Whether it is of an unknown class, and has layers inside."""
+    return _is_unknown(layer) and len(_keras.flat_layers(layer)) > 1
+
+
+def _is_gone_through(layer):
+    """Whether a layer inside of another one is no more than what it calls."""
+    return is_made_of_layers(layer) and not _keras.has_state(layer)
+
+
+def _is_unknown(layer):
     return (
         not has_rule(layer)
         and not hasattr(layer, "not_opened")
         and not _keras.is_stock_class(type(layer))
-        and len(_keras.flat_layers(layer)) > 1
     )
 
 
 class Opener:
     """Makes the `Opened` of a layer that is called, or returns None."""
 
-    def __init__(self, model):
+    def __init__(self, model, is_inside: bool = False, names=frozenset()):
+        """Args:
+        model: the model that is walked through.
+        is_inside: whether it is the graph inside of a layer. There, layers
+            without layers inside are opened as well: whoever uses a block can
+            hardly write rules for what its author put into it.
+        names: those of layers that are opened as if they were inside.
+        """
+        self._is_inside, self._names = is_inside, names
         self._calls = {}
         for call in _keras.flat_graph(model).calls:
             ways = self._calls.setdefault(id(call.operation), set())
             ways.add(_way(call))
 
+    def opens(self, layer) -> bool:
+        """Whether to look inside of a layer."""
+        if self._is_inside or layer.name in self._names:
+            return _is_unknown(layer)
+        return is_made_of_layers(layer)
+
     def __call__(self, layer, args, kwargs, prefix):
-        if not isinstance(layer, keras.Layer) or not is_made_of_layers(layer):
+        if not isinstance(layer, keras.Layer) or not self.opens(layer):
             return None
-        if len(self._calls[id(layer)]) > 1:
+        if len(self._calls[id(layer)]) > 1 and layer.weights:
             raise _keras.RecordingError(SEVERAL_CALLS)
-        prefix = f"{prefix}{layer.name}."
-        return recorded(layer, args, kwargs, opener=Opener, prefix=prefix)
+        prefix = f"{prefix}{layer.name}{BORDER}"
+        opener = functools.partial(Opener, is_inside=True)
+        return recorded(layer, args, kwargs, opener=opener, prefix=prefix)
 
 
 def _way(call):
@@ -123,11 +163,18 @@ def recorded(layer, args, kwargs, **options):
         RecordingError: the call cannot be recorded, or returns other numbers.
     """
     failure = None
+    ways = (True, False) if _keras.has_stock_bases(layer) else (False,)
     # Masks are made from the size of a batch: one sample broadcasts to many.
-    for batch, as_stock in itertools.product((None, 1), (True, False)):
+    for batch, as_stock in itertools.product((None, 1), ways):
         try:
             found = _keras.recorded(
-                layer, args, kwargs, batch=batch, as_stock=as_stock, **options
+                layer,
+                args,
+                kwargs,
+                batch=batch,
+                through=_is_gone_through,
+                as_stock=as_stock,
+                **options,
             )
             _require_same_numbers(layer, found)
             return found
@@ -138,7 +185,7 @@ def recorded(layer, args, kwargs, **options):
 
 def _require_same_numbers(layer, found):
     try:
-        other = differs(layer, found, found.arguments_with)
+        other = differs(layer, found, found)
     except Exception as error:
         message = _keras.what_and_where(error)
         raise _keras.RecordingError(message) from error
@@ -146,22 +193,23 @@ def _require_same_numbers(layer, found):
         raise _keras.RecordingError(OTHER_NUMBERS)
 
 
-def differs(layer, model, arguments_with) -> bool:
+def differs(layer, model, opened) -> bool:
     """Whether a layer and a model return different numbers.
 
     Args:
         layer: the layer; its variables do not change.
         model: a functional model.
-        arguments_with: a function of the model's inputs that returns (args,
-            kwargs) for the layer.
+        opened: the `Opened` that says how the layer is called, and which of
+            the tensors that it returns the outputs of the model are.
     """
     random = np.random.default_rng(0)
     given = [_numbers(x, random) for x in model.inputs]
-    args, kwargs = arguments_with(given)
+    args, kwargs = opened.arguments_with(given)
     structure = _keras.input_structure(_keras.graph_of(model))
     inputs = keras.tree.pack_sequence_as(structure, given)
-    with keras.StatelessScope():
-        found = _keras.run_for_inference(layer, args, kwargs), model(inputs)
+    with keras.StatelessScope(), _keras.without_gradients():
+        returned = _keras.run_for_inference(layer, args, kwargs)
+        found = opened.outputs_among(returned), model(inputs)
     return not all(
         a.shape == b.shape and np.allclose(a, b, 1e-3, 1e-4)
         for a, b in zip(*map(_arrays, found), strict=True)
@@ -176,7 +224,9 @@ def _arrays(structure):
 
 def _numbers(x, random):
     """Random numbers of the shape of an input; 0 and 1 for integers."""
-    shape = (SAMPLES, *(OPEN_SIZE if n is None else n for n in x.shape[1:]))
+    first, *others = x.shape
+    shape = [OPEN_SIZE if n is None else n for n in others]
+    shape = (SAMPLES * (first or 1), *shape)  # Windows may be samples, too.
     if keras.backend.is_float_dtype(x.dtype):
         return keras.ops.cast(random.normal(size=shape), x.dtype)
     return keras.ops.cast(random.integers(0, 2, shape), x.dtype)

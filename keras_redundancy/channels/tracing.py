@@ -84,7 +84,7 @@ def record(model, tensors) -> Recorder:
     recorder = Recorder(LabelStore(), owners=owners_of(flat.layers))
     walk = _Trace(recorder, readers)
     inputs = [
-        Traced(_input_channels(x, key, readers, recorder.store), tensor)
+        Traced(_input_channels(x, tensor, readers[key], recorder.store), tensor)
         for x, key, tensor in zip(
             _keras.graph_of(model).inputs, flat.inputs, tensors, strict=True
         )
@@ -94,9 +94,10 @@ def record(model, tensors) -> Recorder:
     return recorder
 
 
-def _input_channels(x, key, readers, store):
-    channels = frozen_channels(x, MODEL_INPUT, store)
-    place = Place((), x, channels.axis, readers[key])
+def _input_channels(x, tensor, readers, store):
+    """Those of the input `x`, as many as the `tensor` in its place has."""
+    channels = frozen_channels(tensor, MODEL_INPUT, store)
+    place = Place((), x, channels.axis, readers)
     return dataclasses.replace(channels, place=place)
 
 

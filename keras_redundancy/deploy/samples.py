@@ -56,7 +56,7 @@ class Subject:
     def predict(self, arrays: list) -> list[np.ndarray]:
         """The outputs for a batch, an array for each input."""
         given = keras.tree.pack_sequence_as(self.structure, arrays)
-        with _keras.quiet_about_retracing():
+        with _keras.quiet_about_retracing(), _keras.without_gradients():
             # Not predict(): to compile the model takes longer.
             found = self.model(given, training=False)
         found = keras.tree.flatten(found)

@@ -112,11 +112,16 @@ def _with_shape(x, shape):
     return keras.KerasTensor((x.shape[0], *shape), x.dtype, sparse=x.sparse)
 
 
+def bytes_of(dtype: str) -> int:
+    """Bytes of a number; numbers that are no floats are counted alike."""
+    return 8 if "64" in dtype else 2 if "16" in dtype else 4
+
+
 def _bytes(tensor):
-    """Bytes of one sample; numbers that are no floats are counted alike."""
+    """Bytes of one sample."""
     dtype = keras.backend.standardize_dtype(tensor.spec.dtype)
-    width = 8 if "64" in dtype else 2 if "16" in dtype else 4
-    return width * math.prod(size or 1 for size in tensor.spec.shape[1:])
+    sizes = (size or 1 for size in tensor.spec.shape[1:])
+    return bytes_of(dtype) * math.prod(sizes)
 
 
 def paired_calls(old, new, shapes) -> list[PairedCall]:
@@ -193,9 +198,14 @@ def _with_last_reads(order):
     return steps[::-1]
 
 
-def most_bytes(steps: list[Step], inputs: int) -> int:
-    """Bytes of all tensors that are held at a time, for each sample."""
-    held = dict.fromkeys(range(inputs), 0)
+def most_bytes(steps: list[Step], inputs: list[int]) -> int:
+    """Bytes of all tensors that are held at a time, for each sample.
+
+    Args:
+        steps: as `steps_of` returns them.
+        inputs: bytes of a sample of each input, which both models share.
+    """
+    held = dict(enumerate(inputs))
     most = 0
     read = {n for step in steps for call in step.calls for n in call.reads}
     for step in steps:

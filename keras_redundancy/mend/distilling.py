@@ -355,7 +355,8 @@ def _answers(teacher, data) -> list:
     """What the teacher returns for a few samples, an array for each output."""
     structure = _keras.input_structure(_keras.graph_of(teacher))
     x = keras.tree.pack_sequence_as(structure, data.some)
-    answers = keras.tree.flatten(teacher(x, training=False))
+    with _keras.without_gradients():
+        answers = keras.tree.flatten(teacher(x, training=False))
     return [ops.convert_to_numpy(ops.cast(y, "float32")) for y in answers]
 
 

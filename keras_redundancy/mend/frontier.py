@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
+import math
 
 import keras
 import numpy as np
@@ -11,11 +12,11 @@ from keras import ops
 from keras_redundancy import _keras
 from keras_redundancy.calibration.data import batches, samples_in
 from keras_redundancy.calibration.observer import expected_samples
-from keras_redundancy.mend.calls import Step
+from keras_redundancy.mend.calls import Step, bytes_of
 
 # The share of the budget that a batch may take. Together they leave room for
 # one that is being worked on.
-BATCH = 1 / 16
+BATCH = 1 / 8
 MEMORY_IS_SHORT = (
     "memory={memory:,} bytes hold less than one {what} at the widest place of "
     "both models, which takes {least:,} bytes. Give that much or more, or "
@@ -90,14 +91,16 @@ class Frontier:
         given: how many samples the data has, as far as it was looked at.
     """
 
-    def __init__(self, data, amount: Amount):
+    def __init__(self, data, amount: Amount, memory: int):
         """Of the inputs of both models.
 
         Args:
             data: lists of an array or None for each input.
             amount: what of it to take.
+            memory: bytes for the tensors, and for what is made of them.
         """
         self.batches, self._values, self.given = [], {}, 0
+        self._memory = memory
         for arrays in data:
             size = samples_in(arrays)
             chosen = np.arange(-self.given % amount.step, size, amount.step)
@@ -117,6 +120,18 @@ class Frontier:
     def samples(self) -> int:
         return sum(batch.size for batch in self.batches)
 
+    @property
+    def held(self) -> int:
+        """Bytes of all tensors that are held."""
+        lists = self._values.values()
+        tensors = {id(x): x for values in lists for x in values}
+        return sum(map(_bytes, tensors.values()))
+
+    @property
+    def room(self) -> int:
+        """Bytes that are left for the rows of a fit."""
+        return max(self._memory - self.held, 0)
+
     def _add(self, arrays, size):
         self.batches.append(Batch(self.samples, size))
         for number, array in enumerate(arrays):
@@ -127,6 +142,16 @@ class Frontier:
     def at(self, number: int) -> list:
         """For each batch (first sample, samples, old tensor, new tensor)."""
         return self._by_batch(self._values[number, side] for side in (0, 1))
+
+    def across(self, call) -> list:
+        """For each batch (first sample, samples, old output, new input).
+
+        Args:
+            call: a `PairedCall` that ran in the original model already.
+        """
+        return self._by_batch(
+            [self._values[call.makes[0], 0], self._values[call.reads[0], 1]]
+        )
 
     def arguments(self, call) -> list:
         """For each batch (first sample, samples, arguments, arguments).
@@ -154,16 +179,19 @@ class Frontier:
         inputs = map(id, own.inputs)
         return own.fill_in(dict(zip(inputs, values, strict=True)))
 
-    def advance(self, step: Step) -> None:
-        """Run the calls of a step, and drop what nothing reads any more."""
+    def advance(self, step: Step, side: int) -> None:
+        """Run the calls of a step, and drop what nothing reads any more.
+
+        Args:
+            step: the step.
+            side: 0 in the original model, 1 in the smaller one.
+        """
         for call in step.calls:
             # Batch by batch, what only this call still reads makes room.
             alone = step.last_read if call is step.calls[-1] else ()
-            for side in (0, 1):
-                self._run(call, side, alone)
+            self._run(call, side, alone)
         for number in step.last_read:
-            for side in (0, 1):
-                self._values.pop((number, side), None)
+            self._values.pop((number, side), None)
 
     def _run(self, call, side, last_read):
         own = (call.old, call.new)[side]
@@ -185,6 +213,13 @@ class Frontier:
                 values.append(value)
         for number, values in zip(call.makes, made, strict=True):
             self._values[number, side] = values
+
+
+def _bytes(x):
+    if x is None:
+        return 0
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    return math.prod(x.shape) * bytes_of(dtype)
 
 
 def _tensor(array):

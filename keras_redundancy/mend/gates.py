@@ -72,7 +72,7 @@ class Part:
     def made(self, cell, x, h, columns):
         """What goes into the gates, shape (rows, columns)."""
         matrix, shift = (
-            part(cell, columns).astype("float32")
+            ops.convert_to_tensor(part(cell, columns), "float32")
             for part in (self.matrix, self.shift)
         )
         return ops.matmul(self.read(cell, x, h), matrix) + shift

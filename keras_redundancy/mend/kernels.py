@@ -69,9 +69,14 @@ class KernelProduct:
     @property
     def matrices(self) -> NDArray[np.float64]:
         """Shape (groups, numbers in a row, units of a group)."""
-        kernel = np.asarray(self.kernel, np.float64).transpose(self.order)
+        return np.asarray(ops.convert_to_numpy(self.tensor), np.float64)
+
+    @property
+    def tensor(self):
+        """The matrices on the device, in the dtype of the kernel."""
         groups, numbers, units = self.shape
-        return kernel.reshape(numbers, groups, units).swapaxes(0, 1)
+        kernel = ops.transpose(self.kernel, self.order)
+        return ops.swapaxes(ops.reshape(kernel, (numbers, groups, units)), 0, 1)
 
     def assign(self, matrices: NDArray) -> None:
         """Put matrices, of the shape `shape`, in the kernel's place."""
@@ -106,20 +111,21 @@ class KernelProduct:
             A tensor (samples, positions, groups, numbers in a row).
         """
         sizes = self._sizes(x)
-        index, is_inside = _places(self.taps(sizes), sizes, positions)
-        channels = x.shape[1 if self.first else -1]
+        index = _places(self.taps(sizes), sizes, positions)
+        channels, count = x.shape[1 if self.first else -1], math.prod(sizes)
         if self.first:
-            x = ops.reshape(x, (-1, channels, math.prod(sizes)))
-            x = ops.moveaxis(ops.take(x, index.reshape(-1), axis=2), 1, -1)
+            x = ops.reshape(x, (-1, channels, count))
+            x = ops.swapaxes(x, 1, 2)
         else:
-            x = ops.reshape(x, (-1, math.prod(sizes), channels))
+            x = ops.reshape(x, (-1, count, channels))
+        if (index == count).any():
+            # What lies outside is 0.
+            x = ops.pad(x, [[0, 0], [0, 1], [0, 0]])
+        if not np.array_equal(index, np.arange(count)[:, None]):
             x = ops.take(x, index.reshape(-1), axis=1)
         groups = channels if self.is_depthwise else self.groups
         each = channels // groups
         x = ops.reshape(x, (-1, *index.shape, groups, each))
-        if not is_inside.all():
-            inside = ops.convert_to_tensor(is_inside[..., None, None])
-            x = ops.where(inside, x, ops.zeros((), x.dtype))
         x = ops.moveaxis(x, 3, 2) if groups > 1 else x
         return ops.reshape(
             x, (-1, len(positions), groups, index[0].size * each)
@@ -130,8 +136,8 @@ def _places(taps, sizes, positions):
     """For each position, numbers of the input positions that it reads.
 
     Returns:
-        Two arrays (positions, places): the numbers, and whether the places
-        are inside of the input.
+        Shape (positions, places), int32: for what lies outside of the input,
+        the number behind the last one.
     """
     index = np.zeros((len(positions), 1), int)
     is_inside = np.ones((len(positions), 1), bool)
@@ -144,7 +150,7 @@ def _places(taps, sizes, positions):
         index, is_inside = (
             x.reshape(len(positions), -1) for x in (index, is_inside)
         )
-    return index.astype("int32"), is_inside
+    return np.where(is_inside, index, math.prod(sizes)).astype("int32")
 
 
 def product_of(layer) -> KernelProduct | None:

@@ -1,6 +1,7 @@
 """Moving statistics of a smaller model, from what its data became."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -8,7 +9,10 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from keras_redundancy import _keras
+from keras_redundancy.mend.reconstruct import spread
 
+# So many rows, of all samples together, say what mean and variance are.
+ROWS = 2**15
 # What of a moving variance is too small a variance to tell a ratio from.
 LEAST = 1e-2
 # By what the scale of a channel is changed at most.
@@ -35,6 +39,7 @@ class Norm:
     old: layers.BatchNormalization
     new: layers.BatchNormalization
     kept: NDArray[np.intp] | None
+    is_bare = False
 
     def mend(self, step, frontier) -> list[keras.Variable]:
         """Set the statistics, in place; returns the variables."""
@@ -75,17 +80,25 @@ def repair_statistics(old, new, kept: NDArray | None, calls: list) -> None:
 
 
 def _statistics(layer, tensors):
-    """Mean and variance of the channels of all tensors, shape (2, channels)."""
+    """Mean and variance of the channels of all tensors, shape (2, channels).
+
+    Of many positions some are looked at, in both models the same ones: so
+    what chance makes of one is made of the other.
+    """
     counts, means, variances = [], [], []
-    for x in tensors:
+    most = max(ROWS // sum(x.shape[0] for x in tensors), 1)
+    for number, x in enumerate(tensors):
+        x = ops.moveaxis(x, layer.axis, -1)
+        count = math.prod(x.shape[1:-1])
+        x = ops.reshape(x, (-1, count, x.shape[-1]))
+        if count > most:
+            x = ops.take(x, spread(count, number, most), axis=1)
         dtype = keras.backend.result_type(x.dtype, "float32")
-        axis = layer.axis % len(x.shape)
-        others = [i for i in range(len(x.shape)) if i != axis]
-        moments = ops.moments(ops.cast(x, dtype), axes=others)
+        moments = ops.moments(ops.cast(x, dtype), axes=[0, 1])
         mean, variance = (ops.convert_to_numpy(m) for m in moments)
         means.append(mean.astype(np.float64))
         variances.append(variance.astype(np.float64))
-        counts.append(np.prod([x.shape[i] for i in others]))
+        counts.append(x.shape[0] * x.shape[1])
     mean = np.average(means, axis=0, weights=counts)
     between = np.square(means - mean)
     return mean, np.average(variances + between, axis=0, weights=counts)

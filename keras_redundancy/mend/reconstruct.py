@@ -14,7 +14,6 @@ Networks (2017), with the inputs of the pruned network.
 """
 
 import dataclasses
-import functools
 
 import keras
 import numpy as np
@@ -25,6 +24,7 @@ from keras_redundancy.calibration.moments import HELD_OUT
 from keras_redundancy.calibration.observer import GOLDEN, spread_of
 from keras_redundancy.mend.kernels import KernelProduct
 from keras_redundancy.mend.linked import fit_to_link
+from keras_redundancy.mend.sums import Sums
 from keras_redundancy.numbers import regression
 from keras_redundancy.numbers.grouped_regression import grouped_ridge
 
@@ -38,6 +38,8 @@ ROWS = 20
 ROWS_OF_LINK = 10
 # So many numbers the rows of a kernel and of its outputs hold at most.
 NUMBERS = 2**25
+# Bytes for each of them: four bytes, and the copies made while they are summed.
+BYTES = 16
 # So many are held before their products are summed.
 HELD = 2**22
 
@@ -64,6 +66,16 @@ class KernelFit:
         """The layer of the original model."""
         return self.old.layer
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether the original layer returns just what its kernel does."""
+        layer = self.old.layer
+        return (
+            self.old.given is None
+            and layer.activation is keras.activations.linear
+            and layer.compute_dtype == layer.variable_dtype
+        )
+
     def mend(self, step, frontier) -> list[keras.Variable]:
         """Fit the kernel to what all calls of a step read, in place.
 
@@ -74,11 +86,13 @@ class KernelFit:
         if not step.is_whole:
             return []
         pieces = [x for call in step.calls for x in self._read(call, frontier)]
-        reconstruct(self, pieces, frontier.samples)
+        reconstruct(self, pieces, frontier.samples, frontier.room)
         fitted = self.new.kernel, self.new.bias
         return [variable for variable in fitted if variable is not None]
 
     def _read(self, call, frontier):
+        if self.is_bare:
+            return frontier.across(call)
         if self.old.given is None:
             return frontier.at(call.reads[0])
         return [
@@ -109,26 +123,29 @@ class Rows:
         ]
 
 
-def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
+def reconstruct(fit: KernelFit, pieces: list, samples: int, room: int) -> None:
     """Fit the kernel of the smaller model, in place.
 
     Args:
         fit: what to fit.
         pieces: for all calls and batches (number of the first sample,
-            samples, what the old layer reads, what the new one does).
+            samples, what the old layer reads, what the new one does). Of a
+            bare kernel, what the old layer returns in place of what it reads.
         samples: how many samples there are.
+        room: bytes that rows may take.
     """
     layer, bias = fit.new.layer, fit.new.bias
     has_shift = bias is not None or fit.is_centered
     matrices = fit.new.matrices
     shifts = np.zeros(matrices.shape[::2])
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
-    rows = _rows(fit, pieces, samples, ROWS)
-    solutions = least_squares(rows, matrices, has_shift, rounding)
+    most = min(NUMBERS, room // BYTES)
+    rows = _rows(fit, pieces, samples, ROWS, most)
+    solutions = least_squares(rows, matrices, has_shift, rounding, most)
     bends = fit.link != "linear" and not fit.new.is_depthwise
     if bends:
         solutions = list(solutions)
-        rows = joined(_rows(fit, pieces, samples, ROWS_OF_LINK))
+        rows = joined(_rows(fit, pieces, samples, ROWS_OF_LINK, most))
     for group, found in enumerate(solutions):
         if bends:
             found = fit_to_link(
@@ -145,13 +162,17 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int) -> None:
         bias.assign(shifts.reshape(bias.shape))
 
 
-def least_squares(rows, starts, has_shift, rounding):
+def least_squares(rows, starts, has_shift, rounding, most=HELD):
     """Matrix and shift of each group, from the rows or from their moments.
 
     Args:
         rows: `Rows`, one batch after the other. Where there are more of them
             than numbers in a row, they are held until they are `HELD`
             numbers, and then the sums of their products are.
+        starts: the matrices before, shape (groups, numbers, units).
+        has_shift: whether a shift is fitted too.
+        rounding: as for `ridge_from_moments`.
+        most: how many numbers are held at most.
     """
     numbers = starts.shape[1]
     held, sums, count = [], None, 0
@@ -159,7 +180,7 @@ def least_squares(rows, starts, has_shift, rounding):
         held.append(part)
         count += len(part.sides[0])
         size = sum(x.read.shape[0] for x in held) * starts[..., 0].size
-        if count >= numbers and size >= HELD:
+        if count >= numbers and size >= min(HELD, most):
             sums, held = _summed(joined(held), sums), []
     if count < numbers:
         yield from _from_rows(joined(held), starts, has_shift, rounding)
@@ -201,75 +222,6 @@ def _from_rows(rows, starts, has_shift, rounding):
         )
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Sums:
-    """Sums over rows x, y of all groups, about numbers near their means.
-
-    Attributes:
-        count: how many rows each group has.
-        origin: the numbers that are taken from x, shape (1, groups, k), and
-            from y, shape (1, groups, r).
-        sums: tensors: those of x, y, x x^T, x y^T and y^2, shapes (groups, k),
-            (groups, r), (groups, k, k), (groups, k, r) and (groups, r).
-    """
-
-    count: int
-    origin: tuple
-    sums: tuple
-
-    @classmethod
-    def of(cls, x, y, origin) -> "_Sums":
-        """Of rows minus the origin, (groups, rows, k) and (groups, rows, r)."""
-        transposed = ops.swapaxes(x, 1, 2)
-        sums = (
-            ops.sum(x, axis=1),
-            ops.sum(y, axis=1),
-            ops.matmul(transposed, x),
-            ops.matmul(transposed, y),
-            ops.sum(ops.square(y), axis=1),
-        )
-        return cls(x.shape[1], origin, sums)
-
-    def __add__(self, other):
-        sums = tuple(a + b for a, b in zip(self.sums, other.sums, strict=True))
-        return _Sums(self.count + other.count, self.origin, sums)
-
-    @functools.cached_property
-    def _means(self):
-        """Of x, y and the products, float64."""
-        return [
-            np.asarray(ops.convert_to_numpy(x), np.float64) / max(self.count, 1)
-            for x in self.sums
-        ]
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """Of x and then y, shape (groups, k + r)."""
-        origin = np.concatenate(
-            [ops.convert_to_numpy(x)[0] for x in self.origin], axis=1
-        )
-        return origin + np.concatenate(self._means[:2], axis=1)
-
-    def about(self, center) -> regression.Equations:
-        """Those of the rows minus `center`, shape (groups, k + r)."""
-        x, y, known, shared, size = self._means
-        if not self.count:
-            return regression.Equations(known, shared, size)
-        # About the mean, and from there about the center.
-        step = np.split(self.mean - center, [x.shape[1]], axis=1)
-        known, shared = (
-            products
-            + step[0][:, :, None] * other[:, None]
-            - x[:, :, None] * own[:, None]
-            for products, other, own in (
-                (known, step[0], x),
-                (shared, step[1], y),
-            )
-        )
-        size = size - np.square(y) + np.square(step[1])
-        return regression.Equations(known, shared, size)
-
-
 def _summed(rows, sums):
     """The sums of both sides, with those before, if there are any."""
     x, y = rows.read, rows.wanted
@@ -280,7 +232,7 @@ def _summed(rows, sums):
     )
     x, y = x - origin[0], y - origin[1]
     found = [
-        _Sums.of(*(_of_groups(z, side) for z in (x, y)), origin)
+        Sums.of(*(_of_groups(z, side) for z in (x, y)), origin)
         for side in rows.sides
     ]
     if sums:
@@ -306,16 +258,17 @@ def joined(rows) -> Rows:
     )
 
 
-def _rows(fit, pieces, samples, each):
+def _rows(fit, pieces, samples, each, room):
     """Yields `Rows`, batch by batch.
 
     Args:
         fit, pieces, samples: as for `reconstruct`.
         each: so many rows for each number of a row are enough.
+        room: how many numbers the rows may be, with those wanted of them.
     """
     groups, numbers, _ = fit.new.shape
     units = len(fit.kept) // groups
-    most_rows = max(NUMBERS // (groups * (numbers + units)), 1)
+    most_rows = max(room // (groups * (numbers + units)), 1)
     calls = max(sum(size for _, size, *_ in pieces) // max(samples, 1), 1)
     most_rows //= calls
     most = max(-(-each * numbers // max(samples * calls, 1)), POSITIONS)
@@ -327,13 +280,13 @@ def _rows(fit, pieces, samples, each):
         for first, size, *_ in pieces
         for i in range(-(-size // step))
     }
-    matrices, before = fit.old.matrices, 0
+    matrices, before = fit.old.tensor, 0
     for number, (first, size, old, new) in enumerate(pieces):
-        old, new = fit.old.read(old[::step]), fit.new.read(new[::step])
+        old, new = old[::step], fit.new.read(new[::step])
         count = fit.new.positions(new)
         chosen = spread(count, number, most)
         read = fit.new.rows(new, chosen)
-        wanted = _outputs(fit, matrices, fit.old.rows(old, chosen))
+        wanted = _wanted(fit, matrices, old, chosen)
         shape = len(read) * len(chosen), groups
         own = np.arange(len(read)) * size // max(len(read), 1)
         order = np.repeat((first + own) // step, len(chosen))
@@ -347,14 +300,35 @@ def _rows(fit, pieces, samples, each):
         )
 
 
-def _outputs(fit, matrices, rows):
-    """What the old kernel returns for rows, of the units that are kept."""
-    matrices = ops.convert_to_tensor(matrices.astype(fit.old.kernel.dtype))
-    shape = *rows.shape[:2], -1
-    y = ops.einsum("spgn,gnu->spgu", rows, matrices)
-    y = ops.reshape(y, shape)
-    if fit.old.bias is not None:
-        y = y + ops.reshape(fit.old.bias, (-1,))
+def _wanted(fit, matrices, old, chosen):
+    """What the old kernel returns, of the units that are kept.
+
+    Args:
+        fit: as for `reconstruct`.
+        matrices: the `tensor` of the old product.
+        old: what the old layer reads; of a bare kernel, what it returns.
+        chosen: numbers of the positions.
+
+    Returns:
+        Shape (samples * positions, units).
+    """
+    if fit.is_bare:
+        y = ops.moveaxis(old, 1, -1) if fit.old.first else old
+        y = ops.reshape(y, (old.shape[0], -1, y.shape[-1]))
+        if not np.array_equal(chosen, np.arange(y.shape[1])):
+            y = ops.take(y, chosen, axis=1)
+        y = ops.reshape(y, (-1, y.shape[-1]))
+    else:
+        rows = fit.old.rows(fit.old.read(old), chosen)
+        groups, numbers = rows.shape[2:]
+        rows = ops.reshape(rows, (-1, groups, numbers))
+        if groups == 1:
+            y = ops.matmul(rows[:, 0], matrices[0])
+        else:
+            y = ops.einsum("rgn,gnu->rgu", rows, matrices)
+            y = ops.reshape(y, (rows.shape[0], -1))
+        if fit.old.bias is not None:
+            y = y + ops.reshape(fit.old.bias, (-1,))
     return ops.take(y, fit.kept, axis=-1)
 
 

@@ -83,6 +83,7 @@ class RecurrentFit:
 
     layer: keras.Layer
     directions: tuple[Direction, ...]
+    is_bare = False
 
     @property
     def variables(self) -> list[keras.Variable]:

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_redundancy._shared.convolutions import DEPTHWISE
 from keras_redundancy._shared.progress import progress
+from keras_redundancy._shared.threads import one_thread
 from keras_redundancy.channels.labels import Normalized, Shifted
 from keras_redundancy.channels.shifts import homes_of_shifts
 from keras_redundancy.mend.distilling import Training, arrays_for, train
@@ -31,8 +32,9 @@ class Repair:
             return; with 0 only the statistics of every BatchNormalization
             follow the change.
         training: how the model is distilled after that; None: not at all.
-        memory: bytes that activations of both models may take at a time. As
-            many samples are used as there is room for.
+        memory: bytes that activations of both models, and the rows that a
+            kernel is fitted to, may take at a time. As many samples are used
+            as there is room for.
         used, given: how many samples were used, of how many, when a model was
             mended last; None before.
     """
@@ -59,7 +61,8 @@ class Repair:
         """
         todo = _menders(graph, removed, small, bool(self.rounds))
         walks = max(self.rounds, 1)
-        with progress(verbose, walks * len(todo), "layer") as done:
+        count = walks * len(todo)
+        with progress(verbose, count, "layer") as done, one_thread():
             for _ in range(walks if todo else 0):
                 self.used, self.given = walk(
                     graph.model,

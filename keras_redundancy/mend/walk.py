@@ -18,6 +18,7 @@ they run, each to what the layers before it, already changed, return.
 
 from collections.abc import Callable
 
+from keras_redundancy import _keras
 from keras_redundancy.mend.calls import most_bytes, paired_calls, steps_of
 from keras_redundancy.mend.frontier import (
     Frontier,
@@ -44,9 +45,12 @@ def walk(
         old, new: the model and the smaller one.
         menders: {id(layer of old): an object that mends it}, a `KernelFit`, a
             `RecurrentFit` or a `Norm`. Its `mend(step, frontier)` changes
-            variables in place, and returns those that keep what they hold.
+            variables in place, and returns those that keep what they hold;
+            `is_bare` says whether it looks at what the layer of old returns
+            and not at what that reads.
         data, batch_size: as for `batches`.
-        memory: bytes for the samples at the frontier.
+        memory: bytes for the samples at the frontier, and for the rows that
+            kernels are fitted to.
         done: a function to call after each layer.
 
     Returns:
@@ -61,18 +65,23 @@ def walk(
     calls = paired_calls(old, new, shapes)
     steps = steps_of(calls, len(shapes), set(menders))
     steps = steps[: _last_mended(steps, menders)]
-    each = most_bytes(steps, len(shapes))
+    inputs = [0 if x is None else x.nbytes // len(x) for x in first[0]]
+    each = most_bytes(steps, inputs)
     amount = amount_of(old, each, memory, first, expected)
     states = [*old.non_trainable_variables, *new.non_trainable_variables]
-    with put_back(states) as keep:
-        frontier = Frontier(found, amount)
+    with _keras.without_gradients(), put_back(states) as keep:
+        frontier = Frontier(found, amount, memory)
         for step in steps:
             mender = menders.pop(id(step.calls[0].layer), None)
+            sides = [0, 1]
+            if mender is not None and mender.is_bare:
+                frontier.advance(step, sides.pop(0))
             if mender is not None:
                 for variable in mender.mend(step, frontier):
                     keep(variable)
                 done()
-            frontier.advance(step)
+            for side in sides:
+                frontier.advance(step, side)
     return frontier.samples, frontier.given
 
 

@@ -224,7 +224,7 @@ def ridge_from_rows(
     variance = np.einsum("ij,ij->j", x, x, dtype=np.float64) / count
     variance -= np.square(x.mean(axis=0)) * has_shift
     scale = scales(variance)
-    prior = start * (scale > 0)[:, None]
+    prior = start if scale.all() else start * (scale > 0)[:, None]
     errors = y - x @ prior.astype(x.dtype)
     left, size = (np.square(about_mean(z)).mean(axis=0) for z in (errors, y))
     errors *= left > rounding * size
@@ -236,7 +236,8 @@ def ridge_from_rows(
         equations = about_mean(about_mean(gram).T) / count
         more = _first_solution(equations, about_mean(errors) / count, number)
         more = x.T @ about_mean(more).astype(x.dtype)
-        solution += more * scale[:, None]
+        more *= scale[:, None].astype(x.dtype)
+        solution += more
     if not has_shift:
         return solution, np.zeros(y.shape[1])
     return solution, means[1] - means[0] @ solution

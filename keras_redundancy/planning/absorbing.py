@@ -171,8 +171,9 @@ class Mend(Configured):
 
     Args:
         rounds: how often all kernels are fitted; 0 leaves the fitting out.
-        memory: how many bytes the activations of both models may take at a
-            time. Where all samples would take more, fewer are used.
+        memory: how many bytes the activations of both models, and what a
+            kernel is fitted to, may take at a time. Where all samples would
+            take more, fewer are used.
 
     Source: Jordan et al., REPAIR (2022), for the statistics; He, Zhang and
     Sun, Channel Pruning for Accelerating Very Deep Neural Networks (2017),

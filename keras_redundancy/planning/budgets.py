@@ -34,7 +34,7 @@ class Costs:
                 key = id(axis.variable)
                 variables[key] = axis.variable
                 axes.setdefault(key, {})[axis.axis] = self._shares(axis.group)
-        self._axes, self._variables = axes, variables
+        self._axes, self._variables, self._shapes = axes, variables, {}
         self._group = graph.group
         self._products = graph.products
         self._others = graph.model.count_params() - sum(
@@ -48,7 +48,11 @@ class Costs:
 
     def _size(self, variable, left, axes=None):
         """How many numbers are on some axes of a variable, or on all."""
-        shares, sizes = self._axes.get(id(variable), {}), variable.shape
+        key = id(variable)
+        if key not in self._shapes:
+            # To ask TensorFlow again for each cost takes longer than the sums.
+            self._shapes[key] = tuple(variable.shape)
+        shares, sizes = self._axes.get(key, {}), self._shapes[key]
         return math.prod(
             shares[axis] @ left if axis in shares else sizes[axis]
             for axis in (range(len(sizes)) if axes is None else axes)

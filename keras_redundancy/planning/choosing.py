@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_redundancy._shared.progress import tracked
+from keras_redundancy._shared.threads import one_thread
 from keras_redundancy.building.absorb import DropAbsorber
 from keras_redundancy.building.apply import smaller_model
 from keras_redundancy.calibration import Calibration, Statistics
@@ -126,16 +127,15 @@ class Chooser:
             self.graph.model, self.request.batch_size, self.graph.input_shapes
         )
 
-        def share_of(decisions):
-            small = smaller_model(
-                self.graph, decisions, "medoid", DropAbsorber()
+        def race_with(decisions):
+            return stopwatch.race_with(
+                smaller_model(self.graph, decisions, "medoid", DropAbsorber())
             )
-            return stopwatch.share(small)
 
         def cut_to(left):
             return budget.decisions("flops", left)
 
-        return least_cut_within(share, cut_to, share_of)
+        return least_cut_within(share, cut_to, race_with)
 
     def _unseen(self, space):
         needs = self.request.method.needs_data
@@ -147,7 +147,8 @@ class Chooser:
         if idle.all():
             idle = np.arange(space.size) > 0  # One has to stay.
         units = self.compared.units_of(space, np.flatnonzero(~idle))
-        selector = self.request.method.selector(units, number)
+        with one_thread():
+            selector = self.request.method.selector(units, number)
         return selection.WithoutIdle(selector, idle) if idle.any() else selector
 
 

@@ -172,8 +172,7 @@ def _constants(model, axes):
     extremes.run_eagerly = extremes.can_run_eagerly
     with restoring_states(extremes):
         start = np.zeros(SAMPLES, "int32")
-        inputs = [*inputs, start]
-        found = _keras.predict_on_one_replica(extremes, inputs)
+        (found,) = _keras.predict_on_replicas(extremes, [[*inputs, start]])
     found = dict(zip(places, found, strict=True))
     for on in seen:
         unknown[on] = _constant_on(on, found)

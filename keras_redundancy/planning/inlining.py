@@ -11,6 +11,12 @@ NOT_INLINE = Reason(
     "no argument of {name} ({kind}) sets just this width; with inline=True "
     "the layers inside take its place{remark}",
 )
+OWN_WEIGHTS = Reason(
+    "reads_own_weights",
+    "no argument of {name} ({kind}) sets just this width, and no layers of "
+    "Keras can take its place: its call() reads weights that are in no layer "
+    "inside",
+)
 FIXED = ", for inputs of the traced sizes only: pass input_shape= or data="
 
 
@@ -27,26 +33,32 @@ def needing_inline(graph, spaces, inline: bool | None) -> list:
         A reason, or None, for each space.
     """
     is_fixed = has_stand_ins(graph.model)
-    if inline or (inline is None and not is_fixed):
-        return [None] * len(spaces)
+    only_weights = inline or (inline is None and not is_fixed)
     remark = FIXED if is_fixed else ""
     opened = [
         (
             x.layer,
             {id(v) for v in x.layer.variables},
             set_by_arguments(x),
+            OWN_WEIGHTS if only_weights else NOT_INLINE,
         )
         for x in operations(graph.model)
         if isinstance(x, _keras.Opened)
+        and (not only_weights or _reads_own_weights(x))
     ]
     return [_reason(space, opened, remark) for space in spaces]
 
 
+def _reads_own_weights(opened):
+    layers = _keras.flat_layers(opened)
+    return any(isinstance(x, _keras.Weight) for x in layers)
+
+
 def _reason(space, opened, remark):
     own = {(id(axis.on.variable), axis.on.axis) for axis in space.axes}
-    for layer, variables, settable in opened:
+    for layer, variables, settable, reason in opened:
         inside = {key for key in own if key[0] in variables}
         if inside and not any(inside <= axes <= own for axes in settable):
             kind = type(layer).__name__
-            return NOT_INLINE.format(name=layer.name, kind=kind, remark=remark)
+            return reason.format(name=layer.name, kind=kind, remark=remark)
     return None

@@ -1,6 +1,8 @@
 """How long a model takes on this machine, beside another one."""
 
+import dataclasses
 import time
+import warnings
 from collections.abc import Callable
 
 import keras
@@ -11,10 +13,19 @@ from keras_redundancy._shared.bisection import bisected
 from keras_redundancy.calibration.observer import restoring_states
 from keras_redundancy.planning.budgets import OutOfReachError
 
-# Each model runs so often at least, and for so many seconds.
-LEAST_RUNS, LEAST_SECONDS = 7, 0.25
+# In a race each model runs so often at least, and for so many seconds.
+LEAST_RUNS, LEAST_SECONDS = 3, 0.1
+# So many races time a cut; three times as many, where these do not decide.
+RACES, MOST_RACES = 5, 15
 # How often the interval of shares is halved.
 STEPS = 7
+# Shares of multiply-adds that differ by less are nearly the same cut.
+NEARLY = 0.1
+ADVICE = (
+    "Small batches and small models spend their time between the operations: "
+    "plan with the batch_size that you predict with, on a machine that does "
+    "nothing else, or give a target of flops."
+)
 
 
 class Stopwatch:
@@ -33,65 +44,139 @@ class Stopwatch:
         self._batch = _some_batch(model, batch_size, shapes)
         self._seconds = _timer(model, self._batch)
 
-    def share(self, small) -> float:
-        """The time of `small` over that of the original.
+    def race_with(self, small) -> Callable[[], float]:
+        """A function that returns the time of `small` over the original's.
 
-        They run in turn, so that other work on the machine slows both; the
+        Both run in turn, so that other work on the machine slows both; the
         shortest time of each counts.
         """
         seconds = _timer(small, self._batch)
-        shortest = np.full(2, np.inf)
-        runs, end = 0, time.perf_counter() + 2 * LEAST_SECONDS
-        while runs < LEAST_RUNS or time.perf_counter() < end:
-            times = self._seconds(), seconds()
-            shortest = np.minimum(shortest, times)
-            runs += 1
-        return float(shortest[1] / shortest[0])
+
+        def race():
+            shortest = np.full(2, np.inf)
+            runs, end = 0, time.perf_counter() + 2 * LEAST_SECONDS
+            while runs < LEAST_RUNS or time.perf_counter() < end:
+                shortest = np.minimum(shortest, (self._seconds(), seconds()))
+                runs += 1
+            return float(shortest[1] / shortest[0])
+
+        return race
 
 
-def least_cut_within(share: float, cut_to: Callable, share_of: Callable):
+@dataclasses.dataclass(frozen=True, eq=False)
+class TimedCut:
+    """A cut, and the time that the smaller model takes.
+
+    Attributes:
+        left: the share of the multiply-adds that was asked for.
+        decisions: what goes.
+        races: the time of the smaller model over the original's, each time
+            that it was measured.
+    """
+
+    left: float
+    decisions: list
+    races: tuple[float, ...]
+
+    @property
+    def time(self) -> float:
+        """The median of the races."""
+        return float(np.median(self.races))
+
+    @property
+    def error(self) -> float:
+        """About two standard errors of the median.
+
+        The standard error of the median of n normal numbers is close to their
+        interquartile range over the root of n.
+        """
+        low, high = np.percentile(self.races, [25, 75])
+        return float(2 * (high - low) / np.sqrt(len(self.races)))
+
+
+def least_cut_within(share: float, cut_to: Callable, race_with: Callable):
     """Cut no more multiply-adds than it takes to be so much faster.
+
+    Where noise hides which cuts are fast enough, the least of them is taken.
 
     Args:
         share: of the time that may be taken.
         cut_to: a function of the share of multiply-adds to leave that returns
             decisions, or raises `OutOfReachError`.
-        share_of: a function of decisions that returns the share of the time
-            that a model cut like this takes.
+        race_with: a function of decisions that returns a function that
+            measures the time of a model cut like this, as a share.
 
     Returns:
         The decisions, and the share of the time that was measured.
 
     Raises:
         OutOfReachError: what is left when all is cut takes longer.
-    """
-    best, times = None, {}
 
-    def may_cut_less(left):
-        nonlocal best
+    Warns:
+        UserWarning: very different cuts may be the one.
+    """
+    timed = _timed_cuts(share, cut_to, race_with)
+    does = [cut for cut in timed if cut.time <= share]
+    if not does:
+        fastest = min((cut.time for cut in timed), default=1.0)
+        raise OutOfReachError(
+            f"The target of {share:.1%} of the latency cannot be reached: the "
+            f"fastest of the {len(timed)} cuts that were timed takes "
+            f"{fastest:.1%}. {ADVICE}"
+        )
+    may_do = [cut for cut in timed if cut.time - cut.error <= share]
+    surely, least = (
+        max(cuts, key=lambda cut: cut.left) for cuts in (does, may_do)
+    )
+    if least.left - surely.left <= NEARLY:
+        return surely.decisions, surely.time
+    warnings.warn(
+        f"Noise hides which plan meets target={{'latency': {share:g}}}: the "
+        f"time of one that leaves {least.left:.0%} of the multiply-adds was "
+        f"{least.time:.1%}, give or take {least.error:.1%}, and of one that "
+        f"leaves {surely.left:.0%} it was {surely.time:.1%}, give or take "
+        f"{surely.error:.1%}. The one that leaves more is taken. {ADVICE}",
+        stacklevel=5,
+    )
+    return least.decisions, least.time
+
+
+def _timed_cuts(share, cut_to, race_with) -> list[TimedCut]:
+    """The deepest cut that there is, and those of a bisection if it may do."""
+    timed = {}
+
+    def cut_at(left):
+        """The cut that leaves this share; None if none does."""
         try:
             decisions = cut_to(left)
         except OutOfReachError:
-            return True
+            return None
         widths = tuple(len(d.selection.kept) for d in decisions)
-        if widths not in times:
-            times[widths] = share_of(decisions)
-        if times[widths] > share:
-            return False
-        best = decisions, times[widths]
-        return True
+        if widths not in timed:
+            race = race_with(decisions)
+            timed[widths] = _timed(left, decisions, race, share)
+        return timed[widths]
 
-    bisected(may_cut_less, 0.0, 1.0, STEPS)
-    if best is None:
-        least = min(times.values(), default=1.0)
-        raise OutOfReachError(
-            f"The target of {share:.1%} of the latency cannot be reached: the "
-            f"fastest of the {len(times)} cuts that were timed takes "
-            f"{least:.1%}. Small batches and small models spend their time "
-            "between the operations: plan with the batch_size that you "
-            "predict with, or give a target of flops."
-        )
-    return best
+    def may_cut_less(left):
+        cut = cut_at(left)
+        return cut is None or cut.time <= share
+
+    depths = (2.0**-step for step in range(STEPS, 0, -1))
+    deepest = next(filter(None, map(cut_at, depths)), None)
+    if deepest is not None and deepest.time <= share:
+        bisected(may_cut_less, 0.0, 1.0, STEPS)
+    return list(timed.values())
+
+
+def _timed(left, decisions, race, share) -> TimedCut:
+    """A cut, timed again where noise hides on which side of `share` it is."""
+    races = ()
+    while len(races) < MOST_RACES:
+        races += tuple(race() for _ in range(RACES))
+        cut = TimedCut(left, decisions, races)
+        if abs(cut.time - share) > cut.error:
+            break
+    return cut
 
 
 def _timer(model, batch) -> Callable:

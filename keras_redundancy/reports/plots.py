@@ -5,6 +5,9 @@ returns a `matplotlib.figure.Figure`: save it with `savefig`.
 
     kr.plots.redundancy(kr.redundancy(model)).savefig("redundancy.png")
 
+With `axes=`, a matplotlib `Axes`, a function draws there, to put several
+pictures into one figure, and returns the figure of these axes.
+
 All raise ImportError where matplotlib is not installed.
 """
 
@@ -26,7 +29,7 @@ def _check(found, attribute: str, where: str):
         )
 
 
-def redundancy(found, count: str = "n_r"):
+def redundancy(found, count: str = "n_r", *, axes=None):
     """Draw the redundant units, or clusters, of each layer against tau.
 
     Args:
@@ -38,7 +41,7 @@ def redundancy(found, count: str = "n_r"):
     """
     check_option("count", count, ("n_r", "n_f"))
     _check(found, "reports", "kr.redundancy(model)")
-    figure, axes = _figure()
+    figure, axes = _figure(axes)
     for title in found.reports[0].by_title:
         layers = [report.by_title[title][0] for report in found.reports]
         shares = [getattr(layer, count) / layer.n for layer in layers]
@@ -50,14 +53,14 @@ def redundancy(found, count: str = "n_r"):
     return _with_names(figure, axes)
 
 
-def similarity_histograms(report, layers=None):
+def similarity_histograms(report, layers=None, *, axes=None):
     """Draw a histogram of the cosines of all pairs of units, per layer.
 
     Args:
         report: what `kr.analyze` returned.
         layers: titles of layers in it; default: all with several units.
     """
-    figure, axes = _figure()
+    figure, axes = _figure(axes)
     edges = np.linspace(-1, 1, 81)
     for title, _, matrix in _chosen(report, layers):
         counts, _ = np.histogram(heatmaps.pairwise(matrix), edges)
@@ -70,7 +73,9 @@ def similarity_histograms(report, layers=None):
     return _with_names(figure, axes)
 
 
-def similarity_heatmap(report, layer: str, tau: float | None = None):
+def similarity_heatmap(
+    report, layer: str, tau: float | None = None, *, axes=None
+):
     """Draw the cosines of all pairs of units, ordered by cluster.
 
     Args:
@@ -79,13 +84,8 @@ def similarity_heatmap(report, layer: str, tau: float | None = None):
         tau: the threshold of the clusters; default: that of the report.
     """
     ((_, found, matrix),) = _chosen(report, [layer])
-    tau = found.tau if tau is None else tau
-    if tau is None:
-        raise ValueError(
-            f"The report has no tau for the layer {layer!r}. Pass tau=, a "
-            "number in (0, 1]."
-        )
-    figure, axes = _figure(size=(6, 5))
+    tau = _tau_of(found, tau)
+    figure, axes = _figure(axes, size=(6, 5))
     cosines = heatmaps.similarities(matrix, tau, report.linkage)
     image = axes.imshow(cosines, cmap="RdBu_r", vmin=-1, vmax=1)
     axes.set(title=f"{layer}, clusters at tau = {tau:g}", xlabel="unit")
@@ -93,51 +93,90 @@ def similarity_heatmap(report, layer: str, tau: float | None = None):
     return figure
 
 
-def filters_by_cluster(model, layer: str | None = None, tau: float = 0.5):
-    """Draw the filters of a convolution, a line of them for each cluster.
+def filters_by_cluster(
+    model,
+    layer: str | None = None,
+    tau: float = 0.5,
+    *,
+    linkage: str = "average",
+    shape: tuple[int, int, int] | None = None,
+    clusters: int | None = None,
+    axes=None,
+):
+    """Draw the filters of a layer as pictures, a line of them per cluster.
 
     Filters of three channels are coloured; of others the first channel is
     drawn.
 
     Args:
         model: a built `keras.Model`.
-        layer: the name of a `Conv2D`; the first one by default.
+        layer: the name of a `Conv2D` or `Dense` layer; the first `Conv2D` by
+            default.
         tau: the threshold of the clusters.
+        linkage: "average", "complete" or "single".
+        shape: (height, width, channels) of a filter of a `Dense` layer that
+            reads flattened images.
+        clusters: draw so many of the largest clusters; default: all, in the
+            order of their first units.
 
     Raises:
-        ValueError: the model has no such layer, or its kernel is not of rank
-            4.
+        ValueError: the model has no such layer, or its filters have no such
+            shape.
     """
     name = _first_convolution(model) if layer is None else layer
     kernel = keras.ops.convert_to_numpy(model.get_layer(name).kernel)
-    if kernel.ndim != 4:
+    pictures = _as_pictures(name, kernel, shape)
+    matrix = pictures.reshape(-1, pictures.shape[-1])
+    units, labels = heatmaps.by_cluster(matrix, tau, linkage)
+    lines = [units[labels == x] for x in dict.fromkeys(labels.tolist())]
+    title = f"{name}: {len(lines)} clusters at tau = {tau:g}"
+    if clusters is not None:
+        lines = sorted(lines, key=len, reverse=True)[:clusters]
+    canvas = _in_lines(pictures, lines)
+    size = max(3.5, 8 * canvas.shape[1] / canvas.shape[0]), 8
+    figure, axes = _figure(axes, size)
+    axes.imshow(canvas)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title)
+    return figure
+
+
+def _as_pictures(name, kernel, shape):
+    """A kernel as an array (height, width, channels, units)."""
+    if shape is None:
+        if kernel.ndim != 4:
+            raise ValueError(
+                f"The kernel of {name!r} has shape {kernel.shape}, so that "
+                "its filters are no pictures. Name a Conv2D layer, or pass "
+                "the shape= of the images that a Dense layer reads."
+            )
+        return kernel
+    if np.prod(shape) != np.prod(kernel.shape[:-1]):
         raise ValueError(
-            f"The kernel of {name!r} has shape {kernel.shape}, so that its "
-            "filters are no pictures. Name a Conv2D layer."
+            f"shape is {tuple(shape)}, but a filter of {name!r} has "
+            f"{np.prod(kernel.shape[:-1])} numbers. Pass (height, width, "
+            "channels) of the images that the layer reads."
         )
-    matrix = kernel.reshape(-1, kernel.shape[-1])
-    units, clusters = heatmaps.by_cluster(matrix, tau)
-    height, width, channels, _ = kernel.shape
-    lines = [units[clusters == x] for x in dict.fromkeys(clusters.tolist())]
-    columns = max(map(len, lines))
-    canvas = np.ones((len(lines) * (height + 1), columns * (width + 1), 3))
-    reach = np.abs(kernel).max() or 1
+    return kernel.reshape(*shape, -1)
+
+
+def _in_lines(pictures, lines):
+    """One image of all filters; each of `lines` has the numbers of a line."""
+    height, width, channels, _ = pictures.shape
+    shape = len(lines) * (height + 1), max(map(len, lines)) * (width + 1), 3
+    canvas = np.ones(shape)
+    reach = np.abs(pictures).max() or 1
     for row, line in enumerate(lines):
         for column, unit in enumerate(line):
-            filters = kernel[..., unit] / (2 * reach) + 0.5
+            filters = pictures[..., unit] / (2 * reach) + 0.5
             if channels != 3:
                 filters = np.repeat(filters[..., :1], 3, axis=-1)
             y, x = row * (height + 1), column * (width + 1)
             canvas[y : y + height, x : x + width] = filters
-    size = max(3.5, 8 * canvas.shape[1] / canvas.shape[0]), 8
-    figure, axes = _figure(size)
-    axes.imshow(canvas)
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(f"{name}: {len(lines)} clusters at tau = {tau:g}")
-    return figure
+    return canvas
 
 
-def singular_values(report, layers=None, energy: float = 0.99):
+def singular_values(report, layers=None, energy: float = 0.99, *, axes=None):
     """Draw the singular values of each layer, and its 99 % energy rank.
 
     Args:
@@ -145,7 +184,7 @@ def singular_values(report, layers=None, energy: float = 0.99):
         layers: titles of layers in it; default: all with several units.
         energy: the share of the sum of squares at which the dot stands.
     """
-    figure, axes = _figure()
+    figure, axes = _figure(axes)
     for title, _, matrix in _chosen(report, layers):
         values = rank.singular_values(matrix)
         if values[0] == 0:
@@ -163,7 +202,44 @@ def singular_values(report, layers=None, energy: float = 0.99):
     return _with_names(figure, axes)
 
 
-def sensitivity(found):
+def norms_by_cluster(
+    report,
+    layer: str,
+    tau: float | None = None,
+    *,
+    clusters: int = 20,
+    axes=None,
+):
+    """Draw the norms of the filters of a layer's largest clusters.
+
+    Args:
+        report: what `kr.analyze` returned.
+        layer: title of a layer in it.
+        tau: the threshold of the clusters; default: that of the report.
+        clusters: how many to draw, of those with several units, the largest
+            first.
+
+    Source: RoyChowdhury, Sharma and Learned-Miller, Reducing Duplicate Filters
+    in Deep Neural Networks (2017), norms within groups of duplicates.
+    """
+    ((_, found, matrix),) = _chosen(report, [layer])
+    tau = _tau_of(found, tau)
+    units, labels = heatmaps.by_cluster(matrix, tau, report.linkage)
+    norms = np.linalg.norm(matrix, axis=0)
+    groups = [norms[units[labels == x]] for x in dict.fromkeys(labels.tolist())]
+    groups = [group for group in groups if len(group) > 1][:clusters]
+    figure, axes = _figure(axes)
+    axes.axhline(norms.mean(), color="gray", ls="--", label="mean of all units")
+    for number, group in enumerate(groups, 1):
+        places = np.full(len(group), number)
+        axes.plot(places, group, "o", ms=4, alpha=0.5, color="tab:blue")
+    title = f"{layer}, clusters at tau = {tau:g}"
+    axes.set(xlabel="cluster, largest first", ylabel="norm", title=title)
+    axes.set_ylim(bottom=0)
+    return _with_names(figure, axes)
+
+
+def sensitivity(found, *, axes=None):
     """Draw the score against the level, a line for each part of the model.
 
     Args:
@@ -172,7 +248,7 @@ def sensitivity(found):
     Source: Li et al., Pruning Filters for Efficient ConvNets (2017), fig. 2.
     """
     _check(found, "levels", "kr.sensitivity(model, evaluate)")
-    figure, axes = _figure()
+    figure, axes = _figure(axes)
     for part, trials in found.trials.items():
         scores = [trial.score for trial in trials]
         axes.plot(found.levels, scores, marker=".", label=part.name)
@@ -183,14 +259,14 @@ def sensitivity(found):
     return _with_names(figure, axes)
 
 
-def score_against_flops(found):
+def score_against_flops(found, *, axes=None):
     """Draw the score against the multiply-adds, a line for each method.
 
     Args:
         found: what `kr.compare` returned.
     """
     _check(found, "shares", "kr.compare(model, evaluate)")
-    figure, axes = _figure()
+    figure, axes = _figure(axes)
     for method, trials in found.trials.items():
         shares = [trial.cost for trial in trials]
         scores = [trial.score for trial in trials]
@@ -201,7 +277,7 @@ def score_against_flops(found):
     return _with_names(figure, axes)
 
 
-def training(monitor, measure: str = "mean_similarity"):
+def training(monitor, measure: str = "mean_similarity", *, axes=None):
     """Draw a measure of each layer over the steps of training.
 
     Args:
@@ -214,7 +290,7 @@ def training(monitor, measure: str = "mean_similarity"):
     """
     groups = list(dict.fromkeys(x.split("/")[0] for x in monitor.history))
     check_option("measure", measure, groups)
-    figure, axes = _figure()
+    figure, axes = _figure(axes)
     for tag, values in monitor.history.items():
         group, name = tag.split("/", maxsplit=1)
         if group == measure:
@@ -225,7 +301,9 @@ def training(monitor, measure: str = "mean_similarity"):
     return _with_names(figure, axes)
 
 
-def activations(model, x, labels, layer: str | None = None, seed: int = 0):
+def activations(
+    model, x, labels, layer: str | None = None, seed: int = 0, *, axes=None
+):
     """Draw a t-SNE of the last hidden activations of samples.
 
     Args:
@@ -248,7 +326,7 @@ def activations(model, x, labels, layer: str | None = None, seed: int = 0):
     found = found.reshape(len(found), -1)
     perplexity = min(30, (len(found) - 1) / 3)
     places = TSNE(perplexity=perplexity, random_state=seed).fit_transform(found)
-    figure, axes = _figure(size=(7, 6))
+    figure, axes = _figure(axes, size=(7, 6))
     labels = np.asarray(labels).reshape(-1)
     for label in np.unique(labels):
         axes.scatter(*places[labels == label].T, s=8, label=str(label))
@@ -256,11 +334,25 @@ def activations(model, x, labels, layer: str | None = None, seed: int = 0):
     return _with_names(figure, axes)
 
 
-def _figure(size=(8, 5)):
+def _figure(axes, size=(8, 5)):
+    """A figure and the axes to draw in: `axes`, or new ones of that size."""
     with needing("plots", "Pictures need matplotlib"):
         from matplotlib.figure import Figure
+    if axes is not None:
+        return axes.figure, axes
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots()
+
+
+def _tau_of(layer, tau):
+    """`tau`, by default that of a `LayerReport`."""
+    tau = layer.tau if tau is None else tau
+    if tau is None:
+        raise ValueError(
+            f"The report has no tau for the layer {layer.title!r}. Pass tau=, "
+            "a number in (0, 1]."
+        )
+    return tau
 
 
 def _with_names(figure, axes):

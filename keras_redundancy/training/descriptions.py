@@ -4,6 +4,7 @@ A description is JSON. It is the same in every process: it has no addresses,
 and no names with a counter, such as "dense_3".
 """
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Mapping, Sized
@@ -106,7 +107,8 @@ def _words_of_object(value):
     if hasattr(value, "element_spec"):  # A tf.data.Dataset.
         return f"{kind} of {value.element_spec}"
     if isinstance(value, Sized):
-        return f"{kind} of length {len(value)}"
+        with contextlib.suppress(TypeError):  # PyTorch's loaders of streams.
+            return f"{kind} of length {len(value)}"
     return kind
 
 

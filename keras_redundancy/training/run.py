@@ -67,8 +67,10 @@ class PruningRun:
         """
         callbacks = keras.tree.flatten(callbacks)
         self._validation_freq = options.get("validation_freq", 1)
-        if isinstance(x, Batches):  # Keras warns that it cannot shuffle them.
+        if isinstance(x, Batches) or _keras.is_torch_dataloader(x):
+            # Keras warns that it cannot shuffle them.
             options = {"shuffle": False, **options}
+        if isinstance(x, Batches):
             batches, steps = x, options.get("steps_per_epoch")
         else:
             batches, steps = None, _keras.number_of_batches(x, y, options)

@@ -27,6 +27,15 @@ def test_an_operation_that_cannot_be_saved_is_copied():
     assert clone.name == operation.name
 
 
+def test_a_copied_layer_has_its_own_place_for_layers():
+    layer = layers.TimeDistributed(layers.Dense(3))
+    clone = _keras.copy_operation(layer)
+    clone.layer = clone.other = layers.Dense(4)
+    assert _keras.attributes_of(layer)["layer"].units == 3
+    assert _keras.attributes_of(clone)["layer"].units == 4
+    assert "other" not in _keras.attributes_of(layer)
+
+
 def test_layers_come_outer_first():
     model = models.nested()
     names = [layer.name for layer in _keras.flat_layers(model)]
@@ -49,5 +58,6 @@ def test_a_recurrent_layer_that_returns_every_step(kind):
     last, *_ = layer(x)
     every = _keras.returning_sequences(layer)(x)
     assert every.shape == (2, 5, 4)
-    np.testing.assert_allclose(models.numpy(every)[:, -1], last, atol=1e-6)
+    every, last = map(models.numpy, (every, last))
+    np.testing.assert_allclose(every[:, -1], last, atol=1e-6)
     assert len(layer(x)) > 1  # The layer itself is what it was.

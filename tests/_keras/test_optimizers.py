@@ -13,7 +13,8 @@ from tests import models
 def test_a_variable_of_another_shape_is_trained_on(is_excluded):
     """Where gradients are 0, only weight decay changes it."""
     layer = layers.Dense(4, use_bias=False)
-    model = keras.Sequential([keras.Input((5,)), layer])
+    # PyTorch's optimizers fail where they exclude all variables.
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(5), layer])
     optimizer = keras.optimizers.AdamW(0.1, weight_decay=0.5)
     if is_excluded:
         optimizer.exclude_from_weight_decay([layer.kernel])
@@ -31,6 +32,17 @@ def test_a_variable_of_another_shape_is_trained_on(is_excluded):
     assert (found == kernel).all() == is_excluded
     assert np.abs(found).sum() <= np.abs(kernel).sum()
     assert _keras.replicas(model) == 1
+
+
+def test_gradients_of_a_variable_of_another_shape_do_not_add_up():
+    layer = layers.Dense(4, use_bias=False, kernel_initializer="zeros")
+    model = keras.Sequential([keras.Input((1,)), layer])
+    model.compile(keras.optimizers.SGD(0.25), "mse")
+    _keras.resize(layer.kernel, np.zeros((1, 1)))
+    _keras.forget_functions(model)
+    # Each step goes half of the way to 1: the slope is 2 (kernel - 1).
+    model.fit(np.ones((3, 1)), np.ones((3, 1)), batch_size=1, verbose=0)
+    np.testing.assert_allclose(models.numpy(layer.kernel), [[0.875]])
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,12 @@ def test_the_variables_that_a_layer_reads():
     x = keras.Input((3,))
     layer(x, also=also)
     read = _keras.variables_read(layer, (x,), {"also": also})
-    expected = [other, flag, layer.own, also, random.state]
+    states = [v for v in read if _keras.is_random_state(v)]
+    # On PyTorch nothing is drawn where a layer runs on symbols.
+    drawn = keras.backend.backend() != "torch"
+    assert [*map(id, states)] == [id(random.state)] * drawn
+    expected = [other, flag, layer.own, also, *states]
     assert {id(v) for v in read} == {id(v) for v in expected}
-    assert [v for v in read if _keras.is_random_state(v)] == [random.state]
     np.testing.assert_array_equal(models.numpy(flag), np.ones(3))
 
 

@@ -114,6 +114,16 @@ def test_data_that_cannot_be_used(data, words):
         kr.prune(model, 0.9, data=data)
 
 
+def test_nan_is_found_in_its_batch_and_input():
+    first, second = (keras.Input((4,), name=name) for name in ("one", "two"))
+    x = layers.Dense(8, activation="relu")(layers.Add()([first, second]))
+    model = models.randomized(keras.Model([first, second], layers.Dense(2)(x)))
+    data = [np.zeros((12, 4), "float32") for _ in range(2)]
+    data[1][9, 2] = np.nan
+    with pytest.raises(ValueError, match="sample 4 of batch 1 .* input 'two'"):
+        kr.calibrate(model, data, batch_size=5)
+
+
 # --- one for several plans --------------------------------------------------
 
 
@@ -198,7 +208,8 @@ def test_a_calibration_of_what_was_stripped_is_refused_after_training():
 
 def test_states_and_random_generators_are_no_weights():
     inputs = keras.Input(batch_shape=(8, 5, 3))
-    x = layers.LSTM(4, stateful=True)(inputs)
+    x = layers.GaussianNoise(0.1)(inputs)  # Dropout of PyTorch has no state.
+    x = layers.LSTM(4, stateful=True)(x)
     x = layers.Dense(6, activation="relu")(layers.Dropout(0.5)(x))
     model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
     x = models.random_inputs(model, batch=8)

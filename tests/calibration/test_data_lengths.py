@@ -110,7 +110,7 @@ def test_what_may_have_no_end_is_bounded(kind, monkeypatch):
     model = one_input()
     with pytest.warns(UserWarning, match="first 48 samples.*steps=") as said:
         small = kr.prune(model, ratio=0.5, data=kind(), rounds=2)
-    assert len(said) == 1
+    assert sum(x.category is UserWarning for x in said) == 1
     assert small.layers[1].units == 4
 
 

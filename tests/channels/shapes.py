@@ -16,6 +16,12 @@ def image_model(between, width=16, **options):
     return keras.Model(inputs, layers.Dense(3, name="top")(x))
 
 
+def that_run(cases: dict, *not_on_torch) -> dict:
+    """The cases that Keras can run: PyTorch has no steps back, for example."""
+    left_out = not_on_torch if keras.backend.backend() == "torch" else ()
+    return {name: x for name, x in cases.items() if name not in left_out}
+
+
 def assert_followed(model, tmp_path=None, sizes=None, **options):
     """Copies go, and no unit has to stay but those of the output.
 

@@ -83,7 +83,7 @@ def mirrored(x):
 
 
 def mirrored_unlike(x):
-    return x + ops.tanh(x[..., ::-1])
+    return x + ops.tanh(ops.flip(x, -1))
 
 
 def turned(x):

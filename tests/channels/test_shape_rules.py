@@ -11,6 +11,7 @@ from tests.channels.shapes import (
     image_model,
     reshape,
     reshape_operation,
+    that_run,
 )
 
 
@@ -115,6 +116,14 @@ IMAGES = {
     "depth to space": (lambda x: ops.nn.depth_to_space(x, 2), 4),
     "space to depth": (lambda x: ops.nn.space_to_depth(x, 3), 16),
 }
+
+
+IMAGES = that_run(
+    IMAGES,
+    "positions, mirrored",
+    "channels, mirrored",
+    "channels, mirrored, with bounds",
+)
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -260,6 +269,6 @@ STAYS = {
 }
 
 
-@pytest.mark.parametrize("name", STAYS)
+@pytest.mark.parametrize("name", that_run(STAYS, "reflected channels"))
 def test_what_stays(name):
     assert_stays(*STAYS[name])

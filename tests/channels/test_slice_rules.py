@@ -11,6 +11,7 @@ from tests.channels.shapes import (
     assert_followed,
     assert_stays,
     image_model,
+    that_run,
 )
 from tests.rule_checks import assert_copies_go, prune
 
@@ -56,7 +57,7 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("name", that_run(PARTS, "front, mirrored"))
 def test_parts(name, tmp_path):
     between, sizes = PARTS[name]
     graph = assert_followed(image_model(between), tmp_path)

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_redundancy as kr
 from keras_redundancy.channels import Role
@@ -134,7 +134,7 @@ class Plain(layers.Dense):
     ("layer", "reason"),
     [
         (layers.Dense(6, "softmax"), "over the channels (softmax)"),
-        (layers.Dense(6, lambda x: x[:, ::-1]), "not known to act"),
+        (layers.Dense(6, lambda x: ops.flip(x, 1)), "not known to act"),
         (layers.Dense(6, lambda x: x), None),
         (Doubled(6), "overrides call of Dense"),
         (Narrowed(6), "has the weights extra"),
@@ -159,7 +159,10 @@ def test_layers_with_units_of_their_own(layer, reason):
         (layers.LayerNormalization(), "normalises over the channels"),
         (layers.Softmax(), "normalises over the channels (softmax)"),
         (layers.Activation("log_softmax"), "the channels (log_softmax)"),
-        (layers.Activation(lambda x: x[::-1]), "not known to act on every"),
+        (
+            layers.Activation(lambda x: ops.flip(x, 0)),
+            "not known to act on every",
+        ),
         (layers.RandomFlip(), "there is no rule for random_flip (RandomFlip)"),
         (layers.Dropout(0.5, noise_shape=(1, 1, 1, 8)), "fixed noise_shape"),
         (

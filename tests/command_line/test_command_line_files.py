@@ -1,6 +1,7 @@
 """Files of the command: of older versions, broken, and written."""
 
 import json
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -10,6 +11,7 @@ import keras
 import pytest
 
 from keras_redundancy import cli
+from keras_redundancy_command import without_startup_lines
 from tests import models
 from tests.command_line.running import names
 
@@ -44,6 +46,23 @@ def test_files_of_older_versions(suffix, folder, tmp_path, command_here):
     assert "without its optimizer" not in said
     code, printed, _ = command_here("report", old)
     assert (code, "of 35 units are redundant" in printed) == (0, True)
+
+
+def test_a_compiled_model_that_was_never_trained(tmp_path, command_here):
+    """Keras warns that the optimizer in the file has no variables."""
+    model = models.mlp()
+    model.compile("adam", "mse")
+    model.save(tmp_path / "model.keras")
+    paths = [tmp_path / "model.keras", "-o", tmp_path / "small.keras"]
+    code, _, said = command_here("prune", *paths, "--ratio", 0.2)
+    assert (code, "Skipping" in said) == (0, False), said
+
+
+def test_what_tensorflow_writes_as_it_starts_is_not_shown(capfd):
+    with without_startup_lines():
+        os.write(2, b"I0000 00:00:17 port.cc:153] oneDNN\nfully_quantize: 0\n")
+        os.write(2, b"E0000 00:00:17 is an error\n")
+    assert capfd.readouterr().err == "E0000 00:00:17 is an error\n"
 
 
 # --- empty and broken files -------------------------------------------------

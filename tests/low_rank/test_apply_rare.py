@@ -172,12 +172,12 @@ def test_only_what_can_be_joined_is_drawn_together():
         for _ in range(2):
             layer(x, training=True)
         assert layer.drawn_sides == drawn
-        expected = float(rare.also(layer.kernel.value))
+        expected = models.number(rare.also(layer.kernel.value))
         for side in drawn:
             alone = kr.RaReRegularizer(2.0, vectors=f"{side}s")
-            expected += float(alone(layer.kernel.value))
+            expected += models.number(alone(layer.kernel.value))
         np.testing.assert_allclose(
-            float(sum(layer.losses)), expected, rtol=1e-5
+            models.number(sum(layer.losses)), expected, rtol=1e-5
         )
 
 

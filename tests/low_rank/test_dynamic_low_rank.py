@@ -85,7 +85,7 @@ def test_it_trains_compiled_by_xla_and_frobenius_normalized():
     model = keras.Sequential(
         [keras.Input((8,)), *map(kr.FrobeniusNormalization, model.layers)]
     )
-    compiled(model, jit_compile=True)
+    compiled(model, jit_compile=models.XLA)
     inner = factorized_layers(model)
     before = [models.numpy(layer.kept_pairs.pairs) for layer in inner]
     callback = kr.callbacks.DynamicLowRank(tau_cos=0.05, every=4)

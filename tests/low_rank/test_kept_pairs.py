@@ -19,7 +19,9 @@ def test_layers_that_keep_pairs_are_regularized_as_others_are():
     def penalty(seed, training=True):
         layer.kernel.assign(keras.random.normal((50, 40), seed=seed))
         layer(x, training=training)
-        return float(sum(layer.losses)), models.numpy(layer.kept_pairs.pairs)
+        return models.number(sum(layer.losses)), models.numpy(
+            layer.kept_pairs.pairs
+        )
 
     layer(x)
     assert (models.numpy(layer.kept_pairs.pairs) == 0).all()
@@ -27,24 +29,26 @@ def test_layers_that_keep_pairs_are_regularized_as_others_are():
     for _ in range(2):
         found, pairs = penalty(0)
         np.testing.assert_allclose(
-            found, float(rare(layer.kernel.value)), rtol=1e-5
+            found, models.number(rare(layer.kernel.value)), rtol=1e-5
         )
         np.testing.assert_array_equal(pairs, first)
     found, pairs = penalty(1, training=False)
     np.testing.assert_array_equal(pairs, first)
-    assert found > float(rare(layer.kernel.value))
+    assert found > models.number(rare(layer.kernel.value))
     _, pairs = penalty(1)
     assert (pairs != first).any()
     found, again = penalty(1)
     np.testing.assert_array_equal(again, pairs)
     np.testing.assert_allclose(
-        found, float(rare(layer.kernel.value)), rtol=1e-5
+        found, models.number(rare(layer.kernel.value)), rtol=1e-5
     )
     layer.kept_pairs.share.assign(0.5)
     layer(x)
-    l2 = float(rare.also(layer.kernel.value))
+    l2 = models.number(rare.also(layer.kernel.value))
     half = (found - l2) / 2 + l2
-    np.testing.assert_allclose(float(sum(layer.losses)), half, rtol=1e-5)
+    np.testing.assert_allclose(
+        models.number(sum(layer.losses)), half, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("measure", ["squared_sine", "squared_distance"])

@@ -76,7 +76,7 @@ def shared_by_many(policy, is_convolution):
     state = [ops.convert_to_tensor(v) for v in model.non_trainable_variables]
     bias = ops.zeros((200,), layer.bias.dtype)
     outputs, _ = model.stateless_call([layer.kernel.value, bias], state, x)
-    weights = rng.random(outputs.shape).astype("float32")
+    weights = ops.cast(rng.random(outputs.shape), "float32")
 
     def loss(kernel):
         outputs, _ = model.stateless_call([kernel, bias], state, x)
@@ -147,7 +147,9 @@ def test_plain_layers_are_regularized(policy):
     (penalty,) = model.losses
     assert keras.backend.standardize_dtype(penalty.dtype) == "float32"
     kernel = ops.cast(dense.kernel.value, "float32")
-    np.testing.assert_allclose(float(penalty), float(rare(kernel)), rtol=1e-2)
+    np.testing.assert_allclose(
+        models.number(penalty), models.number(rare(kernel)), rtol=1e-2
+    )
     # All targets are met, so the gradient is that of the penalty alone.
     expected = models.numpy(kernel) - 0.01 * models.gradient(rare, kernel)
     model.fit(np.zeros((4, 8)), np.zeros((4, 6)), verbose=0)
@@ -169,7 +171,7 @@ def test_the_penalty_is_that_of_the_kernel_itself(policy):
         model(np.ones((2, 8)), training=True)
     kernel = ops.convert_to_tensor(layer.kernel.value)
     np.testing.assert_allclose(
-        float(sum(model.losses)), float(rare(kernel)), rtol=1e-5
+        models.number(sum(model.losses)), models.number(rare(kernel)), rtol=1e-5
     )
 
 

@@ -323,7 +323,7 @@ def test_a_depthwise_kernel_with_units_on_the_last_axis_is_warned_of():
     (message,) = warned_of(layer, (6, 6, 8))
     assert "shape (3, 3, 8, 1)" in message
     assert 'units_axis=[-2, -1], vectors="units"' in message
-    assert float(rare(layer.kernel.value)) == 0
+    assert models.number(rare(layer.kernel.value)) == 0
 
 
 def test_the_remedy_for_depthwise_kernels_has_an_effect():

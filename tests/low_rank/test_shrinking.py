@@ -66,7 +66,7 @@ def test_regularized_layers_shrink_and_go_on():
     layer = model.get_layer("two")
     tied(layer, "unit", [(i, 0, 2.0) for i in range(1, 7)])
     layer.fuse_parallel(to_square=False)
-    compiled(model, jit_compile=True)
+    compiled(model, jit_compile=models.XLA)
     callback = kr.callbacks.DynamicLowRank(tau_cos=0.05, every=4, shrink=0.1)
     model.fit(*data(), epochs=3, verbose=0, callbacks=[callback])
     assert layer.kernel.shape[1] <= 6

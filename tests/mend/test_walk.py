@@ -8,6 +8,7 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.mend import reconstruct
 from keras_redundancy.mend.calls import most_bytes, paired_calls, steps_of
+from keras_redundancy.mend.frontier import Frontier
 from tests import models
 
 
@@ -63,9 +64,9 @@ def test_a_shared_layer_is_fitted_to_all_its_calls(nested, monkeypatch):
     data, fitted = models.random_inputs(model, batch=600), {}
     fit_to = reconstruct.reconstruct
 
-    def noted(fit, pieces, samples):
+    def noted(fit, pieces, samples, room):
         fitted[fit.layer.name] = sum(size for _, size, *_ in pieces) / samples
-        fit_to(fit, pieces, samples)
+        fit_to(fit, pieces, samples, room)
 
     monkeypatch.setattr(reconstruct, "reconstruct", noted)
     options = {"ratio": 0.4, "data": data}
@@ -138,7 +139,7 @@ def test_bytes_of_the_widest_place():
     calls = paired_calls(model, model, [(16, 16, 3)])
     # Of both models one tensor of 8 channels; batch by batch one goes for
     # the other.
-    assert most_bytes(steps_of(calls, 1, set()), 1) == 2 * 4 * 16 * 16 * 8
+    assert most_bytes(steps_of(calls, 1, set()), [3072]) == 2 * 4 * 16 * 16 * 8
 
 
 def test_memory_bounds_the_samples(capsys):
@@ -156,6 +157,38 @@ def test_memory_bounds_the_samples(capsys):
     once = without_a_round(model, ratio=0.4, data=data)
     new_data = fresh(model, batch=40)
     assert error(model, small, new_data) < error(model, once, new_data)
+
+
+@pytest.mark.parametrize("batch", [100, 400])
+def test_tensors_and_rows_stay_within_memory(batch, monkeypatch):
+    model, memory, held = images_model(), 10**6, []
+    data = models.random_inputs(model, batch=batch)
+    plan = kr.plan(model, ratio=0.4, data=data, mend=kr.Mend(memory=memory))
+    fit_to, rows_of = reconstruct.reconstruct, reconstruct._rows
+    advance = Frontier.advance
+
+    def advanced(frontier, *args):
+        advance(frontier, *args)
+        held.append(frontier.held)
+
+    def noted(fit, pieces, samples, room):
+        numbers = []
+
+        def counted(*args):
+            numbers.append(0)
+            for rows in rows_of(*args):
+                for x in (rows.read, rows.wanted):
+                    numbers[-1] += int(np.prod(x.shape))
+                yield rows
+
+        monkeypatch.setattr(reconstruct, "_rows", counted)
+        fit_to(fit, pieces, samples, room)
+        held.append(memory - room + reconstruct.BYTES * max(numbers))
+
+    monkeypatch.setattr(Frontier, "advance", advanced)
+    monkeypatch.setattr(reconstruct, "reconstruct", noted)
+    plan.apply()
+    assert memory / 2 < max(held) <= memory
 
 
 def test_too_little_memory_for_one_sample():

@@ -193,6 +193,9 @@ def test_a_model_without_units_that_fit_builds(tmp_path):
         model.fit(data()[0], data()[0], verbose=0, callbacks=[monitor])
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="Keras takes one at a time there"
+)
 @pytest.mark.parametrize(
     ("at_once", "every", "expected"),
     [

@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from matplotlib.figure import Figure
 
 import keras_redundancy as kr
+from keras_redundancy.numbers.clustering import cluster_filters
 from keras_redundancy.reports import plots
 from tests import models
 
@@ -82,6 +84,50 @@ def test_filters(channels, tmp_path):
         plots.filters_by_cluster(dense)
     with pytest.raises(ValueError, match="are no pictures"):
         plots.filters_by_cluster(dense, "d")
+
+
+def test_filters_of_a_dense_layer():
+    layer = layers.Dense(5, name="d")
+    model = keras.Sequential([keras.Input((12,)), layer])
+    kernel, bias = layer.get_weights()
+    kernel[:, 3] = 2 * kernel[:, 0]
+    kernel[:, 4] = 3 * kernel[:, 0]
+    layer.set_weights([kernel, bias])
+    options = {"linkage": "single", "shape": (2, 2, 3), "clusters": 1}
+    figure = plots.filters_by_cluster(model, "d", 0.9999, **options)
+    (image,) = figure.axes[0].images
+    assert image.get_array().shape == (3, 3 * 3, 3)
+    reach = np.abs(kernel).max()
+    expected = kernel[:, 4].reshape(2, 2, 3) / (2 * reach) + 0.5
+    drawn = image.get_array()[:2, 6:8]
+    np.testing.assert_allclose(drawn, expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="has 12 numbers"):
+        plots.filters_by_cluster(model, "d", shape=(3, 3, 3))
+
+
+def test_norms_by_cluster(model):
+    report = kr.analyze(model, 0.9999)
+    figure = plots.norms_by_cluster(report, "conv1a", clusters=1)
+    _, group = figure.axes[0].get_lines()
+    filters = report.filters[1]
+    labels = cluster_filters(filters, 0.9999)
+    largest = labels == np.bincount(labels).argmax()
+    assert largest.sum() > 1
+    np.testing.assert_allclose(
+        sorted(group.get_ydata()),
+        sorted(np.linalg.norm(filters[:, largest], axis=0)),
+        rtol=1e-6,
+    )
+
+
+def test_several_pictures_in_one_figure(model):
+    report = kr.analyze(model, 0.5)
+    figure = Figure()
+    axes = figure.subplots(1, 2)
+    assert plots.similarity_heatmap(report, "conv1a", axes=axes[0]) is figure
+    assert plots.singular_values(report, ["stem"], axes=axes[1]) is figure
+    assert axes[0].images
+    assert axes[1].get_lines()
 
 
 def test_singular_values(model, tmp_path):

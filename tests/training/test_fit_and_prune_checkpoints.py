@@ -130,6 +130,7 @@ def test_a_killed_process_ends_with_the_same_result(tmp_path):
 def test_a_lambda_comes_back(tmp_path):
     inputs = keras.Input((8,))
     x = layers.Dense(12, activation="relu")(inputs)
+    x = layers.Dense(12, activation="relu")(x)
     x = layers.Lambda(lambda x: 2 * x, name="twice")(x)
     model = keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
     loss = "sparse_categorical_crossentropy"

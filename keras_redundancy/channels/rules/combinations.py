@@ -4,7 +4,11 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_redundancy._keras import CustomScaleLayer, numpy_operations as ops
+from keras_redundancy._keras import (
+    CustomScaleLayer,
+    as_array,
+    numpy_operations as ops,
+)
 from keras_redundancy._shared.named import named
 from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.labels import Channels
@@ -83,7 +87,7 @@ def _operands(operation, call):
     ]
     if any(operand is None for _, operand in others):
         return call.opaque(INDICES)
-    arrays = [(path, np.asarray(x)) for path, x in others if np.ndim(x)]
+    arrays = [(path, as_array(x)) for path, x in others if np.ndim(x)]
     acts = _acts_of(operation, call, others)
     if acts in ("multiplies", "divides") and not arrays:
         return call.inputs[0]  # All channels are scaled by the same number.
@@ -107,7 +111,7 @@ def _acts_of(operation, call, others):
     if len(call.inputs) != 1 or len(others) != 1:
         return None
     (path, operand), x = others[0], call.inputs[0]
-    array = np.asarray(operand)
+    array = as_array(operand)
     axis = x.axis - (len(x.shape) - array.ndim)
     per_channel = axis >= 0 and array.size == array.shape[axis] == len(x.ids)
     turned = isinstance(operation, (ops.Divide, ops.Subtract, ops.TrueDivide))

@@ -3,6 +3,7 @@
 import keras
 from keras import layers, ops
 
+from keras_redundancy import _keras
 from keras_redundancy._shared import convolutions
 from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
@@ -18,6 +19,11 @@ from keras_redundancy.channels.rules.registry import (
 
 SUMMED = of_call("channels_summed", "sums over the channels")
 NO_UNITS = of_call("no_units", "writes no channels")
+REVERSED = of_call(
+    "tied_embeddings",
+    "multiplies the channels with the embeddings, in reverse",
+)
+VOCABULARY = of_call("vocabulary", "returns a number for each token")
 
 
 @rule.register(layers.Dense)
@@ -56,6 +62,40 @@ def _embedding(layer, call):
     call.shifted_by(None, layer.embeddings, 1, units)
     call.counted_in("output_dim", ids=units)
     return Channels(units, len(call.outputs[0].shape) - 1)
+
+
+@rule.register(layers.ReversibleEmbedding)
+def _reversible_embedding(layer, call):
+    """In reverse, embeddings are a kernel: what they write and read stays.
+
+    The channels that a tied kernel reads are those that it writes where it
+    embeds, so there is none that could read a removed one's stand-in.
+    """
+    own = None if layer.tie_weights else layer.reverse_embeddings
+    if not call.argument("reverse"):
+        out = _embedding(layer, call)
+        call.carried_by(own, 0, out.ids)
+        return out
+    x = call.inputs[0]
+    kernel, axis = (layer.embeddings, 1) if own is None else (own, 0)
+    call.freeze(REVERSED, x.ids)
+    call.read_by(kernel, axis, x.ids)
+    call.keeps(*layer.weights)
+    call.multiplies(kernel, positions(x.shape[1:-1]))
+    return call.frozen(call.outputs[0], VOCABULARY)
+
+
+@rule.register(_keras.Weight)
+def _weight(layer, call):
+    """A weight that the code of a layer reads: channels are on its last axis.
+
+    Whether it is a kernel, a bias or a scale is not known.
+    """
+    axis = len(layer.weight.shape) - 1
+    ids = call.new(layer.weight.shape[axis])
+    call.carried_by(layer.weight, axis, ids)
+    call.counted_in("shape", axis, ids=ids)
+    return Channels(ids, axis)
 
 
 # --- convolutions -----------------------------------------------------------

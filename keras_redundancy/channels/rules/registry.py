@@ -75,7 +75,7 @@ NO_CHANNEL_AXIS = of_call(
 )
 MASK = Reason("mask", "it is a mask of {name} ({kind})")
 FOLLOWS_KERNELS = (numpy_operations.Matmul,)
-READS_NO_CHANNELS = (layers.Embedding,)
+READS_NO_CHANNELS = (layers.Embedding, _keras.Weight)
 MASK_NAME = re.compile("(^|_)mask$")
 
 
@@ -120,7 +120,7 @@ def apply_rule(operation, call):
             call.freeze(MASK, x.ids)
         elif isinstance(operation, READS_NO_CHANNELS):
             continue
-        elif len(x.shape) < 2:
+        elif len(x.shape) < 2 and not len(x.ids):
             return call.opaque(NO_CHANNEL_AXIS)
         elif x.shape[x.axis] is None:
             return call.opaque(OPEN_CHANNELS)

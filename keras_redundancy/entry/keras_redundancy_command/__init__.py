@@ -14,9 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-# What TensorFlow writes to stderr when it is imported, and no error.
+# What TensorFlow and LiteRT write to stderr when they start, and no errors.
 STARTUP = re.compile(
     r"[IW]0000 |WARNING: All log messages before absl|To enable"
+    r"|fully_quantize: |INFO: Created TensorFlow Lite "
 )
 
 EXAMPLES = """\
@@ -41,15 +42,15 @@ FILE.npy with x alone.
 def main(arguments=None) -> int:
     """Run the command; returns its exit code: 2 if it cannot be done."""
     args = parser().parse_args(arguments)
-    with _without_startup_lines():
+    with without_startup_lines():
         from keras_redundancy import cli
 
     return cli.run(args)
 
 
 @contextlib.contextmanager
-def _without_startup_lines():
-    """Keep the lines that TensorFlow writes as it starts off stderr.
+def without_startup_lines():
+    """Keep the lines that TensorFlow and LiteRT write as they start off stderr.
 
     Everything else that is written to stderr meanwhile is written afterwards.
     """
