@@ -135,8 +135,8 @@ def distill(
         patience: stop after so many epochs that were no better.
         augment: with arrays, a function from a batch of inputs to another
             one, or a layer, such as `keras.layers.RandomFlip("horizontal")`.
-            Over many epochs, images that are shifted by some pixels, too,
-            gain more than anything else here.
+            Few samples go further so: change them as those were that `model`
+            was trained on.
         validation_data: with a dataset, another dataset that says which epoch
             was the best.
         steps: how many batches of a dataset an epoch takes, where its length
