@@ -48,7 +48,7 @@ SAMPLED = re.compile(
     # Mending, but for the test that compares the backends.
     "|mend/(?!test_backends)"
     # What is shown of them.
-    "|reports/|deploy/|command_line|examples|guides|readme"
+    "|reports/|deploy/|command_line|examples|guides|papers|readme"
 )
 
 
