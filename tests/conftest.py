@@ -38,12 +38,13 @@ if keras.backend.backend() == "tensorflow":
 
 TESTS = Path(__file__).parent
 SAMPLED = re.compile(
-    # Numbers in, numbers out, by NumPy alone.
-    "numbers/|shared/"
+    # Numbers in, numbers out, by NumPy alone; files of code.
+    "numbers/|shared/|rooms"
     # The graph, and what is said of it.
     "|_rules|correspondence|explain|hidden_widths|trace|bad_input|hostile"
     # Data, plans, and what is made of them.
-    "|calibration/|evaluation/|noise_out/|planning/|inner_reads|building/test_shifts"
+    "|calibration/|evaluation/|noise_out/|planning/|inner_reads|attention_data"
+    "|building/test_shifts"
     "|test_low_rank|dynamic_low_rank|refit|optimizer_state|fit_and_prune"
     # Mending, but for the test that compares the backends.
     "|mend/(?!test_backends)"
