@@ -39,6 +39,10 @@ METHODS = {
         "absorb": "drop",
     },
     "Taylor, drop": {"method": kr.Taylor(), "absorb": "drop"},
+    "Taylor, least squares": {
+        "method": kr.Taylor(),
+        "absorb": "least_squares",
+    },
     "folded clusters, merge": {
         "method": kr.Clusters(criterion="folded"),
         "absorb": "merge",

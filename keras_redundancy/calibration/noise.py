@@ -15,7 +15,8 @@ def pink_noise(
 
     The amplitude falls with the frequency f as 1/f, along all axes but the
     last, so that neighbouring pixels are similar, as in photographs or sound.
-    Real samples are better. Compare with pruning without data before you use
+    Real samples are better, and `synthetic_images` where the model has a
+    `BatchNormalization`. Compare with pruning without data before you use
     it: of three networks in examples/README.md, noise was better for one.
 
     Args:
