@@ -68,6 +68,10 @@ def barely_firing(seed):
     x = layers.Dense(4, activation="relu", name="rare")(hidden)
     x = layers.Dense(2)(layers.BatchNormalization()(x))
     model = keras.Model(inputs, x)
+    rng = np.random.default_rng(seed)
+    for kernel in (v for v in model.weights if v.name == "kernel"):
+        most = np.sqrt(6 / sum(kernel.shape))  # The same on all backends.
+        kernel.assign(rng.uniform(-most, most, kernel.shape))
     data = models.random_inputs(model, seed=seed, batch=400)
     kernel, bias = (models.numpy(v) for v in model.get_layer("rare").weights)
     (before,) = models.outputs(keras.Model(inputs, hidden), data)
