@@ -18,6 +18,11 @@ from keras_redundancy.calibration.data import (
     samples_in,
 )
 from keras_redundancy.calibration.moments import HELD_OUT, Divided
+from keras_redundancy.calibration.padding import (
+    counting,
+    moments_counting,
+    padding_masks,
+)
 from keras_redundancy.calibration.pieces import pieces_of, samples_at_once
 from keras_redundancy.channels.labels import InnerPlace, Place
 
@@ -96,8 +101,9 @@ def collect(observer, data, batch_size: int) -> list[Divided]:
         for size, found in answers(observer, data, batch_size):
             if not moments:
                 moments = [Divided.of_no_rows(len(x[0][1])) for x in found]
-            for own, parts in zip(moments, found, strict=True):
-                own.add(size, *parts)
+            for own in moments:
+                # What is added is not needed any more.
+                own.add(size, *found.pop(0))
     return moments
 
 
@@ -113,10 +119,13 @@ def answers(observer, data, batch_size: int):
     """
     found = batches(observer.model, data, batch_size)
     first = list(itertools.islice(found, 2))
-    most = samples_at_once(observer.model, first[0])
+    most = samples_at_once(observer.model, first[0], observer.keeps_all)
     # For a single batch, and for tensors that are large, compiling takes
     # longer than it saves.
-    is_short = len(first) == 1 or 2 * most <= samples_in(first[0])
+    are_large = most <= 2 * samples_in(first[0])
+    is_short = len(first) == 1 or (
+        are_large and _keras.local_replicas(observer) == 1
+    )
     observer.run_eagerly = observer.can_run_eagerly and is_short
     observer.samples = expected_samples(data, batch_size, first)
     count = -(-observer.samples // samples_in(first[0])) if first else 0
@@ -124,10 +133,13 @@ def answers(observer, data, batch_size: int):
     found = itertools.chain(first, found)
     del first  # Otherwise these batches would stay in memory.
     with restoring_states(observer), progress(None, count, "batch") as done:
+        taken = itertools.count()
         for number, batch in enumerate(found):
-            for piece in pieces_of(batch, most):
+            for piece, own in zip(pieces_of(batch, most), taken, strict=False):
                 size = samples_in(piece)
-                inputs = [*piece, _start_of(number, size)]
+                # All pieces of a batch are looked at at the same positions.
+                start = own if observer.keeps_all else number
+                inputs = [*piece, _start_of(start, size)]
                 parts = _parts(observer, inputs, size)
                 looked_at = _keras.predict_on_replicas(observer, parts)
                 yield from zip(map(samples_in, parts), looked_at, strict=True)
@@ -179,7 +191,11 @@ class Observer(keras.Model):
             before the first batch.
         can_run_eagerly: whether running without compiling starts at once. On
             JAX it does not: each operation is compiled by itself.
+        keeps_all: whether all tensors of a run are kept to its end, as a
+            backward pass needs them.
     """
+
+    keeps_all = False
 
     def __init__(self, model, keys=frozenset(), inner=None):
         """Args:
@@ -199,6 +215,7 @@ class Observer(keras.Model):
     def call(self, inputs):
         *tensors, start = inputs
         run = self.run_from(start_in(start))
+        run.masks = padding_masks(self.model, tensors)
         run.run(self.model, tensors)
         return self.look(run)
 
@@ -265,11 +282,12 @@ class Run(_keras.Interpreter):
         start: where the positions begin that are looked at.
         inner: {key of a call: `InnerPlace`s} of tensors inside of layers.
         seen: {key: tensor} of those that are kept.
+        masks: what `padding_masks` finds among the inputs.
     """
 
     def __init__(self, keys=frozenset(), start=0.0, inner=None):
         self.keys, self.start, self.inner = keys, start, inner or {}
-        self.seen = {}
+        self.seen, self.masks = {}, []
 
     @property
     def is_done(self):
@@ -323,7 +341,7 @@ class _MomentsRun(Run):
         self.moments, self._rows = {}, {}
 
     def _note(self, key, value):
-        if key not in self.keys:
+        if key not in self.keys or key in self.seen:
             return
         self.seen[key] = None  # The tensor itself is not needed any more.
         for number, windows in enumerate(self.windows):
@@ -332,24 +350,45 @@ class _MomentsRun(Run):
                 if window.place.key == key:
                     rows[i] = self._rows_of(window, value)
             if number not in self.moments and not any(x is None for x in rows):
-                self.moments[number] = divided_moments(rows)
-                rows.clear()
+                rows, weights = zip(*rows, strict=True)
+                self.moments[number] = divided_moments(rows, weights)
+                self._rows[number] = []
 
     def _rows_of(self, window, value):
         n = len(window.columns)
         most = positions_for(n, self.samples, POSITIONS)
         place, columns = window.place, window.columns
-        return _rows(value, place.axis, columns, self.start, most)
+        x = ops.moveaxis(value, place.axis, -1)
+        weights = counting(x, self.masks)
+        if weights is not None:
+            weights = sampled(weights, self.start, most)
+        return _rows(x, weights, columns, self.start, most)
 
 
-def divided_moments(parts):
+def divided_moments(parts, weights=()):
     """(count, mean, scatter) of the rows to fit to, and of the rows held out.
 
     Args:
         parts: tensors of shape (samples, positions, numbers).
+        weights: for each, 1 for the rows that count and else 0, of shape
+            (samples, positions, 1); or None where all of them count.
     """
-    sides = zip(*map(_divided, parts), strict=True)
-    return [_moments_of(list(side)) for side in sides]
+    if all(x is None for x in weights):
+        sides = zip(*map(_divided, parts), strict=True)
+        return [_moments_of(list(side)) for side in sides]
+    weights = [
+        ops.ones_like(x[..., :1]) if weight is None else weight
+        for x, weight in zip(parts, weights, strict=True)
+    ]
+    sides = (
+        zip(*map(_divided, each), strict=True) for each in (parts, weights)
+    )
+    return [
+        moments_counting(
+            *(ops.concatenate(list(map(as_rows, x))) for x in both)
+        )
+        for both in zip(*sides, strict=True)
+    ]
 
 
 def _divided(x):
@@ -381,9 +420,9 @@ def as_rows(x):
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
-def _rows(x, axis, columns, start, most):
-    """The rows of a tensor, shape (samples, positions, numbers)."""
-    x = sampled(ops.moveaxis(x, axis, -1), start, most)
+def _rows(x, weights, columns, start, most):
+    """The rows of a tensor, shape (samples, positions, numbers); weights."""
+    x = sampled(x, start, most)
     n, m = columns.shape
     if m > most:
         spread = _spread(m, start, most)
@@ -391,7 +430,9 @@ def _rows(x, axis, columns, start, most):
     whole = m == 1 and np.array_equal(columns[:, 0], np.arange(x.shape[-1]))
     if not whole:
         x = ops.take(x, ops.reshape(ops.transpose(columns), (-1,)), axis=-1)
-    return ops.reshape(x, (ops.shape(x)[0], -1, n))
+    if weights is not None:
+        weights = ops.repeat(weights, x.shape[-1] // n, axis=1)
+    return ops.reshape(x, (ops.shape(x)[0], -1, n)), weights
 
 
 def sampled(x, start, most: int):

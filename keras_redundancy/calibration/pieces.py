@@ -10,9 +10,11 @@ from keras_redundancy.calibration.moments import HELD_OUT
 # Bytes that the largest tensor of a piece may take. Larger ones are slower as
 # well: their memory comes from the system and goes back to it each time.
 LARGEST = 2**26
+# Bytes that all tensors of a piece may take, where they are kept.
+KEPT = 2**30
 
 
-def samples_at_once(model, batch: list) -> float:
+def samples_at_once(model, batch: list, keeps_all: bool = False) -> float:
     """How many samples a piece has, a multiple of `HELD_OUT`.
 
     So the same samples are held out as of the whole batch.
@@ -20,6 +22,7 @@ def samples_at_once(model, batch: list) -> float:
     Args:
         model: a functional or Sequential model.
         batch: a batch of data, an array or None for each input.
+        keeps_all: whether all tensors of a run are kept to its end.
 
     Returns:
         The number; infinity where the model takes batches of one size alone.
@@ -33,7 +36,10 @@ def samples_at_once(model, batch: list) -> float:
         for x, array in zip(inputs, batch, strict=True)
     ]
     walk.run(model, given)
-    samples = LARGEST // max(walk.largest, 1)
+    if keeps_all:
+        samples = KEPT // max(walk.total, 1)
+    else:
+        samples = LARGEST // max(walk.largest, 1)
     return max(samples // HELD_OUT, 1) * HELD_OUT
 
 
@@ -54,14 +60,15 @@ def pieces_of(batch: list, most: float):
 
 
 class _Sizes(_keras.Interpreter):
-    """A run on shapes, which notes how large the largest tensor is.
+    """A run on shapes, which notes how large tensors are.
 
     Attributes:
-        largest: bytes for each sample; sizes that are not known count as 1.
+        largest, total: bytes for each sample of the largest tensor, and of
+            all; sizes that are not known count as 1.
     """
 
     def __init__(self):
-        self.largest = 0
+        self.largest = self.total = 0
 
     def enter(self, call, model, values):
         inputs = _keras.graph_of(model).inputs
@@ -77,7 +84,8 @@ class _Sizes(_keras.Interpreter):
 
     def made(self, x, value, path):
         sizes = [size or 1 for size in value.shape[1:]]
-        self.largest = max(self.largest, 4 * math.prod(sizes))
+        size = 4 * math.prod(sizes)
+        self.largest, self.total = max(self.largest, size), self.total + size
 
 
 def _like(x, shape):

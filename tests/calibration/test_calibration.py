@@ -120,8 +120,9 @@ def test_nan_is_found_in_its_batch_and_input():
     model = models.randomized(keras.Model([first, second], layers.Dense(2)(x)))
     data = [np.zeros((12, 4), "float32") for _ in range(2)]
     data[1][9, 2] = np.nan
-    with pytest.raises(ValueError, match=r"sample 4 of batch 1 .* input 'two'"):
+    with pytest.raises(ValueError, match="sample 4 of batch 1 ") as caught:
         kr.calibrate(model, data, batch_size=5)
+    assert "input 'two'" in str(caught.value)
 
 
 # --- one for several plans --------------------------------------------------

@@ -32,6 +32,14 @@ def test_the_largest_tensor_says_how_large_pieces_are(size, monkeypatch):
             assert samples_at_once(model, batch) == wanted
 
 
+def test_where_tensors_are_kept_all_of_them_count(monkeypatch):
+    batch = [np.zeros((30, 8, 8, 2), "float32")]
+    total = 4 * (8 * 8 * 2 + 8 * 8 * 6 + 6 * 6 * 4 + 4)
+    for samples, wanted in ((3, 5), (14, 10), (15, 15)):
+        monkeypatch.setattr(pieces, "KEPT", samples * total)
+        assert samples_at_once(images_model(), batch, keeps_all=True) == wanted
+
+
 def test_batches_of_a_fixed_size_stay_whole(monkeypatch):
     monkeypatch.setattr(pieces, "LARGEST", 1)
     batch = [np.zeros((10, 8, 8, 2), "float32")]
@@ -55,13 +63,13 @@ def test_moments_are_those_of_whole_batches(batch_size, monkeypatch):
     """The same samples are held out, at the same positions."""
     model = images_model(size=20)
     data = models.random_inputs(model, batch=64)
-    run, seen = observer._keras.predict_on_one_replica, []
+    run, seen = observer._keras.predict_on_replicas, []
 
-    def noted(model, inputs):
-        seen.append(len(inputs[0]))
-        return run(model, inputs)
+    def noted(model, parts):
+        seen.extend(len(inputs[0]) for inputs in parts)
+        return run(model, parts)
 
-    monkeypatch.setattr(observer._keras, "predict_on_one_replica", noted)
+    monkeypatch.setattr(observer._keras, "predict_on_replicas", noted)
     whole = kr.calibrate(model, data, batch_size=batch_size)
     assert max(seen) == batch_size
     seen.clear()
