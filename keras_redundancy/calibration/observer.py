@@ -34,6 +34,8 @@ POSITIONS = 64
 ROWS_PER_NUMBER = 20
 # From batch to batch the observed positions move by this share of all.
 GOLDEN = 0.6180339887
+# Statistics are a number for each pair of units: 8.6 GB at this many units.
+WIDEST = 2**15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +71,18 @@ def observe(model, windows: dict, data, batch_size: int) -> dict:
         {name: `Divided`}. Memory does not grow with the number of samples.
 
     Raises:
-        ValueError: `data` is empty or does not fit the model's inputs.
+        ValueError: `data` is empty or does not fit the model's inputs, or
+            there are more than `WIDEST` units at a place.
     """
+    rows = (len(x.columns) for each in windows.values() for x in each)
+    widest = max(rows, default=0)
+    if widest > WIDEST:
+        raise ValueError(
+            f"The statistics of {widest:,} units, a number for each pair, "
+            f"take {8 * widest**2 / 1e9:.0f} GB, so that layers of more than "
+            f"{WIDEST:,} units cannot be planned with data. Leave such layers "
+            "out by skip=, or plan them without data."
+        )
     names = list(windows)
     observer = WindowObserver(model, list(windows.values()))
     return dict(zip(names, collect(observer, data, batch_size), strict=True))

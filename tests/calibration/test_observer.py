@@ -153,3 +153,10 @@ def test_open_sizes():
     np.testing.assert_allclose(
         view.moments.covariance, covariance, atol=0.1 * scale
     )
+
+
+def test_layers_too_wide_for_statistics():
+    """Their matrices would take more memory than there is."""
+    window = observer.Window(None, np.zeros((65_536, 1), int))
+    with pytest.raises(ValueError, match=r"65,536 units.* take 34 GB.*skip="):
+        observer.observe(None, {"wide": [window]}, None, 1)

@@ -51,7 +51,7 @@ FACTORIES = models.FACTORIES | {
 
 def outputs_of(model, inputs):
     found = model(inputs, training=False)
-    return [np.asarray(x) for x in keras.tree.flatten(found)]
+    return [models.numpy(x) for x in keras.tree.flatten(found)]
 
 
 @pytest.mark.parametrize("name", FACTORIES)
