@@ -144,7 +144,8 @@ def test_a_language_model_generates_the_same_tokens(tmp_path):
     np.testing.assert_allclose(small(INPUTS), again(INPUTS), atol=1e-6)
 
 
-def test_a_backbone_without_its_class_says_what_it_lacks():
+@pytest.mark.filterwarnings("ignore:The new model is not compiled")
+def test_a_model_without_its_class_says_what_it_lacks():
     keras.utils.set_random_seed(0)
     model = hub.models.GPT2CausalLM(gpt2(), preprocessor=None)
     shapes = [(10,), (10,)]
