@@ -59,6 +59,14 @@ from keras_redundancy._keras.models import (
     rebuildable_class as rebuildable_class,
     with_compile_state_of as with_compile_state_of,
 )
+from keras_redundancy._keras.opened import (
+    Opened as Opened,
+    RecordingError as RecordingError,
+    has_stock_bases as has_stock_bases,
+    opened_from as opened_from,
+    what_and_where as what_and_where,
+    with_opened as with_opened,
+)
 from keras_redundancy._keras.operations import (
     ConvLSTMCell as ConvLSTMCell,
     CustomScaleLayer as CustomScaleLayer,
@@ -79,15 +87,9 @@ from keras_redundancy._keras.optimizers import (
 )
 from keras_redundancy._keras.recording import (
     NO_TENSORS as NO_TENSORS,
-    Opened as Opened,
-    RecordingError as RecordingError,
     Weight as Weight,
     has_state as has_state,
-    has_stock_bases as has_stock_bases,
-    opened_from as opened_from,
     recorded as recorded,
-    what_and_where as what_and_where,
-    with_opened as with_opened,
 )
 from keras_redundancy._keras.running import (
     flush as flush,

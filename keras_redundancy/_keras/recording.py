@@ -3,61 +3,26 @@
 import contextlib
 import functools
 import inspect
-import itertools
-import traceback
 
 import keras
 from keras.src import backend
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
-from keras_redundancy._keras.graph import calls, graph_of, is_model
-from keras_redundancy._keras.layers import (
-    copy_operation,
-    flat_layers,
-    is_stock_class,
+from keras_redundancy._keras.graph import calls
+from keras_redundancy._keras.layers import flat_layers, is_stock_class
+from keras_redundancy._keras.opened import (
+    Copier,
+    RecordingError,
+    new_input,
+    replaced,
+    stock_base,
+    tensors_in,
+    what_and_where,
 )
 from keras_redundancy._keras.running import without_gradients
-from keras_redundancy._keras.walk import Interpreter
 
-# What a copy of a model has of its own: its graph, and what was compiled.
-OF_THE_GRAPH = (
-    "_inputs",
-    "_outputs",
-    "_inputs_struct",
-    "_outputs_struct",
-    "_nodes",
-    "_nodes_by_depth",
-    "_operations",
-    "_operations_by_depth",
-    "_layers",
-)
-COMPILED = ("train_function", "test_function", "predict_function")
 NO_TENSORS = "its call returns something else than tensors"
-CONSTANT = "its call returns something that does not depend on what it reads"
-ABSTRACT = (keras.Layer, keras.Model, keras.Sequential, keras.layers.Wrapper)
-
-
-class Opened(Functional):
-    """A functional model that computes what a layer does, with its variables.
-
-    Attributes:
-        layer: the layer that it takes the place of.
-        arguments: (args, kwargs) of the call of the layer that was recorded,
-            with the inputs of this model for tensors.
-        returned: which entries of what the layer returns, in flat order, the
-            outputs of this model are. Others do not depend on the inputs.
-        returns_more: whether there are others.
-    """
-
-    def arguments_with(self, tensors: list) -> tuple[tuple, dict]:
-        """`arguments`, with other tensors for the inputs of the model."""
-        return _replaced(self.arguments, self.inputs, tensors)
-
-    def outputs_among(self, returned) -> list:
-        """What the outputs of this model are, of all that the layer returns."""
-        flat = keras.tree.flatten(returned)
-        return [flat[number] for number in self.returned]
 
 
 class Weight(keras.layers.Layer):
@@ -95,10 +60,6 @@ class Weight(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "shape": self.shape}
-
-
-class RecordingError(Exception):
-    """A `call` cannot be recorded: the message says why, and where."""
 
 
 def recorded(
@@ -139,13 +100,13 @@ def recorded(
     given = tensors_in((args, kwargs))
 
     def recorded_for(size):
-        inputs = [_new_input(layer, x, size) for x in given]
-        arguments = _replaced((args, kwargs), given, inputs)
+        inputs = [new_input(layer, x, size) for x in given]
+        arguments = replaced((args, kwargs), given, inputs)
         with _seen_through(layer, is_opened):
             return arguments, *_recorded(layer, *arguments, inputs)
 
     def is_opened(part):
-        becomes_stock = as_stock and _stock_base(type(part))
+        becomes_stock = as_stock and stock_base(type(part))
         return not becomes_stock and through(part)
 
     with _undisturbed(layer, is_opened):
@@ -156,36 +117,10 @@ def recorded(
             if len(of_one) == len(of_two):
                 nodes = (id(x.node) for x in of_one)
                 twice = dict(zip(nodes, of_two, strict=True))
-        copier = _Copier(opener and opener(graph), prefix, as_stock, twice)
+        copier = Copier(opener and opener(graph), prefix, as_stock, twice)
         opened = copier.opened(layer, graph, arguments, given)
         vars(opened).update(returned=returned, returns_more=returns_more)
         return opened
-
-
-def with_opened(model, opener, shapes: list | None = None):
-    """A copy of a model in which the graphs inside of layers take their place.
-
-    It shares its variables with the model, which does not change.
-
-    Args:
-        model: a functional or Sequential model.
-        opener: a function of a layer, of the arguments of its call, and of
-            what to put before the names of layers inside, that returns an
-            `Opened`, or None where the layer stays. It is asked once for a
-            layer, but for each call of a layer without weights. Where it
-            raises a `RecordingError`, the layer in the copy has the attribute
-            `not_opened`, which says why. Copies of layers inside have the
-            attribute `is_inside`.
-        shapes: those of the inputs of the copy, where sizes that the model
-            leaves open have to be known. The `InputLayer`s of the copy then
-            have the attribute `open_shape`, that of the model.
-    """
-    return _Copier(opener).model(model, shapes)
-
-
-def has_stock_bases(layer) -> bool:
-    """Whether the class of a layer inside extends one of Keras's layers."""
-    return any(_stock_base(type(x)) for x in flat_layers(layer)[1:])
 
 
 def has_state(layer) -> bool:
@@ -194,51 +129,8 @@ def has_state(layer) -> bool:
     return bool(own or layer._seed_generators)
 
 
-def opened_from(model):
-    """The model that an opened model is a copy of; other models themselves."""
-    return vars(model).get("_opened_from", model)
-
-
-def tensors_in(arguments) -> list:
-    """The `KerasTensor`s in a nested structure, each one once."""
-    flat = keras.tree.flatten(arguments)
-    tensors = [x for x in flat if isinstance(x, keras.KerasTensor)]
-    return list({id(x): x for x in tensors}.values())
-
-
-def _replaced(structure, old, new):
-    twins = dict(zip(map(id, old), new, strict=True))
-    return keras.tree.map_structure(lambda x: twins.get(id(x), x), structure)
-
-
-def _new_input(layer, x, batch=None):
-    """An input like `x`, of the dtype that the layer casts it to."""
-    size = x.shape[0] if batch is None else batch
-    is_cast = layer.autocast and backend.is_float_dtype(x.dtype)
-    dtype = layer.compute_dtype if is_cast else x.dtype
-    shape = (size, *x.shape[1:])
-    return keras.Input(batch_shape=shape, dtype=dtype, name=x.name)
-
-
 def _reshapes(graph):
     return [x for x in calls(graph) if type(x.operation) is Reshape]
-
-
-def _with_open_batch(call, twice):
-    """The shape that a `Reshape` makes, whatever the size of the batch.
-
-    Args:
-        call: the call, for a batch of one sample.
-        twice: the same call for a batch of two, or None if not known.
-    """
-    old, made = call.operation.newshape, call.outputs[0].shape
-    other = () if twice is None else twice.outputs[0].shape
-    if None in made or len(made) != len(other):
-        return old
-    grows = [n for n, size in enumerate(made) if size != other[n]]
-    if len(grows) != 1:
-        return old
-    return tuple(-1 if n in grows else size for n, size in enumerate(made))
 
 
 def _recorded(layer, args, kwargs, inputs):
@@ -286,16 +178,6 @@ def _own_weights(layer, x):
         yield
     finally:
         vars(layer).update(before)
-
-
-def what_and_where(error):
-    """What a call raised, and the line of code that is not a library's."""
-    frames = traceback.extract_tb(error.__traceback__)[1:]
-    libraries = ("/keras/src/", "/tensorflow/", "/jax/", "/jax/_src/")
-    own = [x for x in frames if not any(y in x.filename for y in libraries)]
-    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    text = " ".join(str(error).split())
-    return f"its call raises {type(error).__name__}{where}: {text[:200]}"
 
 
 @contextlib.contextmanager
@@ -401,154 +283,3 @@ def _einsum_spec(layer, x):
     kernel = keras.KerasTensor(layer.kernel.shape, layer.compute_dtype)
     made = keras.ops.einsum(layer.equation, x, kernel)
     return keras.KerasTensor(made.shape, layer.compute_dtype)
-
-
-class _Copier(Interpreter):
-    """Makes the same graph of copies of the operations, which share variables.
-
-    The values of this walk are the `KerasTensor`s of the new graph.
-    """
-
-    def __init__(self, opener=None, prefix="", as_stock=False, twice=None):
-        """`twice`: {id(node): the same call for a batch of two samples}."""
-        self._opener, self._prefix = opener, prefix
-        self._twice = twice or {}
-        self._as_stock, self._made, self._read = as_stock, {}, set()
-        self._count = 0
-
-    def run(self, model, inputs, path=()):
-        graph = graph_of(model)
-        read = itertools.chain(graph.outputs, *(x.inputs for x in calls(graph)))
-        self._read |= set(map(id, read))
-        return super().run(model, inputs, path)
-
-    def operation(self, old):
-        """The copy of an operation; made when first asked for."""
-        if id(old) not in self._made:
-            new = copy_operation(old)
-            if self._becomes_stock(old):
-                new.__class__ = _stock_base(type(old))
-            self._note(old, new)
-        return self._made[id(old)][1]
-
-    def _becomes_stock(self, old):
-        is_layer = isinstance(old, keras.Layer)
-        return self._as_stock and is_layer and _stock_base(type(old))
-
-    def _note(self, old, new):
-        if self._prefix and isinstance(old, keras.Layer):
-            new.name = self._prefix + old.name
-            vars(new)["is_inside"] = True
-        self._made[id(old)] = old, new
-
-    def opened(self, layer, graph, arguments, given):
-        """The `Opened` of a graph that a layer recorded on `arguments`."""
-        inputs = [_new_input(layer, x) for x in given]
-        try:
-            outputs = self.run(graph, inputs)
-        except Exception as error:
-            raise RecordingError(what_and_where(error)) from error
-        own = set(map(id, inputs))
-        # A call that returns what it was given would be a cycle in a graph.
-        outputs = [
-            keras.layers.Identity()(x) if id(x) in own else x for x in outputs
-        ]
-        outputs = keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
-        arguments = _replaced(arguments, graph.inputs, inputs)
-        args, kwargs = arguments
-        is_one = len(args) == 1 and not tensors_in(kwargs)
-        new = Opened(args[0] if is_one else inputs, outputs, name=layer.name)
-        # Past Keras's tracking: they are no part of the model.
-        vars(new).update(layer=layer, arguments=arguments)
-        return new
-
-    def model(self, old, shapes=None):
-        """The copy of a model, on new inputs."""
-        graph = graph_of(old)
-        shapes = [x.shape for x in graph.inputs] if shapes is None else shapes
-        inputs = list(map(_copied_input, graph.inputs, shapes))
-        structures = [
-            keras.tree.pack_sequence_as(structure, flat)
-            for structure, flat in (
-                (graph._inputs_struct, inputs),
-                (graph._outputs_struct, self.run(old, inputs)),
-            )
-        ]
-        functional = Functional(*structures, name=graph.name)
-        new = copy_operation(old)
-        if graph is old:
-            own = {key: vars(functional)[key] for key in OF_THE_GRAPH}
-        else:
-            layers = [x._keras_history.operation for x in inputs]
-            layers += [self.operation(x) for x in old.layers]
-            own = {"_functional": functional, "_layers": layers}
-        vars(new).update(own | dict.fromkeys(COMPILED), _opened_from=old)
-        return new
-
-    def model_in(self, operation):
-        """None: a copy of a model is called like a layer, not gone through."""
-
-    def call(self, call, values):
-        """The tensors that a call makes in the new graph."""
-        old = call.operation
-        args, kwargs = call.fill_in(values)
-        if id(old) not in self._made:
-            self._make(call, args, kwargs)
-        elif self._is_opened(old) and not old.weights:
-            self._make(call, args, kwargs)
-            self._count += 1
-            self.operation(old).name += f"_{self._count}"
-        new = self.operation(old)
-        if self._is_opened(old):
-            given = [values[id(x)] for x in tensors_in(call.arguments)]
-            structure = new._inputs_struct
-            made = new(keras.tree.pack_sequence_as(structure, given))
-            numbers = zip(new.returned, keras.tree.flatten(made), strict=True)
-            found = dict(numbers)
-            return [found.get(i, x) for i, x in enumerate(call.outputs)]
-        if type(new) is not type(old):
-            taken = inspect.signature(new.call).parameters
-            kwargs = {k: x for k, x in kwargs.items() if k in taken}
-        return keras.tree.flatten(new(*args, **kwargs))
-
-    def _is_opened(self, old):
-        new = self.operation(old)
-        return isinstance(new, Opened) and not isinstance(old, Opened)
-
-    def _make(self, call, args, kwargs):
-        """Note the copy of an operation that is not a plain copy."""
-        old = call.operation
-        if type(old) is Reshape:
-            shape = _with_open_batch(call, self._twice.get(id(call.node)))
-            self._note(old, Reshape(shape, name=old.name))
-        elif is_model(old):
-            given = tensors_in((args, kwargs))[: len(graph_of(old).inputs)]
-            self._note(old, self.model(old, [x.shape for x in given]))
-        elif self._opener is not None and not self._becomes_stock(old):
-            try:
-                opened = self._opener(old, args, kwargs, self._prefix)
-            except RecordingError as error:
-                vars(self.operation(old))["not_opened"] = str(error)
-                return
-            if opened is None:
-                return
-            missing = set(range(len(call.outputs))) - set(opened.returned)
-            if any(id(call.outputs[i]) in self._read for i in missing):
-                vars(self.operation(old))["not_opened"] = CONSTANT
-            else:
-                self._note(old, opened)
-
-
-def _copied_input(x, shape):
-    config = x._keras_history.operation.get_config()
-    new = keras.layers.InputLayer(**config | {"batch_shape": tuple(shape)})
-    new.output.name = x.name
-    if tuple(shape) != tuple(x.shape):
-        vars(new)["open_shape"] = tuple(x.shape)
-    return new.output
-
-
-def _stock_base(cls):
-    """The class of Keras that a class of layers extends, or None."""
-    first = next(base for base in cls.__mro__ if is_stock_class(base))
-    return None if first is cls or first in ABSTRACT else first

@@ -162,14 +162,14 @@ def tried(made, before: list, path: tuple, value: int):
 def whole_numbers(config, shapes):
     """(path, value) of the entries of a config that can set a size in there.
 
-    A size is the value, or the product of the value and another one.
+    A size is the value, a multiple, or a part of it.
     """
-    sizes = {size for shape in shapes for size in shape}
+    sizes = {size for shape in shapes for size in shape} - {1}
     for key, value in config.items():
         entries = enumerate(value) if isinstance(value, list | tuple) else ()
         for path, x in (((key,), value), *(((key, i), x) for i, x in entries)):
             is_number = isinstance(x, Integral) and not isinstance(x, bool)
-            if is_number and x > 1 and any(size % x == 0 for size in sizes):
+            if is_number and x > 1 and any(n % x * (x % n) == 0 for n in sizes):
                 yield path, int(x)
 
 

@@ -169,8 +169,32 @@ def _own_config(cls, model):
 
 def _warn_of_lost_methods(old, cls, reason):
     name = type(old).__name__
+    lost = ", ".join(_own_names(old)) or "other methods, such as train_step(),"
     warnings.warn(
         f"{name} {reason}, so the new model is a plain {cls.__name__}, without "
-        f"other methods that {name} redefines, such as train_step().",
+        f"{lost} that {name} defines.",
         stacklevel=2,
     )
+
+
+def _own_names(model):
+    """What a model has beyond one of Keras: its methods and its objects.
+
+    Of each only such as others may call, those with short names first.
+    """
+    methods = [
+        f"{name}()"
+        for name in dir(type(model))
+        if not name.startswith("_")
+        and not hasattr(keras.Sequential, name)
+        and callable(getattr(type(model), name))
+        and not inspect.ismethod(getattr(type(model), name))
+    ]
+    redefined = [
+        f"{name}()"
+        for name in ("train_step", "test_step", "predict_step")
+        if getattr(type(model), name) is not getattr(keras.Model, name)
+    ]
+    preprocessor = getattr(model, "preprocessor", None)
+    objects = [] if preprocessor is None else ["preprocessor"]
+    return [*redefined, *sorted(methods, key=len)[:4], *objects]
