@@ -15,7 +15,7 @@ import numpy as np
 
 import keras_redundancy as kr
 from keras_redundancy import _keras
-from keras_redundancy._shared.files import replaced
+from keras_redundancy._shared.files import replaced, require_folder
 from keras_redundancy._shared.progress import showing
 from keras_redundancy_command import parser, without_startup_lines
 
@@ -318,11 +318,7 @@ def _require_place(path, *inputs):
     """
     if path is None:
         return
-    if not path.absolute().parent.is_dir():
-        raise ValueError(
-            f"There is no folder {str(path.absolute().parent)!r} to write "
-            f"{path.name!r} to. Make it, or choose another path."
-        )
+    require_folder(path)
     for given in inputs:
         exist = given is not None and path.exists() and given.exists()
         if exist and path.samefile(given):

@@ -38,17 +38,18 @@ if keras.backend.backend() == "tensorflow":
 
 TESTS = Path(__file__).parent
 SAMPLED = re.compile(
-    # Numbers in, numbers out, by NumPy alone.
-    "numbers/|shared/"
+    # Numbers in, numbers out, by NumPy alone; files of code.
+    "numbers/|shared/|rooms"
     # The graph, and what is said of it.
     "|_rules|correspondence|explain|hidden_widths|trace|bad_input|hostile"
     # Data, plans, and what is made of them.
-    "|calibration/|evaluation/|noise_out/|planning/|inner_reads|building/test_shifts"
+    "|calibration/|evaluation/|noise_out/|planning/|inner_reads|attention_data"
+    "|building/test_shifts"
     "|test_low_rank|dynamic_low_rank|refit|optimizer_state|fit_and_prune"
     # Mending, but for the test that compares the backends.
     "|mend/(?!test_backends)"
     # What is shown of them.
-    "|reports/|deploy/|command_line|examples|guides|readme"
+    "|reports/|deploy/|command_line|examples|guides|papers|readme"
 )
 
 
@@ -63,7 +64,8 @@ def pytest_addoption(parser):
         type=int,
         default=1,
         help="run one of so many tests of some files: they test what is the "
-        "same on every backend, and JAX takes seconds for each model",
+        "same on every backend, and JAX takes seconds for each model; on "
+        "PyTorch of all files but that about PyTorch",
     )
 
 
@@ -72,8 +74,14 @@ def _name(item):
     return item.path.relative_to(TESTS).as_posix()
 
 
+def _is_sampled(name):
+    if keras.backend.backend() == "torch":
+        return name != "test_torch.py"
+    return SAMPLED.search(name)
+
+
 def pytest_collection_modifyitems(config, items):
-    many = [x for x in items if SAMPLED.search(_name(x))]
+    many = [x for x in items if _is_sampled(_name(x))]
     sampled = many[:: config.getoption("--sample")]
     left_out = {id(x) for x in many} - {id(x) for x in sampled}
     if left_out:

@@ -33,18 +33,18 @@ SOME = [
     *("MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0"),
     "ConvNeXtTiny",
 ]
-SOME_ON_JAX = ["MobileNet"]
+ONE = ["MobileNet"]
 MENDED = ["VGG16", "ResNet50", "MobileNetV2", "ConvNeXtTiny"]
 SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 
 
 def pytest_generate_tests(metafunc):
-    names = SOME_ON_JAX if keras.backend.backend() == "jax" else SOME
+    names = SOME if keras.backend.backend() == "tensorflow" else ONE
     if "name" in metafunc.fixturenames:
         if metafunc.config.getoption("--all-applications"):
             names = ALL
         elif "mended" in metafunc.function.__name__:
-            names = MENDED if names is SOME else SOME_ON_JAX
+            names = MENDED if names is SOME else ONE
         metafunc.parametrize("name", names)
 
 

@@ -8,6 +8,9 @@ import types
 import keras
 import pytest
 
+RARE = "--hidden 12 --l2 1e-4 --dropout 0.1"
+if keras.backend.backend() == "tensorflow":
+    RARE += " --gradient-noise 0.1"
 SMALL = ["--dataset", "digits", "--seeds", "1", "--epochs", "1"]
 
 
@@ -50,7 +53,7 @@ def run(kept, capfd):
             "--table 1 --epochs 2 --max-drop 50 --settings gaussian",
             "times smaller",
         ),
-        ("rare", "--figure 2 --hidden 12 --strengths 20", "weights gone, %"),
+        ("rare", f"--figure 2 {RARE} --strengths 20", "weights gone, %"),
     ],
 )
 def test_figures(script, arguments, words, run, tmp_path):
@@ -60,7 +63,7 @@ def test_figures(script, arguments, words, run, tmp_path):
 
 
 def test_results_are_kept(run, monkeypatch):
-    arguments = "--table 2 --hidden 12"
+    arguments = f"--table 2 {RARE}"
     printed = run("rare", arguments)
     assert "Sizes of W" in printed
 

@@ -12,6 +12,7 @@ bit. A model that cannot be translated has the reason in its row.
 """
 
 import argparse
+import functools
 import gc
 import os
 import sys
@@ -30,6 +31,7 @@ import accuracy
 import lenet_networks
 import quickstart
 import rare
+import recurrent
 
 import keras_redundancy as kr
 from keras_redundancy._shared.tables import Table
@@ -45,6 +47,10 @@ EXAMPLES = {
     "rare": lambda: rare.network((28, 28, 1), 10),
     "noiseout, lenet300": lambda: lenet_networks.lenet300((28, 28, 1), 10),
     "noiseout, lenet5": lambda: lenet_networks.lenet5((28, 28, 1), 10),
+    **{
+        f"recurrent, {name}": functools.partial(recurrent.network, name, 64)
+        for name in ("lstm", "gru", "letters")
+    },
 }
 
 

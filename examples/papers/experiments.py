@@ -176,33 +176,35 @@ class Run:
             **settings,
         }
         settings = json.loads(json.dumps(settings))
+        path = self._path(experiment, settings)
+        model_path = path.with_suffix(".keras")
+        if not path.exists():
+            print(f"{path.stem} {settings}", file=sys.stderr, flush=True)
+            passed = {**settings, **(given or {})}
+            del passed["samples"]
+            keras.utils.set_random_seed(settings.get("seed", 0))
+            found = experiment(self.data_of(passed.pop("dataset")), **passed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(found, tuple):
+                model, found = found
+                bare = keras.models.clone_model(model)  # without the optimizer
+                bare.set_weights(model.get_weights())
+                bare.save(model_path)
+            # A process that is killed leaves no half of a file.
+            fresh = path.with_suffix(".part")
+            kept = {"settings": settings, "results": found}
+            fresh.write_text(json.dumps(kept, indent=1))
+            fresh.replace(path)
+        return Result(_read(path, settings), model_path)
+
+    def _path(self, experiment, settings):
+        """The file of an experiment's results."""
         text = json.dumps(settings, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        folder, module = self.args.out, experiment.__module__
+        module = experiment.__module__
         if module == "__main__":
             module = self.paper.name
-        name = f"{module}.{experiment.__name__}"
-        path = folder / f"{name}-{digest}.json"
-        model_path = path.with_suffix(".keras")
-        if path.exists():
-            return Result(_read(path, settings), model_path)
-        folder.mkdir(parents=True, exist_ok=True)
-        print(f"{name} {text}", file=sys.stderr, flush=True)
-        passed = {**settings, **(given or {})}
-        del passed["samples"]
-        keras.utils.set_random_seed(settings.get("seed", 0))
-        found = experiment(self.data_of(passed.pop("dataset")), **passed)
-        if isinstance(found, tuple):
-            model, found = found
-            bare = keras.models.clone_model(model)  # without the optimizer
-            bare.set_weights(model.get_weights())
-            bare.save(model_path)
-        kept = {"settings": settings, "results": found}
-        # A process that is killed leaves no half of a file.
-        fresh = path.with_suffix(".part")
-        fresh.write_text(json.dumps(kept, indent=1))
-        fresh.replace(path)
-        return Result(_read(path, settings), model_path)
+        return self.args.out / f"{module}.{experiment.__name__}-{digest}.json"
 
 
 class OtherSettingsError(ValueError):

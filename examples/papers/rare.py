@@ -53,11 +53,21 @@ OF_PAPER = {"dataset": "fashion_mnist", "epochs": 20}
 class NoisyAdam(keras.optimizers.Adam):
     """Adam with noise of variance `noise` / (1 + step)^0.55 on gradients.
 
+    Raises:
+        ValueError: Keras runs on another backend than TensorFlow, where an
+            optimizer would draw the same noise in each step.
+
     Source: Neelakantan et al., Adding Gradient Noise Improves Learning for
     Very Deep Networks (2015).
     """
 
     def __init__(self, learning_rate, noise, **kwargs):
+        if keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "Gradient noise needs TensorFlow, but Keras runs on "
+                f"{keras.backend.backend()}. Leave out --gradient-noise, or "
+                "set KERAS_BACKEND=tensorflow."
+            )
         super().__init__(learning_rate, **kwargs)
         self.noise = noise
         self.random = keras.random.SeedGenerator(0)

@@ -84,6 +84,7 @@ from keras_redundancy._keras.recording import (
     Weight as Weight,
     has_state as has_state,
     has_stock_bases as has_stock_bases,
+    opened_from as opened_from,
     recorded as recorded,
     what_and_where as what_and_where,
     with_opened as with_opened,
@@ -105,6 +106,7 @@ from keras_redundancy._keras.variables import (
     as_array as as_array,
     is_random_state as is_random_state,
     set_value as set_value,
+    shapes_alone as shapes_alone,
     variables_in as variables_in,
     variables_read as variables_read,
 )

@@ -43,6 +43,7 @@ SET_LATER = {
     "_functional",
     "_jax_state",
     "_jax_state_synced",
+    "_opened_from",
     "history",
     "optimizer",
     "stop_evaluating",

@@ -194,6 +194,11 @@ def has_state(layer) -> bool:
     return bool(own or layer._seed_generators)
 
 
+def opened_from(model):
+    """The model that an opened model is a copy of; other models themselves."""
+    return vars(model).get("_opened_from", model)
+
+
 def tensors_in(arguments) -> list:
     """The `KerasTensor`s in a nested structure, each one once."""
     flat = keras.tree.flatten(arguments)
@@ -477,7 +482,7 @@ class _Copier(Interpreter):
             layers = [x._keras_history.operation for x in inputs]
             layers += [self.operation(x) for x in old.layers]
             own = {"_functional": functional, "_layers": layers}
-        vars(new).update(own | dict.fromkeys(COMPILED))
+        vars(new).update(own | dict.fromkeys(COMPILED), _opened_from=old)
         return new
 
     def model_in(self, operation):

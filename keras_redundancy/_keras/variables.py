@@ -7,6 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 from keras.src import backend
+from keras.src.backend.common import global_state
+
+WAITING = "uninitialized_variables"
 
 
 def variables_in(arguments) -> list:
@@ -57,6 +60,18 @@ def variables_read(layer, args, kwargs) -> list:
     with contextlib.suppress(Exception):
         backend.compute_output_spec(call, *itertools.compress(flat, symbolic))
     return list(reads.variables.values())
+
+
+@contextlib.contextmanager
+def shapes_alone():
+    """Variables that are made meanwhile have shapes, but hold no values."""
+    before = global_state.get_global_attribute(WAITING)
+    global_state.set_global_attribute(WAITING, [])
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        global_state.set_global_attribute(WAITING, before)
 
 
 def as_array(tensor) -> np.ndarray:

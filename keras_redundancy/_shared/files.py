@@ -45,3 +45,17 @@ def replaced(path) -> Iterator[Path]:
         if path.is_dir():
             shutil.rmtree(path)
         os.replace(fresh, path)
+
+
+def require_folder(path: Path) -> None:
+    """Raise unless the folder of a file is there.
+
+    Raises:
+        ValueError: it is not.
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(
+            f"There is no folder {str(folder)!r} to write {path.name!r} to. "
+            "Make it, or choose another path."
+        )

@@ -1,5 +1,6 @@
 """Make a layer of its own class in place of the graph that was inside of it."""
 
+import functools
 import warnings
 import weakref
 from numbers import Integral, Number
@@ -34,7 +35,7 @@ def closed(opened, recipe: Recipe, given: list):
     for settings in ({}, _solved(opened, wanted)) if changes else ({},):
         found = LayerRecipe(layer, LayerForm(layer), settings)
         new = _made(found, opened, given)
-        if new is not None and _shapes(new) == wanted:
+        if new is not None and shapes_of(new) == wanted:
             return found, new
     return None if changes else (found, _keras.copy_with_variables(layer))
 
@@ -79,13 +80,19 @@ def is_changed(opened, recipe: Recipe) -> bool:
 
 
 def _solved(opened, wanted):
+    return settings_for(_trials(opened), shapes_of(opened.layer), wanted)
+
+
+def settings_for(trials, before: list, wanted: list) -> dict:
     """The entries of a config that set sizes of variables, with new values.
 
-    Which ones do is found out by making the layer with another value: a size
-    grows with the value, times some number.
+    Args:
+        trials: what `tried` returns for some entries: a size grows with the
+            value, times some number.
+        before, wanted: the shapes that the variables have, and should have.
     """
-    before, found = _shapes(opened.layer), {}
-    for path, value, step, shapes in _trials(opened):
+    found = {}
+    for path, value, step, shapes in trials:
         for old, new, goal in zip(before, shapes, wanted, strict=True):
             for a, b, c in zip(old, new, goal, strict=True):
                 if a != b and a != c:
@@ -105,11 +112,21 @@ def _trials(opened) -> list[tuple]:
     config = configs.config_of(layer)
     known = TRIALS.setdefault(type(layer), {})
     shapes = [x.shape for x in opened.inputs]
-    key = repr((_without_names(config), shapes, _shapes(layer)))
+    key = repr((_without_names(config), shapes, shapes_of(layer)))
     if key not in known:
-        trials = (_trial(opened, *each) for each in _whole_numbers(config))
+        sizes = shapes_of(layer)
+        made = functools.partial(_shapes_with, opened)
+        numbers = whole_numbers(config, sizes)
+        trials = (tried(made, sizes, *each) for each in numbers)
         known[key] = [x for x in trials if x is not None]
     return known[key]
+
+
+def _shapes_with(opened, settings):
+    recipe = LayerRecipe(opened.layer, LayerForm(opened.layer), settings)
+    with _keras.shapes_alone():
+        new = _made(recipe, opened, opened.inputs)
+        return None if new is None else shapes_of(new)
 
 
 def _without_names(config):
@@ -121,23 +138,38 @@ def _without_names(config):
     return config if isinstance(config, Number | str) else type(config)
 
 
-def _trial(opened, path, value):
-    layer = opened.layer
+def tried(made, before: list, path: tuple, value: int):
+    """What becomes of variables with another value of an entry of a config.
+
+    Args:
+        made: a function of settings that returns the shapes of the variables
+            that are made with them, or None where that fails.
+        before: the shapes without other settings.
+        path, value: the entry.
+
+    Returns:
+        (path, value, what was added to it, the shapes); None if there are
+        other variables then, or none can be made.
+    """
     for step in (value, -(value // 2), 1):
-        recipe = LayerRecipe(layer, LayerForm(layer), {path: value + step})
-        new = _made(recipe, opened, opened.inputs)
-        if new is not None:
-            shapes, own = _shapes(new), _shapes(layer)
-            is_alike = list(map(len, shapes)) == list(map(len, own))
+        shapes = made({path: value + step})
+        if shapes is not None:
+            is_alike = list(map(len, shapes)) == list(map(len, before))
             return (path, value, step, shapes) if is_alike else None
     return None
 
 
-def _whole_numbers(config):
+def whole_numbers(config, shapes):
+    """(path, value) of the entries of a config that can set a size in there.
+
+    A size is the value, or the product of the value and another one.
+    """
+    sizes = {size for shape in shapes for size in shape}
     for key, value in config.items():
         entries = enumerate(value) if isinstance(value, list | tuple) else ()
         for path, x in (((key,), value), *(((key, i), x) for i, x in entries)):
-            if isinstance(x, Integral) and not isinstance(x, bool) and x > 1:
+            is_number = isinstance(x, Integral) and not isinstance(x, bool)
+            if is_number and x > 1 and any(size % x == 0 for size in sizes):
                 yield path, int(x)
 
 
@@ -163,5 +195,6 @@ def _from_config(recipe):
         return configs.made_from_attributes(recipe)
 
 
-def _shapes(layer):
+def shapes_of(layer) -> list:
+    """The shapes of a layer's variables."""
     return [tuple(x.shape) for x in layer.variables]

@@ -6,6 +6,7 @@ what read a variable of the old model read that of the new one.
 """
 
 import dataclasses
+import warnings
 from typing import Any
 
 import keras
@@ -19,6 +20,10 @@ from keras_redundancy.building import (
     ties,
 )
 from keras_redundancy.building.compiling import compile_like
+from keras_redundancy.building.own_class import (
+    in_own_class,
+    variable_pairs,
+)
 from keras_redundancy.building.rebinding import Rebinder
 from keras_redundancy.building.recipe import Recipe, is_configured
 from keras_redundancy.building.weights import (
@@ -46,8 +51,9 @@ def rebuild(recipe: Recipe):
     """The new model of a recipe.
 
     Returns:
-        A model of the class of the old one, with the names, dtype policies,
-        trainable flags and compile arguments of that, and a fresh optimizer.
+        A model of the class of the old one, where that can be made, with the
+        names, dtype policies, trainable flags and compile arguments of the old
+        one, and a fresh optimizer.
 
     Raises:
         ValueError: a layer cannot be made from its config, not be called, or
@@ -63,6 +69,31 @@ def rebuild_and_match(recipe: Recipe) -> tuple[Any, list[tuple]]:
         The new model, and [(variable, its counterpart in there), ...] of what
         has one.
     """
+    model = recipe.model
+    if _keras.rebuildable_class(model) is type(model):
+        return _rebuilt(recipe)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plain, matches = _rebuilt(recipe)
+        twins = {id(old): new for old, new in matches}
+        with _keras.scope_of(model):
+            model = _keras.opened_from(model)
+            new = in_own_class(model, plain, twins)
+    if new is None:
+        for each in caught:
+            warnings.warn_explicit(
+                each.message, each.category, each.filename, each.lineno
+            )
+        return plain, matches
+    layers = zip(*map(_keras.flat_layers, (model, new)), strict=False)
+    copy_trainable(list(layers))
+    matches = variable_pairs(model, new)
+    twins = {id(old): its_twin for old, its_twin in matches}
+    compile_like(model, new, Rebinder(twins))
+    return new, matches
+
+
+def _rebuilt(recipe):
     model, matches = recipe.model, []
     with _keras.scope_of(model):
         builder = Builder(recipe)

@@ -111,10 +111,10 @@ def _probes(model, views) -> list[_Probe] | None:
     for view in views:
         reads = {}
         for read in view.on.reads:
-            if not isinstance(read.place, Place):
+            name = calls.names.get(read.place.key)
+            if name is None or not isinstance(read.place, Place):
                 return None
             columns = read.columns[view.positions]
-            name = calls.names[read.place.key]
             for call in calls.reading(name, view.on.variable):
                 reads[call.key, name] = read.place.axis, columns
         if not reads:
@@ -144,7 +144,7 @@ class _Calls(_keras.Interpreter):
         return [call.key_of(x) for x in call.outputs]
 
     def made(self, x, value, path):
-        self.names[*path, id(x)] = value
+        self.names[(*path, id(x))] = value
 
     def reading(self, name, variable) -> list:
         """The calls that read a tensor, of layers with this variable."""

@@ -18,6 +18,11 @@ from keras_redundancy.calibration.data import (
     samples_in,
 )
 from keras_redundancy.calibration.moments import HELD_OUT, Divided
+from keras_redundancy.calibration.padding import (
+    counting,
+    moments_counting,
+    padding_masks,
+)
 from keras_redundancy.calibration.pieces import pieces_of, samples_at_once
 from keras_redundancy.channels.labels import InnerPlace, Place
 
@@ -198,6 +203,7 @@ class Observer(keras.Model):
     def call(self, inputs):
         *tensors, start = inputs
         run = self.run_from(start_in(start))
+        run.masks = padding_masks(self.model, tensors)
         run.run(self.model, tensors)
         return self.look(run)
 
@@ -264,11 +270,12 @@ class Run(_keras.Interpreter):
         start: where the positions begin that are looked at.
         inner: {key of a call: `InnerPlace`s} of tensors inside of layers.
         seen: {key: tensor} of those that are kept.
+        masks: what `padding_masks` finds among the inputs.
     """
 
     def __init__(self, keys=frozenset(), start=0.0, inner=None):
         self.keys, self.start, self.inner = keys, start, inner or {}
-        self.seen = {}
+        self.seen, self.masks = {}, []
 
     @property
     def is_done(self):
@@ -331,24 +338,45 @@ class _MomentsRun(Run):
                 if window.place.key == key:
                     rows[i] = self._rows_of(window, value)
             if number not in self.moments and not any(x is None for x in rows):
-                self.moments[number] = divided_moments(rows)
-                rows.clear()
+                rows, weights = zip(*rows, strict=True)
+                self.moments[number] = divided_moments(rows, weights)
+                self._rows[number] = []
 
     def _rows_of(self, window, value):
         n = len(window.columns)
         most = positions_for(n, self.samples, POSITIONS)
         place, columns = window.place, window.columns
-        return _rows(value, place.axis, columns, self.start, most)
+        x = ops.moveaxis(value, place.axis, -1)
+        weights = counting(x, self.masks)
+        if weights is not None:
+            weights = sampled(weights, self.start, most)
+        return _rows(x, weights, columns, self.start, most)
 
 
-def divided_moments(parts):
+def divided_moments(parts, weights=()):
     """(count, mean, scatter) of the rows to fit to, and of the rows held out.
 
     Args:
         parts: tensors of shape (samples, positions, numbers).
+        weights: for each, 1 for the rows that count and else 0, of shape
+            (samples, positions, 1); or None where all of them count.
     """
-    sides = zip(*map(_divided, parts), strict=True)
-    return [_moments_of(list(side)) for side in sides]
+    if all(x is None for x in weights):
+        sides = zip(*map(_divided, parts), strict=True)
+        return [_moments_of(list(side)) for side in sides]
+    weights = [
+        ops.ones_like(x[..., :1]) if weight is None else weight
+        for x, weight in zip(parts, weights, strict=True)
+    ]
+    sides = (
+        zip(*map(_divided, each), strict=True) for each in (parts, weights)
+    )
+    return [
+        moments_counting(
+            *(ops.concatenate(list(map(as_rows, x))) for x in both)
+        )
+        for both in zip(*sides, strict=True)
+    ]
 
 
 def _divided(x):
@@ -380,9 +408,9 @@ def as_rows(x):
     return ops.reshape(x, (-1, x.shape[-1]))
 
 
-def _rows(x, axis, columns, start, most):
-    """The rows of a tensor, shape (samples, positions, numbers)."""
-    x = sampled(ops.moveaxis(x, axis, -1), start, most)
+def _rows(x, weights, columns, start, most):
+    """The rows of a tensor, shape (samples, positions, numbers); weights."""
+    x = sampled(x, start, most)
     n, m = columns.shape
     if m > most:
         spread = _spread(m, start, most)
@@ -390,7 +418,9 @@ def _rows(x, axis, columns, start, most):
     whole = m == 1 and np.array_equal(columns[:, 0], np.arange(x.shape[-1]))
     if not whole:
         x = ops.take(x, ops.reshape(ops.transpose(columns), (-1,)), axis=-1)
-    return ops.reshape(x, (ops.shape(x)[0], -1, n))
+    if weights is not None:
+        weights = ops.repeat(weights, x.shape[-1] // n, axis=1)
+    return ops.reshape(x, (ops.shape(x)[0], -1, n)), weights
 
 
 def sampled(x, start, most: int):

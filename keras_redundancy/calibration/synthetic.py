@@ -106,8 +106,8 @@ def _improve(images, observer, steps, rate, done):
     first, second = np.zeros_like(images), np.zeros_like(images)
     number = np.zeros(len(images), "int32")
     for step in range(1, steps + 1):
-        gradient = _keras.predict_on_one_replica(observer, [images, number])
-        gradient = np.asarray(gradient)
+        (found,) = _keras.predict_on_replicas(observer, [[images, number]])
+        gradient = np.asarray(found)
         first += (1 - FIRST) * (gradient - first)
         second += (1 - SECOND) * (gradient**2 - second)
         own = first / (1 - FIRST**step)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_redundancy._shared.arguments import check_option
+from keras_redundancy._shared.files import require_folder
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
@@ -168,9 +169,10 @@ def export(
     with tempfile.TemporaryDirectory() as folder:
         places = [Path(folder) / f"beside{path.suffix}", path][-len(subjects) :]
         samples = [x.samples(data, REPRESENTATIVE) for x in subjects]
-        for subject, place, own in zip(subjects, places, samples, strict=True):
+        written = list(zip(subjects, places, samples, strict=True))
+        for subject, place, own in written:
             write(subject, place, own if needs_data else None, quantize)
-        files = _measured(subjects, places, samples)
+        files = _measured(written)
     advice = _advice_on_widths(model, beside)
     if files[-1].milliseconds is None:
         advice += "Not run: install the runtime by pip install onnxruntime."
@@ -187,16 +189,19 @@ def _check_path(path, overwrite):
             ".tflite for LiteRT, in .onnx for ONNX, or in a name without a "
             "suffix for the folder of a SavedModel."
         )
-    if path.exists() and not overwrite:
-        raise ValueError(
-            f"{str(path)!r} exists. Choose another path, or pass "
-            "overwrite=True."
-        )
-    if not path.absolute().parent.is_dir():
-        raise ValueError(
-            f"There is no folder {str(path.absolute().parent)!r} to write "
-            f"{path.name!r} to. Make it, or choose another path."
-        )
+    if path.exists():
+        kinds = ("file", "folder")[:: 1 if path.suffix else -1]
+        if path.is_dir() == bool(path.suffix):
+            raise ValueError(
+                f"{str(path)!r} exists and is a {kinds[1]}, but a {kinds[0]} "
+                "has to be written. Choose another path."
+            )
+        if not overwrite:
+            raise ValueError(
+                f"{str(path)!r} exists. Choose another path, or pass "
+                "overwrite=True."
+            )
+    require_folder(path)
 
 
 def _check(subject, path, data, quantize):
@@ -246,48 +251,39 @@ def _check_int8(subject, data):
 # --- what was written -------------------------------------------------------
 
 
-def _measured(subjects, places, samples) -> list[ExportedFile]:
-    runs = [
-        runtimes.runner(place, subject.output_names)
-        for subject, place in zip(subjects, places, strict=True)
-    ]
-    files = [
-        ExportedFile(
-            subject.model.name,
-            str(place),
-            subject.model.count_params(),
-            _multiply_adds(subject),
-            _size(place),
-        )
-        for subject, place in zip(subjects, places, strict=True)
-    ]
-    if None in runs:
-        return files
-    samples = [[x[:COMPARED] for x in own] for own in samples]
-    inputs = [
-        list(subject.one_by_one(own))
-        for subject, own in zip(subjects, samples, strict=True)
-    ]
-    times = runtimes.milliseconds(
-        [
-            functools.partial(run, each[0])
-            for run, each in zip(runs, inputs, strict=True)
-        ]
-    )
+def _measured(written: list[tuple]) -> list[ExportedFile]:
+    """What was written of each (subject, path, samples)."""
+    runs = [runtimes.runner(path, x.output_names) for x, path, _ in written]
+    times = [None] * len(runs)
+    if None not in runs:
+        first = [next(x.one_by_one(samples)) for x, _, samples in written]
+        times = runtimes.milliseconds(list(map(functools.partial, runs, first)))
     return [
-        dataclasses.replace(
-            file, milliseconds=ms, **_agreement(subject, own, run, each)
-        )
-        for file, ms, subject, own, run, each in zip(
-            files, times, subjects, samples, runs, inputs, strict=True
-        )
+        _file(*each, run, time)
+        for each, run, time in zip(written, runs, times, strict=True)
     ]
 
 
-def _agreement(subject, samples, run, inputs) -> dict[str, float | None]:
+def _file(subject, path, samples, run, milliseconds) -> ExportedFile:
+    agreement = {}
+    if milliseconds is not None:
+        some = [x[:COMPARED] for x in samples]
+        agreement = _agreement(subject, some, run)
+    return ExportedFile(
+        subject.model.name,
+        str(path),
+        subject.model.count_params(),
+        _multiply_adds(subject),
+        _size(path),
+        milliseconds,
+        **agreement,
+    )
+
+
+def _agreement(subject, samples, run) -> dict[str, float | None]:
     """How much the file returns what the model returns for some samples."""
     wanted = subject.predict(samples)
-    found = zip(*(run(one) for one in inputs), strict=True)
+    found = zip(*map(run, subject.one_by_one(samples)), strict=True)
     given = [np.concatenate(each).astype("float64") for each in found]
     same_class = None
     if len(wanted) == 1 and wanted[0].ndim == 2 and wanted[0].shape[1] > 1:

@@ -96,3 +96,9 @@ def wrapper_of_tfmot(layer) -> str | None:
     if path[0] == "tensorflow_model_optimization" and hasattr(layer, "layer"):
         return next(x for x in path if x in (*WRAPPERS, "quantization"))
     return None
+
+
+def is_quantized(layer) -> bool:
+    """Whether `quantize` of Keras 3 made integers of a layer's weights."""
+    policy = getattr(layer, "dtype_policy", None)
+    return isinstance(policy, keras.dtype_policies.QuantizedDTypePolicy)

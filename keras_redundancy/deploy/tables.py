@@ -13,6 +13,7 @@ import tf_keras
 
 from keras_redundancy import _keras
 from keras_redundancy._keras import nn_operations as nn, numpy_operations as np3
+from keras_redundancy.deploy.pairs import is_quantized
 
 # Arguments that have another name in tf_keras.
 RENAMED = {keras.layers.LeakyReLU: {"negative_slope": "alpha"}}
@@ -180,7 +181,7 @@ def layer_like(layer, name: str, inner: dict):
 
 def _class_like(layer):
     cls = type(layer)
-    if "quantiz" in type(layer.dtype_policy).__name__.lower():
+    if is_quantized(layer):
         raise refusal(
             layer, "it is quantized. Translate the model before quantize()."
         )

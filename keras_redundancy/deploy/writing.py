@@ -10,10 +10,17 @@ from pathlib import Path
 import keras
 
 from keras_redundancy._shared.files import replaced
+from keras_redundancy.deploy.pairs import is_quantized
 from keras_redundancy.deploy.samples import Subject
 
 FORMATS = {".tflite": "litert", ".onnx": "onnx", "": "tf_saved_model"}
+# What converts to them, for Keras on PyTorch and on other backends.
+PACKAGES_ON_TORCH = {"litert": "litert-torch", "onnx": "onnx onnxscript"}
 PACKAGES = {"litert": "tensorflow", "onnx": "onnx tf2onnx"}
+ON_TENSORFLOW = (
+    " On TensorFlow all formats can be written: save the model as a .keras "
+    "file, and load and export it with KERAS_BACKEND=tensorflow."
+)
 
 
 def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
@@ -51,7 +58,7 @@ def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
         except ImportError as error:
             raise ImportError(
                 f"{path.name!r} cannot be written: {error}. Install what "
-                f"converts: pip install {PACKAGES.get(kind, 'tensorflow')}"
+                f"converts: pip install {_packages(kind)}.{_elsewhere()}"
             ) from error
         # The converters raise errors of classes of their own.
         except Exception as error:
@@ -60,14 +67,28 @@ def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
             ) from error
 
 
+def _packages(kind):
+    is_torch = keras.backend.backend() == "torch"
+    packages = PACKAGES_ON_TORCH if is_torch else PACKAGES
+    return packages.get(kind, "tensorflow")
+
+
+def _elsewhere():
+    return ON_TENSORFLOW if keras.backend.backend() == "torch" else ""
+
+
 def _failure(subject, kind, quantize, error):
-    advice = ""
-    if quantize == "int8":
-        advice = ' Does quantize="dynamic" or None work?'
-    words = str(error).strip().partition("\n")[0][:300]
-    return (
-        f"{subject.model.name!r} cannot be converted to {kind}: {words}{advice}"
-    )
+    advice, model = _elsewhere(), subject.model
+    quantized = [x.name for x in subject.layers if is_quantized(x)]
+    if quantized:
+        advice += (
+            f" {quantized[0]!r} is quantized by Keras: export the model that "
+            'it was before quantize(), with quantize="int8" or "dynamic".'
+        )
+    elif quantize == "int8":
+        advice += ' Does quantize="dynamic" or None work?'
+    words = " ".join(str(error).split())[:300]
+    return f"{model.name!r} cannot be converted to {kind}.{advice}\n{words}"
 
 
 def _signature(subject, samples, kind):

@@ -171,7 +171,7 @@ class Factorized:
         size = self.kernel.shape[SIDES["input"]]
         # A sum of many numbers in bfloat16 would keep only a few digits.
         scaled = widened(x) * _column(self.input_scale)
-        rows = ops.segment_sum(scaled, self.input_index.value, size)
+        rows = _row_sums(scaled, self.input_index.value, size)
         return ops.cast(rows, x.dtype)
 
     def _shared(self, x):
@@ -378,6 +378,16 @@ def can_be_factorized(layer) -> bool:
     if isinstance(layer, keras.layers.Conv2D):
         return layer.groups == 1 and layer.data_format == "channels_last"
     return isinstance(layer, keras.layers.Dense)
+
+
+def _row_sums(x, index, size):
+    """The sums of the rows of x that have the same index, shape (size, ...)."""
+    if keras.backend.backend() != "torch":
+        return ops.segment_sum(x, index, size)
+    # There `segment_sum` waits for the device, computes in float32, and takes
+    # a multiple of the time and memory.
+    zeros = ops.zeros((size, x.shape[1]), x.dtype)
+    return ops.scatter_update(zeros, ops.expand_dims(index, 1), x, "add")
 
 
 def _column(scale):

@@ -134,7 +134,9 @@ def distill(
             epoch was the best. With 0 the last epoch counts.
         patience: stop after so many epochs that were no better.
         augment: with arrays, a function from a batch of inputs to another
-            one, such as `keras.layers.RandomFlip("horizontal")`.
+            one, or a layer, such as `keras.layers.RandomFlip("horizontal")`.
+            Few samples go further so: change them as those were that `model`
+            was trained on.
         validation_data: with a dataset, another dataset that says which epoch
             was the best.
         steps: how many batches of a dataset an epoch takes, where its length

@@ -16,6 +16,7 @@ from keras_redundancy.planning.budgets import Costs
 from keras_redundancy.planning.by_hand import the_decision_about, with_units
 from keras_redundancy.planning.criteria import Compared
 from keras_redundancy.planning.idle import Idle
+from keras_redundancy.planning.inlining import ways_of_blocks
 from keras_redundancy.planning.selection import Selection
 
 
@@ -180,6 +181,17 @@ class Plan(Rendered):
         return before, round(self._costs.flops(self._widths))
 
     @functools.cached_property
+    def blocks(self) -> dict[str, str]:
+        """How layers that are made of layers are made anew, by their names.
+
+        "by its arguments": as a layer of the same class, of which arguments
+        of the constructor are smaller; "inline": the layers inside take its
+        place. It is inline as well where an argument turns out to do more
+        than set a size.
+        """
+        return ways_of_blocks(self.graph, self.decisions)
+
+    @functools.cached_property
     def _costs(self):
         return Costs(self.graph, [each.space for each in self.decisions])
 
@@ -273,6 +285,9 @@ class Plan(Rendered):
             lines.append(f"latency, as measured: {saved:.1f} % less")
         if self.repair is not None and self.repair.says:
             lines.append(self.repair.says)
+        for way in sorted(set(self.blocks.values())):
+            names = [name for name, own in self.blocks.items() if own == way]
+            lines.append(f"made anew {way}: {', '.join(names)}")
         return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""What can only go if the graph inside of a layer takes its place."""
+"""Layers made of layers: made anew by their arguments, or inline."""
 
 from keras_redundancy import _keras
 from keras_redundancy.building.closing import set_by_arguments
@@ -55,10 +55,44 @@ def _reads_own_weights(opened):
 
 
 def _reason(space, opened, remark):
-    own = {(id(axis.on.variable), axis.on.axis) for axis in space.axes}
     for layer, variables, settable, reason in opened:
-        inside = {key for key in own if key[0] in variables}
-        if inside and not any(inside <= axes <= own for axes in settable):
+        if not _is_set(space, variables, settable):
             kind = type(layer).__name__
             return reason.format(name=layer.name, kind=kind, remark=remark)
     return None
+
+
+def _is_set(space, variables, settable):
+    """Whether one argument sets the width of a space where it is in a layer."""
+    own = {(id(axis.on.variable), axis.on.axis) for axis in space.axes}
+    inside = {key for key in own if key[0] in variables}
+    return not inside or any(inside <= axes <= own for axes in settable)
+
+
+def ways_of_blocks(graph, decisions) -> dict[str, str]:
+    """How layers made of layers are made anew, as far as their sizes say.
+
+    Args:
+        graph: the traced model.
+        decisions: what happens to each space.
+
+    Returns:
+        {name: "by its arguments" or "inline"} of those that change.
+    """
+    gone = [x.space for x in decisions if len(x.selection.removed)]
+    found = {}
+    for opened in operations(graph.model):
+        is_inside = getattr(opened, "is_inside", False)
+        if isinstance(opened, _keras.Opened) and not is_inside:
+            own = {id(v) for v in opened.layer.variables}
+            changed = [
+                space
+                for space in gone
+                if any(id(axis.on.variable) in own for axis in space.axes)
+            ]
+            if changed:
+                axes = set_by_arguments(opened)
+                by_arguments = all(_is_set(x, own, axes) for x in changed)
+                way = "by its arguments" if by_arguments else "inline"
+                found[opened.name] = way
+    return found

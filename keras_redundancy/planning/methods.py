@@ -31,6 +31,8 @@ from keras_redundancy.planning import selection
 from keras_redundancy.planning.method import NO_GRADIENTS, Method
 
 ERRORS = ("outputs", "loss")
+# How many distances between units are held at a time.
+DISTANCES = 2**24
 
 
 class _Comparing(Method):
@@ -168,10 +170,16 @@ class FPGM(_Comparing):
     criterion: str = "filters"
 
     def scores(self, units):
-        products = units.filters.T @ units.filters
-        squares = np.diag(products)
-        distances = squares + squares[:, None] - 2 * products
-        return np.sqrt(distances.clip(0)).sum(axis=0)
+        rows = units.filters.T
+        squares = np.einsum("ij,ij->i", rows, rows)
+        step = max(DISTANCES // len(rows), 1)
+        sums = []
+        for start in range(0, len(rows), step):
+            some = slice(start, start + step)
+            distances = squares + squares[some, None]
+            distances -= 2 * rows[some] @ rows.T
+            sums.append(np.sqrt(distances.clip(0)).sum(axis=1))
+        return np.concatenate(sums)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -103,5 +103,5 @@ def test_what_has_no_strategy_has_no_scope():
         assert _keras.replicas(keras.Model(model.inputs, model.outputs)) == 1
     x = np.ones((4, 3), "float32")
     np.testing.assert_allclose(
-        _keras.predict_on_one_replica(model, x), model.predict_on_batch(x)
+        _keras.predict_on_replicas(model, [[x]])[0], model.predict_on_batch(x)
     )

@@ -102,7 +102,7 @@ def test_text(kind):
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_a_model_of_text_is_timed(shape):
     model = text_model(shape)
-    share = Stopwatch(model, batch_size=16).share(model)
+    share = Stopwatch(model, batch_size=16).race_with(model)()
     assert 0 < share < np.inf
 
 

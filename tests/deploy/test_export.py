@@ -91,6 +91,9 @@ def test_a_saved_model(tmp_path):
     (tmp_path / "folder/left_over").touch()
     kr.deploy.export(model, tmp_path / "folder", overwrite=True)
     assert not (tmp_path / "folder/left_over").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file, but a folder has to be"):
+        kr.deploy.export(model, tmp_path / "file", overwrite=True)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -135,6 +138,20 @@ def test_a_quantized_model_can_be_exported(tmp_path):
     model.quantize("int8", filters=lambda layer: layer.name == "x")
     file = kr.deploy.export(model, tmp_path / "folder").file
     assert (file.multiply_adds, file.difference < 0.01) == (None, True)
+    with pytest.raises(ValueError, match=r"'x' is quantized by Keras: export"):
+        kr.deploy.litert(model, tmp_path / "x.tflite")
+
+
+class Own(layers.Layer):
+    def call(self, x):
+        return keras.ops.convert_to_tensor(np.asarray(x))
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def layer_without_a_graph():
+    return keras.Sequential([keras.Input((3,)), layers.Dense(2), Own()])
 
 
 def recurrent():
@@ -160,6 +177,13 @@ def no_graph():
             {"quantize": "int8", "data": np.ones((2, 5, 3))},
             ValueError,
             "'loop' .LSTM.*unroll=True",
+        ),
+        (
+            layer_without_a_graph,
+            "x.tflite",
+            {},
+            ValueError,
+            r"cannot be converted to litert[^$]*Own\.call\(\).*NumPy",
         ),
         (no_graph, "x.tflite", {}, TypeError, "subclassed model"),
     ],

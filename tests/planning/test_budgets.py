@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from keras_redundancy.planning import choosing
+from keras_redundancy.planning import choosing, methods
 from keras_redundancy.planning.budgets import Costs
 from keras_redundancy.planning.latency import Stopwatch
 from tests import models
@@ -78,7 +78,9 @@ def test_l1_keeps_the_largest_sums_of_weights():
     assert set(kept) == set(order[8:])
 
 
-def test_fpgm_keeps_the_farthest_from_all_others():
+@pytest.mark.parametrize("at_a_time", [2**24, 40])
+def test_fpgm_keeps_the_farthest_from_all_others(at_a_time, monkeypatch):
+    monkeypatch.setattr(methods, "DISTANCES", at_a_time)
     model = models.randomized(models.mlp())
     kernel = models.numpy(model.layers[0].kernel).T
     plan = kr.plan(model, ratio=0.5, select="fpgm", layers="dense")

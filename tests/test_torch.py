@@ -1,4 +1,4 @@
-"""Data of PyTorch: loaders, and tensors that NumPy cannot read."""
+"""What is so on PyTorch alone: its loaders and tensors, and its gradients."""
 
 import keras
 import numpy as np
@@ -7,7 +7,6 @@ from keras import layers
 
 import keras_redundancy as kr
 from keras_redundancy.calibration.data import Samples, batches
-from tests import models
 
 if keras.backend.backend() != "torch":
     pytest.skip("to import PyTorch takes long", allow_module_level=True)
@@ -68,6 +67,9 @@ def network():
     return keras.Model(inputs, x)
 
 
+# --- data -------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("kind", LOADERS)
 def test_loaders_are_read_as_arrays_are(kind):
     samples = Samples(LOADERS[kind])
@@ -111,6 +113,9 @@ def test_a_model_is_pruned_distilled_and_trained_with_loaders():
     assert found.model.count_params() < model.count_params()
 
 
+# --- gradients --------------------------------------------------------------
+
+
 def test_nothing_is_kept_for_gradients():
     """Each tensor of the walk would otherwise stay until its end."""
     seen = []
@@ -128,5 +133,71 @@ def test_nothing_is_kept_for_gradients():
     assert len(seen) > 6
     assert not any(seen)
     assert model.layers[1].kernel.value.requires_grad
-    models.outputs(model, X)
+    model(X)
     assert any(seen)
+
+
+def trains_all(model):
+    """Whether PyTorch knows all trainable variables, to clear gradients."""
+    known = set(map(id, model.parameters()))
+    return all(id(v.value) in known for v in model.trainable_variables)
+
+
+def test_the_gradients_of_all_variables_are_cleared():
+    """Otherwise those of several steps would add up."""
+    model = network()
+    model.compile("sgd", "mse")
+    rare = kr.factorize(kr.apply_rare(model, 20.0))
+    rare.compile("sgd", "mse")
+    joining = kr.callbacks.DynamicLowRank(tau_cos=0.5, tau_euc=9.0, shrink=0.1)
+    rare.fit(X, X[:, :3], verbose=0, callbacks=[joining])
+    assert rare.layers[1].kernel.shape[1] < 8
+    small = kr.prune(model, ratio=0.5, optimizer=True)
+    for each in (rare, kr.compact(rare), small, kr.strip(model)):
+        assert trains_all(each)
+    assert trains_all(kr.functional(model, keras.Input((12,))))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: kr.FactorizedDense(
+            6, kernel_regularizer=kr.RaReRegularizer(1.0, also="l2")
+        ),
+        lambda: kr.FactorizedConv2D(
+            6, 2, kernel_regularizer=kr.RaReRegularizer(1.0)
+        ),
+        lambda: layers.Dense(6, kernel_regularizer=kr.RaReRegularizer(1.0)),
+        lambda: kr.FrobeniusNormalization(layers.Dense(6)),
+        lambda: kr.NoiseOutputs(6),
+        lambda: kr.NoiseOutputs(6, "binomial", weight=0.5),
+    ],
+    ids=["factorized", "convolution", "regularized", "frobenius", "a", "b"],
+)
+def test_a_step_reads_no_numbers_of_the_device(layer):
+    """Tensors of the device "meta" hold none: to read them is an error."""
+    layer = layer()
+    layer.build((None, 4, 4, 5))
+    with keras.device("meta"):
+        x = torch.ones((2, 4, 4, 5), device="meta")
+        found = [layer(x, training=True), *layer.losses]
+    assert {x.device.type for x in found} == {"meta"}
+
+
+# --- devices ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "name", "words"),
+    [
+        (ImportError, "x.onnx", "pip install onnx onnxscript"),
+        (ValueError, "folder", "KERAS_BACKEND=tensorflow"),
+    ],
+)
+def test_other_backends_export_more(error, name, words, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise error("It is not there.")
+
+    monkeypatch.setattr(keras.Model, "export", fail)
+    with pytest.raises(error, match=words):
+        kr.deploy.export(network(), tmp_path / name)
