@@ -21,7 +21,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_redundancy.calibration.moments import HELD_OUT
-from keras_redundancy.calibration.observer import GOLDEN, spread_of
+from keras_redundancy.calibration.rows import GOLDEN, spread_of
 from keras_redundancy.mend.kernels import KernelProduct
 from keras_redundancy.mend.linked import fit_to_link
 from keras_redundancy.mend.sums import Sums

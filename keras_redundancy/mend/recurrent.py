@@ -26,7 +26,7 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from keras_redundancy.calibration.moments import HELD_OUT
-from keras_redundancy.calibration.observer import positions_for
+from keras_redundancy.calibration.rows import positions_for
 from keras_redundancy.channels.filters import read
 from keras_redundancy.channels.labels import Role
 from keras_redundancy.channels.rules.recurrent import states, steps_read

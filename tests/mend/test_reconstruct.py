@@ -223,14 +223,17 @@ def test_rows_that_are_alike_are_held_out_together():
     pieces = []
     for first, size in ((0, 4), (4, 5)):
         x = np.arange(first, first + size)[:, None, None] * np.ones((6, 3))
-        pieces.append((first, size, *[keras.ops.cast(x, "float32")] * 2))
-    rows = reconstruct.joined(
-        reconstruct._rows(fit_of(layer, layer), pieces, 9, 20)
-    )
+        read = keras.ops.cast(x, "float32")
+        pieces.append((first, size, layer(read), read))
+    fit = fit_of(layer, layer)
+    rows = reconstruct._rows(fit, pieces, 9, 20, reconstruct.NUMBERS)
+    rows = reconstruct.joined(rows)
     assert rows.read.shape == (54, 1, 3)
     assert rows.wanted.shape == (54, 1, 2)
     sample = models.numpy(rows.read)[:, 0, 0]
     np.testing.assert_array_equal(rows.is_held_out, sample == 4)
+    wanted = models.numpy(layer(rows.read))
+    np.testing.assert_allclose(models.numpy(rows.wanted), wanted, rtol=1e-6)
 
 
 def test_positions_lie_in_all_columns_of_an_image():
