@@ -56,7 +56,7 @@ def share(model):
 
 
 def test_most_of_a_small_decoder_can_go(backbone):
-    assert share(backbone) > 0.6
+    assert share(backbone) > 0.55
 
 
 def test_decoders_keep_their_class_and_their_open_length(backbone):

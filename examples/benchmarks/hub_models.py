@@ -144,14 +144,7 @@ BACKBONES = {
 
 def share(model) -> float:
     """The percentage of the parameters that lie in prunable spaces."""
-    spaces = kr.trace(model).prunable
-    variables = {
-        id(place.on.variable): place.on.variable
-        for space in spaces
-        for place in space.axes
-    }
-    count = sum(int(np.prod(x.shape)) for x in variables.values())
-    return 100 * count / model.count_params()
+    return 100 * kr.trace(model).explain().prunable
 
 
 def random_data(model, samples, seed=0):
