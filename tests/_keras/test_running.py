@@ -97,11 +97,12 @@ def test_retracing_is_warned_of_again_in_the_end(caplog):
 
 def test_what_has_no_strategy_has_no_scope():
     """`tests/test_distribution.py` has models with one."""
-    model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    inputs = [keras.Input((3,))]
+    model = keras.Model(inputs, layers.Dense(1)(inputs[0]))
     model.compile("sgd", "mse")
     with _keras.scope_of(model), _keras.scope_of(model.optimizer):
         assert _keras.replicas(keras.Model(model.inputs, model.outputs)) == 1
     x = np.ones((4, 3), "float32")
     np.testing.assert_allclose(
-        _keras.predict_on_replicas(model, [[x]])[0], model.predict_on_batch(x)
+        _keras.predict_on_replicas(model, [[x]])[0], model.predict_on_batch([x])
     )
