@@ -21,6 +21,18 @@ def flat_layers(layer, recursive: bool = True) -> list:
     return layer._flatten_layers(recursive=recursive)
 
 
+def states_of(model) -> list:
+    """The variables that change when a model is called.
+
+    The states of stateful recurrent layers are not among the variables of
+    their layers.
+    """
+    states = [getattr(x, "states", None) for x in flat_layers(model)]
+    found = [*model.non_trainable_variables, *keras.tree.flatten(states)]
+    found = [x for x in found if isinstance(x, keras.Variable)]
+    return list({id(x): x for x in found}.values())
+
+
 def wraps_one_layer(operation) -> bool:
     """Whether its class is made as `Class(layer, **config)`.
 

@@ -162,8 +162,8 @@ def _parts(observer, inputs, size) -> list[list]:
 
 @contextlib.contextmanager
 def restoring_states(model):
-    """Restore non-trainable variables, such as states, in the end."""
-    states = [(v, ops.copy(v)) for v in model.non_trainable_variables]
+    """Restore what running the model changes, such as states, in the end."""
+    states = [(v, ops.copy(v)) for v in _keras.states_of(model)]
     try:
         with _keras.quiet_about_retracing():
             yield

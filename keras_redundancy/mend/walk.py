@@ -68,7 +68,7 @@ def walk(
     inputs = [0 if x is None else x.nbytes // len(x) for x in first[0]]
     each = most_bytes(steps, inputs)
     amount = amount_of(old, each, memory, first, expected)
-    states = [*old.non_trainable_variables, *new.non_trainable_variables]
+    states = [*_keras.states_of(old), *_keras.states_of(new)]
     with _keras.without_gradients(), put_back(states) as keep:
         frontier = Frontier(found, amount, memory)
         for step in steps:
