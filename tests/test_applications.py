@@ -206,6 +206,9 @@ def test_it_is_pruned_without_a_loss_and_cut_in_half(
 
 def test_it_is_mended_with_two_images(name):
     model, images = application(name)
+    # With the statistics of new layers, what the deepest networks compute
+    # grows beyond float32 as soon as anything is cut.
+    normalize_by(model, images)
     small = kr.prune(model, ratio=0.3, data=images[:2])
     assert_all_is_stock(model, small)
     assert small.count_params() < model.count_params()
