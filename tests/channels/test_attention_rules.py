@@ -299,7 +299,7 @@ def test_inside_of_a_subclass_its_own_calls_are_followed():
     model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
     frozen = {space.name: space.frozen for space in kr.trace(model).spaces}
     assert frozen["before"] is None
-    assert "dot_product_attention" in frozen["sharpened.query"]
+    assert "dot_product_attention" in frozen["sharpened-query"]
     models.plant(model)
     small = kr.prune(model, tau=0.9999)
     assert small.count_params() < model.count_params()

@@ -134,7 +134,8 @@ def test_a_lambda_comes_back(tmp_path):
     x = layers.Lambda(lambda x: 2 * x, name="twice")(x)
     model = keras.Model(inputs, layers.Dense(3, activation="softmax")(x))
     loss = "sparse_categorical_crossentropy"
-    model.compile("sgd", loss, metrics=["accuracy"])
+    optimizer = keras.optimizers.Adam(1e-2)
+    model.compile(optimizer, loss, metrics=["accuracy"])
     with pytest.raises(KeyboardInterrupt):
         run(model, checkpoint=tmp_path, callbacks=[Crash(2)])
     with pytest.warns(UserWarning, match="Crash kept for themselves"):
