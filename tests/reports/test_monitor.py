@@ -242,7 +242,9 @@ def test_nothing_is_left_open_by_an_interrupted_fit(tmp_path):
     monitor = kr.callbacks.RedundancyMonitor(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         model.fit(*data(), verbose=0, callbacks=[monitor, Stop()])
-    assert threading.active_count() == threads
+    if keras.backend.backend() == "tensorflow":
+        # JAX and PyTorch start threads of their own, which stay.
+        assert threading.active_count() == threads
     (file,) = (tmp_path / "redundancy").iterdir()
     if os.path.isdir("/proc/self/fd"):
         held = [os.path.realpath(x) for x in Path("/proc/self/fd").iterdir()]
