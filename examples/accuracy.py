@@ -22,7 +22,6 @@ again.
 
 import argparse
 import functools
-import json
 import os
 import time
 from pathlib import Path
@@ -32,6 +31,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import example_data
 import keras
 import numpy as np
+from example_results import Results
 from example_tables import spread
 from keras import layers
 
@@ -261,10 +261,7 @@ class Run:
         name = f"{args.network}-{self.epochs}-seed{seed}"
         kind = "held-out" if args.held_out else "test"
         self.path = args.out / f"{name}.keras"
-        self.results_path = args.out / f"{name}-{kind}.json"
-        self.results = {}
-        if self.results_path.exists():
-            self.results = json.loads(self.results_path.read_text())
+        self.results = Results(args.out / f"{name}-{kind}.json")
         self.model = self._model()
 
     def _model(self):
@@ -284,12 +281,7 @@ class Run:
         """What `find()` returns, or what it returned before."""
         if self.args.of != "flops":
             key = self.args.of, *key
-        key = " / ".join(map(str, key))
-        if key not in self.results:
-            self.results[key] = find()
-            text = json.dumps(self.results, indent=1)
-            self.results_path.write_text(text)
-        return self.results[key]
+        return self.results.result(*key, find=find)
 
     def base(self):
         return self.result(

@@ -12,11 +12,11 @@ The first table compares methods of others with those of this package: the same
 cuts, of the same model, on the same images, and every BatchNormalization
 estimated anew on them. With --epochs, the second one has the accuracy after so
 many epochs of distillation from there, and the seconds that it all took;
---draw makes a picture of it. What is in --out is not measured again.
+--draw makes a picture of it. What is in --out is not measured again; a file of
+another model or of other data is refused.
 """
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -25,6 +25,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
+from accuracy import accuracy
+from example_results import Results, digest
+from matplotlib.figure import Figure
 
 import keras_redundancy as kr
 from keras_redundancy._shared.tables import Table
@@ -76,30 +79,31 @@ class Measured:
         with np.load(args.data) as arrays:
             self.images = arrays["images"]
             kind = "held_out" if args.held_out else "test"
-            self.judge = arrays[f"{kind}_images"], arrays[f"{kind}_labels"]
+            labels = arrays[f"{kind}_labels"].reshape(-1)
+            self.judge = arrays[f"{kind}_images"], labels
         args.out.mkdir(parents=True, exist_ok=True)
-        self.path = args.out / f"{args.model.stem}-{kind}.json"
-        self.found = {}
-        if self.path.exists():
-            self.found = json.loads(self.path.read_text())
+        arrays = *self.model.get_weights(), self.images, *self.judge
+        path = args.out / f"{args.model.stem}-{kind}.json"
+        self.results = Results(path, of=digest(arrays))
         self._known = {}
 
     def result(self, *key, find):
         """What `find()` returns, or returned before."""
-        key = " / ".join(map(str, key))
-        if key not in self.found:
-            self.found[key] = find()
-            self.path.write_text(json.dumps(self.found, indent=1))
-            print(key, self.found[key], flush=True)
-        return self.found[key]
+
+        def shown():
+            found = find()
+            print(*key, found, flush=True)
+            return found
+
+        return self.results.result(*key, find=shown)
+
+    def base(self):
+        """The accuracy of the model itself."""
+        return self.result("base", find=lambda: self.accuracy(self.model))
 
     def accuracy(self, model):
         """In percent."""
-        if keras.backend.backend() == "tensorflow":
-            model.jit_compile = False  # which takes longer than it saves
-        answers = model.predict(self.judge[0], batch_size=250, verbose=0)
-        right = answers.argmax(axis=-1) == self.judge[1].reshape(-1)
-        return round(100 * float(right.mean()), 2)
+        return round(accuracy(model, self.judge), 2)
 
     def known(self, source):
         """The calibration on some samples, made once."""
@@ -145,7 +149,11 @@ class Measured:
             small, seconds = self.small(method, cut, source)
             return [self.accuracy(small), round(seconds, 1)]
 
-        key = (method, cut) if source == "images" else (method, cut, source)
+        key, args = (method, cut), self.args
+        if source != "images":
+            key += source, args.synthetic_samples
+        if source == "synthetic images":
+            key += (f"{args.synthetic_steps} steps",)
         return self.result(*key, find=find)
 
     def distilled(self, method, cut, epochs):
@@ -168,7 +176,8 @@ class Measured:
             seconds += time.perf_counter() - start
             return [self.accuracy(small), round(seconds, 1)]
 
-        return self.result(method, cut, "epochs", epochs, find=find)
+        key = method, cut, f"{epochs} epochs", f"shift {self.args.shift}"
+        return self.result(*key, find=find)
 
 
 def augmentation(args):
@@ -196,16 +205,9 @@ def augmentation(args):
 
 def draw(measured, methods, path):
     """Accuracy over seconds: one panel for each cut, a line for a method."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     cuts, epochs = measured.args.cuts, measured.args.epochs
-    figure, panels = pyplot.subplots(
-        1, len(cuts), figsize=(4 * len(cuts), 3.5), squeeze=False
-    )
-    base = measured.result("base", find=None)
+    figure = Figure((4 * len(cuts), 3.5), layout="constrained")
+    panels = figure.subplots(1, len(cuts), squeeze=False)
     for panel, cut in zip(panels[0], cuts, strict=True):
         for method in methods:
             points = [measured.pruned(method, cut)]
@@ -216,12 +218,11 @@ def draw(measured, methods, path):
                 marker="o",
                 label=method,
             )
-        panel.axhline(base, color="gray", linestyle=":")
+        panel.axhline(measured.base(), color="gray", linestyle=":")
         panel.set_title(f"{cut:.0%} of multiply-adds cut")
         panel.set_xlabel("seconds")
     panels[0][0].set_ylabel("accuracy, %")
     panels[0][0].legend()
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 
@@ -248,9 +249,7 @@ def parsed():
 def main():
     args = parsed()
     measured = Measured(args)
-    base = measured.result(
-        "base", find=lambda: measured.accuracy(measured.model)
-    )
+    base = measured.base()
     header = ["method", *(f"{cut:.0%} cut" for cut in args.cuts)]
     rows = [
         [method, *(measured.pruned(method, cut)[0] for cut in args.cuts)]

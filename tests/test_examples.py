@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from example_results import Results, digest
 
 ROOT = Path(__file__).parent.parent
 
@@ -178,6 +179,18 @@ def test_recovery_compares_methods_and_draws(tmp_path, run_here):
     for word in ("Taylor, drop", "on synthetic images", "greedy, 1 epochs"):
         assert word in printed
     assert (tmp_path / "curves.png").stat().st_size > 3000
+
+
+def test_kept_results_are_of_the_same_things(tmp_path):
+    path, found = tmp_path / "kept.json", iter((1.5, 2.5, 3.5))
+    of = digest([np.arange(3), np.zeros(2)])
+    for _ in range(2):
+        kept = Results(path, of=of)
+        assert kept.result("a", 0.5, find=lambda: next(found)) == 1.5
+    assert kept.result("a", 0.7, find=lambda: next(found)) == 2.5
+    other = digest([np.arange(3), np.ones(2)])
+    with pytest.raises(ValueError, match="another model or of other data"):
+        Results(path, of=other)
 
 
 def test_recurrent(run_here):

@@ -56,7 +56,8 @@ def test_shrink_an_application(run):
     found, printed = run("shrink_an_application")
     model, small = found["model"], found["small"]
     assert kr.flops(small) <= 0.5 * kr.flops(model)
-    assert small.count_params() < 0.35 * model.count_params()
+    most = 0.35 if keras.backend.backend() == "torch" else 0.3
+    assert small.count_params() < most * model.count_params()
     widths = [x.filters for x in small.layers if type(x) is layers.Conv2D]
     assert {width % 8 for width in widths} == {0}
     assert found["before"] > 0.5

@@ -10,6 +10,8 @@ than once. What is measured is their first hidden layer.
 Figures and tables are numbered by this script, not as in the paper:
 """
 
+import functools
+
 import drawing
 import keras
 import numpy as np
@@ -70,6 +72,15 @@ def of_widths(run):
     }
 
 
+def by_width(found, plot, **options):
+    """A panel for each of `of_widths`: the first layer of the first network."""
+    figure, axes = drawing.panels(len(found))
+    for panel, (units, models) in zip(axes, found.items(), strict=True):
+        plot(kr.analyze(models[0]), ["first"], axes=panel)
+        panel.set(title=f"{units} units", **options)
+    return figure
+
+
 # --- figures ----------------------------------------------------------------
 
 
@@ -92,14 +103,8 @@ def cosines(run):
     title = "Cosines and norms of the first layer"
     below = caption(run)
 
-    def draw():
-        figure, axes = drawing.panels(len(found))
-        for panel, (units, models) in zip(axes, found.items(), strict=True):
-            report = kr.analyze(models[0])
-            kr.plots.similarity_histograms(report, ["first"], axes=panel)
-            panel.set(title=f"{units} units", yscale="log")
-        return figure
-
+    histograms = kr.plots.similarity_histograms
+    draw = functools.partial(by_width, found, histograms, yscale="log")
     return Shown([Table(title, header, rows, below)], draw)
 
 
@@ -180,14 +185,7 @@ def singular_values(run):
     title = "Rank of the first layer"
     below = caption(run)
 
-    def draw():
-        figure, axes = drawing.panels(len(found))
-        for panel, (units, models) in zip(axes, found.items(), strict=True):
-            report = kr.analyze(models[0])
-            kr.plots.singular_values(report, ["first"], axes=panel)
-            panel.set_title(f"{units} units")
-        return figure
-
+    draw = functools.partial(by_width, found, kr.plots.singular_values)
     return Shown([Table(title, header, rows, below)], draw)
 
 

@@ -61,6 +61,7 @@ from keras_redundancy._keras.models import (
     with_compile_state_of as with_compile_state_of,
 )
 from keras_redundancy._keras.opened import (
+    BORDER as BORDER,
     Opened as Opened,
     RecordingError as RecordingError,
     has_stock_bases as has_stock_bases,

@@ -30,6 +30,9 @@ OF_THE_GRAPH = (
     "_layers",
 )
 COMPILED = ("train_function", "test_function", "predict_function")
+# Between the names of a layer and of one inside of it. PyTorch takes no dot,
+# and TensorFlow few other signs.
+BORDER = "-"
 CONSTANT = "its call returns something that does not depend on what it reads"
 ABSTRACT = (keras.Layer, keras.Model, keras.Sequential, keras.layers.Wrapper)
 
@@ -110,7 +113,7 @@ def new_input(layer, x, batch=None):
 def what_and_where(error):
     """What a call raised, and the line of code that is not a library's."""
     frames = traceback.extract_tb(error.__traceback__)[1:]
-    libraries = ("/keras/src/", "/tensorflow/", "/jax/", "/jax/_src/")
+    libraries = ("/keras/src/", "/tensorflow/", "/jax/", "/torch/")
     own = [x for x in frames if not any(y in x.filename for y in libraries)]
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     text = " ".join(str(error).split())

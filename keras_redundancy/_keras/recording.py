@@ -12,6 +12,7 @@ from keras.src.ops.numpy import Reshape
 from keras_redundancy._keras.graph import calls
 from keras_redundancy._keras.layers import flat_layers, is_stock_class
 from keras_redundancy._keras.opened import (
+    BORDER,
     Copier,
     RecordingError,
     new_input,
@@ -214,12 +215,12 @@ def _set_names(layer, prefix, through, seen, names):
         if id(part) in seen:
             continue
         seen.add(id(part))
-        name = prefix + part.name.removeprefix(f"{layer.name}.")
+        name = prefix + part.name.removeprefix(layer.name + BORDER)
         while name in names:
             name += "_"
         names.add(name)
         part.name = name
-        inner = f"{name}." if through(part) else ""
+        inner = name + BORDER if through(part) else ""
         _set_names(part, inner, through, seen, names)
 
 

@@ -4,6 +4,7 @@ So do KerasHub's models keep what their classes add, such as `generate` and a
 preprocessor, where arguments of the constructor set all sizes that change.
 """
 
+import functools
 import warnings
 
 import keras
@@ -11,7 +12,7 @@ import keras
 from keras_redundancy import _keras
 from keras_redundancy.building import closing
 from keras_redundancy.building.configs import with_settings
-from keras_redundancy.channels.opening import returns_the_same
+from keras_redundancy.channels.opening import returns_the_same, run_packed
 
 
 def in_own_class(model, plain, twins: dict):
@@ -27,10 +28,8 @@ def in_own_class(model, plain, twins: dict):
         constructor are found that make all variables of the right shapes, or
         the model that they make computes something else.
     """
-    own = [x for x in model.variables if not _keras.is_random_state(x)]
-    if not _keras.has_own_config(type(model)) or any(
-        id(x) not in twins for x in own
-    ):
+    has_twins = all(id(x) in twins for x in _variables(model))
+    if not _keras.has_own_config(type(model)) or not has_twins:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -42,22 +41,23 @@ def in_own_class(model, plain, twins: dict):
         return None
     for old, its_twin in variable_pairs(model, new):
         _keras.set_value(its_twin, twins[id(old)])
-    return new if returns_the_same(new, plain) else None
+    run = functools.partial(run_packed, new)
+    return new if returns_the_same(run, plain) else None
 
 
 def variable_pairs(model, new) -> list[tuple]:
     """[(variable of a model, its counterpart in one of the same class)]."""
-    sides = (
-        [x for x in side.variables if not _keras.is_random_state(x)]
-        for side in (model, new)
-    )
-    return list(zip(*sides, strict=True))
+    return list(zip(*map(_variables, (model, new)), strict=True))
+
+
+def _variables(model):
+    return [x for x in model.variables if not _keras.is_random_state(x)]
 
 
 def _made(model, twins):
     """The model of other sizes; None if these cannot be reached."""
-    models, others = {}, {}
-    for name, value in _keras.get_config(model).items():
+    models, others, config = {}, {}, _keras.get_config(model)
+    for name, value in config.items():
         attribute = getattr(model, name, None)
         if isinstance(attribute, keras.Model) and attribute.weights:
             models[name] = _made(attribute, twins)
@@ -66,15 +66,14 @@ def _made(model, twins):
         elif isinstance(value, dict) and hasattr(attribute, "get_config"):
             others[name] = attribute  # Such as a preprocessor: it stays.
     wanted = _sizes(model, lambda x: twins[id(x)])
-    make = _Maker(type(model), _keras.get_config(model) | others | models)
+    make = _Maker(type(model), config | others | models)
     settings = {} if models else make.settings_for(_sizes(model), wanted)
     new = make(settings)
     return new if _sizes(new) == wanted else None
 
 
 def _sizes(model, twin=lambda x: x):
-    own = [x for x in model.variables if not _keras.is_random_state(x)]
-    return [tuple(twin(x).shape) for x in own]
+    return [tuple(twin(x).shape) for x in _variables(model)]
 
 
 class _Maker:

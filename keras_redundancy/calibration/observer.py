@@ -126,7 +126,7 @@ def answers(observer, data, batch_size: int):
     )
     observer.run_eagerly = observer.can_run_eagerly and is_short
     observer.samples = expected_samples(data, batch_size, first)
-    count = -(-observer.samples // samples_in(first[0])) if first else 0
+    count = -(-observer.samples // samples_in(first[0]))
     count = count if len(first) < 2 or count > 2 else None
     found = itertools.chain(first, found)
     del first  # Otherwise these batches would stay in memory.

@@ -1,7 +1,5 @@
 """Images made from a model's own statistics, where there are no data."""
 
-import math
-
 import keras
 import numpy as np
 from keras import layers, ops
@@ -24,8 +22,6 @@ from keras_redundancy.calibration.outputs import outputs_of
 # What differences of neighbouring pixels and the class count beside the
 # statistics of one layer.
 TOTAL_VARIATION, CLASSES = 0.01, 0.1
-# Of Adam: how fast it forgets, and what keeps it from dividing by 0.
-FIRST, SECOND, LEAST = 0.9, 0.999, 1e-8
 
 
 def synthetic_images(
@@ -96,25 +92,24 @@ def synthetic_images(
     with restoring_states(observer), shown as done:
         for start in starts:
             part = images[start : start + batch_size]
-            rate = learning_rate * np.asarray(stddev)
-            _improve(part, observer, steps, rate, done)
+            rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+            adam = keras.optimizers.Adam(rate)
+            part += _change(part, observer, adam, steps, stddev, done)
     return images
 
 
-def _improve(images, observer, steps, rate, done):
-    """Change images in place, by Adam."""
-    first, second = np.zeros_like(images), np.zeros_like(images)
-    number = np.zeros(len(images), "int32")
-    for step in range(1, steps + 1):
-        (found,) = _keras.predict_on_replicas(observer, [[images, number]])
-        gradient = np.asarray(found)
-        first += (1 - FIRST) * (gradient - first)
-        second += (1 - SECOND) * (gradient**2 - second)
-        own = first / (1 - FIRST**step)
-        own /= np.sqrt(second / (1 - SECOND**step)) + LEAST
-        falling = 0.5 + 0.5 * math.cos(math.pi * (step - 1) / steps)
-        images -= (falling * rate * own).astype("float32")
+def _change(images, observer, optimizer, steps, stddev, done):
+    """What to add to a batch of images."""
+    scale, number = np.float32(stddev), np.zeros(len(images), "int32")
+    change, found = np.zeros_like(images), keras.Variable(0 * images)
+    for _ in range(steps):
+        given = [[images + change, number]]
+        (gradient,) = _keras.predict_on_replicas(observer, given)
+        # The learning rate is in units of `stddev`.
+        optimizer.apply([ops.convert_to_tensor(scale * gradient)], [found])
+        change = scale * ops.convert_to_numpy(found)
         done()
+    return change
 
 
 class MismatchObserver(Observer):
@@ -165,7 +160,7 @@ class _Mismatch(Run):
             del axes[layer.axis]
             mean, variance = ops.moments(x, axes)
             wanted, stored = (
-                ops.cast(v, "float32") + 0.0
+                ops.cast(v, "float32")
                 for v in (layer.moving_mean, layer.moving_variance)
             )
             stored, variance = stored + layer.epsilon, variance + layer.epsilon

@@ -13,9 +13,6 @@ SEVERAL_CALLS = "it is called in several ways"
 OTHER_NUMBERS = "its call returns other numbers than the graph it records"
 SAMPLES = 3  # Not the batch that the graph is recorded on.
 OPEN_SIZE = 16  # In place of sizes that are not known.
-# Between the names of a layer and of one inside of it. PyTorch takes no dot,
-# and TensorFlow few other signs.
-BORDER = "-"
 
 
 def opened(model, shapes=None, names=frozenset()):
@@ -137,7 +134,7 @@ class Opener:
             return None
         if len(self._calls[id(layer)]) > 1 and layer.weights:
             raise _keras.RecordingError(SEVERAL_CALLS)
-        prefix = f"{prefix}{layer.name}{BORDER}"
+        prefix = f"{prefix}{layer.name}{_keras.BORDER}"
         opener = functools.partial(Opener, is_inside=True)
         return recorded(layer, args, kwargs, opener=opener, prefix=prefix)
 
@@ -202,36 +199,36 @@ def differs(layer, model, opened) -> bool:
         opened: the `Opened` that says how the layer is called, and which of
             the tensors that it returns the outputs of the model are.
     """
-    random = np.random.default_rng(0)
-    given = [_numbers(x, random) for x in model.inputs]
-    args, kwargs = opened.arguments_with(given)
-    structure = _keras.input_structure(_keras.graph_of(model))
-    inputs = keras.tree.pack_sequence_as(structure, given)
-    with keras.StatelessScope(), _keras.without_gradients():
+
+    def run(tensors):
+        args, kwargs = opened.arguments_with(tensors)
         returned = _keras.run_for_inference(layer, args, kwargs)
-        found = opened.outputs_among(returned), model(inputs)
-    return not _all_close(*map(_arrays, found))
+        return opened.outputs_among(returned)
+
+    return not returns_the_same(run, model)
 
 
-def returns_the_same(model, other) -> bool:
-    """Whether two models of the same inputs return the same numbers."""
+def returns_the_same(run, model) -> bool:
+    """Whether a function returns the numbers that a model does.
+
+    Args:
+        run: takes a list of a tensor for each input of the model.
+        model: a functional model; its variables do not change.
+    """
     random = np.random.default_rng(0)
-    inputs = _keras.graph_of(other).inputs
-    given = [_numbers(x, random) for x in inputs]
-    found = []
-    for each in (model, other):
-        structure = _keras.input_structure(_keras.graph_of(each))
-        packed = keras.tree.pack_sequence_as(structure, given)
-        with keras.StatelessScope():
-            found.append(_arrays(each(packed)))
-    return _all_close(*found)
-
-
-def _all_close(one, other):
+    given = [_numbers(x, random) for x in _keras.graph_of(model).inputs]
+    with keras.StatelessScope(), _keras.without_gradients():
+        found = run(given), run_packed(model, given)
     return all(
         a.shape == b.shape and np.allclose(a, b, 1e-3, 1e-4)
-        for a, b in zip(one, other, strict=True)
+        for a, b in zip(*map(_arrays, found), strict=True)
     )
+
+
+def run_packed(model, tensors: list):
+    """What a model returns, given a list of a tensor for each input."""
+    structure = _keras.input_structure(_keras.graph_of(model))
+    return model(keras.tree.pack_sequence_as(structure, tensors))
 
 
 def _arrays(structure):

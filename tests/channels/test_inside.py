@@ -98,8 +98,12 @@ def test_layers_in_a_layer_in_a_layer():
             return x
 
     model = between(Outer(name="outer"))
-    sizes = {space.size for space in kr.trace(model).prunable}
-    assert sizes == {9, 11, 16}
+    graph = kr.trace(model)
+    assert {space.size for space in graph.prunable} == {9, 11, 16}
+    names = [x.name for x in graph.prunable]
+    assert any("outer-" in name for name in names)
+    # PyTorch takes no dots, however deep the layers lie.
+    assert not any("." in name for name in names)
     assert_copies_go(model)
 
 
