@@ -3,6 +3,7 @@ import gc
 import os
 import re
 import tempfile
+import zlib
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -81,9 +82,13 @@ def _is_sampled(name):
 
 
 def pytest_collection_modifyitems(config, items):
-    many = [x for x in items if _is_sampled(_name(x))]
-    sampled = many[:: config.getoption("--sample")]
-    left_out = {id(x) for x in many} - {id(x) for x in sampled}
+    # Chosen by their names: a test more elsewhere leaves the sample as it is.
+    count = config.getoption("--sample")
+    left_out = {
+        id(x)
+        for x in items
+        if _is_sampled(_name(x)) and zlib.crc32(x.nodeid.encode()) % count
+    }
     if left_out:
         config.hook.pytest_deselected(
             items=[x for x in items if id(x) in left_out]

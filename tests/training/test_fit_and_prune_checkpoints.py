@@ -68,7 +68,7 @@ def test_the_best_model_outlives_several_interruptions(cuts, tmp_path):
     }
     whole = run(model, checkpoint=tmp_path / "whole", **options)
     parts = options | {"checkpoint": tmp_path / "parts"}
-    first = 5 if cuts else 3
+    first = 6 if cuts else 3
     with pytest.raises(KeyboardInterrupt):
         run(model, callbacks=[Crash(first)], **parts)
     with (
