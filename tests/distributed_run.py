@@ -71,7 +71,7 @@ def network():
             layers.Dense(3),
         ]
     )
-    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
     kernel = np.array(model.layers[0].kernel)
     kernel[:, 1] = kernel[:, 0]
     model.layers[0].kernel.assign(kernel)
