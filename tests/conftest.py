@@ -115,6 +115,16 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+@pytest.fixture(scope="session")
+def stock_keras():
+    """One `StockKeras` for all tests: it takes seconds to start."""
+    from tests.stock import StockKeras
+
+    stock = StockKeras()
+    yield stock
+    stock.end()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _unused_freed():
     """What a file's tests leave behind is freed, or looked through no more."""

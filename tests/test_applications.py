@@ -13,19 +13,15 @@ Each is built for the smallest images it takes and few classes, and without a
 softmax, behind which differences would not show.
 """
 
-import json
-import subprocess
-import sys
-
 import keras
 import numpy as np
-import pytest
 from keras import layers
 
 import keras_redundancy as kr
 from keras_redundancy import _keras
 from keras_redundancy.channels.tracing import MODEL_INPUT, MODEL_OUTPUT
 from tests import models
+from tests.stock import answer_of
 
 ALL = [name for name in dir(keras.applications) if name[0].isupper()]
 SOME = [
@@ -117,74 +113,8 @@ def make_copies(model, share):
     return origins
 
 
-def answer_of(model, images):
-    """In the way that takes least time to start: compiled on JAX alone."""
-    if keras.backend.backend() == "jax":
-        return model.predict_on_batch(images)
-    return models.outputs(model, images)[0]
-
-
 def chosen(plan):
     return [d.selection for d in plan.decisions if d.reason is None]
-
-
-class StockKeras:
-    """A process that has no `keras_redundancy`, and opens what it is given."""
-
-    def __init__(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", OPEN],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def opens_and_trains(self, model, images, folder):
-        model.save(folder / "small.keras")
-        np.save(folder / "images.npy", images)
-        np.save(folder / "answer.npy", answer_of(model, images))
-        print(json.dumps(str(folder)), file=self.process.stdin, flush=True)
-        error = json.loads(self.process.stdout.readline())
-        assert error is None, error
-
-
-OPEN = """
-import json, sys, traceback
-sys.modules["keras_redundancy"] = None  # any import of it fails
-import keras, numpy as np
-
-def open_and_train(folder):
-    model = keras.models.load_model(folder + "/small.keras")
-    images = np.load(folder + "/images.npy")
-    answer = np.load(folder + "/answer.npy")
-    eagerly = keras.backend.backend() != "jax"
-    model.compile("sgd", "mse", run_eagerly=eagerly)
-    same = model.predict_on_batch(images)
-    np.testing.assert_allclose(same, answer, atol=1e-5 * np.abs(answer).max())
-    before = [np.array(x) for x in model.get_weights()]
-    assert np.isfinite(model.train_on_batch(images[:4], answer[:4] + 1))
-    changed = zip(before, model.get_weights(), strict=True)
-    assert any((x != y).any() for x, y in changed)
-
-for line in sys.stdin:
-    keras.backend.clear_session(free_memory=False)
-    try:
-        open_and_train(json.loads(line))
-        error = None
-    except Exception:
-        error = traceback.format_exc()
-    print(json.dumps(error), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def stock_keras():
-    """One process for all tests: it takes seconds to start."""
-    stock = StockKeras()
-    yield stock
-    stock.process.stdin.close()
-    stock.process.wait()
-    stock.process.stdout.close()
 
 
 def test_all_applications_are_here():
@@ -232,7 +162,10 @@ def assert_copies_go_and_the_function_stays(model, images):
     assert_exactly_the_copies_go(plan, origins)
     small = plan.apply()
     assert_all_is_stock(model, small)
-    answer, others = answer_of(model, images), answer_of(small, images)
+    answer, others = (
+        answer_of(model, images),
+        answer_of(small, images),
+    )
     scale = np.abs(answer).max()
     assert answer.std(axis=0).max() > 0.01 * scale  # it depends on the image
     np.testing.assert_allclose(others, answer, rtol=0, atol=1e-4 * scale)
