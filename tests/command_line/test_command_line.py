@@ -12,6 +12,7 @@ from keras import layers
 
 import keras_redundancy as kr
 from keras_redundancy import cli
+from keras_redundancy.deploy import runtimes
 from tests import models
 from tests.command_line.running import ROOT, command, names, process
 
@@ -95,7 +96,8 @@ def test_sensitivity(command_here):
     keras.backend.backend() != "tensorflow",
     reason="Keras exports to LiteRT on TensorFlow",
 )
-def test_export(folder, tmp_path, command_here):
+def test_export(folder, tmp_path, command_here, monkeypatch):
+    monkeypatch.setattr(runtimes, "LEAST_SECONDS", 0.0)
     small, file = tmp_path / "small.keras", tmp_path / "small.tflite"
     options = ("--ratio", 0.5, "--round-to", 4, "-o", small)
     code, _, said = command_here("prune", "model.keras", *options)
