@@ -81,7 +81,7 @@ def assign_to_nearest(W: ArrayLike, kept: ArrayLike) -> NDArray[np.intp]:
     return nearest
 
 
-def as_kernel_matrix(W: ArrayLike, name: str = "W") -> NDArray:
+def as_kernel_matrix(W: ArrayLike) -> NDArray:
     """`W` as a contiguous float32 or float64 array of shape ``(z, n)``.
 
     Copies only where dtype or memory layout ask for it. Values are not
@@ -95,19 +95,19 @@ def as_kernel_matrix(W: ArrayLike, name: str = "W") -> NDArray:
     dtype = matrix.dtype
     if dtype.kind not in "iuf" and not dtype.name.startswith(_NARROW_FLOATS):
         raise TypeError(
-            f"{name} has dtype {dtype}, but filters are compared as real "
+            f"W has dtype {dtype}, but filters are compared as real "
             "numbers. Pass an array of floats or integers."
         )
     if matrix.ndim != 2:
         raise ValueError(
-            f"{name} has shape {matrix.shape}, but a kernel matrix has two "
+            f"W has shape {matrix.shape}, but a kernel matrix has two "
             "axes: the weights of a filter, and the filters. Reshape the "
             "kernel first, for Dense and Conv kernels with "
             "kernel.reshape(-1, kernel.shape[-1])."
         )
     if 0 in matrix.shape:
         raise ValueError(
-            f"{name} has shape {matrix.shape}: with no filters or no weights "
+            f"W has shape {matrix.shape}: with no filters or no weights "
             "there is nothing to compare. Pass a built layer's kernel."
         )
     # A long double has no BLAS product.
