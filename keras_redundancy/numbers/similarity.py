@@ -47,7 +47,7 @@ def cosine_similarity(W: ArrayLike) -> NDArray:
     return similarity
 
 
-def assign_to_nearest(W: ArrayLike, kept: ArrayLike) -> NDArray[np.intp]:
+def assign_to_nearest(W: ArrayLike, kept: NDArray) -> NDArray[np.intp]:
     """For each unit, the kept unit whose filter is most similar to its own.
 
     Works block by block; memory grows with ``z * len(kept)``, not with
@@ -62,12 +62,10 @@ def assign_to_nearest(W: ArrayLike, kept: ArrayLike) -> NDArray[np.intp]:
         A kept unit maps to itself; ties go to the lowest position.
 
     Raises:
-        TypeError: if `W` does not hold real numbers or `kept` no integers.
-        ValueError: if `W` cannot be compared (see `cosine_similarity`) or
-            `kept` is empty, repeats a unit or names one that `W` lacks.
+        TypeError, ValueError: if `W` cannot be compared: see
+            `cosine_similarity`.
     """
     matrix = as_kernel_matrix(W)
-    kept = _as_unit_indices(kept, matrix.shape[1])
     kept_units, kept_zero = unit_filters(matrix[:, kept])
     n = matrix.shape[1]
     nearest = np.empty(n, np.intp)
@@ -212,32 +210,6 @@ def sketches(matrix: NDArray, weights: int) -> NDArray | None:
     part = matrix[: step * weights : step] / np.sqrt(squares)
     rest = 1 - np.einsum("zi,zi->i", part, part) + SKETCH_ROUNDING
     return np.vstack([part, np.sqrt(rest.clip(0))]).T
-
-
-def _as_unit_indices(kept: ArrayLike, n: int) -> NDArray[np.intp]:
-    """`kept` as distinct indices into `n` units, shape ``(k,)``."""
-    indices = np.asarray(kept)
-    if indices.ndim != 1 or indices.size == 0:
-        raise ValueError(
-            f"kept has shape {indices.shape}, but a unit can only be "
-            "assigned to one of a list of units. Pass at least one index."
-        )
-    if indices.dtype.kind not in "iu":
-        raise TypeError(
-            f"kept has dtype {indices.dtype}, but units are named by their "
-            "indices. Pass integers, e.g. np.flatnonzero(mask)."
-        )
-    if indices.min() < 0 or indices.max() >= n:
-        raise ValueError(
-            f"kept goes from {indices.min()} to {indices.max()}, but W has "
-            f"{n} units. Pass indices from 0 to {n - 1}."
-        )
-    if len(np.unique(indices)) < len(indices):
-        raise ValueError(
-            "kept names a unit more than once, so that a position in it is "
-            "ambiguous. Pass np.unique(kept)."
-        )
-    return indices.astype(np.intp)
 
 
 def _gram(matrix: NDArray) -> NDArray:
