@@ -9,16 +9,15 @@ from keras_redundancy.channels.opening import recorded
 def functional(layer, *args, **kwargs):
     """The functional model that computes what a layer or model does.
 
-    The `call` of a subclassed model, or of a layer, is run on symbols once,
-    as Keras runs layers on `keras.Input`s, and the calls of layers and
-    operations in there become the graph of a functional model. The model is
-    compared with the original on random numbers.
+    The `call` of a subclassed model, or of a layer, is run once on symbolic
+    tensors, as Keras runs layers on `keras.Input`s. The layers and operations
+    that it calls become the graph of a functional model, which is compared
+    with the original on random numbers.
 
     Args:
         layer: a built `keras.Layer` or `keras.Model`, which does not change.
-        *args, **kwargs: what it is called with: a `keras.Input` for each
-            tensor, in the structure that its `call` takes, and all else as
-            it is.
+        *args, **kwargs: what `call` takes: a `keras.Input` in place of each
+            tensor, and all other arguments as they are.
 
     Returns:
         A `keras.Model`. Its layers share their variables with those of
@@ -26,9 +25,9 @@ def functional(layer, *args, **kwargs):
         `training=True`, and losses that it adds, are not in there.
 
     Raises:
-        TypeError: the call is no graph: it fails on symbols, changes
-            variables, or depends on the values or the number of the samples.
-            The message says where.
+        TypeError: `call` cannot be recorded: it fails on symbolic tensors,
+            changes variables, or depends on the values or the number of the
+            samples. The message says where.
         ValueError: `layer` is not built.
 
     Example:
