@@ -40,11 +40,7 @@ def functional(layer, *args, **kwargs):
             "Expected a keras.Layer or a keras.Model, but received "
             f"{type(layer).__name__}: {layer!r}."
         )
-    if not layer.built:
-        raise ValueError(
-            f"{layer.name!r} ({type(layer).__name__}) has not been built, so "
-            "it has no weights yet. Call it once on data."
-        )
+    _require_built(layer)
     found = _recorded(layer, args, kwargs)
     structures = _keras.input_structure(found), _keras.output_structure(found)
     return keras.Model(*structures, name=layer.name)
@@ -68,8 +64,17 @@ def with_graph(model, input_shape=None):
     if not is_subclassed:
         _keras.graph_of(model)  # Raises where there is none.
         return model
+    _require_built(model)
     inputs = _inputs(model, input_shape)
     return _keras.with_compile_state_of(model, _recorded(model, (inputs,), {}))
+
+
+def _require_built(layer):
+    if not layer.built:
+        raise ValueError(
+            f"{layer.name!r} ({type(layer).__name__}) has not been built, so "
+            "it has no weights yet. Call it once on data."
+        )
 
 
 def _recorded(layer, args, kwargs):
@@ -103,8 +108,8 @@ def _inputs(model, input_shape):
     else:
         raise TypeError(
             f"The model {model.name!r} is a subclassed model "
-            f"({type(model).__name__}), and Keras has not noted what it "
-            "reads. Pass input_shape=, or make a functional model of it: "
+            f"({type(model).__name__}), and the shapes of its inputs are not "
+            "known. Pass input_shape=, the shape of one sample, or pass "
             "keras_redundancy.functional(model, keras.Input(shape))."
         )
     if isinstance(shapes, dict):

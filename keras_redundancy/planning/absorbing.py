@@ -243,12 +243,11 @@ def absorb_of(value, fits: bool) -> tuple[Absorb, str]:
         if isinstance(value, type) and issubclass(value, Absorb):
             hint = f" That is a class: pass an object, {value.__name__}()."
         elif hasattr(value, "scores"):
-            hint = " It chooses units: pass it as the first argument."
+            hint = f" {value!r} chooses units: pass it as the first argument."
         raise TypeError(
-            "absorb says what consumers, the layers that read the units, read "
-            f"in place of those that go. Pass one of {listed} or an object "
-            "such as kr.Merge(), but received "
-            f"{name_of(value)}.{hint}"
+            "absorb= says what consumers (the layers that read the units) read "
+            f"in place of removed units, but received {name_of(value)}. Pass "
+            f"one of {listed}, or an object such as kr.Merge().{hint}"
         )
     return value, repr(value)
 
@@ -291,8 +290,8 @@ def mend_of(value, given: dict, has_data: bool) -> Mend | None:
         )
     if given.get("rounds") and not wanted:
         raise ValueError(
-            f"rounds={given['rounds']!r} would have no effect: kernels are "
-            "fitted to data=, unless repair=False. Pass data= without "
+            f"rounds={given['rounds']!r} would have no effect: it says how "
+            "often kernels are fitted to data=. Pass data= and no "
             "repair=False, or leave rounds= out."
         )
     if not wanted:

@@ -67,9 +67,9 @@ class Method(Configured):
         if isinstance(self.criterion, Real):
             name = type(self).__name__
             raise TypeError(
-                f"{name} received the number {self.criterion!r}, but is made "
-                "without saying how much goes. Pass that to plan or prune, as "
-                f"in kr.prune(model, kr.{name}(), ratio=0.3)."
+                f"{name} received the number {self.criterion!r}, but takes "
+                "none. Pass it to plan or prune, to say how many units to "
+                f"remove: kr.prune(model, kr.{name}(), ratio=0.3)."
             )
         check_option("criterion", self.criterion, CRITERIA)
         check_seed(getattr(self, "seed", None))
