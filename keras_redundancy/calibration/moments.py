@@ -128,6 +128,8 @@ class Moments:
 
     def part(self, numbers) -> "Moments":
         """The moments of some of the n numbers of each row."""
+        if np.array_equal(numbers, np.arange(len(self.mean))):
+            return self
         return Moments(
             self.count,
             self.samples,

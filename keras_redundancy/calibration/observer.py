@@ -34,6 +34,8 @@ from keras_redundancy.channels.labels import InnerPlace, Place
 POSITIONS = 64
 # Statistics are a number for each pair of units: 8.6 GB at this many units.
 WIDEST = 2**15
+# Where those of all layers have more numbers, they are added up layer by layer.
+MANY = 2**25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,8 +107,8 @@ def answers(observer, data, batch_size: int):
     first = list(itertools.islice(found, 2))
     most = samples_at_once(observer.model, first[0], observer.keeps_all)
     # For a single batch, and for tensors that are large, compiling takes
-    # longer than it saves.
-    are_large = most <= 2 * samples_in(first[0])
+    # longer than it saves; and large statistics are not all held twice.
+    are_large = most <= 2 * samples_in(first[0]) or observer.returned > MANY
     is_short = len(first) == 1 or (
         are_large and _keras.local_replicas(observer) == 1
     )
@@ -177,9 +179,11 @@ class Observer(keras.Model):
             JAX it does not: each operation is compiled by itself.
         keeps_all: whether all tensors of a run are kept to its end, as a
             backward pass needs them.
+        returned: how many numbers `look` returns, if they are many.
     """
 
     keeps_all = False
+    returned = 0
 
     def __init__(self, model, keys=frozenset(), inner=None):
         """Args:
@@ -240,8 +244,9 @@ class WindowObserver(PlaceObserver):
     def __init__(self, model, windows):
         super().__init__(model, [w.place for each in windows for w in each])
         self._windows = windows
-        numbers = (len(each[0].columns) for each in windows)
-        self.sums = tuple(map(Divided.of_no_rows, numbers))
+        sizes = [len(each[0].columns) for each in windows]
+        self.sums = tuple(map(Divided.of_no_rows, sizes))
+        self.returned = sum(size**2 for size in sizes)
 
     def run_from(self, start):
         run = _MomentsRun(self._keys, start, self._inner)
