@@ -32,6 +32,8 @@ from keras_redundancy.channels.labels import InnerPlace, Place
 # neighbouring positions are similar, so more add little. With few samples
 # more are observed: see `positions_for`.
 POSITIONS = 64
+# Batches that run without compiling, which would take longer than they do.
+SHORT = 2
 # Statistics are a number for each pair of units: 8.6 GB at this many units.
 WIDEST = 2**15
 # Where those of all layers have more numbers, they are added up layer by layer.
@@ -104,18 +106,19 @@ def answers(observer, data, batch_size: int):
         (the number of samples in the piece, what the observer returned).
     """
     found = batches(observer.model, data, batch_size)
-    first = list(itertools.islice(found, 2))
+    first = list(itertools.islice(found, SHORT + 1))
     most = samples_at_once(observer.model, first[0], observer.keeps_all)
-    # For a single batch, and for tensors that are large, compiling takes
-    # longer than it saves; and large statistics are not all held twice.
+    # For few batches, and for tensors that are large, compiling takes longer
+    # than it saves; and large statistics are not all held twice.
     are_large = most <= 2 * samples_in(first[0]) or observer.returned > MANY
-    is_short = len(first) == 1 or (
+    is_short = len(first) <= SHORT or (
         are_large and _keras.local_replicas(observer) == 1
     )
     observer.run_eagerly = observer.can_run_eagerly and is_short
     observer.samples = expected_samples(data, batch_size, first)
     count = -(-observer.samples // samples_in(first[0]))
-    count = count if len(first) < 2 or count > 2 else None
+    if SHORT < len(first) == count:
+        count = None  # There may be more.
     found = itertools.chain(first, found)
     del first  # Otherwise these batches would stay in memory.
     with restoring_states(observer), progress(None, count, "batch") as done:
