@@ -288,11 +288,6 @@ def has_stock_bases(layer) -> bool:
 
 
 def stock_base(cls):
-    """The class of Keras that a class of layers extends, or None.
-
-    None as well where the class has a `build` of its own: it may make other
-    variables.
-    """
+    """The class of Keras that a class of layers extends, or None."""
     first = next(base for base in cls.__mro__ if is_stock_class(base))
-    is_other = first in ABSTRACT or cls.build is not first.build
-    return None if first is cls or is_other else first
+    return None if first is cls or first in ABSTRACT else first
