@@ -228,7 +228,9 @@ def returns_the_same(run, model) -> bool:
 def run_packed(model, tensors: list):
     """What a model returns, given a list of a tensor for each input."""
     structure = _keras.input_structure(_keras.graph_of(model))
-    return model(keras.tree.pack_sequence_as(structure, tensors))
+    # Else a layer such as Resizing sets training=True for those behind it.
+    packed = keras.tree.pack_sequence_as(structure, tensors)
+    return model(packed, training=False)
 
 
 def _arrays(structure):
