@@ -172,6 +172,8 @@ class Measured:
                 self.model,
                 self.images,
                 epochs=epochs,
+                learning_rate=self.args.learning_rate,
+                batch_size=self.args.batch_size,
                 outputs="softmax",
                 augment=augmentation(self.args.shift, self.seed),
                 held_out=0.0,
@@ -182,7 +184,9 @@ class Measured:
             seconds += time.process_time() - start
             return [self.accuracy(small), round(seconds, 1)]
 
-        key = method, cut, f"{epochs} epochs", f"shift {self.args.shift}"
+        args = self.args
+        key = method, cut, f"{epochs} epochs", f"shift {args.shift}"
+        key += f"batch {args.batch_size}", f"rate {args.learning_rate:g}"
         return self.result(*key, find=find)
 
 
@@ -243,6 +247,8 @@ def parsed():
     parser.add_argument("--epochs", type=int, nargs="+", default=[])
     parser.add_argument("--distil", nargs="+", choices=METHODS)
     parser.add_argument("--shift", type=int, default=2)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--samples", type=int)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--held-out", action="store_true")
