@@ -90,7 +90,7 @@ class Measured:
         arrays = *self.model.get_weights(), self.images, *self.judge
         path = args.out / f"{args.model.stem}-{kind}-seed{seed}.json"
         self.results = Results(path, of=digest(arrays))
-        self._known = {}
+        self._known, self._small = {}, {}
 
     def result(self, *key, find):
         """What `find()` returns, or returned before."""
@@ -136,16 +136,19 @@ class Measured:
         )
 
     def small(self, method, cut, source="images"):
-        """The smaller model, and the seconds that it took."""
-        start = time.process_time()
-        options = {"mend": kr.Mend(rounds=0), **METHODS[method]}
-        small = kr.prune(
-            self.model,
-            target={"flops": 1 - cut},
-            data=self.known(source),
-            **options,
-        )
-        return small, time.process_time() - start
+        """The smaller model, made once, and the seconds that it took."""
+        key = method, cut, source
+        if key not in self._small:
+            start = time.process_time()
+            options = {"mend": kr.Mend(rounds=0), **METHODS[method]}
+            small = kr.prune(
+                self.model,
+                target={"flops": 1 - cut},
+                data=self.known(source),
+                **options,
+            )
+            self._small[key] = small, time.process_time() - start
+        return self._small[key]
 
     def pruned(self, method, cut, source="images"):
         """[accuracy, seconds]."""
