@@ -8,7 +8,8 @@ DATA.npz holds `images`, some thousand samples as the model takes them, without
 labels; `test_images` and `test_labels`, integers; and, if it is to choose
 between settings, `held_out_images` and `held_out_labels`, which --held-out
 measures on in place of the test set. Each seed draws --samples of the images
-(all of them by default), and distils in an order of its own.
+(all of them by default), and distils in an order of its own. --features are
+names of layers whose outputs are compared as well.
 
 The first table compares methods of others with those of this package: the same
 cuts, of the same model, on the same images, and every BatchNormalization
@@ -181,6 +182,7 @@ class Measured:
                 augment=augmentation(self.args.shift, self.seed),
                 held_out=0.0,
                 batch_statistics=True,
+                features=self.args.features,
                 seed=self.seed,
                 verbose=0,
             )
@@ -190,6 +192,7 @@ class Measured:
         args = self.args
         key = method, cut, f"{epochs} epochs", f"shift {args.shift}"
         key += f"batch {args.batch_size}", f"rate {args.learning_rate:g}"
+        key += ("features", *args.features) if args.features else ()
         return self.result(*key, find=find)
 
 
@@ -255,6 +258,7 @@ def parsed():
     parser.add_argument("--samples", type=int)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--features", nargs="+", default=[])
     parser.add_argument("--without-data", action="store_true")
     parser.add_argument("--synthetic-samples", type=int, default=256)
     parser.add_argument("--synthetic-steps", type=int, default=200)
