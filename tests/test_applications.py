@@ -1,7 +1,7 @@
 """All of `keras.applications`: pruned without a loss, and cut in half.
 
-By default ten of them stand for all (one on JAX, which runs models op by op, and
-does not mend it), the largest with fewer blocks. All 40, whole:
+By default ten of them stand for all, the largest with fewer blocks (one on JAX,
+which runs models op by op and does not mend them). All 40, whole:
 
     python -m pytest tests/test_applications.py --all-applications
 
