@@ -84,7 +84,7 @@ def pytest_addoption(parser):
         default=1,
         help="run one of so many tests of some files: they test what is the "
         "same on every backend, and JAX takes seconds for each model; of some "
-        "more five times as many; on PyTorch one of so many of all files but "
+        "more nine times as many; on PyTorch one of so many of all files but "
         "that about PyTorch",
     )
 
@@ -100,7 +100,7 @@ def _one_of(name, count):
         return 1 if name == "test_torch.py" else count
     if SAMPLED.search(name):
         return count
-    return max(count // 5, 1) if MORE_SAMPLED.search(name) else 1
+    return max(count // 9, 1) if MORE_SAMPLED.search(name) else 1
 
 
 def pytest_collection_modifyitems(config, items):
