@@ -112,7 +112,10 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path, run_here, capfd):
         ("optimizer_state", ["--runs", 1, "--epochs", 1], "carried over"),
         (
             "low_rank",
-            ["--repeats", 1, "--steps", 2, "--width", 20, "--no-xla"],
+            [
+                *("--repeats", 1, "--steps", 2, "--no-xla"),
+                *("--width", 20, "--hidden", 2),
+            ],
             "a third fused",
         ),
     ],
