@@ -68,7 +68,7 @@ def test_regularized_layers_shrink_and_go_on():
     layer.fuse_parallel(to_square=False)
     compiled(model, jit_compile=models.XLA)
     callback = kr.callbacks.DynamicLowRank(tau_cos=0.05, every=4, shrink=0.1)
-    model.fit(*data(), verbose=0, callbacks=[callback])
+    model.fit(*data(), epochs=3, verbose=0, callbacks=[callback])
     assert layer.kernel.shape[1] <= 6
     assert 0 < models.numpy(layer.kept_pairs.share) < 1
     assert models.numpy(layer.kept_pairs.pairs)[1].max() < layer.kernel.shape[1]
