@@ -78,6 +78,39 @@ def test_a_constant_that_no_bias_can_take_is_not_lost(select):
     assert kr.prune(model, tau=0.9999, layers="first").layers[1].filters == 6
 
 
+@pytest.mark.parametrize("with_data", [False, True])
+def test_recurrent_layers_take_constants_in_the_bias_of_their_gates(with_data):
+    inputs = keras.Input((4, 5))
+    x = layers.Dense(6, activation="relu", name="first")(inputs)
+    cells = [
+        layers.LSTM(3, unroll=True),
+        layers.GRU(3, unroll=True),
+        layers.GRU(3, reset_after=False, unroll=True),
+        layers.Bidirectional(layers.SimpleRNN(3, unroll=True)),
+    ]
+    x = layers.Concatenate()([cell(x) for cell in cells])
+    model = models.randomized(keras.Model(inputs, x))
+    constant_unit(model.get_layer("first"), 5.0)
+    options = {"ratio": 1 / 6, "select": "l1"}
+    if with_data:
+        options |= {"data": models.random_inputs(model, batch=32), "rounds": 0}
+    small = kr.prune(model, layers="first", **options)
+    assert small.get_layer("first").units == 5
+    models.assert_same_function(model, small)
+
+
+@pytest.mark.parametrize(("padding", "units"), [("valid", 5), ("same", 6)])
+def test_recurrent_convolutions_take_constants_without_a_border(padding, units):
+    inputs = keras.Input((2, 6, 5))
+    x = layers.Dense(6, activation="relu", name="first")(inputs)
+    x = layers.ConvLSTM1D(3, 3, padding=padding)(x)
+    model = models.randomized(keras.Model(inputs, x))
+    constant_unit(model.get_layer("first"), 5.0)
+    small = kr.prune(model, tau=0.999)
+    assert small.get_layer("first").units == units
+    models.assert_same_function(model, small)
+
+
 @pytest.mark.parametrize("shift", [-0.3, 0.5])
 @pytest.mark.parametrize(
     "options",
