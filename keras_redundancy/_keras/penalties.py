@@ -37,12 +37,24 @@ def penalized() -> tuple | None:
         return None
     owner = _OWNERS.get(id(variable))
     if owner is None or not _holds(owner, variable):
-        owners = (x for x in flat_layers(asked) if _holds(x, variable))
-        owner = next(owners, None)
+        owner = _owner(asked, variable)
         if owner is None:
             return None
         _OWNERS[id(variable)] = owner
     return owner, variable
+
+
+def _owner(layer, variable):
+    """The layer that a variable belongs to, inside of a layer or itself.
+
+    A wrapper such as `SpectralNormalization` holds the kernel of the layer
+    inside of it as well: the inner one is meant.
+    """
+    found, inside = None, flat_layers(layer)
+    while holders := [x for x in inside if _holds(x, variable)]:
+        found = holders[0]
+        inside = flat_layers(found)[1:]
+    return found
 
 
 def _holds(layer, variable):

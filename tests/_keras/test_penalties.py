@@ -42,6 +42,16 @@ def test_layers_and_their_variables_are_found_while_a_model_is_fitted():
     assert [pair[0] for pair in asked.found] == [inner, inner]
 
 
+def test_a_kernel_belongs_to_the_layer_inside_of_a_wrapper_that_holds_it():
+    asked = Asked()
+    layer = layers.Dense(3, kernel_regularizer=asked)
+    wrapper = layers.SpectralNormalization(layer)
+    wrapper.build((None, 2))
+    assert wrapper.kernel is layer.kernel
+    assert len(wrapper.losses) == 1
+    assert asked.found[0][0] is layer
+
+
 def test_no_layer_is_found_for_a_call_by_hand():
     asked = Asked()
     layer = layers.Dense(3, kernel_regularizer=asked)
