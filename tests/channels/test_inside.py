@@ -201,7 +201,7 @@ def test_subclassed_models(name, tmp_path):
     small.save(tmp_path / "small.keras")
     again = keras.models.load_model(tmp_path / "small.keras")
     assert_same_numbers(small, again, x)
-    small.compile("sgd", "mse")
+    small.compile("sgd", "mse", run_eagerly=models.EAGERLY)
     small.train_on_batch(x, small(x))
 
 

@@ -40,7 +40,7 @@ def network():
             layers.Dense(3, name="last"),
         ]
     )
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=models.EAGERLY)
     return model
 
 
