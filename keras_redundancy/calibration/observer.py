@@ -36,6 +36,9 @@ POSITIONS = 64
 WIDEST = 2**15
 # Where those of all layers have more numbers, they are added up layer by layer.
 MANY = 2**25
+# For no more pieces of large batches than these, compiling takes longer than it
+# saves.
+PIECES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,14 +109,10 @@ def answers(observer, data, batch_size: int):
     found = batches(observer.model, data, batch_size)
     first = list(itertools.islice(found, 2))
     most = samples_at_once(observer.model, first[0], observer.keeps_all)
-    # For a single batch, and for tensors that are large, compiling takes
-    # longer than it saves; and large statistics are not all held twice.
-    are_large = most <= 2 * samples_in(first[0]) or observer.returned > MANY
-    is_short = len(first) == 1 or (
-        are_large and _keras.local_replicas(observer) == 1
-    )
-    observer.run_eagerly = observer.can_run_eagerly and is_short
     observer.samples = expected_samples(data, batch_size, first)
+    observer.run_eagerly = observer.can_run_eagerly and _is_short(
+        observer, first, most
+    )
     count = -(-observer.samples // samples_in(first[0]))
     count = count if len(first) < 2 or count > 2 else None
     found = itertools.chain(first, found)
@@ -130,6 +129,24 @@ def answers(observer, data, batch_size: int):
                 looked_at = _keras.predict_on_replicas(observer, parts)
                 yield from zip(map(samples_in, parts), looked_at, strict=True)
             done()
+
+
+def _is_short(observer, first, most) -> bool:
+    """Whether compiling takes longer than it saves, or too much memory.
+
+    Args:
+        observer: what is to run.
+        first: the first two batches, or the only one.
+        most: how many samples a piece of a batch has.
+    """
+    if len(first) == 1 and observer.samples < 2 * most:
+        return True
+    if _keras.local_replicas(observer) > 1:
+        return False
+    # Where tensors are large, an operation takes longer than to call it.
+    are_large = most <= 2 * samples_in(first[0])
+    is_short = are_large and observer.samples <= PIECES * most
+    return is_short or observer.returned > MANY
 
 
 def _parts(observer, inputs, size) -> list[list]:
