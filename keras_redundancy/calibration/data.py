@@ -153,7 +153,7 @@ def expected_samples(data, batch_size: int, first: list) -> int:
 
     Args:
         data, batch_size: as for `batches`.
-        first: the first two batches, or the only one.
+        first: the first batches, or the only one.
     """
     samples = data if isinstance(data, Samples) else Samples(data)
     sizes, data = [samples_in(batch) for batch in first], samples.data

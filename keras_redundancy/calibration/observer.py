@@ -32,13 +32,16 @@ from keras_redundancy.channels.labels import InnerPlace, Place
 # neighbouring positions are similar, so more add little. With few samples
 # more are observed: see `positions_for`.
 POSITIONS = 64
+# Batches, or pieces of large ones, that run without compiling, which would
+# take longer than they do.
+SHORT = 2
+# The same where tensors are large: there, calling an operation takes little
+# beside what it computes.
+PIECES = 10
 # Statistics are a number for each pair of units: 8.6 GB at this many units.
 WIDEST = 2**15
 # Where those of all layers have more numbers, they are added up layer by layer.
 MANY = 2**25
-# For no more pieces of large batches than these, compiling takes longer than it
-# saves.
-PIECES = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,14 +110,15 @@ def answers(observer, data, batch_size: int):
         (the number of samples in the piece, what the observer returned).
     """
     found = batches(observer.model, data, batch_size)
-    first = list(itertools.islice(found, 2))
+    first = list(itertools.islice(found, SHORT + 1))
     most = samples_at_once(observer.model, first[0], observer.keeps_all)
     observer.samples = expected_samples(data, batch_size, first)
     observer.run_eagerly = observer.can_run_eagerly and _is_short(
         observer, first, most
     )
     count = -(-observer.samples // samples_in(first[0]))
-    count = count if len(first) < 2 or count > 2 else None
+    if SHORT < len(first) == count:
+        count = None  # There may be more.
     found = itertools.chain(first, found)
     del first  # Otherwise these batches would stay in memory.
     with restoring_states(observer), progress(None, count, "batch") as done:
@@ -136,14 +140,13 @@ def _is_short(observer, first, most) -> bool:
 
     Args:
         observer: what is to run.
-        first: the first two batches, or the only one.
+        first: the first batches, up to `SHORT` + 1 of them.
         most: how many samples a piece of a batch has.
     """
-    if len(first) == 1 and observer.samples < 2 * most:
+    if max(len(first), observer.samples // most) <= SHORT:
         return True
     if _keras.local_replicas(observer) > 1:
         return False
-    # Where tensors are large, an operation takes longer than to call it.
     are_large = most <= 2 * samples_in(first[0])
     is_short = are_large and observer.samples <= PIECES * most
     return is_short or observer.returned > MANY

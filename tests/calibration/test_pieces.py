@@ -94,7 +94,7 @@ def views_of(known):
 @pytest.mark.parametrize(
     ("samples", "batches", "most", "returned", "is_short"),
     [
-        (32, 1, 100, 0, True),
+        (64, 2, 100, 0, True),
         (320, 10, 100, 0, False),
         (100, 4, 10, 0, True),  # ten pieces of large images
         (110, 4, 10, 0, False),
@@ -106,5 +106,5 @@ def test_when_compiling_does_not_pay(
     samples, batches, most, returned, is_short
 ):
     run = types.SimpleNamespace(samples=samples, returned=returned)
-    first = [[np.zeros(samples // batches)]] * min(batches, 2)
+    first = [[np.zeros(samples // batches)]] * min(batches, 3)
     assert observer._is_short(run, first, most) is is_short

@@ -12,6 +12,7 @@ from keras_redundancy.mend import reconstruct
 from keras_redundancy.mend.kernels import product_of
 from keras_redundancy.numbers import regression
 from tests import models
+from tests.numbers.test_regression import equations_of
 
 
 def error(model, small, data):
@@ -168,7 +169,7 @@ def second_moments(x):
 
 def checked(fitted, held_out, start):
     fitted, held_out = (
-        regression.Equations.of_rows(*np.split(rows, [len(start)], axis=1))
+        equations_of(*np.split(rows, [len(start)], axis=1))
         for rows in (fitted, held_out)
     )
     return regression.ridge_from_moments(fitted, fitted, held_out, start)
@@ -226,8 +227,13 @@ def test_rows_that_are_alike_are_held_out_together():
         read = keras.ops.cast(x, "float32")
         pieces.append((first, size, layer(read), read))
     fit = fit_of(layer, layer)
-    rows = reconstruct._rows(fit, pieces, 9, 20, reconstruct.NUMBERS)
-    rows = reconstruct.joined(rows)
+
+    def rows_where(counting):
+        most = reconstruct.NUMBERS
+        rows = reconstruct._rows(fit, pieces, 9, 20, most, counting)
+        return reconstruct.joined(rows)
+
+    rows = rows_where(lambda first, positions: None)
     assert rows.read.shape == (54, 1, 3)
     assert rows.wanted.shape == (54, 1, 2)
     sample = models.numpy(rows.read)[:, 0, 0]
