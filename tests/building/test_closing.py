@@ -58,6 +58,27 @@ def test_a_layer_without_a_config_that_does_not_change():
     models.assert_same_function(model, small)
 
 
+def test_a_layer_that_its_first_call_builds_opens_again(tmp_path):
+    class Shaped(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.inner = layers.Dense(8)
+
+        def call(self, x):
+            return self.inner(x)
+
+        def compute_output_shape(self, shape):
+            return *shape[:-1], 8
+
+    model = models.randomized(between(Shaped()))
+    small = kr.prune(model, ratio={"top": 0.5})
+    small.save(tmp_path / "small.keras")
+    again = keras.models.load_model(
+        tmp_path / "small.keras", custom_objects={"Shaped": Shaped}
+    )
+    models.assert_same_function(small, again)
+
+
 def test_the_smaller_block_computes_what_the_graph_does():
     model, small = cut(subclassed.FeedForward(12, name="block"))
     plan = kr.plan(model, ratio=0.5, layers=INSIDE)
