@@ -13,28 +13,31 @@ classes keep what they are made with; a warning names what cannot be kept.
 
 What else to know about the smaller model:
 
-- A filter of zeros has no direction. Its unit is constant, and goes at any tau
-  and first for a ratio or target, where the biases of the layers that read it
-  can take the constant. Before a border padded with zeros it goes only where
-  another unit is equal in everything else too, or where its constant is zero.
-- Two units with filters w and s w, s > 0, are merged with the scale s. That is
-  exact through ReLU, LeakyReLU, PReLU, pooling, linear layers, sums and
-  factors, and through BatchNormalization up to its shift. Behind other
-  activations they are merged without the scale.
-- Where the outputs of a unit read different parts of its filter, as in
-  transposed convolutions with strides, no bias is right for all outputs:
-  constants are predicted from the kept units like everything else.
-- Attention is observed from outside: its heads are merged by their filters, and
-  data decide nothing about them. What other layers read inside, such as the
-  second kernel of a `SeparableConv2D` or the recurrent kernel of an `LSTM`, is
-  observed.
+- A unit whose filter is all zeros returns a constant. It is removed at any
+  tau, and before all other units for a ratio or a target, if the biases of the
+  layers that read it can take over the constant. Biases of layers that pad
+  with zeros cannot: there, the unit is removed only if its constant is 0, or
+  if another unit with a filter of zeros equals it in everything else too.
+- Of two units with the filters w and s w, s > 0, one is kept, and the layers
+  behind read s times that unit in place of the other. That is exact through
+  ReLU, LeakyReLU, PReLU, pooling, linear layers, sums and constant factors,
+  and through BatchNormalization up to its shift. Behind other activations the
+  factor s is left out.
+- In a transposed convolution with strides, different outputs are computed with
+  different parts of a filter, so that no bias can replace a constant input at
+  all of them: constants are predicted from the kept units, like everything
+  else.
+- With data, the package also observes what kernels read inside a layer: the
+  output projection of an attention layer with heads, the second kernel of a
+  `SeparableConv2D`, and the recurrent kernel of an `LSTM`.
 - With `optimizer=True`, the optimizer's slots that have the shape of the
-  weights are carried over. What Adafactor keeps by rows and columns starts
-  afresh, with a warning.
-- Refused, with the reason, are: quantized and LoRA-enabled layers; variables
-  that the graph or a `Lambda` reads and that are no weights of a layer, since
-  the smaller model would share them with the original; and models in which a
-  wrapper and the graph share a layer, which a rebuilt model would not.
+  weights are carried over. Adafactor's statistics of rows and columns start
+  anew, with a warning.
+- Some models are refused, with the reason: those with quantized or
+  LoRA-enabled layers; those in which the graph or a `Lambda` reads a variable
+  that is no weight of a layer, because the smaller model would share it with
+  the original; and those in which a layer is used both in a wrapper and in the
+  graph, because the smaller model would have two layers there.
 """
 
 from keras_redundancy import callbacks as callbacks, deploy as deploy

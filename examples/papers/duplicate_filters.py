@@ -17,10 +17,11 @@ import keras
 import numpy as np
 from duplicate_networks import convolutional, perceptron, watched
 from experiments import Paper, Shown, Table, accuracy, caption, spread
+from scipy import stats
 
 import keras_redundancy as kr
 from keras_redundancy.numbers.clustering import cluster_filters
-from keras_redundancy.numbers.spread import cosine_kurtosis, norm_spread
+from keras_redundancy.numbers.similarity import cosine_similarity
 
 WIDTHS = (100, 500, 1000)
 TAUS = tuple(n / 20 for n in range(6, 20))
@@ -70,6 +71,29 @@ def of_widths(run):
         units: [x.model for x in perceptrons(run, units)]
         for units in run.args.widths
     }
+
+
+def cosine_kurtosis(filters):
+    """Of the cosines of all pairs of units: 3 for a normal distribution."""
+    pairs = np.triu_indices(filters.shape[1], 1)
+    return stats.kurtosis(cosine_similarity(filters)[pairs], fisher=False)
+
+
+def norm_spread(filters, clusters=None):
+    """Standard deviation of the filters' norms over their mean.
+
+    With an integer for each unit, deviations are those from the mean norm of
+    the unit's own cluster, and units alone in their cluster are left out.
+    """
+    norms = np.linalg.norm(filters, axis=0)
+    labels = np.zeros(len(norms), int) if clusters is None else clusters
+    sizes = np.bincount(labels)
+    means = np.bincount(labels, norms) / np.maximum(sizes, 1)
+    with_others = sizes[labels] > 1
+    if not with_others.any():
+        return 0.0
+    deviations = (norms - means[labels])[with_others]
+    return np.sqrt(np.mean(deviations**2)) / np.mean(norms[with_others])
 
 
 def by_width(found, plot, **options):

@@ -92,9 +92,9 @@ class Rendered:
         return self.table().to_html()
 
 
-def on_one_line(text: str, width: int = 100) -> str:
-    """`text` on one line, cut off at `width` characters, for a `repr`."""
-    return textwrap.shorten(text, width, placeholder=" ...")
+def on_one_line(text: str) -> str:
+    """`text` on one line, cut off at 100 characters, for a `repr`."""
+    return textwrap.shorten(text, 100, placeholder=" ...")
 
 
 def cell_text(value) -> str:

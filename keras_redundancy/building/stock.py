@@ -26,17 +26,16 @@ class LayerForm:
 
     Attributes:
         like: the layer that the new one gets its name, config and weights
-            from: the layer itself, or the one that it wraps. None where
-            nothing takes its place: the layers behind it then read what it
-            read.
+            from: the layer itself, or the one that it wraps. None if the layer
+            is left out: the layers behind it then read its input.
         cls: the class of the new layer; None for that of `like`.
         without: entries of the config of `like` that `cls` does not take.
         values: {attribute: value} of variables that are not copied from those
             of `like`. A value is an array, a variable, or a function that
             returns one of them; None leaves what the new layer initializes.
             With another `cls`, nothing but these is set.
-        unused: how many parameters of the new layer are multiples of others,
-            as the layer is now.
+        unused: how many parameters of the new layer are at present multiples
+            of others.
         advice: what to do where training cannot go on with the new layer, as
             a sentence for an error.
     """
@@ -97,18 +96,18 @@ def _stock_form(thing):
 def register_stock_form(kind: type, function: Callable | None = None):
     """Say what a layer for training becomes in a stock model.
 
-    `strip` and `prune` put that in the place of each layer of the class, and
-    of its subclasses. Models can be pruned with `optimizer=True`, which goes
-    on with training, where nothing takes the place of the layer: then it
-    stays, and needs a rule (see `register_rule`).
+    `strip` and `prune` replace each layer of the class, and of its subclasses,
+    by this form. With `optimizer=True`, after which training goes on, a model
+    can be pruned only if the form of these layers is None: they then stay in
+    the smaller model, and need a rule (see `register_rule`).
 
     Args:
         kind: a subclass of `keras.Layer`; or of a regularizer, a constraint
             or another object that stands in the configs of layers.
         function: takes an object of the class. For a layer, it returns a
-            `LayerForm`, or None if nothing takes the place of the layer, so
-            that the layers behind it read what it read. For another object,
-            it returns the object that takes its place, or None. Without it,
+            `LayerForm`, or None to leave the layer out, so that the layers
+            behind it read its input. For another object, it returns the object
+            that takes its place, or None. Without `function`,
             `register_stock_form(kind)` is a decorator.
 
     Returns:

@@ -67,9 +67,9 @@ def require_trained(model) -> None:
     """
     if _keras.compile_arguments(model) is None:
         raise ValueError(
-            f"optimizer=True goes on with the optimizer of {model.name!r}, "
-            "but that model is not compiled. Call compile() and fit() before, "
-            "or leave optimizer=True out."
+            f"{model.name!r} is not compiled, so that no training can go on "
+            "in a smaller model. Call compile() before; to prune without "
+            "training, leave optimizer=True out."
         )
     warn_of_layers(model)
     for layer in layers_for_training(model):

@@ -35,15 +35,16 @@ An activation function that is not one of Keras is run on some numbers to see
 what it does. If it mixes channels, reads variables or is random, the channels
 that it is applied to are frozen, and the reason says so.
 
-Everything else is frozen: its channels stay as they are, nothing is guessed.
+The channels of everything else are frozen: none is removed, since the package
+never guesses.
 `Plan.explain()` lists every frozen space of channels, the layers that hold it,
 its share of the parameters and the reason:
 
 - Inputs and outputs of the model: their sizes are the model's interface.
-- Channels that something is computed over, as by `LayerNormalization`,
-  `GroupNormalization`, softmax or a sum over channels: without one channel the
-  others change, so that not even an exact copy can go unnoticed.
-  `allow_inexact=True` prunes them all the same, and the plan marks them as
+- Channels over which something is computed, as by `LayerNormalization`,
+  `GroupNormalization`, softmax or a sum over channels: to remove one channel
+  changes the others, even if it is an exact copy of another one.
+  `allow_inexact=True` prunes these channels too, and the plan marks them as
   inexact.
 - Channels that are multiplied with those of another tensor and summed, such as
   queries and keys: a copy cannot be merged into another unit.

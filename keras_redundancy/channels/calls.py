@@ -91,14 +91,16 @@ class CallTrace(LabelledCall):
             kernel: a variable, or a `constant`.
             axis: its axis with an entry for each of the channels.
             ids: labels of the channels.
-            compute: needed to observe on data channels that exist only inside
-                the operation: a function of the operation and of the (args,
-                kwargs) of a call that returns them as a tensor of shape
-                (samples, positions..., channels).
-            numbers: where each channel is a vector, the length of it: the
-                axis of the kernel behind `axis` has an entry for each number,
-                and the tensor that `compute` returns has the numbers of all
-                channels, channel by channel, on its last axis.
+            compute: for channels that exist only inside the operation: a
+                function of the operation and of the (args, kwargs) of a call,
+                which returns these channels as a tensor of shape (samples,
+                positions..., channels). Without it, calibration data do not
+                show them.
+            numbers: where each channel is a vector, such as a head of an
+                attention layer, the length of the vector. The kernel's axis
+                after `axis` has an entry for each of these numbers, and the
+                last axis of what `compute` returns holds the numbers of all
+                channels, one channel after the other.
         """
         axis %= len(kernel.shape)
         source = self._copied.get(ids.tobytes(), ids)
@@ -112,8 +114,9 @@ class CallTrace(LabelledCall):
     ) -> None:
         """`axis` of `variable` holds one entry for each of the channels `ids`.
 
-        The entry goes with its channel. Two units are only equal if their
-        entries are, up to the scales of the units where `acts` allows that.
+        The entry is removed with its channel. Two units count as equal only if
+        their entries are equal too, up to the scales of the units if `acts`
+        allows that.
 
         Args:
             variable: a variable, a `constant`, or None, which is ignored.
@@ -299,14 +302,14 @@ class CallTrace(LabelledCall):
         return self.recorder.constants.setdefault((id(owner), path), made)
 
     def multiplies(self, kernel, positions: int | None, per=None) -> None:
-        """The call multiplies the whole of `kernel` at so many positions.
+        """The call multiplies by all of `kernel`, at so many positions.
 
         Multiply-adds are counted from this.
 
         Args:
             kernel: the variable.
             positions: the number of positions; None if it is not known.
-            per: labels of channels: the positions are counted for each one.
+            per: labels of channels, if the call does so once for each of them.
         """
         times = 1 if self.inside is None else self.inside.times_in_all
         known = positions is not None and times is not None
@@ -330,9 +333,10 @@ class CallTrace(LabelledCall):
                 a `keras.layers.Wrapper`.
             times: how often this operation calls the layer; None if that is
                 not known.
-            given: needed to observe on data what the inner layer reads: a
-                function of this operation and of the (args, kwargs) of a call
-                that returns the (args, kwargs) of the inner call.
+            given: a function of this operation and of the (args, kwargs) of a
+                call, which returns the (args, kwargs) of the inner call.
+                Without it, calibration data do not show what the inner layer
+                reads.
 
         Returns:
             `Channels` with a shape; a list of them if the layer returns

@@ -9,16 +9,15 @@ from keras_redundancy.channels.opening import recorded
 def functional(layer, *args, **kwargs):
     """The functional model that computes what a layer or model does.
 
-    The `call` of a subclassed model, or of a layer, is run on symbols once,
-    as Keras runs layers on `keras.Input`s, and the calls of layers and
-    operations in there become the graph of a functional model. The model is
-    compared with the original on random numbers.
+    The `call` of a subclassed model, or of a layer, is run once on symbolic
+    tensors, as Keras runs layers on `keras.Input`s. The layers and operations
+    that it calls become the graph of a functional model, which is compared
+    with the original on random numbers.
 
     Args:
         layer: a built `keras.Layer` or `keras.Model`, which does not change.
-        *args, **kwargs: what it is called with: a `keras.Input` for each
-            tensor, in the structure that its `call` takes, and all else as
-            it is.
+        *args, **kwargs: what `call` takes: a `keras.Input` in place of each
+            tensor, and all other arguments as they are.
 
     Returns:
         A `keras.Model`. Its layers share their variables with those of
@@ -26,9 +25,9 @@ def functional(layer, *args, **kwargs):
         `training=True`, and losses that it adds, are not in there.
 
     Raises:
-        TypeError: the call is no graph: it fails on symbols, changes
-            variables, or depends on the values or the number of the samples.
-            The message says where.
+        TypeError: `call` cannot be recorded: it fails on symbolic tensors,
+            changes variables, or depends on the values or the number of the
+            samples. The message says where.
         ValueError: `layer` is not built.
 
     Example:
@@ -41,11 +40,7 @@ def functional(layer, *args, **kwargs):
             "Expected a keras.Layer or a keras.Model, but received "
             f"{type(layer).__name__}: {layer!r}."
         )
-    if not layer.built:
-        raise ValueError(
-            f"{layer.name!r} ({type(layer).__name__}) has not been built, so "
-            "it has no weights yet. Call it once on data."
-        )
+    _require_built(layer)
     found = _recorded(layer, args, kwargs)
     structures = _keras.input_structure(found), _keras.output_structure(found)
     return keras.Model(*structures, name=layer.name)
@@ -69,8 +64,17 @@ def with_graph(model, input_shape=None):
     if not is_subclassed:
         _keras.graph_of(model)  # Raises where there is none.
         return model
+    _require_built(model)
     inputs = _inputs(model, input_shape)
     return _keras.with_compile_state_of(model, _recorded(model, (inputs,), {}))
+
+
+def _require_built(layer):
+    if not layer.built:
+        raise ValueError(
+            f"{layer.name!r} ({type(layer).__name__}) has not been built, so "
+            "it has no weights yet. Call it once on data."
+        )
 
 
 def _recorded(layer, args, kwargs):
@@ -104,8 +108,8 @@ def _inputs(model, input_shape):
     else:
         raise TypeError(
             f"The model {model.name!r} is a subclassed model "
-            f"({type(model).__name__}), and Keras has not noted what it "
-            "reads. Pass input_shape=, or make a functional model of it: "
+            f"({type(model).__name__}), and the shapes of its inputs are not "
+            "known. Pass input_shape=, the shape of one sample, or pass "
             "keras_redundancy.functional(model, keras.Input(shape))."
         )
     if isinstance(shapes, dict):

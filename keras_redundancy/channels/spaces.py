@@ -74,8 +74,8 @@ class Space:
         axes: a `SpaceAxis` for each axis of a variable that the units are on.
         frozen: why the units have to stay, in words, or None where they can
             go.
-        inexact: why the model computes something else even if a unit goes
-            that is an exact copy of another one, or None.
+        inexact: why to remove a unit changes what the model computes, even if
+            the unit is an exact copy of another one; None if it does not.
         parts: {id(layer): names of the kernels that write these units} of
             layers with other kernels that write other units.
     """
@@ -98,7 +98,7 @@ class Space:
 
     @property
     def reason_code(self) -> str | None:
-        """A short code for `frozen`, such as "model_output"; None if None.
+        """A short code for `frozen`, such as "model_output", or None.
 
         The code is the same in all releases. It is "other" for reasons of
         rules that users write, unless these give a `Reason`.

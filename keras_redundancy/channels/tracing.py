@@ -41,14 +41,14 @@ def trace(model, *, allow_inexact: bool = False, shapes=None) -> ChannelGraph:
     """Find out which channels of a model can only be removed together.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is read and
-            not changed. Of the user's own Python code, activation functions
-            are run on some numbers, and a `Lambda` on symbols, to see what
-            they do and which variables they read.
-        allow_inexact: leave spaces prunable that pass through something that
-            is computed over all channels, such as a LayerNormalization. Even
-            an exact copy of a unit cannot go from them without a change of
-            what the model computes.
+        model: a built functional or Sequential `keras.Model`. It is never
+            changed. Activation functions of your own are run on some numbers,
+            and `Lambda` layers on symbolic tensors, to find out what they do
+            and which variables they read.
+        allow_inexact: do not freeze channels over which something is computed,
+            as by a LayerNormalization. To remove one of these channels changes
+            what the model computes, even if it is an exact copy of another
+            one.
 
     Returns:
         A `ChannelGraph`: the spaces of the model, with the reason for each

@@ -14,7 +14,7 @@ from keras_redundancy.deploy.samples import Subject, difference
 
 
 def to_tf_keras(model, data=None, tolerance: float = 1e-4):
-    """The same model in tf_keras (Keras 2), for tools that take no other.
+    """The same model in tf_keras (Keras 2), for tools that need tf_keras.
 
     tensorflow-model-optimization (tfmot) is the best known of these tools:
 
@@ -26,7 +26,8 @@ def to_tf_keras(model, data=None, tolerance: float = 1e-4):
 
     The layers keep their names, weights and `trainable` flags. Layers of nested
     models become layers of the one new model, as tfmot takes no nested models.
-    It is not compiled. Both models are run on the same inputs and compared.
+    The new model is not compiled. Both models are run on the same inputs, and
+    their outputs are compared.
 
     What to know about tfmot:
 
@@ -44,8 +45,8 @@ def to_tf_keras(model, data=None, tolerance: float = 1e-4):
             It is never changed.
         data: some inputs to compare the two models on, as `Model.predict`
             takes them. Default: four random ones.
-        tolerance: the largest difference of outputs that is taken, as a share
-            of the largest output.
+        tolerance: the largest accepted difference of outputs, as a share of
+            the largest output.
 
     Returns:
         A `tf_keras.Model`.
@@ -72,13 +73,15 @@ def from_tf_keras(old, like):
     """A copy of a Keras 3 model, with the weights of a tf_keras model.
 
     Args:
-        old: what `to_tf_keras(like)` returned, or what tfmot made of it:
-            quantized (the result has the float weights that were trained), or
-            clustered or pruned, and stripped.
+        old: what `to_tf_keras(like)` returned, or what tfmot made of that
+            model. Of a quantized model, the float weights that were trained
+            are copied. A clustered or pruned model has to be stripped before,
+            by tfmot's `strip_clustering` or `strip_pruning`.
         like: the Keras 3 model that was translated. It is never changed.
 
     Returns:
-        A new model as `like`, compiled with the same arguments if `like` was.
+        A new model like `like`, compiled with the same arguments if `like`
+        was.
 
     Raises:
         ImportError: tf_keras is not installed.

@@ -60,9 +60,9 @@ class Exported(Rendered):
     """What `export` wrote; `render()` shows a table.
 
     Attributes:
-        file: of the model.
-        beside: of the model that it is compared with; None without one. Its
-            path no longer exists.
+        file: the `ExportedFile` of the model.
+        beside: the `ExportedFile` of the model to compare with, or None. That
+            file was deleted after it was measured.
         advice: what could be better, in words, or "".
     """
 
@@ -139,12 +139,14 @@ def export(
             a model of tf_keras, such as one that was trained
             quantization-aware by tfmot. It is never changed.
         path: where to write.
-        data: inputs, as `Model.predict` takes them; of a tf_keras model,
+        data: inputs, as `Model.predict` takes them; for a tf_keras model,
             arrays. The first 200 show the converter the ranges of values for
-            quantize="int8"; the first 64 are compared. Default: random ones.
-        quantize: for LiteRT: None for float32; "dynamic" for kernels of
-            integers, where these are large; "int8" for integers throughout,
-            which needs `data`, unless the model was trained quantization-aware.
+            quantize="int8"; on the first 64 the outputs of the file and of
+            Keras are compared. Default: random inputs.
+        quantize: for LiteRT only. None computes in float32; "dynamic" stores
+            large kernels as integers; "int8" computes with integers
+            throughout, and needs `data`, unless the model was trained
+            quantization-aware.
         beside: a model to compare with, such as the unpruned one. It is
             exported in the same way, and its file is deleted.
         overwrite: whether to write where there is a file or folder already.
@@ -155,9 +157,9 @@ def export(
     Raises:
         ImportError: a package is missing that converts to ONNX.
         TypeError: a model has no graph to follow.
-        ValueError: the path has another suffix, or exists; `quantize` is
-            given for another format than LiteRT, or needs data; an input size
-            is open that LiteRT needs; or the model cannot be converted.
+        ValueError: the path has another suffix, or exists; `quantize` is given
+            for another format than LiteRT, or needs data; LiteRT needs an
+            input size that is open; or the model cannot be converted.
         OSError: the path cannot be written to.
     """
     path = Path(path)

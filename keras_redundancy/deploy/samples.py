@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.random_inputs import random_input
 from keras_redundancy.calibration.data import Samples, batches
 
 OPEN_SIZE = 32  # Of random inputs, where a model leaves a size open.
@@ -106,12 +107,12 @@ class Subject:
         found = []
         for x in self.inputs:
             shape = (count, *(size or OPEN_SIZE for size in x.shape[1:]))
-            dtype = keras.backend.standardize_dtype(x.dtype)
-            if keras.backend.is_float_dtype(dtype) and not words:
-                found.append(rng.normal(size=shape).astype("float32"))
-            else:
+            made = random_input(rng, shape, x.dtype)
+            kind = made.dtype.kind
+            if kind in "biu" or (words and kind == "f"):
                 most = min(words, default=2)
-                found.append(rng.integers(0, most, shape).astype(dtype))
+                made = rng.integers(0, most, shape).astype(made.dtype)
+            found.append(made)
         return found
 
 

@@ -116,11 +116,12 @@ def compare(
             changed.
         evaluate: a function of a model that returns its score, a number
             that is greater for better models.
-        methods: selection methods, such as [kr.L1(), "greedy"]; or {name:
-            such a method}, or in its place a mapping of options of `plan`, or
-            a function of a model and a share that returns a `Plan` or a
-            smaller model, of this package or not. Default: selections and
-            absorbers of this package, those with data where there is some.
+        methods: a list of selection methods, such as [kr.L1(), "greedy"]; or a
+            mapping from names to selection methods, to options of `plan` (a
+            mapping), or to functions that take a model and a share and return
+            a `Plan` or a smaller model, made by any library. Default: six
+            combinations of selection method and absorber, and with `data` five
+            more that use it.
         shares: the shares of the multiply-adds to keep, each in (0, 1].
         data: samples to calibrate on, as for `plan`. The model runs over
             them once.

@@ -89,9 +89,9 @@ def search(
        bisection finds the smallest share.
     2. Cut each part to the deepest level at which it alone lowers the score
        by at most d; bisection finds the greatest d.
-    3. From there, cut one part after the other by one more level, the part
-       with the best price first, and keep each cut that stays above the
-       floor.
+    3. From there, cut one part after the other by one more level, and keep
+       each cut whose score stays above the floor. The part that loses the
+       least score for the multiply-adds it saves comes first.
 
     Args:
         model, evaluate, taus, ratios, data, log, verbose, **options: as for
@@ -104,8 +104,9 @@ def search(
     Raises:
         TypeError, ValueError: as `sensitivity`; or `max_drop` is negative.
 
-    Where multiply-adds cannot be counted, as with open input sizes and
-    neither `data` nor `input_shape=`, parameters are saved.
+    If multiply-adds cannot be counted, because an input size is open and
+    neither `data` nor `input_shape=` is given, parameters are counted in their
+    place.
     """
     check_finite("max_drop", max_drop)
     trials = Trials(model, evaluate, taus, ratios, data, log, options)

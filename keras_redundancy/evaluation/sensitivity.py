@@ -110,9 +110,9 @@ def sensitivity(
         model: a built functional or Sequential `keras.Model`. It is never
             changed.
         evaluate: a function of a model that returns a number, greater for
-            better ones: the accuracy on data that was held out from training
-            (not on the test set, if it is to be a test). A model is compiled
-            where the original is.
+            better models, such as the accuracy on data held out from training
+            (but not on the test set). The models that it is called with are
+            compiled if `model` is.
         taus: the thresholds to try, as for `plan`.
         ratios: the shares of units to try, in place of `taus`; by default
             1/8 to 7/8.
@@ -120,8 +120,9 @@ def sensitivity(
             them once.
         log: a file to which each score is written. A later call with the
             same weights and options reads the scores instead of evaluating
-            again. Pass the same `data` and `evaluate`: they are not compared,
-            and of functions among the options only the names are.
+            again. Pass the same `data` and `evaluate` again: the log does not
+            compare them, and of options that are functions it compares only
+            the names.
         verbose: whether to draw a progress bar.
         **options: all others of `plan`, except `tau`, `ratio` and `target`.
 

@@ -40,7 +40,7 @@ class Trial:
 
     @property
     def cost(self) -> float:
-        """The share of the multiply-adds, or of the parameters without it."""
+        """The share of multiply-adds; of parameters where that is None."""
         return self.parameters if self.flops is None else self.flops
 
 

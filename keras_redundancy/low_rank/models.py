@@ -39,8 +39,9 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
         strength * m n / c
 
     where c is the sum of m n over all kernels that get one. In layers that
-    read the model's inputs only units are pulled together, in layers that make
-    its outputs only inputs. A layer's other regularizer is kept, as `also` of
+    read the model's inputs, only units are pulled together; in layers that
+    make the model's outputs, only inputs. A layer's other regularizer is kept,
+    as `also` of
     the new one. Call it before or after `factorize`: in factorized layers only
     vectors that they can fuse are pulled together.
 
@@ -134,8 +135,9 @@ def factorize(model, layers: Layers = None):
     """A copy of a model with factorized layers in place of stock ones.
 
     `Dense` becomes `FactorizedDense`, and `Conv2D` `FactorizedConv2D`; the
-    copy computes the same. In layers that read the model's inputs only units
-    can be fused, in layers that make its outputs only inputs. `to_dense` and
+    copy computes the same. In layers that read the model's inputs, only units
+    can be fused; in layers that make the model's outputs, only inputs.
+    `to_dense` and
     `strip` turn factorized layers into stock ones again.
 
     Args:
@@ -221,8 +223,8 @@ def compact(model):
 
     Two steps, neither of which changes what the model computes:
 
-    1. `prune` removes units that are multiples of others: their columns of
-       P W Q and their biases are, by a positive factor where a ReLU follows.
+    1. `prune` removes each unit whose column of P W Q and bias are a multiple
+       of another unit's, by a positive factor if a ReLU follows.
     2. Each layer that was factorized keeps the rows and columns of W in use,
        after those that are parallel up to rounding are fused. It becomes a
        `FactorizedDense` or `FactorizedConv2D` with a smaller W, or a stock

@@ -35,11 +35,11 @@ def merge_correlated(
     steps: int | None = None,
     optimizer: bool = False,
 ):
-    """Remove units whose activations are linear in those of others.
+    """Remove units whose activations are linear functions of another unit's.
 
-    Among all pairs of units of one layer, in all layers, those with the
-    largest |correlation| of activations lose one unit each. Layers that read
-    the removed unit read a multiple of the other one in its place, and a
+    Of all pairs of units in the same layer, over all layers, those with the
+    largest |correlation| of activations lose one unit each. The layers that
+    read the removed unit read a multiple of the other one in its place, and a
     constant is added to their biases. Constant units are removed first. A unit
     that others were merged into stays.
 

@@ -33,8 +33,8 @@ class NoiseOutputs(keras.layers.Layer):
         weight * mean over samples of (sum over noise outputs of errors)
 
     with squared errors or, for "binomial", binary cross-entropies of the
-    outputs as logits. That is what the noise outputs would weigh as outputs of
-    the model with a loss each.
+    outputs as logits. The noise outputs would add as much if each were an
+    output of the model with a loss of its own.
 
     Args:
         units: how many noise outputs there are.

@@ -9,6 +9,8 @@ block, without ever holding all similarities.
 
 from __future__ import annotations  # help() shows the names of types.
 
+import functools
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.distance import squareform
@@ -158,8 +160,10 @@ def _cluster(matrix: NDArray, tau: float, linkage: str) -> NDArray[np.intp]:
         exact = matrix[:, close].astype(np.float64)
         labels[close] = n + 1 + _cluster(exact, tau, linkage)
     elif linkage != "single" and len(close):
-        cut = _cut_wide if is_wide else _cut_dense
-        labels[used] = cut(compared, component, degree, threshold, linkage)
+        cut = functools.partial(
+            _cut_wide if is_wide else _cut_dense, compared, threshold, linkage
+        )
+        labels[used] = agglomeration.cut_components(component, degree, cut)
     return labels
 
 
@@ -180,47 +184,24 @@ def _cut_whole(
     return agglomeration.cut_condensed(pairs, threshold, linkage)
 
 
-def _cut_dense(
-    similarity: NDArray,
-    component: NDArray[np.intp],
-    degree: NDArray[np.intp],
-    threshold: float,
-    linkage: str,
-) -> NDArray[np.intp]:
-    """Labels ``(m,)`` from a similarity matrix ``(m, m)``."""
-
-    def cut(units: NDArray[np.intp]) -> NDArray[np.intp]:
-        part = similarity
-        if len(units) < len(similarity):
-            part = similarity[np.ix_(units, units)]
-        return agglomeration.cut_dendrogram(part, threshold, linkage)
-
-    return agglomeration.cut_components(component, degree, cut)
+def _cut_dense(similarity, threshold, linkage, units) -> NDArray[np.intp]:
+    """Labels of some units ``(m,)``, from similarities ``(n, n)``."""
+    if len(units) < len(similarity):
+        similarity = similarity[np.ix_(units, units)]
+    return agglomeration.cut_dendrogram(similarity, threshold, linkage)
 
 
-def _cut_wide(
-    filters: NDArray,
-    component: NDArray[np.intp],
-    degree: NDArray[np.intp],
-    threshold: float,
-    linkage: str,
-) -> NDArray[np.intp]:
-    """Labels ``(m,)`` from filters of length 1, shape ``(m, z)``."""
-
-    def cut(units: NDArray[np.intp]) -> NDArray[np.intp]:
-        part = filters[units]
-        if len(units) <= agglomeration.LINKAGE_UNITS:
-            return agglomeration.cut_dendrogram(
-                part @ part.T, threshold, linkage
-            )
-        if linkage == "complete":
-            sizes = np.ones(len(units))
-            return agglomeration.cut_by_chain(
-                part @ part.T, sizes, threshold, linkage
-            )
-        return agglomeration.cut_by_means(part, threshold)
-
-    return agglomeration.cut_components(component, degree, cut)
+def _cut_wide(filters, threshold, linkage, units) -> NDArray[np.intp]:
+    """Labels of some units ``(m,)``, from filters of length 1, ``(n, z)``."""
+    part = filters[units]
+    if len(units) <= agglomeration.LINKAGE_UNITS:
+        return agglomeration.cut_dendrogram(part @ part.T, threshold, linkage)
+    if linkage == "complete":
+        sizes = np.ones(len(units))
+        return agglomeration.cut_by_chain(
+            part @ part.T, sizes, threshold, linkage
+        )
+    return agglomeration.cut_by_means(part, threshold)
 
 
 def _in_order_of_appearance(labels: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -8,12 +8,12 @@ All measures take singular values, so that one decomposition serves them all:
 A zero matrix has singular values 0, and every measure of it is 0.
 """
 
-import numbers
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from keras_redundancy._shared.arguments import check_fraction
 from keras_redundancy.numbers.similarity import as_kernel_matrix
 
 # Rows of the longer side that are converted to float64 at a time.
@@ -160,23 +160,13 @@ def energy_rank(singular_values: ArrayLike, energy: float = 0.99) -> int:
         ValueError: if `energy` is out of range, or the values are not a list
             of finite numbers from 0 up.
     """
-    if isinstance(energy, (bool, np.bool_)) or not isinstance(
-        energy, numbers.Real
-    ):
-        raise TypeError(
-            f"energy is {energy!r}, but it is a share of the squared "
-            "singular values. Pass a number in (0, 1], e.g. 0.99."
-        )
-    if not 0 < energy <= 1:
-        raise ValueError(
-            f"energy is {energy!r}, but a share lies between nothing and "
-            "all. Pass a number in (0, 1], e.g. 0.99."
-        )
+    meaning = "the share of the squared singular values to hold"
+    energy = check_fraction("energy", energy, meaning, one=True, example=0.99)
     values = np.sort(_relative_values(singular_values))[::-1]
     held = np.cumsum(values**2)
     if held[-1] == 0:
         return 0
-    wanted = (float(energy) - 1e-12) * held[-1]
+    wanted = (energy - 1e-12) * held[-1]
     return int(np.searchsorted(held, wanted)) + 1
 
 

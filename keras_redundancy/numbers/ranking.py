@@ -122,12 +122,7 @@ class Readout:
     each: int = 1
 
 
-def rank_by_outputs(
-    readers: list[Readout],
-    most: int | None = None,
-    enough: float = 0.0,
-    as_shares: bool = True,
-) -> Ranking:
+def rank_by_outputs(readers: list[Readout], as_shares: bool = True) -> Ranking:
     """Rank numbers by how well the first ones predict what is computed.
 
     A reader computes W^T x. With C the covariance of what the numbers taken
@@ -145,10 +140,6 @@ def rank_by_outputs(
 
     Args:
         readers: what is computed from the numbers.
-        most: how many numbers at most to rank. The others follow in the order
-            of their scores, and their errors are not known: those of the
-            last step are given.
-        enough: an error at which to stop in the same way.
         as_shares: whether all readers matter alike, whatever their errors
             are; else the sum of these counts, as it is.
 
@@ -160,8 +151,7 @@ def rank_by_outputs(
     Solutions to Linear Systems (1995).
     """
     n = len(readers[0].covariance)
-    most = n if most is None else min(most, n)
-    views = [_View(reader, most) for reader in readers]
+    views = list(map(_View, readers))
     views = [view for view in views if view.total > 0]
     if not views:
         return Ranking(np.arange(n), np.zeros(n + 1))
@@ -175,10 +165,10 @@ def rank_by_outputs(
         gains = _mean([view.gains() for view in views])
         short = np.argsort(-gains, kind="stable")[:CANDIDATES]
         short = short[gains[short] > 0]
-        if not len(short) or len(order) == most or error[-1] <= enough:
+        if not len(short):
             break
         count = BLOCK if len(short) == CANDIDATES else len(short)
-        rows, taken = _block(views, short, min(count, most - len(order)))
+        rows, taken = _block(views, short, count)
         order += list(numbers[rows])
         error += list(error[-1] - np.cumsum(taken))
         left = np.flatnonzero(views[0].is_left)
@@ -188,9 +178,8 @@ def rank_by_outputs(
                 view.shrink(left)
     rest = np.flatnonzero(views[0].is_left)
     rest = rest[np.argsort(-gains[rest], kind="stable")]
-    # Where nothing is left to be taken away, all that is left is rounding.
-    last = error[-1] if len(short) else 0.0
-    error = np.array([*error, *[last] * len(rest)]).clip(0)
+    # Nothing is left to be taken away: what is left is rounding.
+    error = np.array([*error, *np.zeros(len(rest))]).clip(0)
     error[-1] = 0
     order = np.array([*order, *numbers[rest]], np.intp)
     return Ranking(order, error, whole)
@@ -336,7 +325,7 @@ class _View:
         is_left: which numbers are not taken yet, shape (m,).
     """
 
-    def __init__(self, reader, most):
+    def __init__(self, reader):
         covariance, weights = (
             np.asarray(x, np.float64)
             for x in (reader.covariance, reader.weights)
@@ -344,7 +333,7 @@ class _View:
         self.covariance, self.read = covariance, covariance @ weights
         self.total = float(np.vdot(weights, self.read))
         self.numbers = np.arange(len(covariance))
-        self.factor = np.empty((len(covariance), most))
+        self.factor = np.empty(covariance.shape)
         self.count = 0
         self.variance = np.diag(covariance).copy()
         self.least = ROUNDING * self.variance

@@ -85,13 +85,6 @@ class Equations:
             np.diag(moments)[outputs],
         )
 
-    @classmethod
-    def of_rows(cls, x, y) -> "Equations":
-        """Of inputs of shape (rows, k) and outputs of shape (rows, r)."""
-        count = max(len(x), 1)
-        size = np.einsum("ir,ir->r", y, y)
-        return cls(x.T @ x / count, x.T @ y / count, size / count)
-
 
 def least_squares(
     covariance: NDArray,

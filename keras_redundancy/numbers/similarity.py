@@ -47,7 +47,7 @@ def cosine_similarity(W: ArrayLike) -> NDArray:
     return similarity
 
 
-def assign_to_nearest(W: ArrayLike, kept: ArrayLike) -> NDArray[np.intp]:
+def assign_to_nearest(W: ArrayLike, kept: NDArray) -> NDArray[np.intp]:
     """For each unit, the kept unit whose filter is most similar to its own.
 
     Works block by block; memory grows with ``z * len(kept)``, not with
@@ -62,12 +62,10 @@ def assign_to_nearest(W: ArrayLike, kept: ArrayLike) -> NDArray[np.intp]:
         A kept unit maps to itself; ties go to the lowest position.
 
     Raises:
-        TypeError: if `W` does not hold real numbers or `kept` no integers.
-        ValueError: if `W` cannot be compared (see `cosine_similarity`) or
-            `kept` is empty, repeats a unit or names one that `W` lacks.
+        TypeError, ValueError: if `W` cannot be compared: see
+            `cosine_similarity`.
     """
     matrix = as_kernel_matrix(W)
-    kept = _as_unit_indices(kept, matrix.shape[1])
     kept_units, kept_zero = unit_filters(matrix[:, kept])
     n = matrix.shape[1]
     nearest = np.empty(n, np.intp)
@@ -81,7 +79,7 @@ def assign_to_nearest(W: ArrayLike, kept: ArrayLike) -> NDArray[np.intp]:
     return nearest
 
 
-def as_kernel_matrix(W: ArrayLike, name: str = "W") -> NDArray:
+def as_kernel_matrix(W: ArrayLike) -> NDArray:
     """`W` as a contiguous float32 or float64 array of shape ``(z, n)``.
 
     Copies only where dtype or memory layout ask for it. Values are not
@@ -95,19 +93,19 @@ def as_kernel_matrix(W: ArrayLike, name: str = "W") -> NDArray:
     dtype = matrix.dtype
     if dtype.kind not in "iuf" and not dtype.name.startswith(_NARROW_FLOATS):
         raise TypeError(
-            f"{name} has dtype {dtype}, but filters are compared as real "
+            f"W has dtype {dtype}, but filters are compared as real "
             "numbers. Pass an array of floats or integers."
         )
     if matrix.ndim != 2:
         raise ValueError(
-            f"{name} has shape {matrix.shape}, but a kernel matrix has two "
+            f"W has shape {matrix.shape}, but a kernel matrix has two "
             "axes: the weights of a filter, and the filters. Reshape the "
             "kernel first, for Dense and Conv kernels with "
             "kernel.reshape(-1, kernel.shape[-1])."
         )
     if 0 in matrix.shape:
         raise ValueError(
-            f"{name} has shape {matrix.shape}: with no filters or no weights "
+            f"W has shape {matrix.shape}: with no filters or no weights "
             "there is nothing to compare. Pass a built layer's kernel."
         )
     # A long double has no BLAS product.
@@ -212,32 +210,6 @@ def sketches(matrix: NDArray, weights: int) -> NDArray | None:
     part = matrix[: step * weights : step] / np.sqrt(squares)
     rest = 1 - np.einsum("zi,zi->i", part, part) + SKETCH_ROUNDING
     return np.vstack([part, np.sqrt(rest.clip(0))]).T
-
-
-def _as_unit_indices(kept: ArrayLike, n: int) -> NDArray[np.intp]:
-    """`kept` as distinct indices into `n` units, shape ``(k,)``."""
-    indices = np.asarray(kept)
-    if indices.ndim != 1 or indices.size == 0:
-        raise ValueError(
-            f"kept has shape {indices.shape}, but a unit can only be "
-            "assigned to one of a list of units. Pass at least one index."
-        )
-    if indices.dtype.kind not in "iu":
-        raise TypeError(
-            f"kept has dtype {indices.dtype}, but units are named by their "
-            "indices. Pass integers, e.g. np.flatnonzero(mask)."
-        )
-    if indices.min() < 0 or indices.max() >= n:
-        raise ValueError(
-            f"kept goes from {indices.min()} to {indices.max()}, but W has "
-            f"{n} units. Pass indices from 0 to {n - 1}."
-        )
-    if len(np.unique(indices)) < len(indices):
-        raise ValueError(
-            "kept names a unit more than once, so that a position in it is "
-            "ambiguous. Pass np.unique(kept)."
-        )
-    return indices.astype(np.intp)
 
 
 def _gram(matrix: NDArray) -> NDArray:

@@ -11,10 +11,10 @@ from keras_redundancy.numbers.rank import energy_rank
 def svcca(A: ArrayLike, B: ArrayLike, energy: float = 0.99) -> NDArray:
     """Correlations of two layers' activations on the same samples.
 
-    Of each layer the directions are kept that hold `energy` of its variance;
-    of all combinations of the ones and the others, the most correlated pairs
-    are found, each uncorrelated with those before. The mean of what is
-    returned is 1 where one layer is a linear map of the other.
+    Of each layer's activations, the principal directions that hold `energy` of
+    the variance are kept. The canonical correlations of the two sets of
+    directions are returned. Their mean is 1 if one layer is a linear map of
+    the other.
 
     Args:
         A, B: shapes (samples, units), or (samples, ..., channels), whose
@@ -23,12 +23,13 @@ def svcca(A: ArrayLike, B: ArrayLike, energy: float = 0.99) -> NDArray:
         energy: share of the variance, in (0, 1].
 
     Returns:
-        Correlations in [0, 1], descending: as many as the fewer directions.
+        Correlations in [0, 1], descending: as many as the smaller set has
+        directions.
 
     Raises:
         TypeError: `energy` is no number, or A or B do not hold real numbers.
-        ValueError: they have not as many samples, fewer than units, no
-            variance, or hold NaN or infinity.
+        ValueError: A and B differ in their number of samples, or one of them
+            has no more samples than units, no variance, or NaN or infinity.
 
     Source: Raghu et al., SVCCA (2017), section 2.
     """

@@ -22,7 +22,7 @@ from keras_redundancy.planning.idle import Idle, idle_by_data, idle_by_weights
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Absorb(Configured):
-    """What consumers read in place of the units that go: the base class.
+    """What consumers read in place of removed units: the base class.
 
     Attributes:
         name: the short name, for `absorb=`.
@@ -59,9 +59,9 @@ class Absorb(Configured):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Drop(Absorb):
-    """Consumers lose the weights that read the units that go.
+    """Consumers just lose the weights that read the removed units.
 
-    Nothing makes up for the removed units: they are predicted as 0.
+    That is as if the removed units returned 0.
 
     Source: Li et al., Pruning Filters for Efficient ConvNets (2017), and most
     others.
@@ -78,7 +78,7 @@ class Drop(Absorb):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Merge(Absorb):
-    """Consumers read one kept unit in place of each unit that goes.
+    """Consumers read one kept unit in place of each removed unit.
 
     That is the kept unit of the same cluster, or the most similar one. Where
     all layers between allow it (ReLU, linear layers, pooling), it is multiplied
@@ -116,7 +116,7 @@ class _Fitted(Absorb):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Affine(_Fitted):
-    """Consumers read a line a x + b in place of each unit that goes.
+    """Consumers read a x + b in place of a removed unit; x is a kept unit.
 
     x is the kept unit whose activations correlate most with those of the
     removed unit over the calibration data; a and b are the slope and the
@@ -160,14 +160,14 @@ BY_NAME = {absorb.name: absorb for absorb in ABSORBS}
 class Mend(Configured):
     """How a smaller model is mended with calibration data.
 
-    Both models run side by side, layer by layer, on all samples at once. When
-    a layer of the smaller model is reached, the statistics of a
-    BatchNormalization are estimated anew, and a kernel is fitted to return
-    what it returned in the original model: by least squares; or iteratively,
-    where a ReLU or a softmax follows, so that what comes out of these is right.
-    Both kernels of a recurrent layer are fitted to what went into the gates of
-    the original one. No fit is kept that is worse on samples that were held
-    out: of recurrent layers, worse over all steps of them.
+    Both models run side by side, layer by layer, on all samples at once. The
+    statistics of each BatchNormalization of the smaller model are estimated
+    anew, and each kernel is fitted to return what the same kernel returns in
+    the original model: by least squares, or, if a ReLU or a softmax follows,
+    iteratively, so that the outputs of that activation match. Both kernels of
+    a recurrent layer are fitted to the inputs of the original layer's gates. A
+    fit that is worse on held-out samples (in a recurrent layer: over all
+    steps) is discarded.
 
     Args:
         rounds: how often all kernels are fitted; 0 leaves the fitting out.
@@ -203,13 +203,14 @@ class Distill(Mend, Training):
             mend=kr.Distill(epochs=16, learning_rate=1e-3),
         )
 
-    All samples are kept in memory, as arrays. Their number is what `steps=`
-    says for data without an end.
+    All samples are kept in memory, as arrays. For data without an end,
+    `steps=` limits their number.
 
     Args:
         rounds, memory: as for `Mend`.
         epochs, learning_rate, batch_size, temperature, outputs, held_out,
-            patience, augment, seed, batch_statistics: as for `distill`.
+            patience, augment, seed, batch_statistics, features: as for
+            `distill`.
     """
 
     def __post_init__(self):
@@ -243,12 +244,11 @@ def absorb_of(value, fits: bool) -> tuple[Absorb, str]:
         if isinstance(value, type) and issubclass(value, Absorb):
             hint = f" That is a class: pass an object, {value.__name__}()."
         elif hasattr(value, "scores"):
-            hint = " It chooses units: pass it as the first argument."
+            hint = f" {value!r} chooses units: pass it as the first argument."
         raise TypeError(
-            "absorb says what consumers, the layers that read the units, read "
-            f"in place of those that go. Pass one of {listed} or an object "
-            "such as kr.Merge(), but received "
-            f"{name_of(value)}.{hint}"
+            "absorb= says what consumers (the layers that read the units) read "
+            f"in place of removed units, but received {name_of(value)}. Pass "
+            f"one of {listed}, or an object such as kr.Merge().{hint}"
         )
     return value, repr(value)
 
@@ -291,8 +291,8 @@ def mend_of(value, given: dict, has_data: bool) -> Mend | None:
         )
     if given.get("rounds") and not wanted:
         raise ValueError(
-            f"rounds={given['rounds']!r} would have no effect: kernels are "
-            "fitted to data=, unless repair=False. Pass data= without "
+            f"rounds={given['rounds']!r} would have no effect: it says how "
+            "often kernels are fitted to data=. Pass data= and no "
             "repair=False, or leave rounds= out."
         )
     if not wanted:

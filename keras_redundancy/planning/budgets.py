@@ -118,9 +118,10 @@ def widths_for(
     if least > target:
         raise OutOfReachError(
             f"The target of {_shown(target)} {words} cannot be reached: "
-            f"{_shown(least)} are left when all is cut that can be. The rest "
-            "is frozen, left out by layers= or skip=, or kept by min_units= or "
-            "round_to=. plan.explain() tells which; ask for more to be left."
+            f"{_shown(least)} are left when everything is removed that can be. "
+            "The rest is frozen, left out by layers= or skip=, or kept by "
+            "min_units= or round_to=; kr.plan(model, ratio=0).explain() lists "
+            "what is frozen. Pass a greater share."
         )
     deep, shallow = _bisected(widths_at, cost, target)
 

@@ -17,7 +17,7 @@ def calibrate(
     allow_inexact: bool = False,
     verbose: bool = False,
 ) -> Calibration:
-    """Run a model over `data` once, to plan on it as often as you like.
+    """Run a model over `data` once, to make many plans with the result.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never
@@ -33,9 +33,9 @@ def calibrate(
         verbose: whether to draw a progress bar of the batches.
 
     Returns:
-        A `Calibration` to pass on as `data=` in place of the samples. It
-        holds for the weights that the model has now: it is refused after
-        training, so calibrate anew then.
+        A `Calibration` to pass on as `data=` in place of the samples. It is
+        valid for the present weights of the model: after further training it
+        is refused, and you have to calibrate again.
 
     Raises:
         TypeError: the model has no graph to follow.
@@ -43,7 +43,7 @@ def calibrate(
             does not fit the model's inputs.
 
     Warns:
-        UserWarning: of data of unknown length not everything is used.
+        UserWarning: not all of `data` is used, since its length is unknown.
 
     Example:
 

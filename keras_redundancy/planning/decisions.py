@@ -26,8 +26,8 @@ class Decision:
 
     Attributes:
         space: the space.
-        tau: the threshold that its units were chosen by; None where `reason`
-            says why nothing goes, or a ratio or a target how much does.
+        tau: the threshold at which its units were chosen; None if no unit is
+            removed, for the `reason`, or if a ratio or a target says how many.
         clusters: how many units `tau` asks for, such as the number of
             clusters, n_f; None for a ratio or a target.
         selection: the units that stay, and what they stand for.
@@ -48,7 +48,7 @@ class Decision:
 
     @property
     def reason_code(self) -> str | None:
-        """A short code for the reason, such as "left_out"; None if None."""
+        """A short code for the reason, such as "left_out", or None."""
         return code_of(self.reason)
 
     def to_dict(self) -> dict:
@@ -70,7 +70,7 @@ class Decision:
 
     @property
     def remark(self) -> str:
-        """The reason, or what has to be known of a space that is pruned."""
+        """The reason, or a warning about a space that is pruned inexactly."""
         if self.reason is None and self.space.inexact:
             return f"inexact: {self.space.inexact}"
         return self.reason or ""
@@ -78,18 +78,19 @@ class Decision:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan(Rendered):
-    """Which units of a model go, and how their consumers make up for it.
+    """Which units of a model to remove, and what their consumers read instead.
 
-    `plan.render()` shows it, `plan.apply()` builds the smaller model, and
-    `plan["conv1"]` is the `Decision` about what the layer of that name
-    writes. `without` and `keeping` give new plans, with units chosen by hand.
+    `plan.render()` prints the plan, `plan.apply()` builds the smaller model,
+    and `plan["conv1"]` is the `Decision` about the units that the layer of
+    that name writes. `without` and `keeping` return new plans, with units
+    chosen by hand.
 
     Attributes:
         graph: the traced model.
         decisions: one for every space that some layer writes.
         keep: "mean" if the units that stay are means of clusters, else
             "medoid".
-        absorber: what the axes of consumers become; see `absorb`.
+        absorber: makes the new weights of consumers; see `absorb=` of `plan`.
         repair: the `Repair` of the smaller model, or None.
         latency: the share of the model's time that the smaller one took when
             it was measured, or None.
@@ -116,13 +117,14 @@ class Plan(Rendered):
     __iter__ = __contains__ = None
 
     def without(self, layer: str, units) -> "Plan":
-        """A plan in which these units go, too, whatever the method says.
+        """A plan that removes these units too, whatever the method chose.
 
         Args:
             layer: the name of a layer, or of a space as `render` shows it.
             units: numbers of the layer's units, such as filters of a
-                convolution. What can only go together with them goes, too: the
-                same channels of a residual stream, of a grouped convolution.
+                convolution. Units that can only be removed together with them
+                are removed too, such as the same channels of a residual stream
+                or of a grouped convolution.
 
         Raises:
             KeyError: there is no such layer.
@@ -137,7 +139,7 @@ class Plan(Rendered):
         return self._changed(layer, units, stay=False)
 
     def keeping(self, layer: str, units) -> "Plan":
-        """A plan in which these units stay, whatever the method says.
+        """A plan that keeps these units, whatever the method chose.
 
         Args, Raises: as for `without`.
         """

@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.random_inputs import random_input
 from keras_redundancy.calibration.observer import (
     PlaceObserver,
     restoring_states,
@@ -127,7 +128,7 @@ def idle_by_data(graph, spaces, statistics, whole: bool = False) -> Idle:
         idle &= {p.on for p in places} == {view.on for view, _ in views}
         for view, own in views:
             moments = view.moments
-            variance = np.diag(moments.covariance)
+            variance = moments.variance
             still = variance <= CONSTANT * variance.max(initial=0)
             if not _is_exact(homes.get(id(view.on.variable))):
                 still &= moments.mean == 0
@@ -198,12 +199,9 @@ def _made_up(graph):
     rng = np.random.default_rng(0)
     inputs = []
     for x in graph.inputs:
-        shape = SAMPLES, *(size or OPEN_SIZE for size in x.shape[1:])
-        kind = keras.backend.standardize_dtype(x.dtype)
-        if kind == "string":
+        if keras.backend.standardize_dtype(x.dtype) == "string":
             return None
-        values = np.zeros(shape)
-        if keras.backend.is_float_dtype(kind):
-            values = rng.normal(size=shape)
-        inputs.append(ops.convert_to_tensor(values, kind))
+        shape = SAMPLES, *(size or OPEN_SIZE for size in x.shape[1:])
+        values = random_input(rng, shape, x.dtype)
+        inputs.append(ops.convert_to_tensor(values, x.dtype))
     return inputs

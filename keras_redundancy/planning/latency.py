@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.bisection import bisected
+from keras_redundancy._shared.random_inputs import random_input
 from keras_redundancy.calibration.observer import restoring_states
 from keras_redundancy.planning.budgets import OutOfReachError
 
@@ -206,14 +207,5 @@ def _some_batch(model, batch_size, shapes):
                 f"its input has an open size ({tuple(x.shape)}). Pass "
                 "input_shape=, the shape of one sample, or data=."
             )
-        batch.append(_some_values(rng, (batch_size, *shape), x.dtype))
+        batch.append(random_input(rng, (batch_size, *shape), x.dtype))
     return batch
-
-
-def _some_values(rng, shape, dtype):
-    kind = keras.backend.standardize_dtype(dtype)
-    if kind == "string":
-        return np.full(shape, "", object)
-    if keras.backend.is_float_dtype(kind):
-        return rng.normal(size=shape).astype("float32")
-    return np.zeros(shape, kind)

@@ -29,7 +29,7 @@ ABOUT_FUNCTIONS = (
 
 def check_ratio(value, where: str = "ratio") -> float:
     """`value` as a float in [0, 1); raises TypeError or ValueError."""
-    meaning = "the share of units that go, and one has to stay"
+    meaning = "the share of units to remove, and at least one has to stay"
     return arguments.check_fraction(where, value, meaning, zero=True)
 
 
@@ -68,10 +68,9 @@ def one_level(levels: dict, method) -> tuple[str, object]:
             given[f"{how}= in {method!r}"] = how, own
     if len(given) != 1:
         named = " and ".join(given) or "none of them"
-        remedy = "Leave all but one out" if given else "Pass one"
         raise TypeError(
-            "How much goes is said by one of tau=, ratio=, target= and "
-            f"correlation=, but received {named}. {remedy}, as in "
+            "One of tau=, ratio=, target= and correlation= says how many units "
+            f"to remove, but received {named}. Pass exactly one, as in "
             "kr.prune(model, ratio=0.3) or kr.prune(model, target={'flops': "
             "0.5})."
         )

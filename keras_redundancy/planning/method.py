@@ -26,7 +26,7 @@ NO_GRADIENTS = (
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Method(Configured):
-    """How the units that stay are chosen: the base of all selection methods.
+    """How the units to keep are chosen: the base of all selection methods.
 
     A subclass defines `scores`; units with large scores stay:
 
@@ -46,8 +46,8 @@ class Method(Configured):
         is_clustering: whether the method puts similar units together. All
             that belongs to two such units, such as their biases, then has to
             be similar too.
-        uses_gradients: whether the model is differentiated over the data:
-            `units.readers` then have their `sensitivity`.
+        uses_gradients: whether gradients of the model's answers are computed
+            over the data: each of `units.readers` then has a `sensitivity`.
         criterion: what `units.filters` holds. "filters": the weights as they
             are. "folded": the weights times what a BatchNormalization behind
             them multiplies each filter by. "activations": columns whose
@@ -67,9 +67,9 @@ class Method(Configured):
         if isinstance(self.criterion, Real):
             name = type(self).__name__
             raise TypeError(
-                f"{name} received the number {self.criterion!r}, but is made "
-                "without saying how much goes. Pass that to plan or prune, as "
-                f"in kr.prune(model, kr.{name}(), ratio=0.3)."
+                f"{name} received the number {self.criterion!r}, but takes "
+                "none. Pass it to plan or prune, to say how many units to "
+                f"remove: kr.prune(model, kr.{name}(), ratio=0.3)."
             )
         check_option("criterion", self.criterion, CRITERIA)
         check_seed(getattr(self, "seed", None))
@@ -87,10 +87,12 @@ class Method(Configured):
                 the same channels, as a `SpaceUnits`: `units.filters`, shape
                 (z, n), a filter in each column; `units.norms`, shape (n,),
                 their Euclidean norms; `units.layers`, the layers; and, if the
-                method uses data, in `units.readers` for each layer that reads
-                the units their `mean`, shape (n,), their `covariance`, shape
-                (n, n), and the `weights` that read them, shape (n, outputs);
-                of heads of an attention layer each has `each` numbers there.
+                method uses data, `units.readers`, one for each layer that
+                reads the units. A reader has the `mean` of the units'
+                activations, shape (n,), their `covariance`, shape (n, n), and
+                the `weights` that the layer reads them with, shape (n,
+                outputs). If the units are heads of an attention layer, each
+                has `each` numbers there, and n is n * each.
         """
         raise NotImplementedError(
             f"{type(self).__name__} chooses no units yet: define "
@@ -114,13 +116,14 @@ class Method(Configured):
         )
 
     def without_gradients(self, name: str) -> None:
-        """Called where `uses_gradients`, but they do not reach all readers.
+        """Called if gradients, which the method uses, do not reach all
+        readers.
 
         Args:
             name: that of the model.
 
         Raises:
-            ValueError: the method cannot do without.
+            ValueError: the method needs the gradients.
         """
         raise ValueError(
             f"{type(self).__name__} needs gradients of the answers of "
@@ -139,7 +142,7 @@ class Method(Configured):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Scores(Method):
-    """Units with large scores stay, by a function of your own.
+    """Keep units with large scores, by a function of your own.
 
     Args:
         function: takes n units, as `Method.scores` does, and returns their

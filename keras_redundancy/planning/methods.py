@@ -45,9 +45,9 @@ class _Comparing(Method):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Clusters(_Comparing):
-    """One unit of each cluster of similar units stays.
+    """Keep one unit of each cluster of similar units.
 
-    Units i and j are as similar as the cosine of their filters,
+    The similarity of units i and j is the cosine of their filters,
 
         cos(i, j) = w_i . w_j / (|w_i| |w_j|),
 
@@ -56,8 +56,8 @@ class Clusters(_Comparing):
     Args:
         tau: the similarity above which units count as redundant, in (0, 1]: a
             number, a mapping or a function, as `plan` takes it. None if
-            `ratio` or `target` of `plan` says how much goes: the tau that
-            leads there is then found.
+            `ratio` or `target` of `plan` says how many units to remove: the
+            package then finds the tau at which that many are redundant.
         linkage: what counts as the similarity of two clusters: the "average"
             of all pairs of their units, or that of the least similar
             ("complete") or the most similar pair ("single").
@@ -96,11 +96,11 @@ class Clusters(_Comparing):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Random(_Comparing):
-    """Random units stay: as many as there are clusters at tau, or a share.
+    """Keep random units: as many as there are clusters at tau, or a share.
 
     Args:
-        tau: as for `Clusters`: as many random units stay as `Clusters` would
-            find clusters at this tau.
+        tau: as for `Clusters`: the number of random units is the number of
+            clusters that `Clusters` would find at this tau.
         linkage: as for `Clusters`, "average" by default. Only with tau.
         criterion: what is compared to find clusters, see `Method`.
         seed: the seed of the random choice.
@@ -137,7 +137,8 @@ class Random(_Comparing):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class L1(_Comparing):
-    """Units with large weights stay: the sum of |w| over a unit's filter.
+    """Keep units with large weights: the score is the sum of |w| over a
+    filter.
 
     Args:
         criterion: what is summed in place of the filter, see `Method`.
@@ -155,9 +156,9 @@ class L1(_Comparing):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class FPGM(_Comparing):
-    """Units far from all others stay: the sum of |w_i - w_j| over all j.
+    """Keep units far from all others: the score is the sum of |w_i - w_j|.
 
-    Units near the geometric median of all can be replaced by the others.
+    A unit near the geometric median of all units can be replaced by others.
 
     Args:
         criterion: what the distances are measured between, see `Method`.
@@ -184,32 +185,34 @@ class FPGM(_Comparing):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Greedy(Method):
-    """The units stay that predict best what all consumers compute.
+    """Keep the units that best predict what all consumers compute.
 
-    A consumer, a layer that reads the units x, computes W^T x. Starting from
-    none, the method keeps one unit more at a time: the one that makes the
-    error of the least squares prediction P x_kept of x smallest, which is
-    E |W^T (x - P x_kept)|^2 as a share of E |W^T x|^2, averaged over all
-    consumers. It needs calibration data.
+    A consumer, a layer that reads the units x, computes W^T x. Let P x_kept be
+    the least squares prediction of x from the kept units. Its error is E |W^T
+    (x - P x_kept)|^2 as a share of E |W^T x|^2, averaged over all consumers.
+    Starting with no unit, the method adds one unit at a time, always the one
+    with which this error is smallest. It needs calibration data.
 
     With errors="loss", the error is E (x - P x_kept)^T F (x - P x_kept),
     added up over all consumers, with F the mean of g g^T, where g is the
     gradient by x of the log-probability of an answer drawn from what the
-    model returns. That is about twice the divergence of the model's answers,
-    as long as the errors are small. As they are not, F is the mean of this
-    one and of W W^T, scaled so that both see the same whole error. Labels are
-    not needed, but a backward pass over the data.
+    model returns. For small errors, that is about twice the Kullback-Leibler
+    divergence between the answers before and after. Since the errors of
+    pruning are not small, F is then averaged with W W^T, scaled so that
+    removing all units is the same error by both. This takes a backward pass
+    over the data, but no labels.
 
     Args:
         errors: "outputs" or "loss": what counts as an error.
         correlation: the least correlation between what each consumer computes
             before and after, in (0, 1]: a number, a mapping or a function, as
             `plan` takes it. The share 1 - correlation^2 of the variance may
-            be lost. None if `ratio` or `target` of `plan` says how much goes.
+            be lost. None if `ratio` or `target` of `plan` says how many units
+                to remove.
 
     Warns:
-        UserWarning: of errors="loss", no gradient reaches all that consumers
-            read: then the errors of outputs count.
+        UserWarning: with errors="loss", gradients do not reach everything that
+            consumers read; errors="outputs" is used in its place.
 
     Source: Natarajan, Sparse Approximate Solutions to Linear Systems (1995);
     Chen, Cowan and Grant, Orthogonal Least Squares Learning Algorithm for
@@ -248,16 +251,17 @@ class Greedy(Method):
         )
 
     def selector(self, units, number):
-        if all(reader.sensitivity is not None for reader in units.readers):
+        readers = units.readers
+        if all(reader.sensitivity is not None for reader in readers):
             readouts = [
                 Readout(reader.to_predict, root_of(_weighed(reader)))
-                for reader in units.readers
+                for reader in readers
             ]
             ranking = rank_by_outputs(readouts, as_shares=False)
             return selection.ByError(units, ranking)
         readouts = [
             Readout(reader.to_predict, reader.weights, reader.each)
-            for reader in units.readers
+            for reader in readers
         ]
         vectors = any(readout.each > 1 for readout in readouts)
         rank = rank_vectors if vectors else rank_by_outputs
@@ -277,10 +281,10 @@ def _weighed(reader):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Pivoted(Method):
-    """The units stay that span the others: QR with column pivoting.
+    """Keep the units that span the others: QR with column pivoting.
 
-    Starting from none, the method keeps one unit more at a time: the one whose
-    activation is predicted worst from the kept ones. The error of a unit
+    Starting with no unit, the method adds one unit at a time: the one whose
+    activation the kept units predict worst. The error of a unit
     counts in proportion to the norm of the weights that read the unit. It
     needs calibration data.
 
@@ -298,9 +302,9 @@ class Pivoted(Method):
     correlation: Level | None = None
 
     def selector(self, units, number):
-        n = len(units)
+        n, readers = len(units), units.readers
         total, vectors = np.zeros((n, n)), []
-        for reader in units.readers:
+        for reader in readers:
             known = reader.to_predict
             strength = np.square(reader.weights).sum(axis=1)
             scale = (np.diag(known) * strength).sum()
@@ -312,20 +316,21 @@ class Pivoted(Method):
             return selection.ByError(units, rank_vectors(vectors))
         for readout in vectors:
             total += readout.covariance
-        ranking = rank_by_pivots(total, np.ones(n), len(units.readers))
+        ranking = rank_by_pivots(total, np.ones(n), len(readers))
         return selection.ByError(units, ranking)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Taylor(Method):
-    """Units stay that the model's answers depend on most.
+    """Keep the units that the model's answers depend on most.
 
-    The score of a unit is the mean over samples of s^2, with s the change of
-    the log-probability of an answer, to first order, if the unit's activation
-    became 0: the sum of g x over all positions x of the activation, with g
-    the gradient there, and of s^2 over all consumers. The answer is drawn from
-    what the model returns, so labels are not needed. It needs calibration
-    data, and gradients that reach all that consumers read.
+    Let s be the first-order change of the log-probability of an answer if the
+    unit's activation became 0: the sum of g x over all positions of the
+    activation, x being the activation and g the gradient there. The score of a
+    unit is the mean of s^2 over the samples, added up over all consumers. The
+    answer is drawn from the probabilities that the model returns, so labels
+    are not needed. The method needs calibration data, and gradients that reach
+    everything that consumers read.
 
     With `target`, units of all spaces are compared by their scores and by
     what they cost.
@@ -353,11 +358,11 @@ class Taylor(Method):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class BatchNormalizationScales(Method):
-    """Units stay that a BatchNormalization multiplies by much.
+    """Keep the units that BatchNormalization layers scale up most.
 
     The score of a unit is the sum of |gamma| over all `BatchNormalization`
-    layers that carry the unit. Of networks that were not trained with an L1
-    penalty on gamma, as in the paper, the scores say little.
+    layers that carry the unit. The paper trains with an L1 penalty on gamma;
+    without that penalty, the scores say little.
 
     Source: Liu et al., Learning Efficient Convolutional Networks through
     Network Slimming (2017).

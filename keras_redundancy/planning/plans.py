@@ -45,10 +45,10 @@ def plan(
     verbose: bool = False,
     **options: Unpack[Options],
 ) -> Plan:
-    """Decide which units of a model are redundant and can go.
+    """Decide which units of a model are redundant and can be removed.
 
-    Pass one of `tau`, `ratio`, `target` and `correlation` to say how much
-    goes. An option that would have no effect is refused.
+    Pass one of `tau`, `ratio`, `target` and `correlation` to say how many
+    units to remove. An option that would have no effect is refused.
 
         kr.plan(model, 0.9)  # tau
         kr.plan(model, kr.Clusters(0.9, linkage="single", keep="mean"))
@@ -74,29 +74,31 @@ def plan(
             them.
             A number, a mapping or (without `ratio` and `target`) a function of
             a layer is a tau. Default: "clusters" for tau; else "greedy" with
-            data and "l1" without, which loses less than "clusters".
+            data, and "l1" without, which loses less than "clusters" there.
         tau: the cosine similarity of filters above which units count as
-            redundant, in (0, 1]. At 1 only units go that are the same, or
-            positive multiples of one another, in all that belongs to them:
-            filters, biases, BatchNormalization and all else that carries
-            their channels. A number for all layers; a mapping from layer
-            names or regular expressions to numbers, which leaves all other
-            layers alone; or a function that takes a layer and returns a
+            redundant, in (0, 1]. At 1, a unit is redundant only if it equals
+            another unit, or a positive multiple of it, in everything that
+            belongs to it: filter, bias, BatchNormalization and whatever else
+            carries its channel. tau is a number for all layers; a mapping from
+            layer names or regular expressions to numbers, which leaves all
+            other layers alone; or a function that takes a layer and returns a
             number or None. Where several layers write the same channels (a
-            residual stream), the largest of their thresholds counts, and one
-            layer left out leaves the channels alone. Units that are constant
-            go at any tau, where the consumers' biases can take the constant.
+            residual stream), the largest of their thresholds counts, and if
+            one of these layers is left alone, so are the channels. Constant
+            units are removed at any tau, if the consumers' biases can take
+            over the constant.
         ratio: the share of units that go, in [0, 1), given like tau. Where
             several layers write the same channels, the smallest of their
             ratios counts.
         target: what is to be left: {"flops": 0.5} for half of the
-            multiply-adds, {"params": 0.3} of the parameters, {"units": 0.2}
-            of all units that can go, or {"latency": 0.5} of the time that
-            predicting a batch takes, measured on this machine, cut by cut, so
-            that it is not the same each time. To get there, `Clusters` finds
-            one tau for all layers, and a method that scores units one ratio;
-            `Greedy`, `Pivoted` and `Taylor` keep the units without which the
-            error would grow most for what they cost.
+            multiply-adds, {"params": 0.3} of the parameters, {"units": 0.2} of
+            all units that can be removed, or {"latency": 0.5} of the time that
+            predicting a batch takes. Latency is measured on this machine, for
+            several cuts, so the result varies from call to call. To meet the
+            target, `Clusters` finds one tau for all layers, and a method that
+            scores units finds one ratio; `Greedy`, `Pivoted` and `Taylor`
+            remove the units that add the least error for the cost that they
+            save.
         correlation: for `Greedy` and `Pivoted`, with `data`: the least
             correlation between what each consumer computes before and after,
             in (0, 1], given like tau. The share 1 - correlation^2 of the
@@ -104,13 +106,13 @@ def plan(
         data: some hundred or thousand samples to calibrate on: what
             `Model.predict` takes; targets are ignored. Or what `calibrate`
             returned, to plan several times on one pass over them.
-        absorb: what consumers read in place of the units that go: `Merge`,
-            `Drop` or, with `data`, `LeastSquares` or `Affine`; or "merge",
-            "drop", "least_squares" or "affine". Default: "least_squares" with
-            data, "merge" without.
-        mend: whether the smaller model is fitted to `data` so that it returns
-            what the original does, or a `Mend` or `Distill`, which say how.
-            By default it is, with `data`; that takes most of the time.
+        absorb: what consumers read in place of removed units: `Merge`, `Drop`
+            or, with `data`, `LeastSquares` or `Affine`; or "merge", "drop",
+            "least_squares" or "affine". Default: "least_squares" with data,
+            "merge" without.
+        mend: whether the smaller model is fitted to return what the original
+            returns on `data`; or a `Mend` or `Distill`, which say how.
+            Default: True with `data`. Fitting takes most of the time.
         layers: prune these layers only: a name, a regular expression, a list
             of them, or a function that takes a layer and returns a bool.
         skip: leave these layers alone, given in the same ways.
@@ -129,16 +131,16 @@ def plan(
                 first batch of `data`.
             round_to: round the number of kept units up to a multiple of this.
             min_units: keep at least this many units of each space.
-            allow_inexact: prune channels too that pass through something
-                computed over all of them, such as a LayerNormalization or a
-                softmax. Even an exact copy cannot go from there without a
-                change of what the model computes.
-            inline: whether the layers inside of a layer may take its place
-                in the smaller model, where no argument of its constructor
-                sets a width inside. The smaller model is then made of
-                Keras's layers; with False, the layer stays as it is. Default:
-                they may, but where that would fix sizes of inputs that are
-                open, as the length of a sequence that a mask is made for.
+            allow_inexact: also prune channels over which something is
+                computed, as by a LayerNormalization or a softmax. To remove
+                one of these channels changes what the model computes, even if
+                it is an exact copy of another one.
+            inline: what becomes of a layer made of layers if no argument of
+                its constructor sets a width inside it. With True, the layers
+                inside take its place in the smaller model, which is then made
+                of Keras's layers; with False, that width stays. Default: True,
+                unless that would fix an input size that is open, such as the
+                length of the sequence that a mask is made for.
             optimizer: whether training goes on: the smaller model then keeps
                 the `NoiseOutputs` of `model` and the state of its optimizer:
                 iterations, learning rate, and momenta and averages, which are
@@ -164,7 +166,7 @@ def plan(
             option is out of range, or does not fit another.
 
     Warns:
-        UserWarning: of data of unknown length not everything is used.
+        UserWarning: not all of `data` is used, since its length is unknown.
     """
     levels = dict(zip(LEVELS, (tau, ratio, target, correlation), strict=True))
     has_data = data is not None
@@ -241,8 +243,8 @@ def prune(
     Returns:
         A new, smaller `keras.Model` of stock layers. `save` it, and
         `keras.models.load_model` opens it where this package is absent. If
-        `model` was compiled, so is the new one. A warning says so where no
-        unit of the model can go, whatever the options.
+        `model` was compiled, so is the new one. If no unit of the model can be
+        removed with any options, a warning says so.
 
     Raises:
         TypeError, ValueError: as `plan` and `Plan.apply`.

@@ -186,8 +186,8 @@ def _method_of(value):
         )
     if isinstance(value, type):
         raise TypeError(
-            f"{value.__name__} is a class, but a method is an object that is "
-            f"made with its options. Pass an object of it: {value.__name__}()."
+            f"{value.__name__} is a class. Pass an object of it, made with its "
+            f"options: {value.__name__}()."
         )
     function = getattr(value, "scores", value)
     if not callable(function):
@@ -228,8 +228,8 @@ def _not_taken(name, value, words, taken):
     kinds = [m for m in methods.METHODS if name in m.__dataclass_fields__]
     return (
         f"{name}={value!r} would have no effect: {words} does not take it (it "
-        f"takes {', '.join(own) or 'none of those'}). Leave {name}= out. Use "
-        f"it with select={_names_of(kinds)}."
+        f"takes {', '.join(own) or 'none of those'}). Leave {name}= out, or "
+        f"use it with select={_names_of(kinds)}."
     )
 
 

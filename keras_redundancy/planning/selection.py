@@ -32,9 +32,12 @@ LOW_PRICE, HIGH_PRICE = 1e-12, 1e6
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Selection:
-    """Attributes:
-    stands_for: for every unit the kept unit in its place, shape (n,).
-    idle: units that go and are constant, so that nothing stands for them.
+    """Which of the n units of a space stay.
+
+    Attributes:
+        stands_for: for every unit the kept unit that replaces it, itself for
+            those that stay, shape (n,).
+        idle: the removed units that are constant: no unit replaces them.
     """
 
     stands_for: np.ndarray

@@ -1,7 +1,6 @@
 """What a selection method gets to know of the units of a space."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -33,8 +32,8 @@ class Reader:
         weights: W, the kernel that reads the units as W^T x, shape
             (n, outputs); where there are more outputs than units, a matrix
             (n, n) with the same W W^T.
-        takes_constants: whether a bias of the consumer can take what is
-            constant.
+        takes_constants: whether a bias of the consumer can take over a
+            constant input.
         each: how many numbers each unit has: 1, or more for heads.
         sensitivity: how the model's answers depend on the units, a
             `Sensitivity`; None where that is not asked for.
@@ -94,10 +93,10 @@ def weights_of(view, own) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class SpaceUnits:
-    """What is known of n units of a space; nothing of it can be written to.
+    """The n units of a space that a method chooses among; read-only.
 
-    Units that are constant go before all others, without being asked for:
-    they are not among these n.
+    Constant units are removed first, whatever the method: they are not among
+    these n.
 
     Attributes:
         layers: the layers that write the units; several for a residual
@@ -133,9 +132,13 @@ class SpaceUnits:
     scales: np.ndarray | tuple = ()
     folded: bool = False
 
-    @functools.cached_property
+    @property
     def readers(self) -> tuple[Reader, ...]:
-        """A `Reader` for each consumer; none without calibration data."""
+        """A `Reader` for each consumer; none without calibration data.
+
+        They are made anew each time: kept for all spaces of a model, their
+        covariances would take more memory than all else.
+        """
         return tuple(Reader.of(*each) for each in self.seen)
 
     @property

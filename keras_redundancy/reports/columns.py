@@ -105,7 +105,8 @@ class LayerReport:
         stable_rank: squared Frobenius norm over squared spectral norm.
         energy_rank: singular values that hold 99 % of the squared norm.
         trace_complexity: nuclear norm over sqrt(z n).
-        parameters: weights of the whole layer; None but in its first row.
+        parameters: weights of the whole layer; None in all rows of the layer
+            but the first.
         multiply_adds: of the layer, on one sample; None where the input size
             is open, and in all rows of the layer but the first.
         state: "prunable", or why the units have to stay.

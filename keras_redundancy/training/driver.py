@@ -39,7 +39,7 @@ def fit_and_prune(
     """Train a model and prune it between epochs, down to a floor.
 
     This is `Model.fit` with cuts in between. After an epoch in which the
-    monitored value held the floor, units are removed. Training then goes on
+    monitored value reaches the floor, units are removed. Training then goes on
     with the smaller model, which keeps the optimizer's state and its
     `NoiseOutputs`. Callbacks see a single `fit`.
 
@@ -64,8 +64,8 @@ def fit_and_prune(
         max_drop: how far `monitor` may fall below that best value.
         monitor: the name of a number in the logs. Names that start with
             "val_" need validation data. Epochs whose logs lack it, as with
-            `validation_freq`, decide nothing. NaN and infinity do not hold
-            the floor.
+            `validation_freq`, decide nothing. NaN and infinity never reach the
+            floor.
         mode: "max" if more is better; "min" if less is better, as for a loss:
             the floor is then an upper bound; "auto" decides by the name.
         start: the first cut comes after this many epochs at the earliest.
@@ -78,7 +78,8 @@ def fit_and_prune(
             may change. All other arguments are compared, with the weights and
             the data: make a model with random weights after
             `keras.utils.set_random_seed`, so that they are the same again. Of
-            large arrays some rows are compared, of data in batches the kind.
+            large arrays only some rows are compared, and of data in batches
+            only the class.
             Other files in the folder are left alone.
         seed: each epoch (without `checkpoint`: each call of `fit`, which ends
             at a cut) begins with `keras.utils.set_random_seed(seed + epoch)`,
@@ -91,8 +92,8 @@ def fit_and_prune(
             `validation_data`, `batch_size`, ...
 
     Returns:
-        A `Pruned`. Its `model` is the smallest one that held the floor, with
-        the weights of its best epoch and without `NoiseOutputs`.
+        A `Pruned`. Its `model` is the smallest one that reached the floor,
+        with the weights of its best epoch and without `NoiseOutputs`.
 
     Raises:
         TypeError: an argument is of a wrong type, or the model has no graph.
@@ -102,7 +103,7 @@ def fit_and_prune(
             training, or `prune` returns something else than a smaller model.
 
     Warns:
-        UserWarning: the floor was never held, so nothing was cut; or
+        UserWarning: the floor was never reached, so nothing was cut; or
             callbacks lost their state because the process was killed.
 
     Example:

@@ -34,7 +34,7 @@ class Pruned(Rendered):
     """The smaller model and how it came about; `render()` shows the cuts.
 
     Attributes:
-        model: the smallest model that held the floor.
+        model: the smallest model that reached the floor.
         value: the monitored value of that model; None if it was never finite.
         epoch: the number of epochs after which `model` had that value.
         monitor: the name of the monitored value in the logs.

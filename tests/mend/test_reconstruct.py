@@ -12,6 +12,7 @@ from keras_redundancy.mend import reconstruct
 from keras_redundancy.mend.kernels import product_of
 from keras_redundancy.numbers import regression
 from tests import models
+from tests.numbers.test_regression import equations_of
 
 
 def error(model, small, data):
@@ -168,7 +169,7 @@ def second_moments(x):
 
 def checked(fitted, held_out, start):
     fitted, held_out = (
-        regression.Equations.of_rows(*np.split(rows, [len(start)], axis=1))
+        equations_of(*np.split(rows, [len(start)], axis=1))
         for rows in (fitted, held_out)
     )
     return regression.ridge_from_moments(fitted, fitted, held_out, start)

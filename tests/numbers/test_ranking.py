@@ -236,26 +236,6 @@ def test_pivots_on_activations_of_a_trained_network(digits):
     np.testing.assert_allclose(ranking.error[:151], wanted, rtol=1e-6)
 
 
-def test_ranking_stops_where_nobody_asks_for_more():
-    readers = random_readers(150, 2, 40)
-    whole = rank_by_outputs(readers)
-    few = rank_by_outputs(readers, most=50)
-    near = rank_by_outputs(readers, enough=0.2)
-    count = int(np.argmax(whole.error <= 0.2))
-    for ranking, known in ((few, 50), (near, count)):
-        assert sorted(ranking.order) == list(range(150))
-        np.testing.assert_array_equal(
-            ranking.order[:known], whole.order[:known]
-        )
-        np.testing.assert_allclose(
-            ranking.error[: known + 1], whole.error[: known + 1]
-        )
-        assert (np.diff(ranking.error) <= 0).all()
-        assert ranking.error[-1] == 0
-    assert few.error[-2] == few.error[50] > 0
-    assert near.count_at(np.sqrt(0.8)) == whole.count_at(np.sqrt(0.8))
-
-
 @pytest.mark.parametrize("widths", [(3, 4), (8, 9), (30,), (9, 1, 40)])
 def test_a_factor_reads_what_all_parts_read(widths):
     rng = np.random.default_rng(0)

@@ -122,6 +122,13 @@ def problem(rows, k=40, r=5, seed=0):
     return x, y, start, np.arange(rows) % 5 == 4
 
 
+def equations_of(x, y):
+    """The `Equations` of inputs (rows, k) and outputs (rows, r)."""
+    count = max(len(x), 1)
+    size = np.einsum("ir,ir->r", y, y)
+    return regression.Equations(x.T @ x / count, x.T @ y / count, size / count)
+
+
 def by_moments(x, y, start, is_held_out, has_shift):
     """`ridge_from_moments` of these rows."""
     everyone = np.ones(len(x), bool)
@@ -132,7 +139,7 @@ def by_moments(x, y, start, is_held_out, has_shift):
         (is_held_out, ~is_held_out),
     ):
         centered = (z[part] - z[about].mean(axis=0) * has_shift for z in (x, y))
-        equations.append(regression.Equations.of_rows(*centered))
+        equations.append(equations_of(*centered))
     return regression.ridge_from_moments(*equations, start)
 
 

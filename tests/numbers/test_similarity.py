@@ -173,23 +173,6 @@ def test_what_is_no_kernel_matrix_is_refused(W, error, words):
         cosine_similarity(W)
 
 
-@pytest.mark.parametrize(
-    ("kept", "error", "words"),
-    [
-        ([], ValueError, "at least one"),
-        (0, ValueError, "shape"),
-        ([0.0, 1.0], TypeError, "integers"),
-        ([True, False, False], TypeError, "flatnonzero"),
-        ([0, 3], ValueError, "0 to 2"),
-        ([-1], ValueError, "0 to 2"),
-        ([1, 1], ValueError, "more than once"),
-    ],
-)
-def test_wrong_kept_units_are_refused(kept, error, words):
-    with pytest.raises(error, match=words):
-        assign_to_nearest(np.eye(3), kept)
-
-
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(2, 40))
 @settings(max_examples=30, deadline=None, derandomize=True)
 def test_summary_is_that_of_all_pairs(seed, n):
