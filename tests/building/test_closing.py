@@ -58,23 +58,32 @@ def test_a_layer_without_a_config_that_does_not_change():
     models.assert_same_function(model, small)
 
 
-def test_a_layer_that_its_first_call_builds_opens_again(tmp_path):
-    class Shaped(layers.Layer):
-        def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self.inner = layers.Dense(8)
+class Unbuilt(layers.Layer):
+    """Its first call builds the layer inside."""
 
-        def call(self, x):
-            return self.inner(x)
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(8)
 
-        def compute_output_shape(self, shape):
-            return *shape[:-1], 8
+    def call(self, x):
+        return self.inner(x)
 
-    model = models.randomized(between(Shaped()))
+    def compute_output_shape(self, shape):
+        return *shape[:-1], 8
+
+
+class BuiltOnTuples(Unbuilt):
+    def build(self, shape):
+        self.inner.build(shape[:-1] + (16,))  # noqa: RUF005
+
+
+@pytest.mark.parametrize("cls", [Unbuilt, BuiltOnTuples])
+def test_layers_that_keras_cannot_build_as_it_loads_them(cls, tmp_path):
+    model = models.randomized(between(cls()))
     small = kr.prune(model, ratio={"top": 0.5})
     small.save(tmp_path / "small.keras")
     again = keras.models.load_model(
-        tmp_path / "small.keras", custom_objects={"Shaped": Shaped}
+        tmp_path / "small.keras", custom_objects={cls.__name__: cls}
     )
     models.assert_same_function(small, again)
 
