@@ -140,9 +140,9 @@ print(f"with RaRe: {plain.count_params():,} -> {small.count_params():,}")
 
 `kr.RaReRegularizer` is also a plain `kernel_regularizer` of any `Dense` layer
 or convolution of stock Keras. Nothing is joined during training then, and
-`kr.prune` removes what became parallel afterwards. It sees the kernel and not
-the layer: for transposed convolutions, whose kernels hold the units on the
-axis before the last one, pass `units_axis=-2`.
+`kr.prune` removes what became parallel afterwards. In transposed convolutions
+and `EinsumDense` layers, whose kernels hold the units on other axes, it finds
+them by itself; as `depthwise_regularizer` it compares the windows of channels.
 """
 
 regularized = layers.Dense(100, kernel_regularizer=kr.RaReRegularizer(5.0))
