@@ -121,8 +121,7 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path, run_here, capfd):
     ],
 )
 def test_benchmarks(run_here, script, arguments, expected, monkeypatch):
-    # Some start processes as they do for a user.
-    if script not in ("applications", "data_pruning"):
+    if script != "data_pruning":  # One starts a process as for a user.
         monkeypatch.setattr(subprocess, "run", run_in_this_process)
     path = ROOT / "examples" / "benchmarks" / f"{script}.py"
     assert expected in run_here(path, *arguments)

@@ -90,7 +90,8 @@ def once(model, tau):
 
 def applied(name):
     """The application, with all that is loaded on first use loaded."""
-    small = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4)])
+    layers = [keras.layers.Dense(4), keras.layers.Dense(4)]
+    small = keras.Sequential([keras.Input((4,)), *layers])
     keras.models.clone_model(kr.prune(small, 0.1))
     return getattr(keras.applications, name)(weights=None)
 
