@@ -36,6 +36,18 @@ if keras.backend.backend() == "tensorflow":
     tf.config.optimizer.set_experimental_options(
         {"disable_meta_optimizer": True}
     )
+    make_train_function = keras.Model.make_train_function
+
+    def _with_built_optimizer(model, force=False):
+        # TensorFlow traces a step twice if the first time makes variables.
+        optimizer = model.optimizer
+        is_whole = all(layer.built for layer in model._flatten_layers())
+        if is_whole and optimizer is not None and not optimizer.built:
+            with model.distribute_strategy.scope():
+                optimizer.build(model.trainable_variables)
+        return make_train_function(model, force)
+
+    keras.Model.make_train_function = _with_built_optimizer
 
 TESTS = Path(__file__).parent
 SAMPLED = re.compile(
@@ -99,6 +111,14 @@ def pytest_collection_modifyitems(config, items):
 def pytest_collection_finish(session):
     # What is imported by now stays. Looking through it for what can be freed
     # takes a third of a second, and would be done several times in each test.
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _unused_freed():
+    """What a file's tests leave behind is freed, or looked through no more."""
+    yield
     gc.collect()
     gc.freeze()
 

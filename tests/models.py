@@ -11,6 +11,9 @@ from keras_redundancy.channels.labels import Constant
 
 # Whether `jit_compile=True` is XLA. PyTorch would need a compiler of C.
 XLA = keras.backend.backend() != "torch"
+# How to train for few steps: TensorFlow runs ten while it compiles one, JAX
+# takes longest without compiling, and PyTorch does not compile.
+EAGERLY = keras.backend.backend() == "tensorflow"
 
 
 def mlp(activation="relu"):

@@ -173,7 +173,7 @@ def test_recovery_compares_methods_and_draws(tmp_path, run_here):
     np.savez(tmp_path / "data.npz", images=images.astype("float32"), **arrays)
     command = [ROOT / "examples/recovery.py", "m.keras", "data.npz"]
     command += ["--cuts", 0.5, "--epochs", 1, "--distil", "greedy"]
-    command += ["--without-data", "--synthetic-samples", 16]
+    command += ["--without-data", "--synthetic-samples", 16, "--samples", 64]
     command += ["--synthetic-steps", 2, "--draw", "curves.png"]
     printed = run_here(*command)
     for word in ("Taylor, drop", "on synthetic images", "greedy, 1 epochs"):

@@ -22,6 +22,7 @@ from keras_redundancy._keras.opened import (
     what_and_where,
 )
 from keras_redundancy._keras.running import without_gradients
+from keras_redundancy._keras.tf_functions import tf_functions_recorded
 
 NO_TENSORS = "its call returns something else than tensors"
 
@@ -140,15 +141,14 @@ def _recorded(layer, args, kwargs, inputs):
     Returns:
         The graph; `returned` and `returns_more` of the `Opened`.
     """
-    if "training" in inspect.signature(layer.call).parameters:
-        kwargs = {**kwargs, "training": False}
     try:
         with (
             keras.StatelessScope() as scope,
             _own_weights(layer, inputs[0]),
             without_gradients(),
+            tf_functions_recorded(),
         ):
-            outputs = layer.call(*args, **kwargs)
+            outputs = layer.call(*args, **_for_inference(layer, kwargs))
     except Exception as error:
         raise RecordingError(what_and_where(error)) from error
     if scope.state_mapping:
@@ -254,6 +254,7 @@ def _call_inside(layer, *args, **kwargs):
 
 def _call(layer, *args, **kwargs):
     if tensors_in((args, kwargs)):
+        kwargs = _for_inference(layer, kwargs)
         made = layer.compute_output_spec(*args, **kwargs)
         if any(x is None for x in keras.tree.flatten(made)):
             return _on_symbols(layer, args, kwargs)
@@ -268,9 +269,20 @@ def _on_symbols(layer, args, kwargs):
         ),
         (args, kwargs),
     )
-    if "training" in inspect.signature(layer.call).parameters:
-        kwargs.setdefault("training", False)
-    return layer.call(*args, **kwargs)
+    return layer.call(*args, **_for_inference(layer, kwargs))
+
+
+def _for_inference(layer, kwargs):
+    """`kwargs` with training=False if the layer's `call` takes that.
+
+    Keras leaves `training` out as well where a `call` does not take it.
+    """
+    taken = inspect.signature(layer.call).parameters
+    if "training" in taken:
+        return {**kwargs, "training": False}
+    if any(x.kind is x.VAR_KEYWORD for x in taken.values()):
+        return kwargs
+    return {k: x for k, x in kwargs.items() if k != "training"}
 
 
 def _spec(layer, *args, **kwargs):

@@ -188,6 +188,21 @@ def make_saveable(layer) -> None:
             return
 
 
+def build_by_calls(layer) -> None:
+    """Have a layer without a `build` of its own built by its first call.
+
+    Keras builds a layer that it loads by `build`. One that inherits `build`
+    then counts as built, although the layers inside are not.
+    """
+    own = type(layer)
+    if own.build is keras.Layer.build and not _keras.is_stock_class(own):
+        vars(layer)["get_build_config"] = _no_build_config
+
+
+def _no_build_config():
+    return None
+
+
 def _makes(layer, config_of):
     try:
         type(layer).from_config(config_of(layer))

@@ -146,7 +146,10 @@ class Builder(_keras.Interpreter):
     def operation(self, old):
         """What takes the place of an operation; made when first asked for."""
         if id(old) not in self._made:
-            self._made[id(old)] = old, self._make(self.recipe[old])
+            new = self._make(self.recipe[old])
+            if isinstance(new, keras.Layer):
+                configs.build_by_calls(new)
+            self._made[id(old)] = old, new
         return self._made[id(old)][1]
 
     def _make(self, recipe):
@@ -298,6 +301,7 @@ class Builder(_keras.Interpreter):
             return
         layer_recipe, new = found
         configs.make_saveable(new)
+        configs.build_by_calls(new)
         new.name = opened.name  # The layer can be there several times.
         recipe = self.recipe.with_layer(layer_recipe)
         if layer_recipe.settings:

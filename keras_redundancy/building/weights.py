@@ -90,15 +90,31 @@ def _set_values(old, new, form: LayerForm):
 
 def _counterparts(old, new, form):
     """[(variable of old, variable of new in the same place), ...]."""
-    both = []
+    both, more = [], _biases_made(old, new)
     for layer in (old, new):
         named = [getattr(layer, name, None) for name in form.values]
-        apart = set(map(id, keras.tree.flatten(named)))
+        apart = set(map(id, keras.tree.flatten(named))) | more
         both.append([v for v in own_variables(layer) if id(v) not in apart])
     counts = tuple(map(len, both))
     if counts[0] != counts[1]:
         raise ValueError(faults.other_count(old, *counts))
     return list(zip(*both, strict=True))
+
+
+def _biases_made(old, new):
+    """Ids of biases of layers inside that the old layer is without.
+
+    The class of the old layer leaves them out, and Keras's layer that takes
+    its place has no argument for that. They are zeros.
+    """
+    pairs = zip(parts(old)[1:], parts(new)[1:], strict=False)
+    return {
+        id(its_copy.bias)
+        for part, its_copy in pairs
+        if type(part) is type(its_copy)
+        and getattr(part, "bias", 0) is None
+        and getattr(its_copy, "bias", None) is not None
+    }
 
 
 def _require_shape(recipe, new, source, value, target):

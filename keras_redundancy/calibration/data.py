@@ -108,7 +108,8 @@ def batches(model, data, batch_size: int):
 
     Yields:
         A list with an array for each input of the model, in their order;
-        None for an optional input that the data leave out.
+        None for an optional input that the data leave out. Batches without
+        samples are left out.
 
     Raises:
         TypeError: `data` is of a kind that Keras does not take.
@@ -122,18 +123,19 @@ def batches(model, data, batch_size: int):
     samples = data if isinstance(data, Samples) else Samples(data)
     graph = _keras.graph_of(model)
     found, is_bounded = _batches_of(samples, batch_size, graph)
-    seen = steps = 0
-    for x in found:
+    seen = 0
+    for number, x in enumerate(found):
         if not is_bounded and seen >= MOST_SAMPLES:
             _warn_of_the_rest(samples.data, seen)
-            samples.steps = steps  # Of later passes as well.
+            samples.steps = number  # Of later passes as well.
             break
-        arrays = _checked(graph, x, steps)
+        arrays = _checked(graph, x, number)
         if samples.shapes is None:
             samples.shapes = tuple(map(_sample_shape, arrays))
-        seen, steps = seen + samples_in(arrays), steps + 1
-        yield arrays
-    if not steps:
+        if size := samples_in(arrays):
+            seen += size
+            yield arrays
+    if not seen:
         raise ValueError(
             "data is empty: there is no batch to calibrate on. Pass some "
             "hundred samples like those that the model was trained on. A "
@@ -151,7 +153,7 @@ def expected_samples(data, batch_size: int, first: list) -> int:
 
     Args:
         data, batch_size: as for `batches`.
-        first: the first two batches, or the only one.
+        first: the first batches, or the only one.
     """
     samples = data if isinstance(data, Samples) else Samples(data)
     sizes, data = [samples_in(batch) for batch in first], samples.data
@@ -259,16 +261,18 @@ def _checked(graph, x, number):
     try:
         tensors = _standardized(graph, x)
     except (TypeError, ValueError, KeyError) as error:
-        raise _misfit(graph, x) from error
+        raise _misfit(graph, x, number) from error
     arrays = [None if y is None else _dense(y) for y in tensors]
     given = [
         (array, y)
         for array, y in zip(arrays, graph.inputs, strict=True)
         if array is not None
     ]
-    if not given or not all(_fits(a.shape, y.shape) for a, y in given):
-        raise _misfit(graph, x)
+    if not given:
+        raise _misfit(graph, x, number)
     for array, y in given:
+        if not _fits(array.shape, y.shape):
+            raise _misfit(graph, x, number, f" of the input {y.name!r}")
         if not _is_finite(array):
             sample = int(np.argwhere(~np.isfinite(array))[0, 0])
             raise ValueError(
@@ -334,14 +338,16 @@ def _fits(given, wanted):
     )
 
 
-def _misfit(graph, x):
+def _misfit(graph, x, number=0, of=""):
+    """The error to raise: batch `number` does not fit the model's inputs."""
+
     def shape_of(x):
         return None if x is None else np.shape(x)
 
     shapes = keras.tree.map_structure(shape_of, x)
     wanted = ", ".join(str(tuple(x.shape)) for x in graph.inputs)
     return ValueError(
-        f"data has batches of shape {shapes}, but the model takes {wanted}. "
-        "Pass what Model.predict takes: the inputs alone, without targets, "
-        "and with a batch axis."
+        f"data has batches of shape {shapes}, but the model takes {wanted}: "
+        f"see batch {number} (counted from 0){of}. Pass what Model.predict "
+        "takes: the inputs alone, without targets, and with a batch axis."
     )

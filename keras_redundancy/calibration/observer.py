@@ -32,8 +32,12 @@ from keras_redundancy.channels.labels import InnerPlace, Place
 # neighbouring positions are similar, so more add little. With few samples
 # more are observed: see `positions_for`.
 POSITIONS = 64
+# Batches that run without compiling, which would take longer than they do.
+SHORT = 2
 # Statistics are a number for each pair of units: 8.6 GB at this many units.
 WIDEST = 2**15
+# Where those of all layers have more numbers, they are added up layer by layer.
+MANY = 2**25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,26 +87,12 @@ def observe(model, windows: dict, data, batch_size: int) -> dict:
         )
     names = list(windows)
     observer = WindowObserver(model, list(windows.values()))
-    return dict(zip(names, collect(observer, data, batch_size), strict=True))
-
-
-def collect(observer, data, batch_size: int) -> list[Divided]:
-    """Sum the moments that an observer returns for each batch.
-
-    Args:
-        observer: an `Observer` that returns a list of what `divided_moments`
-            returns.
-        data, batch_size: as for `observe`.
-    """
-    moments = []
     with one_thread():
         for size, found in answers(observer, data, batch_size):
-            if not moments:
-                moments = [Divided.of_no_rows(len(x[0][1])) for x in found]
-            for own in moments:
+            for own in observer.sums if found else ():
                 # What is added is not needed any more.
                 own.add(size, *found.pop(0))
-    return moments
+    return dict(zip(names, observer.sums, strict=True))
 
 
 def answers(observer, data, batch_size: int):
@@ -116,18 +106,19 @@ def answers(observer, data, batch_size: int):
         (the number of samples in the piece, what the observer returned).
     """
     found = batches(observer.model, data, batch_size)
-    first = list(itertools.islice(found, 2))
+    first = list(itertools.islice(found, SHORT + 1))
     most = samples_at_once(observer.model, first[0], observer.keeps_all)
-    # For a single batch, and for tensors that are large, compiling takes
-    # longer than it saves.
-    are_large = most <= 2 * samples_in(first[0])
-    is_short = len(first) == 1 or (
+    # For few batches, and for tensors that are large, compiling takes longer
+    # than it saves; and large statistics are not all held twice.
+    are_large = most <= 2 * samples_in(first[0]) or observer.returned > MANY
+    is_short = len(first) <= SHORT or (
         are_large and _keras.local_replicas(observer) == 1
     )
     observer.run_eagerly = observer.can_run_eagerly and is_short
     observer.samples = expected_samples(data, batch_size, first)
     count = -(-observer.samples // samples_in(first[0]))
-    count = count if len(first) < 2 or count > 2 else None
+    if SHORT < len(first) == count:
+        count = None  # There may be more.
     found = itertools.chain(first, found)
     del first  # Otherwise these batches would stay in memory.
     with restoring_states(observer), progress(None, count, "batch") as done:
@@ -191,9 +182,11 @@ class Observer(keras.Model):
             JAX it does not: each operation is compiled by itself.
         keeps_all: whether all tensors of a run are kept to its end, as a
             backward pass needs them.
+        returned: how many numbers `look` returns, if they are many.
     """
 
     keeps_all = False
+    returned = 0
 
     def __init__(self, model, keys=frozenset(), inner=None):
         """Args:
@@ -213,6 +206,7 @@ class Observer(keras.Model):
     def call(self, inputs):
         *tensors, start = inputs
         run = self.run_from(start_in(start))
+        run.size = start.shape[0]
         run.masks = padding_masks(self.model, tensors)
         run.run(self.model, tensors)
         return self.look(run)
@@ -240,18 +234,32 @@ class PlaceObserver(Observer):
 
 
 class WindowObserver(PlaceObserver):
-    """Returns the moments of windows: a list for each list of windows."""
+    """Returns the moments of windows: of each list what `divided_moments` does.
+
+    Where it runs eagerly it returns an empty list. Then the moments of each
+    list are added to the sums as soon as they are known, so that those of one
+    list at a time take memory beside the sums.
+
+    Attributes:
+        sums: a `Divided` for each list of windows.
+    """
 
     def __init__(self, model, windows):
         super().__init__(model, [w.place for each in windows for w in each])
         self._windows = windows
+        sizes = [len(each[0].columns) for each in windows]
+        self.sums = tuple(map(Divided.of_no_rows, sizes))
+        self.returned = sum(size**2 for size in sizes)
 
     def run_from(self, start):
         run = _MomentsRun(self._keys, start, self._inner)
         run.windows, run.samples = self._windows, self.samples
+        run.sums = self.sums if self.run_eagerly else ()
         return run
 
     def look(self, run):
+        if self.run_eagerly:
+            return []
         return [run.moments[number] for number in range(len(self._windows))]
 
 
@@ -280,12 +288,13 @@ class Run(_keras.Interpreter):
         start: where the positions begin that are looked at.
         inner: {key of a call: `InnerPlace`s} of tensors inside of layers.
         seen: {key: tensor} of those that are kept.
+        size: the number of samples; None where it is not known.
         masks: what `padding_masks` finds among the inputs.
     """
 
     def __init__(self, keys=frozenset(), start=0.0, inner=None):
         self.keys, self.start, self.inner = keys, start, inner or {}
-        self.seen, self.masks = {}, []
+        self.seen, self.size, self.masks = {}, None, []
 
     @property
     def is_done(self):
@@ -320,7 +329,9 @@ class _MomentsRun(Run):
     Attributes:
         windows: lists of `Window`.
         samples: the number of samples in all batches.
-        moments: {number of a list: `divided_moments` of the rows}.
+        sums: the `Divided` of each list to add the moments to; or none.
+        moments: {number of a list: `divided_moments` of the rows, or None
+            where they were added}.
     """
 
     def __init__(self, *args):
@@ -338,8 +349,17 @@ class _MomentsRun(Run):
                     rows[i] = self._rows_of(window, value)
             if number not in self.moments and not any(x is None for x in rows):
                 rows, weights = zip(*rows, strict=True)
-                self.moments[number] = divided_moments(rows, weights)
+                found = divided_moments(rows, weights)
+                self.moments[number] = self._added(number, found)
                 self._rows[number] = []
+
+    def _added(self, number, moments):
+        """None, once the moments are added; themselves if there are no sums."""
+        if not self.sums:
+            return moments
+        moments = keras.tree.map_structure(ops.convert_to_numpy, moments)
+        self.sums[number].add(self.size, *moments)
+        return None
 
     def _rows_of(self, window, value):
         n = len(window.columns)

@@ -47,17 +47,3 @@ def counting(x, masks: list):
     ones = (1,) * (len(x.shape) - 2)
     mask = ops.reshape(ops.cast(own[0], "bool"), (*shape[:2], *ones))
     return ops.broadcast_to(mask, (*shape[:-1], 1))
-
-
-def moments_counting(rows, weights):
-    """Count, mean and scatter of the rows whose weight is 1.
-
-    Args:
-        rows: shape (rows, n).
-        weights: 1 for the rows that count and else 0, shape (rows, 1).
-    """
-    count = ops.sum(weights)
-    mean = ops.sum(weights * rows, axis=0) / ops.maximum(count, 1)
-    centered = weights * (rows - mean)
-    scatter = ops.matmul(ops.transpose(centered), centered)
-    return ops.cast(count, "int32"), mean, scatter

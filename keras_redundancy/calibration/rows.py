@@ -6,8 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_redundancy.calibration.moments import HELD_OUT
-from keras_redundancy.calibration.padding import moments_counting
+from keras_redundancy.calibration.moments import HELD_OUT, rows_of_blocks
 
 # So many rows for each number of a row are observed at least, as a regression
 # needs.
@@ -28,7 +27,9 @@ def positions_for(numbers: int, samples: int, least: int) -> int:
 
 
 def divided_moments(parts, weights=()):
-    """(count, mean, scatter) of the rows to fit to, and of the rows held out.
+    """(count, mean, blocks) of the rows to fit to, and of the rows held out.
+
+    The blocks are those of the scatter matrix, as `in_blocks` divides it.
 
     Args:
         parts: tensors of shape (samples, positions, numbers).
@@ -46,7 +47,7 @@ def divided_moments(parts, weights=()):
         zip(*map(_divided, each), strict=True) for each in (parts, weights)
     )
     return [
-        moments_counting(
+        _moments_counting(
             *(ops.concatenate(list(map(as_rows, x))) for x in both)
         )
         for both in zip(*sides, strict=True)
@@ -72,9 +73,28 @@ def _moments_of(parts):
     rows = ops.concatenate(rows) if len(rows) > 1 else rows[0]
     count = ops.shape(rows)[0] + ops.zeros((), "int32")
     mean = ops.sum(rows, axis=0) / ops.cast(ops.maximum(count, 1), rows.dtype)
-    centered = rows - mean
-    scatter = ops.matmul(ops.transpose(centered), centered)
-    return count, mean, scatter
+    return count, mean, _scatter(rows - mean)
+
+
+def _moments_counting(rows, weights):
+    """The moments of the rows whose weight is 1.
+
+    Args:
+        rows: shape (rows, n).
+        weights: 1 for the rows that count and else 0, shape (rows, 1).
+    """
+    count = ops.sum(weights)
+    mean = ops.sum(weights * rows, axis=0) / ops.maximum(count, 1)
+    return ops.cast(count, "int32"), mean, _scatter(weights * (rows - mean))
+
+
+def _scatter(x):
+    """The blocks of x^T x, given x of shape (rows, n)."""
+    columns = ops.transpose(x)
+    return [
+        ops.matmul(columns[rows], x[:, rows.start :])
+        for rows in rows_of_blocks(x.shape[1])
+    ]
 
 
 def as_rows(x):

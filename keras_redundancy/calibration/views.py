@@ -146,7 +146,7 @@ def _read_together(graph, spaces):
 
 def _require_finite(divided, on):
     parts = divided.fitted, divided.held_out
-    if not all(np.isfinite(part.scatter).all() for part in parts):
+    if not all(np.isfinite(x).all() for part in parts for x in part.blocks):
         raise ValueError(
             f"The layer {on.layer.name!r} reads activations that are NaN or "
             "infinite for the calibration data. Look for NaN in the data, "

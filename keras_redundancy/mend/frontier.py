@@ -12,6 +12,7 @@ from keras import ops
 from keras_redundancy import _keras
 from keras_redundancy.calibration.data import batches, samples_in
 from keras_redundancy.calibration.observer import expected_samples
+from keras_redundancy.calibration.padding import padding_masks
 from keras_redundancy.mend.calls import Step, bytes_of
 
 # The share of the budget that a batch may take. Together they leave room for
@@ -31,10 +32,12 @@ class Batch:
     Attributes:
         first: number of the first of them.
         size: how many there are.
+        masks: arrays (samples, positions), 0 where a sequence is padded.
     """
 
     first: int
     size: int
+    masks: tuple = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,16 +94,17 @@ class Frontier:
         given: how many samples the data has, as far as it was looked at.
     """
 
-    def __init__(self, data, amount: Amount, memory: int):
+    def __init__(self, model, data, amount: Amount, memory: int):
         """Of the inputs of both models.
 
         Args:
+            model: the original model.
             data: lists of an array or None for each input.
             amount: what of it to take.
             memory: bytes for the tensors, and for what is made of them.
         """
         self.batches, self._values, self.given = [], {}, 0
-        self._memory = memory
+        self._model, self._memory = model, memory
         for arrays in data:
             size = samples_in(arrays)
             chosen = np.arange(-self.given % amount.step, size, amount.step)
@@ -133,11 +137,27 @@ class Frontier:
         return max(self._memory - self.held, 0)
 
     def _add(self, arrays, size):
-        self.batches.append(Batch(self.samples, size))
+        masks = tuple(padding_masks(self._model, arrays))
+        self.batches.append(Batch(self.samples, size, masks))
         for number, array in enumerate(arrays):
             x = None if array is None else _tensor(array)
             for side in (0, 1):
                 self._values.setdefault((number, side), []).append(x)
+
+    def counting(self, first: int, positions: int):
+        """At which positions of the samples of a batch sequences hold anything.
+
+        Args:
+            first: number of the first sample of the batch.
+            positions: how many there are.
+
+        Returns:
+            Bool array (samples, positions). None if all count: where not just
+            one padding mask is of that length.
+        """
+        batch = next(x for x in self.batches if x.first == first)
+        masks = [x for x in batch.masks if x.shape[1] == positions]
+        return masks[0].astype(bool) if len(masks) == 1 else None
 
     def at(self, number: int) -> list:
         """For each batch (first sample, samples, old tensor, new tensor)."""

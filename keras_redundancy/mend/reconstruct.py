@@ -14,6 +14,7 @@ Networks (2017), with the inputs of the pruned network.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -86,7 +87,9 @@ class KernelFit:
         if not step.is_whole:
             return []
         pieces = [x for call in step.calls for x in self._read(call, frontier)]
-        reconstruct(self, pieces, frontier.samples, frontier.room)
+        reconstruct(
+            self, pieces, frontier.samples, frontier.room, frontier.counting
+        )
         fitted = self.new.kernel, self.new.bias
         return [variable for variable in fitted if variable is not None]
 
@@ -115,6 +118,13 @@ class Rows:
     wanted: object
     is_held_out: NDArray[np.bool_]
 
+    def at(self, numbers: NDArray[np.intp]) -> "Rows":
+        """Some of the rows."""
+        read, wanted = (
+            ops.take(x, numbers, 0) for x in (self.read, self.wanted)
+        )
+        return Rows(read, wanted, self.is_held_out[numbers])
+
     @property
     def sides(self) -> list[NDArray[np.intp]]:
         """Numbers of the rows to fit to, and of those held out."""
@@ -123,7 +133,9 @@ class Rows:
         ]
 
 
-def reconstruct(fit: KernelFit, pieces: list, samples: int, room: int) -> None:
+def reconstruct(
+    fit: KernelFit, pieces: list, samples: int, room: int, counting: Callable
+) -> None:
     """Fit the kernel of the smaller model, in place.
 
     Args:
@@ -133,6 +145,7 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int, room: int) -> None:
             bare kernel, what the old layer returns in place of what it reads.
         samples: how many samples there are.
         room: bytes that rows may take.
+        counting: as `Frontier.counting`: padded positions give no rows.
     """
     layer, bias = fit.new.layer, fit.new.bias
     has_shift = bias is not None or fit.is_centered
@@ -140,12 +153,13 @@ def reconstruct(fit: KernelFit, pieces: list, samples: int, room: int) -> None:
     shifts = np.zeros(matrices.shape[::2])
     rounding = ROUNDING.get(layer.compute_dtype, regression.ROUNDING)
     most = min(NUMBERS, room // BYTES)
-    rows = _rows(fit, pieces, samples, ROWS, most)
+    rows = _rows(fit, pieces, samples, ROWS, most, counting)
     solutions = least_squares(rows, matrices, has_shift, rounding, most)
     bends = fit.link != "linear" and not fit.new.is_depthwise
     if bends:
         solutions = list(solutions)
-        rows = joined(_rows(fit, pieces, samples, ROWS_OF_LINK, most))
+        rows = _rows(fit, pieces, samples, ROWS_OF_LINK, most, counting)
+        rows = joined(rows)
     for group, found in enumerate(solutions):
         if bends:
             found = fit_to_link(
@@ -258,11 +272,11 @@ def joined(rows) -> Rows:
     )
 
 
-def _rows(fit, pieces, samples, each, room):
+def _rows(fit, pieces, samples, each, room, counting):
     """Yields `Rows`, batch by batch.
 
     Args:
-        fit, pieces, samples: as for `reconstruct`.
+        fit, pieces, samples, counting: as for `reconstruct`.
         each: so many rows for each number of a row are enough.
         room: how many numbers the rows may be, with those wanted of them.
     """
@@ -293,11 +307,15 @@ def _rows(fit, pieces, samples, each, room):
         if len(taken) < HELD_OUT:
             order = before + np.arange(len(order))
         before += len(order)
-        yield Rows(
+        rows = Rows(
             ops.reshape(read, (*shape, numbers)),
             ops.reshape(wanted, (*shape, units)),
             order % HELD_OUT == HELD_OUT - 1,
         )
+        counts = counting(first, count) if len(new.shape) == 3 else None
+        if counts is not None and (counts := counts[::step, chosen]).any():
+            rows = rows.at(np.flatnonzero(counts))
+        yield rows
 
 
 def _wanted(fit, matrices, old, chosen):

@@ -33,6 +33,7 @@ from keras_redundancy.channels.rules.recurrent import states, steps_read
 from keras_redundancy.channels.rules.wrappers import BIDIRECTIONAL, given_to
 from keras_redundancy.mend.gates import parts_of
 from keras_redundancy.mend.reconstruct import (
+    BYTES,
     NUMBERS,
     POSITIONS,
     ROUNDING,
@@ -100,7 +101,8 @@ class RecurrentFit:
         if not step.is_whole:
             return []
         pieces = [x for call in step.calls for x in frontier.arguments(call)]
-        fit_recurrent(self, step.layers[1], pieces, frontier.samples)
+        samples, room = frontier.samples, frontier.room
+        fit_recurrent(self, step.layers[1], pieces, samples, room)
         return self.variables
 
 
@@ -152,7 +154,9 @@ def _is_known(layer):
     return is_known and not layer.stateful
 
 
-def fit_recurrent(fit: RecurrentFit, new, pieces: list, samples: int) -> None:
+def fit_recurrent(
+    fit: RecurrentFit, new, pieces: list, samples: int, room: int
+) -> None:
     """Fit the recurrent layers of one call of the smaller model, in place.
 
     Args:
@@ -161,6 +165,8 @@ def fit_recurrent(fit: RecurrentFit, new, pieces: list, samples: int) -> None:
         pieces: for all calls and batches (number of the first sample,
             samples, (args, kwargs) of the old layer, those of the new one).
         samples: how many samples there are.
+        room: bytes that the steps may take that a layer is fitted to. One step
+            of each sample is looked at in any case.
     """
     for direction in fit.directions:
         own = pieces
@@ -173,12 +179,12 @@ def fit_recurrent(fit: RecurrentFit, new, pieces: list, samples: int) -> None:
                 )
                 for *numbers, old, less in pieces
             ]
-        _fit(direction, own, samples)
+        _fit(direction, own, samples, room)
 
 
-def _fit(direction, pieces, samples):
+def _fit(direction, pieces, samples, room):
     """Fit one layer as long as the error over time becomes smaller."""
-    batches, rows = _looked_at(direction, pieces, samples)
+    batches, rows = _looked_at(direction, pieces, samples, room)
     if not len(rows.is_held_out):
         return  # All steps are masked.
     least, h = _run(direction, batches)[0], rows.states
@@ -248,11 +254,11 @@ class _Steps:
     is_held_out: NDArray[np.bool_]
 
 
-def _looked_at(direction, pieces, samples):
+def _looked_at(direction, pieces, samples, room):
     """A `_Batch` for each piece, and the `_Steps` of all."""
     old, new, kept = direction.old, direction.new, direction.kept
     parts, batches, found = parts_of(old.cell), [], []
-    most = _most_rows(new.cell, pieces)
+    most = _most_rows(new.cell, pieces, room)
     few = samples < HELD_OUT
     for number, (first, size, given, less) in enumerate(pieces):
         x, mask = steps_read(old, *given)
@@ -283,13 +289,14 @@ def _is_held_out(numbers):
     return numbers % HELD_OUT == HELD_OUT - 1
 
 
-def _most_rows(cell, pieces):
+def _most_rows(cell, pieces, room):
     """How many steps of each sample to look at, at most."""
     calls = sum(size for _, size, *_ in pieces)
     numbers = cell.kernel.shape[0] + cell.units
-    room = NUMBERS // (numbers + cell.kernel.shape[1])
     most = positions_for(numbers, calls, POSITIONS)
-    return min(most, max(room // max(calls, 1), 1))
+    # With what goes into the gates.
+    rows = min(NUMBERS, room // BYTES) // (numbers + cell.kernel.shape[1])
+    return min(most, max(rows // max(calls, 1), 1))
 
 
 def _rows(number, shape, mask, most):

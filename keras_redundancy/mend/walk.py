@@ -70,7 +70,7 @@ def walk(
     amount = amount_of(old, each, memory, first, expected)
     states = [*_keras.states_of(old), *_keras.states_of(new)]
     with _keras.without_gradients(), put_back(states) as keep:
-        frontier = Frontier(found, amount, memory)
+        frontier = Frontier(old, found, amount, memory)
         for step in steps:
             mender = menders.pop(id(step.calls[0].layer), None)
             sides = [0, 1]

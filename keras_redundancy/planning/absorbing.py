@@ -209,7 +209,8 @@ class Distill(Mend, Training):
     Args:
         rounds, memory: as for `Mend`.
         epochs, learning_rate, batch_size, temperature, outputs, held_out,
-            patience, augment, seed, batch_statistics: as for `distill`.
+            patience, augment, seed, batch_statistics, features: as for
+            `distill`.
     """
 
     def __post_init__(self):

@@ -128,7 +128,7 @@ def idle_by_data(graph, spaces, statistics, whole: bool = False) -> Idle:
         idle &= {p.on for p in places} == {view.on for view, _ in views}
         for view, own in views:
             moments = view.moments
-            variance = np.diag(moments.covariance)
+            variance = moments.variance
             still = variance <= CONSTANT * variance.max(initial=0)
             if not _is_exact(homes.get(id(view.on.variable))):
                 still &= moments.mean == 0

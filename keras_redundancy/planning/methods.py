@@ -251,16 +251,17 @@ class Greedy(Method):
         )
 
     def selector(self, units, number):
-        if all(reader.sensitivity is not None for reader in units.readers):
+        readers = units.readers
+        if all(reader.sensitivity is not None for reader in readers):
             readouts = [
                 Readout(reader.to_predict, root_of(_weighed(reader)))
-                for reader in units.readers
+                for reader in readers
             ]
             ranking = rank_by_outputs(readouts, as_shares=False)
             return selection.ByError(units, ranking)
         readouts = [
             Readout(reader.to_predict, reader.weights, reader.each)
-            for reader in units.readers
+            for reader in readers
         ]
         vectors = any(readout.each > 1 for readout in readouts)
         rank = rank_vectors if vectors else rank_by_outputs
@@ -301,9 +302,9 @@ class Pivoted(Method):
     correlation: Level | None = None
 
     def selector(self, units, number):
-        n = len(units)
+        n, readers = len(units), units.readers
         total, vectors = np.zeros((n, n)), []
-        for reader in units.readers:
+        for reader in readers:
             known = reader.to_predict
             strength = np.square(reader.weights).sum(axis=1)
             scale = (np.diag(known) * strength).sum()
@@ -315,7 +316,7 @@ class Pivoted(Method):
             return selection.ByError(units, rank_vectors(vectors))
         for readout in vectors:
             total += readout.covariance
-        ranking = rank_by_pivots(total, np.ones(n), len(units.readers))
+        ranking = rank_by_pivots(total, np.ones(n), len(readers))
         return selection.ByError(units, ranking)
 
 

@@ -1,7 +1,6 @@
 """What a selection method gets to know of the units of a space."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -133,9 +132,13 @@ class SpaceUnits:
     scales: np.ndarray | tuple = ()
     folded: bool = False
 
-    @functools.cached_property
+    @property
     def readers(self) -> tuple[Reader, ...]:
-        """A `Reader` for each consumer; none without calibration data."""
+        """A `Reader` for each consumer; none without calibration data.
+
+        They are made anew each time: kept for all spaces of a model, their
+        covariances would take more memory than all else.
+        """
         return tuple(Reader.of(*each) for each in self.seen)
 
     @property

@@ -36,7 +36,8 @@ def tf_data(x):
 
 
 def generator(x):
-    return ((part, np.zeros(len(part))) for part in np.split(x, [20, 40]))
+    """One of the batches is empty."""
+    return ((part, np.zeros(len(part))) for part in np.split(x, [20, 20, 40]))
 
 
 @pytest.mark.parametrize("kind", [np.asarray, Sequence, tf_data, generator])
@@ -105,6 +106,7 @@ def test_the_model_is_what_it_was():
         (np.zeros((0, 12)), "data is empty"),
         ((x for x in ()), "data is empty"),
         (np.zeros((5, 11)), r"\(5, 11\).*the model takes \(None, 12\)"),
+        ((np.zeros((5, n)) for n in (12, 11)), "batch 1 .*input 'keras_tensor"),
         (np.zeros(12), "batch axis"),
         ([np.zeros((5, 12)), np.zeros(5)], "^data has .*without targets"),
         ([], r"^data has batches of shape \[\]"),

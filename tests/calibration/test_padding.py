@@ -1,15 +1,18 @@
-"""Positions that are padded do not count in the moments."""
+"""Positions that are padded do not count in the moments, nor in the fits."""
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 import keras_redundancy as kr
 
 RANDOM = np.random.default_rng(0)
+LENGTHS = RANDOM.integers(2, 7, 40)
 
 
-def test_padded_positions_do_not_count():
+@pytest.fixture(scope="module")
+def model():
     keras.utils.set_random_seed(0)
     ids = keras.Input((None,), dtype="int32", name="token_ids")
     mask = keras.Input((None,), dtype="int32", name="padding_mask")
@@ -17,22 +20,35 @@ def test_padded_positions_do_not_count():
     attended = keras.ops.cast(mask[:, None], "bool")
     x = layers.MultiHeadAttention(2, 4)(x, x, attention_mask=attended)
     x = layers.Dense(3)(layers.Dense(12, "relu", name="wide")(x))
-    model = keras.Model({"token_ids": ids, "padding_mask": mask}, x)
-    lengths = RANDOM.integers(2, 7, 40)
+    return keras.Model({"token_ids": ids, "padding_mask": mask}, x)
+
+
+@pytest.fixture(scope="module")
+def twice():
+    """The same data, with other tokens at padded positions."""
     data = {
         "token_ids": RANDOM.integers(1, 20, (40, 7)),
-        "padding_mask": (np.arange(7) < lengths[:, None]).astype("int32"),
+        "padding_mask": (np.arange(7) < LENGTHS[:, None]).astype("int32"),
     }
+    other = data["token_ids"].copy()
+    other[data["padding_mask"] == 0] = 0
+    return data, data | {"token_ids": other}
 
+
+def test_padded_positions_do_not_count(model, twice):
     def means(data):
         views = kr.calibrate(model, data).statistics.views.values()
         found = [view for each in views for view in each]
         return [(x.moments.count, x.moments.mean) for x in found]
 
-    wanted = means(data)
-    other = data["token_ids"].copy()
-    other[data["padding_mask"] == 0] = 0
-    found = means(data | {"token_ids": other})
-    for (count, mean), (its_count, its_mean) in zip(wanted, found, strict=True):
-        assert count == its_count == lengths.sum()
-        np.testing.assert_allclose(mean, its_mean, atol=1e-6)
+    for wanted, found in zip(*map(means, twice), strict=True):
+        assert wanted[0] == found[0] == LENGTHS.sum()
+        np.testing.assert_allclose(wanted[1], found[1], atol=1e-6)
+
+
+def test_kernels_are_not_fitted_to_padded_positions(model, twice):
+    weights = [
+        kr.prune(model, ratio=0.5, data=data).get_weights() for data in twice
+    ]
+    for wanted, found in zip(*weights, strict=True):
+        np.testing.assert_allclose(wanted, found, atol=1e-5)

@@ -11,6 +11,7 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.calibration.outputs import outputs_of
 from keras_redundancy.mend import distilling
+from keras_redundancy.mend.features import with_features
 from tests import models
 from tests.mend.networks import (
     QUICK,
@@ -215,6 +216,26 @@ def test_statistics_stay_or_follow_the_batches(by_batch):
     assert np.array_equal(before, after) != by_batch
     started, ended = errors(model, samples(model, seed=1), small, found)
     assert ended < 0.8 * started
+
+
+def test_features_of_layers_are_learned():
+    model = convolutions()
+    data, fresh = samples(model), samples(model, seed=1)
+    small = cut(model, data)
+    names = [layer.name for layer in model.layers[3:5]]
+    errors = []
+    for features in ((), names):
+        found = kr.distill(small, model, data, **QUICK, features=features)
+        teacher, student, kinds = with_features(model, found, names, [data])
+        assert student.output_shape == teacher.output_shape
+        outputs = [models.outputs(m, fresh)[1:] for m in (teacher, student)]
+        errors.append(
+            [
+                float(kind.difference(*pair, 1.0))
+                for kind, *pair in zip(kinds, *outputs, strict=True)
+            ]
+        )
+    assert (np.array(errors[1]) < 0.95 * np.array(errors[0])).all()
 
 
 # --- what data may be -------------------------------------------------------

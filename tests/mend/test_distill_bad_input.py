@@ -71,6 +71,18 @@ BAD = {
         "the model takes",
     ),
     "NaN": (classifier, None, {"data": X * np.nan}, "holds NaN"),
+    "no such feature": (
+        classifier,
+        None,
+        {"features": ["none"]},
+        "No such layer: none",
+    ),
+    "features and labels": (
+        logits,
+        None,
+        {"features": ["hidden"], "labels": np.zeros(100)},
+        "cannot be compared with labels=",
+    ),
     "no loss": (classifier, None, {"labels": X[:, 0]}, "with no loss"),
     "a weight of no labels": (
         logits,

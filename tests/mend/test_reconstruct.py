@@ -227,8 +227,13 @@ def test_rows_that_are_alike_are_held_out_together():
         read = keras.ops.cast(x, "float32")
         pieces.append((first, size, layer(read), read))
     fit = fit_of(layer, layer)
-    rows = reconstruct._rows(fit, pieces, 9, 20, reconstruct.NUMBERS)
-    rows = reconstruct.joined(rows)
+
+    def rows_where(counting):
+        most = reconstruct.NUMBERS
+        rows = reconstruct._rows(fit, pieces, 9, 20, most, counting)
+        return reconstruct.joined(rows)
+
+    rows = rows_where(lambda first, positions: None)
     assert rows.read.shape == (54, 1, 3)
     assert rows.wanted.shape == (54, 1, 2)
     sample = models.numpy(rows.read)[:, 0, 0]

@@ -78,11 +78,11 @@ def distance(a, b):
     return float(np.square(a - b).mean() / np.square(a).mean())
 
 
-def fit_whole(old, new, pieces):
+def fit_whole(old, new, pieces, room=10**6):
     units = np.arange(old.cell.units)
     fit = RecurrentFit(old, (Direction(old, new, units),))
     with _keras.without_gradients():
-        fit_recurrent(fit, new, pieces, SAMPLES)
+        fit_recurrent(fit, new, pieces, SAMPLES, room)
 
 
 # --- layers whose weights were disturbed become what they were ---------------
@@ -149,6 +149,25 @@ def test_initial_states():
         outputs(layer, fresh, initial_state=states) for layer in (old, new)
     ]
     assert distance(*found) < 1e-6
+
+
+def test_steps_stay_within_memory(monkeypatch):
+    def make():
+        return layers.SimpleRNN(UNITS, return_sequences=True)
+
+    old, taken = built(make), []
+
+    def noted(rows, *args):
+        taken.append(sum(len(part.is_held_out) for part in rows))
+        return least_squares(rows, *args)
+
+    least_squares = recurrent.least_squares
+    monkeypatch.setattr(recurrent, "least_squares", noted)
+    each = recurrent.BYTES * (CHANNELS + UNITS + UNITS)
+    for steps in (STEPS, 2, 0.5):  # of each sample there is room for
+        room = int(each * SAMPLES * steps)
+        fit_whole(old, disturbed(old, make), pieces_of(inputs_for()), room)
+        assert taken.pop() == SAMPLES * max(steps, 1)
 
 
 def test_a_fit_that_is_worse_over_time_is_not_kept(monkeypatch):
