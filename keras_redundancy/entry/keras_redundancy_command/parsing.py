@@ -105,14 +105,20 @@ def _add_prune(commands):
     add = command.add_argument
     add("-o", "--out", type=Path, required=True)
     how = command.add_mutually_exclusive_group(required=True)
-    how.add_argument("--tau", type=float, help="units this similar go")
-    how.add_argument("--ratio", type=float, help="the share of units to go")
+    how.add_argument(
+        "--tau", type=float, help="remove units more similar than this"
+    )
+    how.add_argument("--ratio", type=float, help="the share of units to remove")
     for kind in ("flops", "params", "units"):
         how.add_argument(
-            f"--target-{kind}", type=float, help="the share to be left"
+            f"--target-{kind}", type=float, help="the share to keep"
         )
     add("--data", type=Path, help="inputs to calibrate on, .npz or .npy")
-    add("--skip", nargs="+", help="layers that stay, by name or expression")
+    add(
+        "--skip",
+        nargs="+",
+        help="layers to leave alone, by name or regular expression",
+    )
     add(
         "--round-to",
         type=int,
@@ -127,12 +133,12 @@ def _add_prune(commands):
 
 
 def _add_sensitivity(commands):
-    what = "What each layer costs when it alone is cut."
+    what = "The accuracy of the model when one layer at a time is cut."
     command = _add(commands, "sensitivity", what)
     inputs = ".npz with the inputs and labels y"
     command.add_argument("--data", type=Path, required=True, help=inputs)
     how = command.add_mutually_exclusive_group()
-    how.add_argument("--tau", type=float, nargs="+", help="to try")
+    how.add_argument("--tau", type=float, nargs="+", help="similarities to try")
     how.add_argument(
         "--ratio", type=float, nargs="+", help="shares of units to try"
     )
@@ -148,11 +154,15 @@ def _add_export(commands):
     add(
         "--quantize",
         choices=("dynamic", "int8"),
-        help="for LiteRT: large kernels as integers, or everything, which "
-        "needs --data",
+        help="for LiteRT: store large kernels as integers, or compute with "
+        "integers throughout, which needs --data",
     )
     add("--data", type=Path, help="inputs to compare on, .npz or .npy")
-    add("--beside", type=Path, help="a model to compare with, as the unpruned")
+    add(
+        "--beside",
+        type=Path,
+        help="a model to compare with, such as the unpruned one",
+    )
     add("--overwrite", action="store_true", help="replace what is there")
 
 
