@@ -106,7 +106,7 @@ def _add_prune(commands):
     add("-o", "--out", type=Path, required=True)
     how = command.add_mutually_exclusive_group(required=True)
     how.add_argument(
-        "--tau", type=float, help="remove units more similar than this"
+        "--tau", type=float, help="similarity above which units are removed"
     )
     how.add_argument("--ratio", type=float, help="the share of units to remove")
     for kind in ("flops", "params", "units"):
