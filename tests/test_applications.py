@@ -95,7 +95,7 @@ def with_a_small_head(model, images):
     x = model.get_layer("flatten").output
     for _ in range(2):
         x = layers.Dense(64, activation="relu")(x)
-    return keras.Model(model.inputs, layers.Dense(5)(x)), images
+    return keras.Model(model.input, layers.Dense(5)(x)), images
 
 
 def make_lively(model):
