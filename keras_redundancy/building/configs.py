@@ -179,23 +179,25 @@ def make_saveable(layer) -> None:
     attributes that have the names of the constructor's arguments. Nothing is
     done where these do not make it, either.
     """
-    if _makes(layer, _keras.get_config):
+    if makes(layer):
         return
     for config_of in (_taken_config, _saved_attributes):
-        if _makes(layer, config_of):
+        if makes(layer, config_of):
             config = config_of(layer)
             vars(layer)["get_config"] = functools.partial(copy.deepcopy, config)
             return
 
 
 def build_by_calls(layer) -> None:
-    """Have a layer without a `build` of its own built by its first call.
+    """Have a layer of a class of others built by its first call once loaded.
 
-    Keras builds a layer that it loads by `build`. One that inherits `build`
-    then counts as built, although the layers inside are not.
+    Keras builds a layer that it loads by `build`, on lists for shapes. That
+    fails where `build` takes tuples only, and without a `build` of its own
+    the layer counts as built, although the layers inside are not.
     """
     own = type(layer)
-    if own.build is keras.Layer.build and not _keras.is_stock_class(own):
+    is_plain = own.get_build_config is keras.Layer.get_build_config
+    if is_plain and not _keras.is_stock_class(own):
         vars(layer)["get_build_config"] = _no_build_config
 
 
@@ -203,7 +205,8 @@ def _no_build_config():
     return None
 
 
-def _makes(layer, config_of):
+def makes(layer, config_of=_keras.get_config) -> bool:
+    """Whether a layer can be made from its config, as a saved model is."""
     try:
         type(layer).from_config(config_of(layer))
     except Exception:  # Whatever the layer's own code raises.

@@ -295,6 +295,8 @@ def train(
             loss=losses or "mse",
             jit_compile=_jit_compile(),
         )
+        # TensorFlow would trace the first step once more to make the slots.
+        distiller.optimizer.build(distiller.trainable_variables)
         best = _Best(distiller, data, training)
         distiller.fit(
             data.batches,

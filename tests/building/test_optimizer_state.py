@@ -246,9 +246,7 @@ def test_what_was_never_trained_has_nothing_to_carry_over():
 
 
 def test_there_has_to_be_an_optimizer():
-    with pytest.raises(
-        ValueError, match="is not compiled, so"
-    ):
+    with pytest.raises(ValueError, match="is not compiled, so"):
         kr.prune(network(), ratio=0.5, optimizer=True)
 
 
