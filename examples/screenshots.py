@@ -88,6 +88,24 @@ def wait_for(driver, words) -> str:
     return WebDriverWait(driver, 60).until(find, f"not shown: {words}")
 
 
+def photograph(driver, address, out):
+    """Write pictures of TensorBoard's pages, and of the report, to a folder.
+
+    Args:
+        driver: what `browser` gives.
+        address: what `tensorboard` gives.
+        out: the folder, with report.html in it.
+    """
+    for name, (page, words) in PAGES.items():
+        driver.get(f"{address}#{page}")
+        driver.refresh()
+        wait_for(driver, words)
+        time.sleep(2)  # Lines are drawn after the words.
+        driver.save_screenshot(out / f"tensorboard_{name}.png")
+    driver.get((out / "report.html").absolute().as_uri())
+    driver.save_screenshot(out / "report.png")
+
+
 def main(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -99,16 +117,8 @@ def main(arguments=None):
     for path in (args.out / "logs", args.out / "report.html"):
         if not path.exists():
             parser.error(f"there is no {path}: run pictures.py --out first")
-    with browser() as driver:
-        with tensorboard(args.out / "logs") as address:
-            for name, (page, words) in PAGES.items():
-                driver.get(f"{address}#{page}")
-                driver.refresh()
-                wait_for(driver, words)
-                time.sleep(2)  # Lines are drawn after the words.
-                driver.save_screenshot(args.out / f"tensorboard_{name}.png")
-        driver.get((args.out / "report.html").absolute().as_uri())
-        driver.save_screenshot(args.out / "report.png")
+    with browser() as driver, tensorboard(args.out / "logs") as address:
+        photograph(driver, address, args.out)
 
 
 if __name__ == "__main__":

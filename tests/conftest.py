@@ -64,6 +64,12 @@ SAMPLED = re.compile(
     # What is shown of them.
     "|reports/|deploy/|command_line|examples|guides|papers|readme"
 )
+# Many tests of a kind, of layers and models that each backend computes.
+MORE_SAMPLED = re.compile(
+    "channels/test_(activations|inside|tied)|test_(prune|properties|traps)"
+    "|building/test_(rebuild|model_classes|stock_forms|closing)"
+    "|low_rank/test_(regularizers|frobenius|factorized|units_axes|apply_rare)"
+)
 
 
 def pytest_addoption(parser):
@@ -77,8 +83,9 @@ def pytest_addoption(parser):
         type=int,
         default=1,
         help="run one of so many tests of some files: they test what is the "
-        "same on every backend, and JAX takes seconds for each model; on "
-        "PyTorch of all files but that about PyTorch",
+        "same on every backend, and JAX takes seconds for each model; of some "
+        "more nine times as many; on PyTorch one of so many of all files but "
+        "that about PyTorch",
     )
 
 
@@ -87,10 +94,13 @@ def _name(item):
     return item.path.relative_to(TESTS).as_posix()
 
 
-def _is_sampled(name):
+def _one_of(name, count):
+    """One of how many tests of a file is run, where `count` is asked for."""
     if keras.backend.backend() == "torch":
-        return name != "test_torch.py"
-    return SAMPLED.search(name)
+        return 1 if name == "test_torch.py" else count
+    if SAMPLED.search(name):
+        return count
+    return max(count // 9, 1) if MORE_SAMPLED.search(name) else 1
 
 
 def pytest_collection_modifyitems(config, items):
@@ -99,7 +109,7 @@ def pytest_collection_modifyitems(config, items):
     left_out = {
         id(x)
         for x in items
-        if _is_sampled(_name(x)) and zlib.crc32(x.nodeid.encode()) % count
+        if zlib.crc32(x.nodeid.encode()) % _one_of(_name(x), count)
     }
     if left_out:
         config.hook.pytest_deselected(
@@ -113,6 +123,16 @@ def pytest_collection_finish(session):
     # takes a third of a second, and would be done several times in each test.
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def stock_keras():
+    """One `StockKeras` for all tests: it takes seconds to start."""
+    from tests.stock import StockKeras
+
+    stock = StockKeras()
+    yield stock
+    stock.end()
 
 
 @pytest.fixture(autouse=True, scope="module")

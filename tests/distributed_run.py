@@ -71,7 +71,7 @@ def network():
             layers.Dense(3),
         ]
     )
-    model.compile(keras.optimizers.Adam(0.01), "mse")
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), "mse")
     kernel = np.array(model.layers[0].kernel)
     kernel[:, 1] = kernel[:, 0]
     model.layers[0].kernel.assign(kernel)
@@ -131,6 +131,31 @@ def largest_differences(scope, weights):
     }
 
 
+def fused_on_replicas(scope, folder):
+    """What `DynamicLowRank` and a monitor find where vectors are fused."""
+    keras.utils.set_random_seed(0)
+    with scope():
+        parts = [layers.Dense(12, "relu"), layers.Dense(12, "relu")]
+        parts = [keras.Input((8,)), *parts, layers.Dense(3)]
+        model = kr.factorize(kr.apply_rare(keras.Sequential(parts), 10.0))
+        model.compile("adam", "mse")
+    x = np.random.default_rng(0).normal(size=(256, 8)).astype("float32")
+    fusing = kr.callbacks.DynamicLowRank(tau_cos=0.01, every=4)
+    monitor = kr.callbacks.RedundancyMonitor(f"{folder}/fused")
+    both = [fusing, monitor]
+    model.fit(x, x[:, :3], epochs=15, verbose=0, callbacks=both)
+    said = {
+        "sizes": [int(np.prod(size)) for size in fusing.sizes[-1].values()],
+        "parameters": [n for _, n in monitor.history["model/parameters"]],
+    }
+    shrinking = kr.callbacks.DynamicLowRank(shrink=0.1)
+    try:
+        model.fit(x, x[:, :3], verbose=0, callbacks=[shrinking])
+    except ValueError as error:
+        said["error"] = str(error)
+    return said
+
+
 def _difference(a, b):
     return float(np.abs(np.asarray(a) - b).max())
 
@@ -172,6 +197,8 @@ def main(folder):
         float(np.abs(np.array(one) - np.array(other)).max())
         for one, other in zip(its_copy, model.optimizer.variables, strict=True)
     ]
+    if TENSORFLOW:
+        said["fused"] = fused_on_replicas(scope, folder)
     said["differences"] = largest_differences(scope, before)
     print(json.dumps(said))
 

@@ -11,6 +11,7 @@ import numpy as np
 from keras import layers
 
 import keras_redundancy as kr
+from tests import models
 
 
 def data(count=512, seed=0):
@@ -20,7 +21,7 @@ def data(count=512, seed=0):
     return x, np.argmax(x @ weights, axis=1)
 
 
-def network(noise=False, optimizer=None):
+def network(noise=False, optimizer=None, run_eagerly=models.EAGERLY):
     parts = [
         keras.Input((8,)),
         layers.Dense(24, activation="relu", name="one"),
@@ -31,8 +32,9 @@ def network(noise=False, optimizer=None):
         parts.append(kr.NoiseOutputs(8, seed=1, name="noise"))
     model = keras.Sequential([*parts, layers.Dense(3, name="last")])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    optimizer = optimizer or keras.optimizers.Adam(1e-2)
-    model.compile(optimizer, loss, metrics=["accuracy"])
+    optimizer = optimizer or keras.optimizers.Adam(2e-2)
+    options = {"metrics": ["accuracy"], "run_eagerly": run_eagerly}
+    model.compile(optimizer, loss, **options)
     return model
 
 
@@ -41,7 +43,7 @@ def run(model, **options):
         "prune": {"ratio": 0.2},
         "epochs": 6,
         "floor": 0.5,
-        "batch_size": 64,
+        "batch_size": 128,
         "validation_data": data(256, seed=1),
         "verbose": 0,
         "start": 2,

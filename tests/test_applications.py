@@ -1,7 +1,7 @@
 """All of `keras.applications`: pruned without a loss, and cut in half.
 
-By default ten of them stand for all (one on JAX, which runs models op by op).
-All 40:
+By default ten of them stand for all, the largest with fewer blocks (one on JAX,
+which runs models op by op and does not mend them). All 40, whole:
 
     python -m pytest tests/test_applications.py --all-applications
 
@@ -13,8 +13,7 @@ Each is built for the smallest images it takes and few classes, and without a
 softmax, behind which differences would not show.
 """
 
-import json
-import subprocess
+import functools
 import sys
 
 import keras
@@ -26,6 +25,7 @@ import keras_redundancy as kr
 from keras_redundancy import _keras
 from keras_redundancy.channels.tracing import MODEL_INPUT, MODEL_OUTPUT
 from tests import models
+from tests.stock import answer_of
 
 ALL = [name for name in dir(keras.applications) if name[0].isupper()]
 SOME = [
@@ -38,20 +38,33 @@ MENDED = ["VGG16", "ResNet50", "MobileNetV2", "ConvNeXtTiny"]
 SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 
 
+# What these are built of, fewer times each, by functions of their modules.
+FEWER_BLOCKS = {
+    "DenseNet121": ("DenseNet", {"blocks": [2, 3, 3, 2]}),
+    "ConvNeXtTiny": (
+        "ConvNeXt",
+        {"depths": [1, 1, 2, 1], "projection_dims": [96, 192, 384, 768]},
+    ),
+}
+
+
 def pytest_generate_tests(metafunc):
     names = SOME if keras.backend.backend() == "tensorflow" else ONE
     if "name" in metafunc.fixturenames:
         if metafunc.config.getoption("--all-applications"):
             names = ALL
         elif "mended" in metafunc.function.__name__:
-            names = MENDED if names is SOME else ONE
+            names = MENDED if names is SOME else []
         metafunc.parametrize("name", names)
 
 
-def application(name):
+@pytest.fixture
+def application(name, request, monkeypatch):
     """The model with random weights, and images for it."""
     size = SMALLEST.get(name, 32)
     build = getattr(keras.applications, name)
+    if not request.config.getoption("--all-applications"):
+        build = with_fewer_blocks(name, build, monkeypatch)
     model = build(
         weights=None,
         input_shape=(size, size, 3),
@@ -60,6 +73,29 @@ def application(name):
     )
     images = np.random.default_rng(0).uniform(0, 255, (32, size, size, 3))
     return model, images.astype("float32")
+
+
+def with_fewer_blocks(name, build, monkeypatch):
+    """What builds the application, or one of the same kinds of blocks."""
+    module = sys.modules[build.__module__]
+    if name == "InceptionResNetV2":  # Of 10, 20 and 9 blocks in loops.
+        monkeypatch.setattr(
+            module, "range", lambda start, stop: range(start, 3), raising=False
+        )
+    if name in FEWER_BLOCKS:
+        function, options = FEWER_BLOCKS[name]
+        build = functools.partial(getattr(module, function), **options)
+    return build
+
+
+def with_a_small_head(model, images):
+    """The fully connected layers of VGG, of 4,096 units, take longest."""
+    if "fc1" not in [layer.name for layer in model.layers]:
+        return model, images
+    x = model.get_layer("flatten").output
+    for _ in range(2):
+        x = layers.Dense(64, activation="relu")(x)
+    return keras.Model(model.inputs, layers.Dense(5)(x)), images
 
 
 def make_lively(model):
@@ -117,74 +153,8 @@ def make_copies(model, share):
     return origins
 
 
-def answer_of(model, images):
-    """In the way that takes least time to start: compiled on JAX alone."""
-    if keras.backend.backend() == "jax":
-        return model.predict_on_batch(images)
-    return models.outputs(model, images)[0]
-
-
 def chosen(plan):
     return [d.selection for d in plan.decisions if d.reason is None]
-
-
-class StockKeras:
-    """A process that has no `keras_redundancy`, and opens what it is given."""
-
-    def __init__(self):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", OPEN],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def opens_and_trains(self, model, images, folder):
-        model.save(folder / "small.keras")
-        np.save(folder / "images.npy", images)
-        np.save(folder / "answer.npy", answer_of(model, images))
-        print(json.dumps(str(folder)), file=self.process.stdin, flush=True)
-        error = json.loads(self.process.stdout.readline())
-        assert error is None, error
-
-
-OPEN = """
-import json, sys, traceback
-sys.modules["keras_redundancy"] = None  # any import of it fails
-import keras, numpy as np
-
-def open_and_train(folder):
-    model = keras.models.load_model(folder + "/small.keras")
-    images = np.load(folder + "/images.npy")
-    answer = np.load(folder + "/answer.npy")
-    eagerly = keras.backend.backend() != "jax"
-    model.compile("sgd", "mse", run_eagerly=eagerly)
-    same = model.predict_on_batch(images)
-    np.testing.assert_allclose(same, answer, atol=1e-5 * np.abs(answer).max())
-    before = [np.array(x) for x in model.get_weights()]
-    assert np.isfinite(model.train_on_batch(images[:4], answer[:4] + 1))
-    changed = zip(before, model.get_weights(), strict=True)
-    assert any((x != y).any() for x, y in changed)
-
-for line in sys.stdin:
-    keras.backend.clear_session(free_memory=False)
-    try:
-        open_and_train(json.loads(line))
-        error = None
-    except Exception:
-        error = traceback.format_exc()
-    print(json.dumps(error), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def stock_keras():
-    """One process for all tests: it takes seconds to start."""
-    stock = StockKeras()
-    yield stock
-    stock.process.stdin.close()
-    stock.process.wait()
-    stock.process.stdout.close()
 
 
 def test_all_applications_are_here():
@@ -193,10 +163,10 @@ def test_all_applications_are_here():
 
 
 def test_it_is_pruned_without_a_loss_and_cut_in_half(
-    name, stock_keras, tmp_path
+    application, stock_keras, tmp_path
 ):
     """One test, for most of the time goes into building the model."""
-    model, images = application(name)
+    model, images = application
     assert_all_is_prunable_but_what_the_interface_and_norms_hold(model)
     small = half_of_all_units_cut_at_random(model, images)
     assert_all_is_stock(model, small)
@@ -204,8 +174,8 @@ def test_it_is_pruned_without_a_loss_and_cut_in_half(
     assert_copies_go_and_the_function_stays(model, images)
 
 
-def test_it_is_mended_with_two_images(name):
-    model, images = application(name)
+def test_it_is_mended_with_two_images(application):
+    model, images = with_a_small_head(*application)
     # With the statistics of new layers, what the deepest networks compute
     # grows beyond float32 as soon as anything is cut.
     normalize_by(model, images)
@@ -232,7 +202,10 @@ def assert_copies_go_and_the_function_stays(model, images):
     assert_exactly_the_copies_go(plan, origins)
     small = plan.apply()
     assert_all_is_stock(model, small)
-    answer, others = answer_of(model, images), answer_of(small, images)
+    answer, others = (
+        answer_of(model, images),
+        answer_of(small, images),
+    )
     scale = np.abs(answer).max()
     assert answer.std(axis=0).max() > 0.01 * scale  # it depends on the image
     np.testing.assert_allclose(others, answer, rtol=0, atol=1e-4 * scale)

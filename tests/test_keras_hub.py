@@ -154,3 +154,27 @@ def test_a_model_without_its_class_says_what_it_lacks():
     with pytest.warns(UserWarning, match=r"GPT2CausalLM.*generate"):
         small = plan.apply()
     assert small(INPUTS).shape == (3, 10, 50)
+
+
+@pytest.mark.filterwarnings("ignore:.*compile")
+def test_a_task_goes_on_to_read_strings(tmp_path):
+    """Its preprocessor, with the tokenizer, goes along."""
+    keras.utils.set_random_seed(0)
+    words = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "a", "fox", "jumps"]
+    tokenizer = hub.models.BertTokenizer(vocabulary=words)
+    preprocessor = hub.models.BertTextClassifierPreprocessor(tokenizer, 8)
+    options = {**HEADS, "vocabulary_size": 8, "max_sequence_length": 8}
+    backbone = hub.models.BertBackbone(**options)
+    model = hub.models.BertTextClassifier(backbone, 2, preprocessor)
+    skip = "pooled_dense"  # No argument sets its width.
+    plan = kr.plan(model, ratio=0.5, inline=False, skip=skip)
+    small = plan.apply()
+    assert type(small) is type(model)
+    assert small.backbone.intermediate_dim == 32
+    texts = ["a fox jumps", "jumps a"]
+    small.save(tmp_path / "small.keras")
+    again = keras.models.load_model(tmp_path / "small.keras")
+    found = [x.predict(texts, verbose=0) for x in (small, again)]
+    np.testing.assert_array_equal(*found)
+    with pytest.warns(UserWarning, match="BertTextClassifier.*preprocessor"):
+        kr.prune(model, ratio=0.5, inline=False)

@@ -214,7 +214,8 @@ def test_with_data_what_is_told_by_others_goes(drawn, head, seed):
         models.copy_units(space, units[:1], units[2:3])
         models.still_units(space, units[3:])
     data = models.random_inputs(model, batch=512)
-    plan = kr.plan(model, correlation=1.0, data=data, rounds=0)
+    options = {"rounds": 0, "batch_size": len(data)}
+    plan = kr.plan(model, correlation=1.0, data=data, **options)
     for decision in plan.decisions:
         if not decision.reason and decision.space.size >= 3:
             assert len(decision.selection.removed)

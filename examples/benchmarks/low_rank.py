@@ -25,26 +25,25 @@ import keras_redundancy as kr
 from keras_redundancy._shared.tables import Table
 
 BATCH = 128
-HIDDEN = 4
 SHARED = 0.18  # Of rows and of columns: a third of the weights.
 
 
-def network(width):
-    hidden = [layers.Dense(width, activation="relu") for _ in range(HIDDEN)]
+def network(width, count):
+    hidden = [layers.Dense(width, activation="relu") for _ in range(count)]
     return keras.Sequential([keras.Input((784,)), *hidden, layers.Dense(10)])
 
 
-def regularized(width):
-    return kr.apply_rare(network(width), 20.0)
+def regularized(width, count):
+    return kr.apply_rare(network(width, count), 20.0)
 
 
-def factorized(width):
-    return kr.factorize(regularized(width))
+def factorized(width, count):
+    return kr.factorize(regularized(width, count))
 
 
-def fused(width):
+def fused(width, count):
     """As after some training: vectors are made parallel and joined."""
-    model = factorized(width)
+    model = factorized(width, count)
     for layer in model.layers:
         kernel = np.array(keras.ops.convert_to_numpy(layer.kernel))
         for axis, side in enumerate(("input", "unit")):
@@ -75,6 +74,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--width", type=int, default=500)
+    parser.add_argument("--hidden", type=int, default=4)
     parser.add_argument("--no-xla", action="store_true")
     args = parser.parse_args()
     rng = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def main():
     made = {}
     for name, (make, options) in KINDS.items():
         keras.utils.set_random_seed(0)
-        model = make(args.width)
+        model = make(args.width, args.hidden)
         model.compile(
             "adam",
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -140,9 +140,10 @@ print(f"with RaRe: {plain.count_params():,} -> {small.count_params():,}")
 
 `kr.RaReRegularizer` is also a plain `kernel_regularizer` of any `Dense` layer
 or convolution of stock Keras. Then nothing is merged during training, and
-`kr.prune` removes the parallel units afterwards. A regularizer sees the kernel
-and not the layer: for transposed convolutions, whose kernels hold the units on
-the axis before the last one, pass `units_axis=-2`.
+`kr.prune` removes the parallel units afterwards. The regularizer finds the units
+by itself in transposed convolutions and `EinsumDense` layers too, whose kernels
+hold them on other axes. As `depthwise_regularizer` it compares the windows of
+channels.
 """
 
 regularized = layers.Dense(100, kernel_regularizer=kr.RaReRegularizer(5.0))

@@ -87,6 +87,7 @@ from keras_redundancy._keras.optimizers import (
     resize as resize,
     slots as slots,
 )
+from keras_redundancy._keras.penalties import penalized as penalized
 from keras_redundancy._keras.recording import (
     NO_TENSORS as NO_TENSORS,
     Weight as Weight,

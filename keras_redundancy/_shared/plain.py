@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import keras
 import numpy as np
 
 # Kinds of NumPy's dtypes that `tolist` turns into Python's own.
@@ -21,6 +22,8 @@ def plain(value):
     if isinstance(value, list | tuple):
         return [plain(x) for x in value]
     try:
+        if keras.ops.is_tensor(value):
+            value = keras.ops.convert_to_numpy(value)
         array = np.asarray(value)
         if array.dtype.kind not in NUMBERS_AND_TEXT:
             array = array.astype(float)  # E.g. of bfloat16.

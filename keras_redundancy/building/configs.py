@@ -189,13 +189,15 @@ def make_saveable(layer) -> None:
 
 
 def build_by_calls(layer) -> None:
-    """Have a layer without a `build` of its own built by its first call.
+    """Have a layer of a class of others built by its first call once loaded.
 
-    Keras builds a layer that it loads by `build`. One that inherits `build`
-    then counts as built, although the layers inside are not.
+    Keras builds a layer that it loads by `build`, on lists for shapes. That
+    fails where `build` takes tuples only, and without a `build` of its own
+    the layer counts as built, although the layers inside are not.
     """
     own = type(layer)
-    if own.build is keras.Layer.build and not _keras.is_stock_class(own):
+    is_plain = own.get_build_config is keras.Layer.get_build_config
+    if is_plain and not _keras.is_stock_class(own):
         vars(layer)["get_build_config"] = _no_build_config
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 # Every fifth sample is not fitted to, but tests the fits.
 HELD_OUT = 5
 # Rows of a symmetric matrix that are held together.
-BLOCK = 512
+BLOCK = 256
 
 
 def rows_of_blocks(n: int) -> list[slice]:

@@ -32,8 +32,12 @@ from keras_redundancy.channels.labels import InnerPlace, Place
 # neighbouring positions are similar, so more add little. With few samples
 # more are observed: see `positions_for`.
 POSITIONS = 64
-# Batches that run without compiling, which would take longer than they do.
+# Batches, or pieces of large ones, that run without compiling, which would
+# take longer than they do.
 SHORT = 2
+# The same where tensors are large: there, calling an operation takes little
+# beside what it computes.
+PIECES = 10
 # Statistics are a number for each pair of units: 8.6 GB at this many units.
 WIDEST = 2**15
 # Where those of all layers have more numbers, they are added up layer by layer.
@@ -108,14 +112,10 @@ def answers(observer, data, batch_size: int):
     found = batches(observer.model, data, batch_size)
     first = list(itertools.islice(found, SHORT + 1))
     most = samples_at_once(observer.model, first[0], observer.keeps_all)
-    # For few batches, and for tensors that are large, compiling takes longer
-    # than it saves; and large statistics are not all held twice.
-    are_large = most <= 2 * samples_in(first[0]) or observer.returned > MANY
-    is_short = len(first) <= SHORT or (
-        are_large and _keras.local_replicas(observer) == 1
-    )
-    observer.run_eagerly = observer.can_run_eagerly and is_short
     observer.samples = expected_samples(data, batch_size, first)
+    observer.run_eagerly = observer.can_run_eagerly and _is_short(
+        observer, first, most
+    )
     count = -(-observer.samples // samples_in(first[0]))
     if SHORT < len(first) == count:
         count = None  # There may be more.
@@ -133,6 +133,23 @@ def answers(observer, data, batch_size: int):
                 looked_at = _keras.predict_on_replicas(observer, parts)
                 yield from zip(map(samples_in, parts), looked_at, strict=True)
             done()
+
+
+def _is_short(observer, first, most) -> bool:
+    """Whether compiling takes longer than it saves, or too much memory.
+
+    Args:
+        observer: what is to run.
+        first: the first batches, up to `SHORT` + 1 of them.
+        most: how many samples a piece of a batch has.
+    """
+    if max(len(first), observer.samples // most) <= SHORT:
+        return True
+    if _keras.local_replicas(observer) > 1:
+        return False
+    are_large = most <= 2 * samples_in(first[0])
+    is_short = are_large and observer.samples <= PIECES * most
+    return is_short or observer.returned > MANY
 
 
 def _parts(observer, inputs, size) -> list[list]:

@@ -173,6 +173,22 @@ class CallTrace(LabelledCall):
         )
         self.recorder.steps.append(step)
 
+    def gated_by(self, bias, kernel, ids, taps="all") -> None:
+        """A recurrent cell adds a bias to the gates that `kernel` writes.
+
+        Args:
+            bias: a variable of shape (gates,) or (2, gates), as in
+                `labels.Gated`; None is ignored.
+            kernel: the kernel that reads the input, gates on its last axis.
+            ids: labels of the gates.
+            taps: as for `shifted_by`.
+        """
+        if bias is not None:
+            self.carried_by(bias, -1, ids)
+            spans = (len(kernel.shape) - 1,)
+            step = labels.Gated(ids, kernel, bias, taps, spans)
+            self.recorder.steps.append(step)
+
     def filtered_by(self, kernel, axis: int, source, multiplier: int = 1):
         """Labels of channels that have filters of their own (depthwise).
 

@@ -105,7 +105,8 @@ class Gains:
             labels.Shifted: self._shift,
         }
         for step in graph.steps:
-            if self._matters(step.ids):
+            # The bias of a `Gated` is a `Carried` as well.
+            if not isinstance(step, labels.Gated) and self._matters(step.ids):
                 handlers[type(step)](step)
 
     def _matters(self, ids):

@@ -268,6 +268,28 @@ class Shifted:
 
 
 @dataclasses.dataclass(frozen=True)
+class Gated:
+    """A recurrent cell adds `bias` to the gates that `kernel` makes.
+
+    What it makes of its state is added as well, and then an activation
+    function follows.
+
+    Attributes:
+        ids: labels of the gates, shape (gates,).
+        kernel: the kernel that reads the input.
+        bias: a variable of shape (gates,); or (2, gates), where the second row
+            is added to what the recurrent kernel makes.
+        taps, spans: as in `Shifted`.
+    """
+
+    ids: np.ndarray
+    kernel: object
+    bias: object
+    taps: str
+    spans: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
 class Normalized:
     """`ids` are gamma (source - mean) / sqrt(variance + epsilon) + beta.
 

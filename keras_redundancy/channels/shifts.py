@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_redundancy.channels.filters import read
-from keras_redundancy.channels.labels import Normalized, Shifted
+from keras_redundancy.channels.labels import Gated, Normalized, Shifted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,13 +20,13 @@ class Home:
     """Where what is added to the units of a kernel goes.
 
     Attributes:
-        step: the kernel's `Shifted`.
+        step: the kernel's `Shifted` or `Gated`.
         variable: a bias, or the moving mean behind; None for a bias that has
             to be made.
         sign: 1, or -1 for what is subtracted.
     """
 
-    step: Shifted
+    step: Shifted | Gated
     variable: object | None
     sign: int
 
@@ -47,6 +47,8 @@ def homes_of_shifts(graph) -> dict[int, Home]:
     )
     homes = {}
     for step in graph.steps:
+        if isinstance(step, Gated):
+            homes[id(step.kernel)] = Home(step, step.bias, 1)
         if not isinstance(step, Shifted) or step.taps == "some":
             continue
         mean = means.get(id(step.layer))
@@ -61,7 +63,7 @@ def homes_of_shifts(graph) -> dict[int, Home]:
 
 
 def shift_of(on, constants, positions, home: Home) -> np.ndarray:
-    """What the outputs of a kernel get more, in the shape of its bias.
+    """What the outputs of a kernel get more, one number for each.
 
     Args:
         on: the axis with which the kernel reads.
@@ -117,6 +119,13 @@ class Shifts:
         return [variable for variable, _ in self.more.values()]
 
     def added(self, variable, value):
-        """`value` and what its variable gets more."""
+        """`value` and what its variable gets more.
+
+        A `Gated` bias with two rows gets it in the first one.
+        """
         _, more = self.more.get(id(variable), (None, None))
-        return value if more is None else value + more.astype(value.dtype)
+        if more is None:
+            return value
+        if value.ndim > more.ndim:
+            more = np.stack([more, np.zeros_like(more)])
+        return value + more.astype(value.dtype)

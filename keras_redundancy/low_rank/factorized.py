@@ -75,7 +75,7 @@ class Factorized:
         for side, size in (("input", inputs), ("unit", outputs)):
             if side in self.sides:
                 self._add_factor(side, size)
-        if self.rare is not None:
+        if self.rare is not None and self.rare.units_axis is not None:
             self._require_units_last()
         if self.drawn_sides:
             self.kept_pairs = KeptPairs(self, self.rare, self.drawn_sides)

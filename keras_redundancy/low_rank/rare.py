@@ -10,10 +10,24 @@ from keras import ops
 
 from keras_redundancy._shared import arguments
 from keras_redundancy._shared.precision import as_loss
+from keras_redundancy.building.stock import register_check
 from keras_redundancy.low_rank.pairs import Pair, closest_pairs
 from keras_redundancy.low_rank.sides import SIDES, VECTORS, sides_of
+from keras_redundancy.low_rank.units_axes import (
+    penalized_units,
+    rare_kernel,
+    windows_kernel,
+)
 
 MEASURES = ("squared_sine", "squared_distance")
+
+OTHER_AXES = (
+    "The {argument} of {name!r} ({kind}) is a RaReRegularizer with "
+    "units_axis={given!r}, but the units of this layer are on other axes of "
+    "the kernel: other vectors than filters become parallel in training, and "
+    "no unit becomes redundant. Leave units_axis out: "
+    "kr.RaReRegularizer({strength})."
+)
 
 
 @keras.saving.register_keras_serializable(package="keras_redundancy")
@@ -32,12 +46,11 @@ class RaReRegularizer(keras.regularizers.Regularizer):
     what the layer computes (see `factorize`): the rank of the kernel has
     fallen.
 
-    Use it as `kernel_regularizer` of `Dense` and of convolutions, where each
-    place of the window counts as an input of its own. A regularizer sees the
-    kernel but not the layer, so for a layer whose units are not on the last
-    axis of the kernel, say where they are with `units_axis`. `apply_rare`
-    does so by itself. `prune`, `strip` and the callbacks, which see the
-    layers, warn of another axis and say what to write.
+    Use it as `kernel_regularizer` of `Dense`, `EinsumDense` and convolutions,
+    transposed ones included, where each place of the window counts as an
+    input of its own. As `depthwise_regularizer` it compares the windows of
+    all channels; no row of such a kernel belongs to one input, so rows are
+    not compared there.
 
     Args:
         strength: at least 0. `apply_rare` divides one strength among all
@@ -55,12 +68,12 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         also: another regularizer whose penalty is added, since a kernel can
             have only one: an object, an identifier such as "l2", or None.
         units_axis: the axis of the kernel that holds the units, or a list of
-            axes whose combinations are the units. -1 is right for `Dense`,
-            for convolutions, and for the pointwise kernel of a
-            `SeparableConv2D`; -2 for transposed convolutions, whose kernels
-            are (..., units, inputs). The kernel of a `DepthwiseConv2D` is
-            (..., channels, multiplier): pass [-2, -1] and vectors="units" to
-            compare the windows of all its channels.
+            axes whose combinations are the units. By default the axes are
+            those of the layer that Keras asks for the penalty: -1 for `Dense`
+            and convolutions, -2 for transposed convolutions, [-2, -1] for
+            depthwise kernels (..., channels, multiplier), and the axes that
+            kernel and output share for `EinsumDense`. They are -1 for layers
+            of other kinds, and where the regularizer is called by hand.
 
     Raises:
         TypeError, ValueError: an argument is of a wrong type, out of range or
@@ -69,13 +82,15 @@ class RaReRegularizer(keras.regularizers.Regularizer):
 
     Warns:
         UserWarning: the first time it is called with a kernel of a shape that
-            has a single unit or a single input, where no angle can change.
+            has a single unit or a single input, where no angle can change, or
+            with vectors="inputs" for a depthwise kernel. `prune`, `strip` and
+            the callbacks warn where `units_axis` is not that of the layer.
 
     Example:
 
         keras.layers.Dense(500, kernel_regularizer=kr.RaReRegularizer(5.0))
-        keras.layers.Conv2DTranspose(
-            32, 3, kernel_regularizer=kr.RaReRegularizer(5.0, units_axis=-2)
+        keras.layers.DepthwiseConv2D(
+            3, depthwise_regularizer=kr.RaReRegularizer(5.0)
         )
 
     Source: Lee et al., On the Redundancy in the Rank of Neural Network
@@ -90,7 +105,7 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         tau_cos: float = 1e-4,
         exact: bool = False,
         also=None,
-        units_axis: int | Sequence[int] = -1,
+        units_axis: int | Sequence[int] | None = None,
     ):
         self.strength = arguments.check_finite("strength", strength)
         self.tau_cos = arguments.check_fraction(
@@ -105,16 +120,22 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         arguments.check_option("vectors", vectors, VECTORS)
         self.measure, self.vectors, self.exact = measure, vectors, bool(exact)
         self.also = keras.regularizers.get(also)
-        self.units_axis = arguments.check_axes("units_axis", units_axis)
+        if units_axis is not None:
+            units_axis = arguments.check_axes("units_axis", units_axis)
+        self.units_axis = units_axis
         self._shapes_warned_of = set()
 
     def __call__(self, x):
-        matrix = self.as_matrix(x)
-        if 1 in matrix.shape:
-            self.warn_of_no_effect(tuple(x.shape))
+        axes, sides = self.units_axis, sides_of(self.vectors)
+        if axes is None:
+            axes, known = penalized_units(x)
+            sides = [side for side in sides if side in known]
+        matrix = as_matrix(x, axes)
+        if 1 in matrix.shape or not sides:
+            self.warn_of_no_effect(tuple(x.shape), axes)
         distances = (
             self.distance(matrix, self.closest(matrix, axis)[0], axis)
-            for axis in (SIDES[side] for side in sides_of(self.vectors))
+            for axis in (SIDES[side] for side in sides)
         )
         penalty = as_loss(self.strength / 2 * sum(distances))
         return penalty if self.also is None else penalty + self.penalty_also(x)
@@ -123,37 +144,7 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         """The penalty of the regularizer `also` alone."""
         return as_loss(self.also(x))
 
-    def as_matrix(self, kernel):
-        """A kernel as a matrix of shape (inputs, units).
-
-        Raises:
-            ValueError: the kernel does not have the axes `units_axis`, or has
-                no other axis.
-        """
-        rank, shape = len(kernel.shape), tuple(kernel.shape)
-        if rank < 2:
-            raise ValueError(
-                "RaRe compares the columns and rows of a kernel, but received "
-                f"a tensor of shape {shape}. Use it as kernel_regularizer=, "
-                "not for a bias."
-            )
-        axes = np.atleast_1d(self.units_axis)
-        of_units = [int(axis) % rank for axis in axes]
-        is_out = any(not -rank <= axis < rank for axis in axes)
-        if is_out or len({*of_units}) < len(of_units) or len(axes) == rank:
-            raise ValueError(
-                f"units_axis={self.units_axis!r} does not fit a kernel of "
-                f"shape {shape}: it has to name axes of the kernel, none of "
-                "them twice, and leave one for the inputs."
-            )
-        of_inputs = [axis for axis in range(rank) if axis not in of_units]
-        order = [*of_inputs, *of_units]
-        if order != list(range(rank)):
-            kernel = ops.transpose(kernel, order)
-        units = math.prod(shape[axis] for axis in of_units)
-        return ops.reshape(kernel, (-1, units))
-
-    def warn_of_no_effect(self, shape: tuple) -> None:
+    def warn_of_no_effect(self, shape: tuple, units_axis=-1) -> None:
         """Warn, once for each shape, of a kernel that gets no gradient.
 
         With a single vector on a side there is no pair, and vectors of a
@@ -162,18 +153,20 @@ class RaReRegularizer(keras.regularizers.Regularizer):
         if not self.strength or shape in self._shapes_warned_of:
             return
         self._shapes_warned_of.add(shape)
-        remedy = "Leave"
-        last = len(shape) - 1
-        is_last = (np.atleast_1d(self.units_axis) % len(shape) == [last]).all()
-        if len(shape) > 2 and shape[-1] == 1 and is_last:
+        remedy, last = "Leave", len(shape) - 1
+        is_last = self.units_axis is not None and _axes(
+            self.units_axis, len(shape)
+        ) == {last}
+        if is_last and last > 1 and shape[-1] == 1:
             remedy = (
                 "If it is the kernel (..., channels, multiplier) of a "
-                "depthwise convolution, pass units_axis=[-2, -1], "
-                'vectors="units" to compare its channels; otherwise leave'
+                "depthwise convolution, leave units_axis out to compare its "
+                "channels; otherwise leave"
             )
         warnings.warn(
             f"RaReRegularizer has no effect on a kernel of shape {shape} with "
-            f"units_axis={self.units_axis!r}: it has a single unit or a single "
+            f"units_axis={units_axis!r} and vectors={self.vectors!r}: it has a "
+            "single unit or a single input, or no row of it belongs to one "
             "input, so there are no two vectors whose angle could change. "
             f"{remedy} the regularizer out for this layer, as apply_rare does.",
             stacklevel=2,
@@ -268,3 +261,60 @@ class RaReRegularizer(keras.regularizers.Regularizer):
             "also": keras.regularizers.serialize(self.also),
             "units_axis": self.units_axis,
         }
+
+
+def as_matrix(kernel, units_axis: int | Sequence[int]):
+    """A kernel as a matrix of shape (inputs, units).
+
+    Raises:
+        ValueError: the kernel does not have the axes `units_axis`, or has no
+            other axis.
+    """
+    rank, shape = len(kernel.shape), tuple(kernel.shape)
+    if rank < 2:
+        raise ValueError(
+            "RaRe compares the columns and rows of a kernel, but received a "
+            f"tensor of shape {shape}. Use it as kernel_regularizer=, not for "
+            "a bias."
+        )
+    axes = np.atleast_1d(units_axis)
+    of_units = [int(axis) % rank for axis in axes]
+    is_out = any(not -rank <= axis < rank for axis in axes)
+    if is_out or len({*of_units}) < len(of_units) or len(axes) == rank:
+        raise ValueError(
+            f"units_axis={units_axis!r} does not fit a kernel of shape "
+            f"{shape}: it has to name axes of the kernel, none of them twice, "
+            "and leave one for the inputs."
+        )
+    of_inputs = [axis for axis in range(rank) if axis not in of_units]
+    order = [*of_inputs, *of_units]
+    if order != list(range(rank)):
+        kernel = ops.transpose(kernel, order)
+    units = math.prod(shape[axis] for axis in of_units)
+    return ops.reshape(kernel, (-1, units))
+
+
+@register_check
+def other_units_axis(layer) -> str | None:
+    """What to write where RaRe was given wrong axes of units, else None."""
+    places = rare_kernel(layer), windows_kernel(layer)
+    for name, argument, axes in filter(None, places):
+        rare = getattr(layer, argument, None)
+        if not isinstance(rare, RaReRegularizer) or not rare.strength:
+            continue
+        if rare.units_axis is None:
+            continue
+        rank = len(getattr(layer, name).shape)
+        if _axes(axes, rank) != _axes(rare.units_axis, rank):
+            return OTHER_AXES.format(
+                argument=argument,
+                name=layer.name,
+                kind=type(layer).__name__,
+                given=rare.units_axis,
+                strength=rare.strength,
+            )
+    return None
+
+
+def _axes(axes, rank):
+    return {int(axis) % rank for axis in np.atleast_1d(axes)}

@@ -1,18 +1,13 @@
-"""On which axis of a kernel the units are, where RaRe looks for them."""
+"""On which axes of a kernel the units are, where RaRe looks for them."""
 
 import keras
-import numpy as np
 
+from keras_redundancy import _keras
 from keras_redundancy._shared import convolutions
-from keras_redundancy.building.stock import register_check
-from keras_redundancy.low_rank.rare import RaReRegularizer
+from keras_redundancy.low_rank.sides import SIDES
 
-OTHER_AXES = (
-    "The {argument} of {name!r} ({kind}) is a RaReRegularizer with "
-    "units_axis={given!r}, but the units of this layer are on other axes of "
-    "the kernel: other vectors than filters become parallel in training, and "
-    "no unit becomes redundant. Write kr.RaReRegularizer({strength}, {remedy})."
-)
+BOTH = tuple(SIDES)
+UNITS = ("unit",)
 
 
 def rare_kernel(layer):
@@ -44,8 +39,7 @@ def _units_axis_of_einsum(equation):
     else the kernel reads, and if the only new axis that it makes is the last
     one of the output.
     """
-    given, out = equation.replace(" ", "").split("->")
-    given, kernel = given.split(",")
+    given, kernel, out = _terms(equation)
     made = [axis for axis in kernel if axis in out]
     summed = [axis for axis in kernel if axis in given and axis not in out]
     is_dense = made == [out[-1]] and made[0] not in given
@@ -54,37 +48,60 @@ def _units_axis_of_einsum(equation):
     return kernel.index(out[-1])
 
 
-@register_check
-def other_units_axis(layer) -> str | None:
-    """What to write where RaRe has the wrong axis of units, else None.
+def _terms(equation):
+    """The axes of the input, of the kernel and of the output, as strings."""
+    read, out = equation.replace(" ", "").split("->")
+    return *read.split(","), out
 
-    A regularizer is called with the kernel alone, so it cannot see this.
+
+def windows_kernel(layer):
+    """The kernel of a layer that has a window for each channel.
+
+    Returns:
+        (attribute of the kernel, argument of its regularizer, axes of its
+        units), or None.
     """
-    places = [rare_kernel(layer)]
+    rest = "depthwise_regularizer", (-2, -1)
     if isinstance(layer, convolutions.DEPTHWISE):
-        places = [("kernel", "depthwise_regularizer", (-2, -1))]
-    elif isinstance(layer, convolutions.SEPARABLE):
-        both = "depthwise_kernel", "depthwise_regularizer", (-2, -1)
-        places.append(both)
-    for name, argument, axes in filter(None, places):
-        rare = getattr(layer, argument, None)
-        if not isinstance(rare, RaReRegularizer) or not rare.strength:
-            continue
-        rank = len(getattr(layer, name).shape)
-        if _axes(axes, rank) != _axes(rare.units_axis, rank):
-            remedy = f"units_axis={axes}"
-            if np.ndim(axes):
-                remedy = f'units_axis={[*axes]}, vectors="units"'
-            return OTHER_AXES.format(
-                argument=argument,
-                name=layer.name,
-                kind=type(layer).__name__,
-                given=rare.units_axis,
-                strength=rare.strength,
-                remedy=remedy,
-            )
+        return "kernel", *rest
+    if isinstance(layer, convolutions.SEPARABLE):
+        return "depthwise_kernel", *rest
     return None
 
 
-def _axes(axes, rank):
-    return {int(axis) % rank for axis in np.atleast_1d(axes)}
+def penalized_units(kernel) -> tuple:
+    """Where the units are in a kernel that Keras asks a regularizer about.
+
+    Args:
+        kernel: the variable or tensor that the regularizer is called with.
+
+    Returns:
+        (axes, sides): the axis or axes of the units, -1 where the layer is
+        unknown or the regularizer is called by hand; and the names in `SIDES`
+        of the vectors that can be compared.
+    """
+    found = _keras.penalized()
+    if found is None or tuple(found[1].shape) != tuple(kernel.shape):
+        return -1, BOTH
+    layer, variable = found
+    windows = windows_kernel(layer)
+    if windows and getattr(layer, windows[0]) is variable:
+        return windows[-1], UNITS
+    if isinstance(layer, keras.layers.EinsumDense):
+        return _units_of_einsum(layer.equation)
+    place = rare_kernel(layer)
+    return (place[-1] if place else -1), BOTH
+
+
+def _units_of_einsum(equation):
+    """The axes that the kernel has in common with the output, and the sides.
+
+    Where it has one of them in common with the input as well, a row of the
+    kernel does not belong to one input.
+    """
+    given, kernel, out = _terms(equation)
+    axes = tuple(i for i, axis in enumerate(kernel) if axis in out)
+    if len(axes) in (0, len(kernel)):
+        return -1, BOTH
+    is_shared = any(kernel[i] in given for i in axes)
+    return axes, UNITS if is_shared else BOTH

@@ -143,13 +143,19 @@ class Chooser:
 
     def selector(self, space, number):
         """The object that chooses among the units of a space."""
-        idle = self.idle.of(space)
-        if idle.all():
-            idle = np.arange(space.size) > 0  # One has to stay.
-        units = self.compared.units_of(space, np.flatnonzero(~idle))
+        first = self.idle.of(space).copy()
+        stays = self.idle.inexact_of(space).copy()
+        if self.request.how != "tau":
+            first, stays = first | stays, np.zeros_like(stays)
+        if (first | stays).all():
+            first[0] = stays[0] = False  # One has to be chosen.
+        constant = first | stays
+        units = self.compared.units_of(space, np.flatnonzero(~constant))
         with one_thread():
             selector = self.request.method.selector(units, number)
-        return selection.WithoutIdle(selector, idle) if idle.any() else selector
+        if not constant.any():
+            return selector
+        return selection.WithoutConstant(selector, first, stays)
 
 
 def _sensitivities(method, data):

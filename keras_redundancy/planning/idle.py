@@ -42,14 +42,22 @@ class Idle:
             shape (units,)}; spaces without idle units are left out.
         constants: {axis: array of shape (size,)}: what is read on each
             position of a consumer's axis, where that is constant.
+        inexact: as `units`, of units that do not vary, but whose constants
+            biases do not take exactly at all positions. They stay at any
+            threshold; if they go, biases take what they can.
     """
 
     units: dict = dataclasses.field(default_factory=dict)
     constants: dict = dataclasses.field(default_factory=dict)
+    inexact: dict = dataclasses.field(default_factory=dict)
 
     def of(self, space) -> np.ndarray:
         """Which units of a space are idle."""
         return self.units.get(space, np.zeros(space.size, bool))
+
+    def inexact_of(self, space) -> np.ndarray:
+        """Which units of a space are constant, but not idle."""
+        return self.inexact.get(space, np.zeros(space.size, bool))
 
     def __or__(self, other: "Idle") -> "Idle":
         units = dict(self.units)
@@ -75,16 +83,20 @@ def idle_by_weights(graph, spaces) -> Idle:
     places = (p for space in still for p in space.axes_of(Role.CONSUMER))
     constants = _constants(graph.model, dict.fromkeys(p.on for p in places))
     homes = homes_of_shifts(graph)
-    found = {}
+    found, inexact = {}, {}
     for space, units in still.items():
+        can_go = units
         for place in space.axes_of(Role.CONSUMER):
             exact = _is_exact(homes.get(id(place.on.variable)))
             constant = constants[place.on][place.positions]
-            can_go = np.isfinite(constant) if exact else constant == 0
-            units = units & can_go.all(axis=1)
-        if units.any():
-            found[space] = units
-    return Idle(found, constants)
+            is_known = np.isfinite(constant)
+            units = units & is_known.all(axis=1)
+            can_go = can_go & (is_known if exact else constant == 0).all(axis=1)
+        if can_go.any():
+            found[space] = can_go
+        if (units & ~can_go).any():
+            inexact[space] = units & ~can_go
+    return Idle(found, constants, inexact)
 
 
 def _free(graph):

@@ -149,32 +149,36 @@ class AtRandom(ByClusters):
         return nearest(self.units, order[:width])
 
 
-class WithoutIdle:
-    """Another selector's choice of the units that are not idle.
+class WithoutConstant:
+    """Another selector's choice of the units that are not constant.
 
-    Idle units go before all others.
+    Constant units stand for no other unit, and none stands for them.
     """
 
-    def __init__(self, selector, is_idle: np.ndarray):
+    def __init__(self, selector, goes_first: np.ndarray, stays: np.ndarray):
         """Args:
-        selector: that of the other units.
-        is_idle: which units are idle, not all, shape (n,).
+        selector: that of the other units, of which there is at least one.
+        goes_first: which constant units go before all others, shape (n,).
+        stays: which constant units stay, shape (n,).
         """
-        self._selector = selector
-        self._used, self._idle = map(np.flatnonzero, (~is_idle, is_idle))
+        self._selector, self._staying = selector, stays.sum()
+        self._used = np.flatnonzero(~(goes_first | stays))
+        self._first = np.flatnonzero(goes_first)
+        self._size = len(stays)
 
     def count_at(self, tau: float) -> int:
-        return self._selector.count_at(tau)
+        return self._selector.count_at(tau) + self._staying
 
     def count_at_depth(self, depth: float, size: int, unit_cost: float) -> int:
         return self._selector.count_at_depth(depth, size, unit_cost)
 
     def choose(self, width: int, tau: float | None = None) -> Selection:
-        used = min(width, len(self._used))
+        left = max(width - self._staying, 1)
+        used = min(left, len(self._used))
         chosen = self._selector.choose(used, tau)
-        stands_for = np.arange(len(self._used) + len(self._idle))
+        stands_for = np.arange(self._size)
         stands_for[self._used] = self._used[chosen.stands_for]
-        idle = self._idle[width - used :]
+        idle = self._first[left - used :]
         stands_for[idle] = self._used[chosen.kept[0]]
         return Selection(stands_for, idle)
 

@@ -58,6 +58,36 @@ def test_a_layer_without_a_config_that_does_not_change():
     models.assert_same_function(model, small)
 
 
+class Unbuilt(layers.Layer):
+    """Its first call builds the layer inside."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Dense(8)
+
+    def call(self, x):
+        return self.inner(x)
+
+    def compute_output_shape(self, shape):
+        return *shape[:-1], 8
+
+
+class BuiltOnTuples(Unbuilt):
+    def build(self, shape):
+        self.inner.build(shape[:-1] + (16,))  # noqa: RUF005
+
+
+@pytest.mark.parametrize("cls", [Unbuilt, BuiltOnTuples])
+def test_layers_that_keras_cannot_build_as_it_loads_them(cls, tmp_path):
+    model = models.randomized(between(cls()))
+    small = kr.prune(model, ratio={"top": 0.5})
+    small.save(tmp_path / "small.keras")
+    again = keras.models.load_model(
+        tmp_path / "small.keras", custom_objects={cls.__name__: cls}
+    )
+    models.assert_same_function(small, again)
+
+
 def test_the_smaller_block_computes_what_the_graph_does():
     model, small = cut(subclassed.FeedForward(12, name="block"))
     plan = kr.plan(model, ratio=0.5, layers=INSIDE)

@@ -23,6 +23,7 @@ def compiled(model):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=COMPILES,
+        run_eagerly=models.EAGERLY,
     )
     model.train_on_batch(*data())
     return model

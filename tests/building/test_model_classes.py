@@ -10,7 +10,7 @@ from keras_redundancy import _keras
 from tests import models
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
-STOCK = {"jit_compile": False}
+STOCK = {"jit_compile": False, "run_eagerly": models.EAGERLY}
 
 
 def network(cls, **options):

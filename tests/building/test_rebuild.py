@@ -1,8 +1,5 @@
 """What a smaller model keeps of the one that it was made from."""
 
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -15,37 +12,13 @@ from tests import models
 STEPS = 1 if keras.backend.backend() == "torch" else 2
 
 
-def test_the_file_opens_and_trains_where_this_package_is_absent(tmp_path):
+def test_the_file_opens_and_trains_where_this_package_is_absent(
+    stock_keras, tmp_path
+):
     model = models.randomized(models.residual())
     models.plant(model)
     small = kr.prune(model, tau=0.9999)
-    small.save(tmp_path / "small.keras")
-    data = models.random_inputs(model)
-    np.save(tmp_path / "data.npy", data)
-    np.save(tmp_path / "answer.npy", models.outputs(small, data)[0])
-    done = subprocess.run(
-        [sys.executable, "-c", STOCK, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["opened", "trained"]
-
-
-STOCK = """
-import sys
-sys.modules["keras_redundancy"] = None  # any import of it fails
-import keras, numpy as np
-folder = sys.argv[1]
-model = keras.models.load_model(folder + "/small.keras")
-data, answer = (np.load(f"{folder}/{x}.npy") for x in ("data", "answer"))
-assert np.allclose(model.predict(data, verbose=0), answer, atol=1e-5)
-print("opened")
-model.compile("adam", "mse")
-model.fit(data, np.zeros_like(answer), verbose=0)
-print("trained")
-"""
+    stock_keras.opens_and_trains(small, models.random_inputs(model), tmp_path)
 
 
 def test_frozen_layers_stay_frozen():

@@ -78,6 +78,73 @@ def test_a_constant_that_no_bias_can_take_is_not_lost(select):
     assert kr.prune(model, tau=0.9999, layers="first").layers[1].filters == 6
 
 
+@pytest.mark.parametrize("with_data", [False, True])
+def test_recurrent_layers_take_constants_in_the_bias_of_their_gates(with_data):
+    inputs = keras.Input((4, 5))
+    x = layers.Dense(6, activation="relu", name="first")(inputs)
+    cells = [
+        layers.LSTM(3, unroll=True),
+        layers.GRU(3, unroll=True),
+        layers.GRU(3, reset_after=False, unroll=True),
+        layers.Bidirectional(layers.SimpleRNN(3, unroll=True)),
+    ]
+    x = layers.Concatenate()([cell(x) for cell in cells])
+    model = models.randomized(keras.Model(inputs, x))
+    constant_unit(model.get_layer("first"), 5.0)
+    options = {"ratio": 1 / 6, "select": "l1"}
+    if with_data:
+        options |= {"data": models.random_inputs(model, batch=32), "rounds": 0}
+    small = kr.prune(model, layers="first", **options)
+    assert small.get_layer("first").units == 5
+    models.assert_same_function(model, small)
+
+
+@pytest.mark.parametrize(("padding", "units"), [("valid", 5), ("same", 6)])
+def test_recurrent_convolutions_take_constants_without_a_border(padding, units):
+    inputs = keras.Input((2, 6, 5))
+    x = layers.Dense(6, activation="relu", name="first")(inputs)
+    x = layers.ConvLSTM1D(3, 3, padding=padding)(x)
+    model = models.randomized(keras.Model(inputs, x))
+    constant_unit(model.get_layer("first"), 5.0)
+    small = kr.prune(model, tau=0.999)
+    assert small.get_layer("first").units == units
+    models.assert_same_function(model, small)
+
+
+@pytest.mark.parametrize("select", ["l1", "fpgm"])
+def test_a_constant_is_lost_at_a_padded_border_alone(select):
+    """Without data the unit is the first to go, though its constant is not."""
+    inputs = keras.Input((7, 3))
+    x = layers.Conv1D(6, 3, activation="relu", name="first")(inputs)
+    x = layers.Conv1D(4, 3, padding="same", use_bias=False, name="second")(x)
+    model = models.randomized(keras.Model(inputs, x))
+    constant_unit(model.get_layer("first"), 5.0)
+    plan = kr.plan(model, ratio=1 / 6, select=select)
+    small = plan.apply()
+    assert small.count_params() == plan.parameters[1]
+    same = plan.without("first", [0]).apply()
+    data = models.random_inputs(model)
+    (wanted,) = models.outputs(model, data)
+    for each in (small, same):
+        assert each.get_layer("first").filters == 5
+        (found,) = models.outputs(each, data)
+        np.testing.assert_allclose(found[:, 1:-1], wanted[:, 1:-1], atol=1e-4)
+    assert np.abs(found - wanted)[:, [0, -1]].max() > 0.1
+
+
+@pytest.mark.parametrize("keep", ["random", "largest", "mean"])
+def test_a_constant_unit_stands_for_no_other(keep):
+    """Its filter is parallel to that of another one, and 1e9 times smaller."""
+    model = upsampled()
+    first = model.get_layer("first")
+    kernel = models.numpy(first.kernel)
+    kernel[..., 0] = 1e-9 * kernel[..., 1]
+    first.kernel.assign(kernel)
+    small = kr.prune(model, tau=0.9999, keep=keep)
+    assert small.get_layer("first").filters == 6
+    models.assert_same_function(model, small)
+
+
 @pytest.mark.parametrize("shift", [-0.3, 0.5])
 @pytest.mark.parametrize(
     "options",

@@ -136,7 +136,7 @@ def test_a_layer_of_ones_own_is_left_out():
 
 def test_what_is_left_out_stays_while_training_goes_on():
     model = model_with(layers.Dense(8), Watch(name="watch"), layers.ReLU())
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=models.EAGERLY)
     x = models.random_inputs(model)
     model.fit(x, np.zeros((len(x), 3)), verbose=0)
     small = kr.prune(model, ratio=0.5, optimizer=True)

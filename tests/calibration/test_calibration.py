@@ -170,7 +170,7 @@ def test_a_calibration_of_something_else_is_refused():
 
 
 def trained(model):
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=models.EAGERLY)
     inputs = models.random_inputs(model, batch=8)
     model.fit(inputs, np.ones((8, 3)), verbose=0)
 

@@ -1,6 +1,7 @@
 """Batches in pieces: how large these are, and that nothing else changes."""
 
 import math
+import types
 
 import keras
 import numpy as np
@@ -88,3 +89,22 @@ def test_moments_are_those_of_whole_batches(batch_size, monkeypatch):
 
 def views_of(known):
     return [view for of in known.statistics.views.values() for view in of]
+
+
+@pytest.mark.parametrize(
+    ("samples", "batches", "most", "returned", "is_short"),
+    [
+        (64, 2, 100, 0, True),
+        (320, 10, 100, 0, False),
+        (100, 4, 10, 0, True),  # ten pieces of large images
+        (110, 4, 10, 0, False),
+        (300, 1, 10, 0, False),
+        (320, 10, 100, 2**26, True),  # large statistics
+    ],
+)
+def test_when_compiling_does_not_pay(
+    samples, batches, most, returned, is_short
+):
+    run = types.SimpleNamespace(samples=samples, returned=returned)
+    first = [[np.zeros(samples // batches)]] * min(batches, 3)
+    assert observer._is_short(run, first, most) is is_short

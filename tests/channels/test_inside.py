@@ -90,11 +90,14 @@ def test_layers_in_a_layer_in_a_layer():
     class Outer(layers.Layer):
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
-            self.blocks = [subclassed.FeedForward(n) for n in (9, 11)]
+            kinds = subclassed.FeedForward, subclassed.Scaled
+            self.blocks = [
+                kind(n) for kind, n in zip(kinds, (9, 11), strict=True)
+            ]
 
-        def call(self, x):
-            for block in self.blocks:
-                x = block(x)
+        def call(self, x, training=None):
+            for block in self.blocks:  # Keras lets all layers be given that.
+                x = block(x, training=training)
             return x
 
     model = between(Outer(name="outer"))
@@ -135,6 +138,61 @@ def test_an_unknown_class_that_extends_one_of_keras():
         layers.Dense,
         layers.Dense,
     ]
+
+
+def test_an_unknown_class_that_leaves_out_a_bias():
+    class WithoutKeyBias(layers.MultiHeadAttention):
+        def build(self, query, value, key=None):
+            super().build(query, value, key)
+            key_dense = self._key_dense
+            key_dense._untrack_variable(key_dense.bias)
+            key_dense.bias = None
+
+        def call(self, query, value):
+            return super().call(query, value)
+
+    class Block(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.attention = WithoutKeyBias(4, 2)
+
+        def build(self, shape):
+            self.attention.build(shape, shape)
+
+        def call(self, x):
+            return x + self.attention(x, x)
+
+    inputs = keras.Input((5, 8))
+    x = Block()(layers.Dense(8)(inputs))
+    model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
+    models.plant(model)
+    plan = kr.plan(model, tau=0.9999)
+    removed = {len(x.selection.removed) for x in plan.decisions if not x.reason}
+    assert removed == {1, 2}  # Of four heads, and of eight units around them.
+    models.assert_same_function(model, plan.apply())
+
+
+def test_a_layer_that_sets_training_for_those_behind_it():
+    class Neck(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = layers.Conv2D(6, 1), layers.Conv2D(3, 1)
+            self.resize = layers.Resizing(
+                4, 4
+            )  # By default with training=True.
+            self.norm = layers.BatchNormalization()
+
+        def build(self, shape):
+            self.first.build(shape)
+            self.norm.build((*shape[:-1], 6))
+            self.last.build((*shape[:-1], 6))
+
+        def call(self, x):
+            return self.last(self.norm(self.resize(self.first(x))))
+
+    inputs = keras.Input((8, 8, 3))
+    graph = kr.trace(keras.Model(inputs, Neck()(inputs)))
+    assert [space.size for space in graph.prunable] == [6]
 
 
 class Doubtful(layers.Layer):
@@ -201,7 +259,7 @@ def test_subclassed_models(name, tmp_path):
     small.save(tmp_path / "small.keras")
     again = keras.models.load_model(tmp_path / "small.keras")
     assert_same_numbers(small, again, x)
-    small.compile("sgd", "mse")
+    small.compile("sgd", "mse", run_eagerly=models.EAGERLY)
     small.train_on_batch(x, small(x))
 
 

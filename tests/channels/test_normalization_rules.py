@@ -50,6 +50,8 @@ OVER_CHANNELS = {
 
 @pytest.mark.parametrize("name", PER_CHANNEL)
 def test_per_channel_copies_go(name, tmp_path):
+    if name == "layer, over positions" and keras.backend.backend() == "torch":
+        pytest.skip("Keras 3.15 has PyTorch normalise over the last axes only")
     model = image(PER_CHANNEL[name]())
     graph = assert_copies_go(model, tmp_path)
     assert [s.name for s in graph.prunable] == ["before", "after"]

@@ -143,7 +143,8 @@ def test_the_copy_of_a_tied_kernel_is_trained_by_both_readers():
         if call.operation.name.startswith("matmul")
     )
     assert call.arguments[0][1] is small.get_layer("encoder").kernel
-    small.compile(keras.optimizers.SGD(0.1), "mse")
+    optimizer = keras.optimizers.SGD(0.1)
+    small.compile(optimizer, "mse", run_eagerly=models.EAGERLY)
     data = models.random_inputs(model, batch=32)
     kernel = models.numpy(model.get_layer("encoder").kernel)
     small.fit(data, data[:, :3], verbose=0)
@@ -226,7 +227,7 @@ def test_a_variable_that_is_read_before_its_layer_is_called():
 )
 def test_every_copy_is_tied(function):
     model = tied_model(FUNCTIONS["closure"])
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=models.EAGERLY)
     copy = function(model)
     models.assert_same_function(model, copy)
     assert_independent(model, copy)

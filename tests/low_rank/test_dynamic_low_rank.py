@@ -1,11 +1,5 @@
 """The callback that fuses vectors during `fit`."""
 
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
@@ -106,7 +100,9 @@ def test_models_that_fit_builds_and_several_fits():
     last = kr.FactorizedDense(3, vectors="inputs")
     dropout = layers.Dropout(0.4)
     model = keras.Sequential([wide, dropout, last])
-    compiled(model, keras.optimizers.Adam(0.01), steps_per_execution=2)
+    # Keras runs a single one at a time on PyTorch.
+    steps = 1 if keras.backend.backend() == "torch" else 2
+    compiled(model, keras.optimizers.Adam(0.01), steps_per_execution=steps)
     callback = kr.callbacks.DynamicLowRank(tau_cos=0.2, tau_euc=2.0, every=1)
     for number in (1, 2):
         model.fit(*data(), epochs=2, verbose=0, callbacks=[callback])
@@ -159,56 +155,3 @@ def test_graphs_with_operations_and_windows():
 def test_thresholds_out_of_range(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         kr.callbacks.DynamicLowRank(**options)
-
-
-@pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="tf.distribute"
-)
-def test_two_replicas_find_the_same(tmp_path):
-    """Logical devices have to be made before TensorFlow starts."""
-    script = textwrap.dedent(
-        """
-        import keras, numpy as np, tensorflow as tf
-        devices = tf.config.list_physical_devices("CPU")
-        two = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(devices[0], two)
-        import keras_redundancy as kr
-        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        assert strategy.num_replicas_in_sync == 2
-        keras.utils.set_random_seed(0)
-        with strategy.scope():
-            model = keras.Sequential(
-                [keras.Input((8,)), keras.layers.Dense(12, "relu"),
-                 keras.layers.Dense(12, "relu"), keras.layers.Dense(3)])
-            model = kr.factorize(kr.apply_rare(model, 10.0))
-            model.compile("adam", "mse")
-        x = np.random.default_rng(0).normal(size=(256, 8)).astype("float32")
-        callback = kr.callbacks.DynamicLowRank(tau_cos=0.01, every=4)
-        monitor = kr.callbacks.RedundancyMonitor("logs")
-        both = [callback, monitor]
-        model.fit(x, x[:, :3], epochs=15, verbose=0, callbacks=both)
-        print(callback.sizes[-1])
-        assert sum(map(np.prod, callback.sizes[-1].values())) < 276
-        logged = [value for _, value in monitor.history["model/parameters"]]
-        assert len(logged) == 15 and logged[-1] < logged[0], logged
-        callback = kr.callbacks.DynamicLowRank(shrink=0.1)
-        try:
-            model.fit(x, x[:, :3], verbose=0, callbacks=[callback])
-        except ValueError as error:
-            assert "on 2 devices" in str(error), error
-        else:
-            raise AssertionError("shapes cannot change on two devices")
-        """
-    )
-    path = tmp_path / "script.py"
-    path.write_text(script)
-    root = Path(kr.__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, path],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr

@@ -69,7 +69,8 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_slots_are_joined_and_training_goes_on(name):
     optimizer = getattr(keras.optimizers, name)(0.001, **OPTIMIZERS[name])
-    model = compiled(kr.factorize(mlp()), optimizer, jit_compile=False)
+    options = {"jit_compile": False, "run_eagerly": models.EAGERLY}
+    model = compiled(kr.factorize(mlp()), optimizer, **options)
     layer = model.get_layer("two")
     tied(layer, "unit", [(2, 0, -1.5)])
     x, y = data(64)

@@ -64,9 +64,9 @@ def test_a_shared_layer_is_fitted_to_all_its_calls(nested, monkeypatch):
     data, fitted = models.random_inputs(model, batch=600), {}
     fit_to = reconstruct.reconstruct
 
-    def noted(fit, pieces, samples, room):
+    def noted(fit, pieces, samples, room, counting):
         fitted[fit.layer.name] = sum(size for _, size, *_ in pieces) / samples
-        fit_to(fit, pieces, samples, room)
+        fit_to(fit, pieces, samples, room, counting)
 
     monkeypatch.setattr(reconstruct, "reconstruct", noted)
     options = {"ratio": 0.4, "data": data}
@@ -171,7 +171,7 @@ def test_tensors_and_rows_stay_within_memory(batch, monkeypatch):
         advance(frontier, *args)
         held.append(frontier.held)
 
-    def noted(fit, pieces, samples, room):
+    def noted(fit, pieces, samples, room, counting):
         numbers = []
 
         def counted(*args):
@@ -182,7 +182,7 @@ def test_tensors_and_rows_stay_within_memory(batch, monkeypatch):
                 yield rows
 
         monkeypatch.setattr(reconstruct, "_rows", counted)
-        fit_to(fit, pieces, samples, room)
+        fit_to(fit, pieces, samples, room, counting)
         held.append(memory - room + reconstruct.BYTES * max(numbers))
 
     monkeypatch.setattr(Frontier, "advance", advanced)

@@ -131,7 +131,7 @@ def test_one_pass_serves_often():
 def test_training_goes_on():
     x = data()
     model = mlp("relu")
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=models.EAGERLY)
     model.fit(x, x[:, :3], verbose=0)
     small = kr.merge_correlated(model, x, count=5, optimizer=True)
     assert int(small.optimizer.iterations) == int(model.optimizer.iterations)

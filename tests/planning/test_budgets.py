@@ -1,5 +1,7 @@
 """How much goes: by tau, by ratio, or by what is to be left."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -27,10 +29,18 @@ def wide():
     return models.randomized(keras.Model(inputs, layers.Dense(5)(x)))
 
 
-def options_for(select, model):
-    needs = select in ("pivoted", "greedy")
-    data = models.random_inputs(model, batch=100) if needs else None
-    return {"select": select, "data": data, "rounds": 0, "seed": 0}
+@functools.cache
+def calibrated():
+    """A wide model, and its calibration: plans change neither of them."""
+    model = wide()
+    return model, kr.calibrate(model, models.random_inputs(model, batch=100))
+
+
+def with_options(select):
+    """A wide model, and how to plan what is cut of it."""
+    model, data = calibrated()
+    data = data if select in ("pivoted", "greedy") else None
+    return model, {"select": select, "data": data, "rounds": 0, "seed": 0}
 
 
 # --- ratio ------------------------------------------------------------------
@@ -38,8 +48,8 @@ def options_for(select, model):
 
 @pytest.mark.parametrize("select", EVERY)
 def test_a_ratio_is_the_share_of_units_that_go(select):
-    model = wide()
-    plan = kr.plan(model, ratio=0.25, **options_for(select, model))
+    model, options = with_options(select)
+    plan = kr.plan(model, ratio=0.25, **options)
     kept = [kept for kept, _ in models.widths(plan).values()]
     assert kept[:4] == [24, 36, 30, 48]
     small = plan.apply()
@@ -160,8 +170,7 @@ def test_constant_activations_go_together():
 
 @pytest.mark.parametrize("select", ["pivoted", "greedy"])
 def test_more_stays_for_a_higher_correlation(select):
-    model = wide()
-    options = options_for(select, model)
+    model, options = with_options(select)
     parameters = [
         kr.plan(model, correlation=level, **options).parameters[1]
         for level in (0.3, 0.6, 0.9, 0.99, 1)
@@ -221,8 +230,7 @@ def left(plan, what):
 @pytest.mark.parametrize("what", ["flops", "params", "units"])
 @pytest.mark.parametrize("select", EVERY)
 def test_targets_are_met_within_one_percent(select, what):
-    model = wide()
-    options = options_for(select, model)
+    model, options = with_options(select)
     for share in (0.7, 0.3):
         plan = kr.plan(model, target={what: share}, **options)
         assert share - 0.01 <= left(plan, what) <= share
@@ -234,8 +242,7 @@ def test_targets_are_met_within_one_percent(select, what):
 
 
 def test_targets_are_monotone_and_deterministic():
-    model = wide()
-    options = options_for("greedy", model)
+    model, options = with_options("greedy")
     shares = np.linspace(0.1, 1, 10)
     sizes = [
         kr.plan(model, target={"params": s}, **options).parameters[1]
@@ -375,8 +382,7 @@ class Clock:
 @pytest.mark.parametrize("select", ["l1", "greedy"])
 def test_a_latency_is_met(monkeypatch, select):
     monkeypatch.setattr(choosing, "Stopwatch", Clock)
-    model = wide()
-    options = options_for(select, model)
+    model, options = with_options(select)
     plan = kr.plan(model, target={"latency": 0.6}, **options)
     assert 0.57 < plan.latency <= 0.6
     assert 0.46 < plan.flops[1] / plan.flops[0] <= 0.5

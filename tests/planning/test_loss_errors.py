@@ -68,7 +68,9 @@ def test_taylor_scores_are_changes_of_the_answer(model, data):
     kr.plan(model, Noted(), ratio=0.5, data=data)
     hidden = keras.Model(model.inputs, model.get_layer("loud").output)
     x = hidden.predict(data, verbose=0)
-    w = np.array(model.layers[4].kernel @ model.get_layer("top").kernel)
+    w = models.numpy(model.layers[4].kernel) @ models.numpy(
+        model.get_layer("top").kernel
+    )
     np.testing.assert_allclose(
         found["loud"], np.square(x * w[:, 0]).mean(axis=0), rtol=1e-4
     )

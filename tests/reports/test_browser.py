@@ -11,6 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 import keras_redundancy as kr
+from tests import models
 
 pytestmark = pytest.mark.skipif(
     not (screenshots.CHROMIUM and screenshots.DRIVER),
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser():
     with screenshots.browser() as driver:
         yield driver
@@ -33,7 +34,7 @@ def network():
             layers.Dense(3, name="third"),
         ]
     )
-    model.compile("adam", "mse")
+    model.compile("adam", "mse", run_eagerly=models.EAGERLY)
     return model
 
 
@@ -42,40 +43,45 @@ def data():
     return x, x[:, :3]
 
 
-@pytest.fixture
-def logs(tmp_path):
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """Of a TensorBoard that shows what a training has logged."""
+    logs = tmp_path_factory.mktemp("logs")
     callbacks = [
-        keras.callbacks.TensorBoard(tmp_path / "logs"),
-        kr.callbacks.RedundancyMonitor(tmp_path / "logs", tau=0.3),
+        keras.callbacks.TensorBoard(logs),
+        kr.callbacks.RedundancyMonitor(logs, tau=0.3),
     ]
     network().fit(*data(), epochs=3, verbose=0, callbacks=callbacks)
-    return tmp_path / "logs"
-
-
-def test_tensorboard_shows_scalars_histograms_and_pictures(browser, logs):
     with screenshots.tensorboard(logs) as address:
-        browser.get(address + "#scalars")
-        words = ["effective_rank/first", "epoch_loss", "n_r_at_0.3", "model"]
-        wait_for(browser, [*words, "redundancy", "train"])
-        browser.get(address + "#histograms")
-        browser.refresh()
-        wait_for(browser, ["similarities/first", "similarities/third"])
-        browser.get(address + "#timeseries")
-        browser.refresh()
-        wait_for(browser, ["by_cluster", "similarities"])
-
-        def picture(driver):
-            images = driver.find_elements(By.CSS_SELECTOR, "img[src*='blob']")
-            images += driver.find_elements(By.CSS_SELECTOR, "img[src*='data/']")
-            sizes = [int(x.get_property("naturalWidth")) for x in images]
-            return 144 in sizes  # 24 units of 6 pixels
-
-        assert WebDriverWait(browser, 60).until(picture, "no picture is shown")
+        yield address
 
 
-def test_screenshots(logs, tmp_path):
+def test_tensorboard_shows_scalars_histograms_and_pictures(browser, address):
+    browser.get(address + "#scalars")
+    words = ["effective_rank/first", "epoch_loss", "n_r_at_0.3", "model"]
+    wait_for(browser, [*words, "redundancy", "train"])
+    browser.get(address + "#histograms")
+    browser.refresh()
+    wait_for(browser, ["similarities/first", "similarities/third"])
+    browser.get(address + "#timeseries")
+    browser.refresh()
+    wait_for(browser, ["by_cluster", "similarities"])
+
+    def picture(driver):
+        images = driver.find_elements(By.CSS_SELECTOR, "img[src*='blob']")
+        images += driver.find_elements(By.CSS_SELECTOR, "img[src*='data/']")
+        sizes = [int(x.get_property("naturalWidth")) for x in images]
+        return 144 in sizes  # 24 units of 6 pixels
+
+    assert WebDriverWait(browser, 60).until(picture, "no picture is shown")
+
+
+def test_screenshots(browser, address, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        screenshots.main([str(tmp_path)])
+    assert "run pictures.py --out first" in capsys.readouterr().err
     kr.analyze(network()).to_html(tmp_path / "report.html")
-    screenshots.main([str(tmp_path)])
+    screenshots.photograph(browser, address, tmp_path)
     pages = (*(f"tensorboard_{page}" for page in screenshots.PAGES), "report")
     for page in pages:
         picture = matplotlib.image.imread(tmp_path / f"{page}.png")
@@ -92,6 +98,7 @@ def test_a_report_opens_from_disk(browser, tmp_path):
     kr.analyze(model, tau=0.3).to_html(
         tmp_path / "report.html", sensitivity=found, difference=difference
     )
+    browser.get_log("browser")  # What other pages said.
     browser.get((tmp_path / "report.html").as_uri())
     words = ["Redundancy of sequential", "second", "24 → 12", "prunable"]
     wait_for(browser, words)

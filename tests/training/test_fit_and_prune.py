@@ -11,7 +11,7 @@ from tests.fit_and_prune_run import data, network, run
 
 
 def test_the_smallest_model_that_held_the_floor():
-    model = network()
+    model = network(run_eagerly=False)
     before, state = model.get_weights(), states(model.optimizer)
     found = run(model, epochs=8, floor=0.8)
     assert len(found.cuts) >= 2

@@ -51,10 +51,10 @@ def test_what_was_interrupted_ends_as_if_it_was_not(tmp_path):
 @pytest.mark.parametrize("cuts", [True, False])
 def test_the_best_model_outlives_several_interruptions(cuts, tmp_path):
     """Spoiled by too deep a cut, or too high a rate: it is of epochs ago."""
-    rate = 1e-2
+    rate = 2e-2
     if not cuts:  # After three epochs.
         rate = keras.optimizers.schedules.PiecewiseConstantDecay(
-            [24], [1e-2, 100.0]
+            [12], [2e-2, 100.0]
         )
     model = network(optimizer=keras.optimizers.Adam(rate))
     deep = [{"ratio": 0.2}, {"ratio": 0.99, "absorb": "drop"}]

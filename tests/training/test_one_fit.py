@@ -44,7 +44,7 @@ def test_to_callbacks_it_is_one_fit():
     assert found.history.epoch == [1, 2, 3, 4, 5]
     assert all(len(x) == 5 for x in found.history.history.values())
     rates = [seen[epoch] for epoch in sorted(seen)]
-    np.testing.assert_allclose(rates, 1e-2 * 0.5 ** np.arange(5), rtol=1e-5)
+    np.testing.assert_allclose(rates, 2e-2 * 0.5 ** np.arange(5), rtol=1e-5)
 
 
 @pytest.mark.skipif(
@@ -63,7 +63,7 @@ def test_steps_of_tensorboard_go_on(tmp_path):
     for tag, steps in (
         ("epoch_loss", range(4)),
         ("epoch_parameters", range(4)),
-        ("batch_loss", range(1, 33)),
+        ("batch_loss", range(1, 17)),
     ):
         found = [event.step for event in events.Tensors(tag)]
         assert found == list(steps), tag
@@ -73,8 +73,8 @@ def test_steps_of_tensorboard_go_on(tmp_path):
 def test_without_cuts_it_is_fit(how):
     """Also where `fit` ends after each epoch, and would average weights."""
     optimizer = keras.optimizers.Adam(1e-3, use_ema=how == "averaging")
-    model = network(optimizer=optimizer)
-    options = {"epochs": 4, "batch_size": 64, "verbose": 0, "shuffle": False}
+    model = network(optimizer=optimizer, run_eagerly=False)
+    options = {"epochs": 4, "batch_size": 128, "verbose": 0, "shuffle": False}
     keras.utils.set_random_seed(5)
     found = run(
         model,

@@ -101,7 +101,7 @@ def _weight(layer, call):
 # --- convolutions -----------------------------------------------------------
 
 
-def _taps(layer):
+def taps_of(layer):
     """The outputs of a convolution that read the whole of a filter."""
     whole = layer.padding == "valid" or set(layer.kernel_size) == {1}
     return "all" if whole else "inside"
@@ -127,7 +127,9 @@ def _convolution(layer, call):
         # All groups are read by one axis, so all keep the same channels.
         for part in ids.reshape(layer.groups, -1):
             call.read_by(layer.kernel, -2, call.copied(part))
-    out = _written(layer, call, layer.kernel, -1, "filters", axis, _taps(layer))
+    out = _written(
+        layer, call, layer.kernel, -1, "filters", axis, taps_of(layer)
+    )
     if layer.groups > 1:
         call.tie(*out.ids.reshape(layer.groups, -1))
     return out

@@ -11,6 +11,7 @@ from keras_redundancy import _keras
 from keras_redundancy.channels.activations import activation_name
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason, of_call
+from keras_redundancy.channels.rules.kernels import taps_of
 from keras_redundancy.channels.rules.pointwise import NOT_ALONE
 from keras_redundancy.channels.rules.registry import (
     for_classes,
@@ -132,7 +133,8 @@ def _units(cell, call, axis):
     recurrent = cell.recurrent_kernel
     size = recurrent.shape[-2]
     kernels = [call.written_by(k, -1) for k in (cell.kernel, recurrent)]
-    call.carried_by(cell.bias, -1, kernels[0])
+    taps = taps_of(cell) if isinstance(cell, _keras.ConvLSTMCell) else "all"
+    call.gated_by(cell.bias, cell.kernel, kernels[0], taps)
     gates = np.concatenate(kernels).reshape(-1, size)
     units = call.tied(*gates)
     compute = functools.partial(_read_states, axis)
