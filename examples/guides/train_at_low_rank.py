@@ -140,8 +140,8 @@ print(f"with RaRe: {plain.count_params():,} -> {small.count_params():,}")
 
 `kr.RaReRegularizer` is also a plain `kernel_regularizer` of any `Dense` layer
 or convolution of stock Keras. Then nothing is merged during training, and
-`kr.prune` removes the parallel units afterwards. The regularizer finds the units
-by itself in transposed convolutions and `EinsumDense` layers too, whose kernels
+`kr.prune` removes the parallel units afterwards. The regularizer finds the
+units in transposed convolutions and `EinsumDense` layers too, whose kernels
 hold them on other axes. As `depthwise_regularizer` it compares the windows of
 channels.
 """
