@@ -140,10 +140,9 @@ print(f"with RaRe: {plain.count_params():,} -> {small.count_params():,}")
 
 `kr.RaReRegularizer` is also a plain `kernel_regularizer` of any `Dense` layer
 or convolution of stock Keras. Then nothing is merged during training, and
-`kr.prune` removes the parallel units afterwards. The regularizer finds the
-units in transposed convolutions and `EinsumDense` layers too, whose kernels
-hold them on other axes. As `depthwise_regularizer` it compares the windows of
-channels.
+`kr.prune` removes the parallel units afterwards. The regularizer finds on which
+axes the kernel of a transposed convolution or `EinsumDense` layer holds the
+units; as `depthwise_regularizer` it compares the windows of channels.
 """
 
 regularized = layers.Dense(100, kernel_regularizer=kr.RaReRegularizer(5.0))
