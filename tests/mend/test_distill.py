@@ -11,8 +11,8 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.calibration.outputs import outputs_of
 from keras_redundancy.mend import distilling
-from keras_redundancy.mend.features import with_features
 from keras_redundancy.mend.distilling import Training, arrays_for
+from keras_redundancy.mend.features import with_features
 from tests import models
 from tests.mend.networks import (
     QUICK,
