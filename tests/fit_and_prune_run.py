@@ -53,7 +53,8 @@ def run(model, **options):
 
 def main(checkpoint, result):
     keras.utils.set_random_seed(0)
-    found = run(network(noise=True), checkpoint=checkpoint, seed=3, epochs=6)
+    options = {"checkpoint": checkpoint, "seed": 3, "floor": 0.4}
+    found = run(network(noise=True), **options)
     said = {
         "losses": found.history.history["loss"],
         "epochs": found.history.epoch,

@@ -121,7 +121,8 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path, run_here, capfd):
     ],
 )
 def test_benchmarks(run_here, script, arguments, expected, monkeypatch):
-    if script != "data_pruning":  # One starts processes as a user's does.
+    # Some start processes as they do for a user.
+    if script not in ("applications", "data_pruning"):
         monkeypatch.setattr(subprocess, "run", run_in_this_process)
     path = ROOT / "examples" / "benchmarks" / f"{script}.py"
     assert expected in run_here(path, *arguments)
