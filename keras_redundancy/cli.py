@@ -17,7 +17,7 @@ import keras_redundancy as kr
 from keras_redundancy import _keras
 from keras_redundancy._shared.files import replaced, require_folder
 from keras_redundancy._shared.progress import showing
-from keras_redundancy_command import parser, without_startup_lines
+from keras_redundancy_command.parsing import parser, without_startup_lines
 
 LEGACY = (".h5", ".hdf5")  # The suffixes of what Keras 2 has saved.
 BROKEN = (
@@ -35,7 +35,7 @@ def run(args) -> int:
     """Do what the arguments ask for; returns the exit code.
 
     Args:
-        args: what `keras_redundancy_command.parser()` made of them.
+        args: what `parser()` made of them.
 
     Returns:
         0, or 2 if it cannot be done, which is said on stderr.

@@ -10,8 +10,8 @@ Accelerator: None
 """
 ## Introduction
 
-How much can go from a network is a question of how much accuracy you can
-spare. This guide answers it by measuring, in three steps:
+How much you can remove from a network depends on how much accuracy you can
+spare. This guide measures it, in three steps:
 
 1. `kr.sensitivity` cuts one layer at a time: which layers must be left alone?
 2. `kr.search` finds the cheapest network whose accuracy stays above a floor.
@@ -37,9 +37,9 @@ keras.utils.set_random_seed(0)
 """
 ## Setup
 
-Handwritten digits, in three parts: one to train on, one to choose by, one that
-is looked at once, at the end. Whoever chooses a cut by the test set cannot
-report the accuracy on it.
+Handwritten digits, in three parts: one to train on, one to choose the cut by,
+and a test set, which is used once, at the end. If we chose the cut by the test
+set, the accuracy on it would be too high.
 """
 
 digits = load_digits()
@@ -78,10 +78,10 @@ evaluate = accuracy_on(held_out)
 ## One layer at a time
 
 Each row of the table is a layer, each column a share of units that was removed
-from that layer alone. With `data=`, the layer behind is corrected as well as
-it can be, as it will be in the end: sensitivity without that correction says
-how bad the correction's absence is, not how important the layer is.
-`rounds=0` leaves out the slow part of it while we look around.
+from that layer alone. With `data=`, the next layer is corrected after each cut,
+as it will be in the final model. Without that correction, the table would show
+how much the correction matters, and not how important the layer is. `rounds=0`
+leaves out the slow part of the correction while we explore.
 """
 
 data = kr.calibrate(model, images[train])
@@ -96,11 +96,12 @@ sensitivity.render()
 passed as `data=` to everything that follows. With matplotlib installed,
 `sensitivity.plot()` draws the table.
 
-## The deepest cut that holds
+## The deepest cut above the floor
 
-`kr.search` begins with the same table. Then it tries cuts of the whole model,
-of each layer as deep as it bears alone, and from there deeper layer by layer.
-`max_drop` is in the units of `evaluate`: here one point of accuracy.
+`kr.search` begins with the same table. Then it tries three kinds of cuts: of
+the whole model by one target; of every layer as deep as it can be cut alone;
+and, from there, of one layer after the other by one more level. `max_drop` is
+in the units of `evaluate`: 0.01 is one percentage point of accuracy.
 """
 
 found = kr.search(
@@ -139,8 +140,7 @@ comparison = kr.compare(model, evaluate, methods, shares=(0.5, 0.25), **options)
 comparison.render()
 
 """
-Read the table from left to right: at which cost do the methods part? Where all
-rows are alike, take the cheapest method. Where they are not, this is the
-place to try `rounds=1`, more images, or training on with
-`kr.fit_and_prune`.
+Read the table from left to right: at which cost do the methods begin to differ?
+If all rows are alike, take the fastest method. If they differ, it is worth
+trying `rounds=1`, more images, or further training with `kr.fit_and_prune`.
 """

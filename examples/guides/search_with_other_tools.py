@@ -36,9 +36,9 @@ keras.utils.set_random_seed(0)
 """
 ## Setup
 
-A network for handwritten digits. What is searched on must not have been
-trained on: the first half of the digits trains the network, and the second
-half is for the searches.
+A network for handwritten digits. The searches must use digits that the network
+was not trained on: the first half is for training, the second half for the
+searches.
 """
 
 digits = load_digits()
@@ -75,9 +75,9 @@ known = kr.calibrate(trained, images)  # look at the data once, prune often
 ## scikit-learn
 
 `keras.wrappers.SKLearnClassifier` takes a function that builds a compiled
-model, and `model_kwargs` are its arguments. `GridSearchCV` tries several of
-these: each network is pruned, fine-tuned on one half of the new digits, and
-judged by the other half, and the other way round.
+model, and `model_kwargs` are the arguments of that function. `GridSearchCV`
+tries several of them: each network is pruned, fine-tuned on one half of the new
+digits and evaluated on the other half, and the other way round.
 
 Pass arguments of `Model.fit` to `grid.fit`: Keras 3.15 loses `fit_kwargs` when
 scikit-learn copies the classifier.
@@ -140,9 +140,10 @@ print(tuner.get_best_hyperparameters()[0].values)
 """
 ## KerasTuner: prune while training
 
-`fit` of a `HyperModel` trains the model, and returns what it is judged by.
+`fit` of a `HyperModel` trains the model, and returns the value to optimize.
 `kr.fit_and_prune` makes the network smaller while it trains, as long as the
-accuracy holds; the tuner looks for the settings that make it smallest.
+accuracy stays above `floor`; the tuner looks for the settings that make the
+network smallest.
 
 The smaller network has other shapes than the one that was built, so that the
 tuner cannot save it: we do that ourselves, and leave out its callbacks.

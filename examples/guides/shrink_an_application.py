@@ -10,11 +10,10 @@ Accelerator: None
 """
 ## Introduction
 
-A network for a phone or a small board has to fit: so many multiply-adds per
-image, so many bytes of weights. This guide takes a model of
-`keras.applications`, removes the filters that its other filters can stand in
-for, until half of the multiply-adds are left, and saves a model that stock
-Keras opens.
+On a phone or a small board, a network may take only so many multiply-adds per
+image, and so many bytes. This guide takes a model of `keras.applications`,
+removes filters that other filters can replace until half of the multiply-adds
+are left, and saves a model that opens in Keras alone.
 
 To run in seconds and without a download, it trains the first blocks of a narrow
 MobileNet on the 8x8 digits that scikit-learn brings along. For a model of your
@@ -56,11 +55,11 @@ test = np.arange(len(images)) % 4 == 3
 """
 ## A model to shrink
 
-`weights=None` gives random weights, which we train for some epochs. Behind the
-fifth block 4x4 positions are left of such small images, so that we put the ten
-classes there. In so short a training each BatchNormalization has to follow the
-batches faster than by default: we lower its momentum. A pretrained model needs
-none of this.
+`weights=None` gives random weights, which we train for some epochs. After the
+fifth block, only 4x4 positions are left of such small images, so we put the
+output of ten classes there. In a short training, each BatchNormalization has to
+follow the batches faster than by default: we lower `momentum`. A pretrained
+model needs none of this.
 """
 
 whole = keras.applications.MobileNet(
@@ -93,7 +92,7 @@ train(model, epochs=4, rate=5e-3)
 before = accuracy(model)
 
 """
-## What can go, and what cannot
+## What can be removed, and what cannot
 
 `kr.plan` decides and builds nothing. Printed, a plan shows for every group of
 layers that share their channels how many units are kept. In a MobileNet, a
@@ -108,8 +107,8 @@ carries them: both lose the same ones.
   do without, and what it has to read in their place.
 - `round_to=8` keeps multiples of eight filters. Many devices compute with eight
   or more channels at a time, and are no faster for seven of them.
-- `rounds=0` leaves out the fitting of all remaining kernels. That takes minutes
-  for a deep network, and is worth them where you cannot fine-tune.
+- `rounds=0` leaves out the fitting of all remaining kernels. For a deep
+  network, fitting takes minutes; it is worth the time if you cannot fine-tune.
 """
 
 plan = kr.plan(
@@ -123,7 +122,7 @@ plan.render()
 
 """
 `explain()` lists the channels that have to stay, and why. Here these are the
-image's own and the ten classes.
+channels of the input image and the ten classes.
 """
 
 plan.explain().render()
@@ -132,8 +131,8 @@ plan.explain().render()
 ## The smaller model
 
 `apply()` builds it; `model` itself does not change. The smaller model is
-compiled as `model` is, so that it can be trained on right away. A few epochs
-with labels bring back what was lost.
+compiled as `model` is, so you can continue to train it right away. A few epochs
+with labels recover the lost accuracy.
 """
 
 small = plan.apply()

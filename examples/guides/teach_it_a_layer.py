@@ -3,7 +3,7 @@ Title: Teach it a layer of your own
 Author: the authors of keras_redundancy
 Date created: 2026/11/25
 Last modified: 2026/11/25
-Description: Write a rule for a custom layer, so that channels around it can go.
+Description: Write a rule for a custom layer, so that pruning goes through it.
 Accelerator: None
 """
 
@@ -11,10 +11,10 @@ Accelerator: None
 ## Introduction
 
 `keras_redundancy` follows every channel of a model from the layer that writes
-it to the layers that read it. For that it knows a rule for each layer of
-Keras. A layer of your own has none: its channels stay, and so do those that
-are tied to them. In this guide we write a rule for a layer that scales
-channels, and use a ready-made rule for a block with a wide part inside.
+it to the layers that read it. For that it has a rule for each layer of Keras.
+A layer of your own has none, so the channels that go into it and come out of it
+are not pruned. In this guide we write a rule for a layer that scales channels,
+and use a ready-made rule for a block with a wide part inside.
 """
 
 import os
@@ -30,11 +30,11 @@ import keras_redundancy as kr
 keras.utils.set_random_seed(0)
 
 """
-## A layer that nobody knows
+## A layer without a rule
 
-`ChannelScale` multiplies each channel by a number of its own. For the smaller
-model to be saved and loaded it is registered with Keras, as any custom layer
-has to be.
+`ChannelScale` multiplies each channel by a number of its own. It is registered
+with Keras, as any custom layer has to be, so that the smaller model can be
+saved and loaded.
 """
 
 
@@ -64,7 +64,7 @@ without_rule.explain().render()
 
 """
 The table says that the units of `wide` stay because there is no rule for
-`scale`. Nothing is guessed: the layer might mix its channels.
+`scale`. The package does not guess: the layer might mix its channels.
 
 ## Write the rule
 
@@ -75,8 +75,8 @@ questions.
    `layer.scale`, on axis 0: `call.carried_by` says so, and the variable will be
    cut with the channels.
 2. Which channels come out? Each channel of the output is computed from the
-   same channel of the input and no other, so they stand and fall together:
-   `call.tied` says that.
+   same channel of the input and from no other, so both are kept or removed
+   together: `call.tied` says that.
 
 `help(kr.CallTrace)` has a table of all that a rule can say.
 """
@@ -94,14 +94,14 @@ small = kr.prune(model, ratio=0.5)
 kr.difference(model, small).render()
 
 """
-Half of the units went, and so did half of `scale`.
+Half of the units were removed, and with them half of `scale`.
 
 ## Check it
 
 A rule that is wrong gives a wrong smaller model. There is a simple test: make
 some units exact copies of others, in everything that belongs to them, and
-prune just below `tau=1`. Exactly the copies have to go, and the output has to
-stay the same.
+prune just below `tau=1`. This has to remove exactly the copies, and must not
+change the output.
 """
 
 wide, scale, answer = model.layers[-3:]
@@ -118,11 +118,12 @@ print(f"the output differs by at most {error:.1e}")
 """
 ## A block with a wide part inside
 
-Many layers of one's own are blocks: layers that hold layers, such as the
-feed-forward part of a transformer. What goes into the block and comes out of
-it is fixed; the width inside is an argument of the constructor. For these
-there is a ready-made rule, `kr.hidden_widths`. It has to know which argument
-sets the width, and which attributes hold the layers that write and read it.
+Many custom layers are blocks: layers that hold layers, such as the feed-forward
+part of a transformer. The channels that go into the block and come out of it
+are fixed; the width inside is an argument of the constructor. For such blocks
+there is a ready-made rule, `kr.hidden_widths`. You tell it which argument sets
+the width, and which attributes hold the layers that write and read the channels
+inside.
 """
 
 
@@ -158,9 +159,9 @@ for block in small.layers[1:3]:
     print(f"{block.name} is built again with ff_dim={block.ff_dim}")
 
 """
-Because the smaller block is made by its constructor, from its config with
-another `ff_dim`, `small.save` and `keras.models.load_model` work as for the
-original: wherever the class `FeedForward` can be imported.
+The constructor of `FeedForward` makes the smaller block, from the config of the
+original with another `ff_dim`. So `small.save` and `keras.models.load_model`
+work as for the original, wherever the class can be imported.
 """
 
 small.save("small.keras")

@@ -12,13 +12,13 @@ Accelerator: None
 
 Pruning removes filters; quantization stores what is left as integers of eight
 bits. Both together make a network ten times smaller. This guide trains a small
-network on the digits that scikit-learn brings along, prunes it, trains it on
-with the rounding of integers in place (quantization-aware training), and writes
-files for LiteRT, the runtime of phones and small boards.
+network on the digits that scikit-learn brings along, prunes it, continues the
+training with rounded weights (quantization-aware training), and writes files
+for LiteRT, the runtime of phones and small boards.
 
 Quantization-aware training is part of tensorflow-model-optimization (tfmot),
-which takes models of tf_keras (Keras 2) only. `kr.deploy` carries a model there
-and back. Install both, and the runtime, by
+which takes models of tf_keras (Keras 2) only. `kr.deploy` translates a model to
+tf_keras and copies the weights back. Install both packages, and the runtime, by
 
     pip install "keras-redundancy[tfmot,deploy]"
 """
@@ -111,9 +111,9 @@ files["pruned, int8"] = kr.deploy.litert(
 )
 
 """
-## Train with the rounding in place
+## Train with rounding
 
-Where rounding costs too much accuracy, training can adapt the weights to it.
+If rounding costs too much accuracy, training can adapt the weights to it.
 `to_tf_keras` makes the same network in tf_keras, layer by layer, and checks
 that both return the same. `quantize_model` adds the rounding. A few epochs are
 enough.
@@ -125,8 +125,8 @@ rounded.compile(tf_keras.optimizers.Adam(1e-3), loss)
 rounded.fit(images[~test], labels[~test], batch_size=64, epochs=4, verbose=0)
 
 """
-The quantized network goes to LiteRT as it is: it knows how large its numbers
-become.
+`kr.deploy.litert` takes the quantized network as it is: the network has learned
+the ranges of its numbers.
 """
 
 files["trained on, int8"] = kr.deploy.litert(
@@ -134,8 +134,9 @@ files["trained on, int8"] = kr.deploy.litert(
 )
 
 """
-And `from_tf_keras` brings the trained weights back, to save and train on in
-Keras 3. It is the network without rounding, with weights that bear it.
+`from_tf_keras` copies the trained weights back to Keras 3, where you can save
+and train the network. It computes without rounding, with weights that tolerate
+it.
 """
 
 again = kr.deploy.from_tf_keras(rounded, like=small)

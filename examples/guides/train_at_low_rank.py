@@ -3,7 +3,7 @@ Title: Train at low rank
 Author: the authors of keras_redundancy
 Date created: 2026/11/25
 Last modified: 2026/11/25
-Description: Train a network to be redundant, and join what is parallel.
+Description: Train a network to be redundant, and merge parallel units.
 Accelerator: None
 """
 
@@ -16,7 +16,7 @@ the two columns of a kernel that are closest to parallel, and the two rows, and
 adds a penalty that turns the two towards one another. Two parallel columns are
 one unit computed twice; two parallel rows are two inputs that could have been
 added up first. Either way the rank of the kernel falls by one, and one row or
-column can go without a change of what the layer computes.
+column can be removed without changing what the layer computes.
 
 Three pieces work together:
 
@@ -24,7 +24,7 @@ Three pieces work together:
 - `kr.factorize(model)` returns a copy whose `Dense` and `Conv2D` layers hold
   their kernel as a product `P @ W @ Q` of a small `W` and two matrices `P` and
   `Q` that only copy and scale. The function stays the same.
-- `kr.callbacks.DynamicLowRank()` looks at `W` during `fit`, and joins the rows
+- `kr.callbacks.DynamicLowRank()` looks at `W` during `fit`, and merges the rows
   and columns that have become parallel.
 """
 
@@ -90,9 +90,9 @@ train(plain)
 """
 ## Train with RaRe
 
-`strength` is shared out among the kernels by their size. `tau_cos` is how
-close to parallel is close enough: two vectors are joined where 1 - |cos| of
-them is below it. `every` says after how many steps to look.
+`strength` is divided among the kernels by their sizes. Two vectors are merged
+if 1 - |cos| of the angle between them is below `tau_cos`. `every` says after
+how many steps to look for such vectors.
 """
 
 wide = kr.factorize(kr.apply_rare(build(), strength=20.0))
@@ -103,10 +103,10 @@ for layer, sizes in dynamic.sizes[-1].items():
     print(f"{layer}: {sizes[0]}x{sizes[1]} of W are in use")
 
 """
-`W` keeps its shape while it trains, so that nothing has to be compiled anew.
-In a long training, `DynamicLowRank(shrink=0.2)` makes it smaller, optimizer
-and all, as soon as a fifth of it is out of use: the epochs that follow are
-faster.
+`W` keeps its shape during training, so that nothing has to be compiled again.
+In a long training, `DynamicLowRank(shrink=0.2)` makes `W` and the optimizer's
+variables smaller as soon as a fifth of `W` is out of use; the following epochs
+are then faster.
 """
 
 """
@@ -114,12 +114,12 @@ faster.
 
 The trained model can be turned into three kinds of smaller one:
 
-- `kr.compact(wide)` keeps the factorized layers, at the sizes learned. Train
-  on with it.
-- `kr.to_dense(wide)` multiplies each product out: `Dense` layers of the
+- `kr.compact(wide)` keeps the factorized layers, with `W` at the size in use.
+  Choose it to continue the training.
+- `kr.to_dense(wide)` multiplies out each product: `Dense` layers of the
   original widths.
-- `kr.prune(wide, tau=0.999)` gives stock layers too, and removes the units
-  whose filters are parallel to those of another one. Ship this one.
+- `kr.prune(wide, tau=0.999)` returns stock layers too, and removes units whose
+  filters are parallel to another unit's. Choose it to deploy the model.
 """
 
 small = kr.prune(wide, tau=0.999)
@@ -139,10 +139,10 @@ print(f"with RaRe: {plain.count_params():,} -> {small.count_params():,}")
 ## Without factorized layers
 
 `kr.RaReRegularizer` is also a plain `kernel_regularizer` of any `Dense` layer
-or convolution of stock Keras. Nothing is joined during training then, and
-`kr.prune` removes what became parallel afterwards. In transposed convolutions
-and `EinsumDense` layers, whose kernels hold the units on other axes, it finds
-them by itself; as `depthwise_regularizer` it compares the windows of channels.
+or convolution of stock Keras. Then nothing is merged during training, and
+`kr.prune` removes the parallel units afterwards. The regularizer finds on which
+axes the kernel of a transposed convolution or `EinsumDense` layer holds the
+units; as `depthwise_regularizer` it compares the windows of channels.
 """
 
 regularized = layers.Dense(100, kernel_regularizer=kr.RaReRegularizer(5.0))

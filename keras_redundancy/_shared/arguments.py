@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 
+from keras_redundancy._shared.tables import listed
+
 Level = float | Mapping[str, float] | Callable[[object], float | None]
 Layers = None | str | list[str] | Callable[[object], bool]
 
@@ -12,9 +14,9 @@ Layers = None | str | list[str] | Callable[[object], bool]
 def check_option(name: str, value, valid) -> None:
     """Raise ValueError unless `value` is one of `valid`."""
     if not isinstance(value, str) or value not in valid:
-        listed = ", ".join(repr(v) for v in valid)
         raise ValueError(
-            f"{name}={value!r} is not known. Choose one of: {listed}."
+            f"{name}={value!r} is not known. Choose one of: "
+            f"{', '.join(map(repr, valid))}."
         )
 
 
@@ -241,10 +243,9 @@ def _matching(pattern, layers, where):
             f"regular expression ({error})."
         ) from error
     if not any(expression.fullmatch(name) for name in names):
-        shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
         raise ValueError(
             f"{where} has {pattern!r}, which matches no layer with units "
             "(names and regular expressions are matched against the whole "
-            f"name). The layers are: {shown}."
+            f"name). The layers are: {listed(names)}."
         )
     return lambda name: expression.fullmatch(name) is not None

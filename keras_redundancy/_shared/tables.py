@@ -92,6 +92,11 @@ class Rendered:
         return self.table().to_html()
 
 
+def listed(words: Sequence, most: int = 12) -> str:
+    """The first of some words or numbers, with commas, for a message."""
+    return ", ".join([*map(str, words[:most]), *["..."] * (len(words) > most)])
+
+
 def on_one_line(text: str) -> str:
     """`text` on one line, cut off at 100 characters, for a `repr`."""
     return textwrap.shorten(text, 100, placeholder=" ...")

@@ -62,15 +62,6 @@ def set_by_arguments(opened) -> list[set]:
     return found
 
 
-def can_be_saved(layer) -> bool:
-    """Whether a layer can be made from its config, as a saved model is."""
-    try:
-        type(layer).from_config(layer.get_config())
-    except Exception:  # Whatever the layer's own code raises.
-        return False
-    return True
-
-
 def is_changed(opened, recipe: Recipe) -> bool:
     """Whether anything inside of an `Opened` changes."""
     inside = operations(opened)[:-1]

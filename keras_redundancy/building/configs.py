@@ -179,10 +179,10 @@ def make_saveable(layer) -> None:
     attributes that have the names of the constructor's arguments. Nothing is
     done where these do not make it, either.
     """
-    if _makes(layer, _keras.get_config):
+    if makes(layer):
         return
     for config_of in (_taken_config, _saved_attributes):
-        if _makes(layer, config_of):
+        if makes(layer, config_of):
             config = config_of(layer)
             vars(layer)["get_config"] = functools.partial(copy.deepcopy, config)
             return
@@ -205,7 +205,8 @@ def _no_build_config():
     return None
 
 
-def _makes(layer, config_of):
+def makes(layer, config_of=_keras.get_config) -> bool:
+    """Whether a layer can be made from its config, as a saved model is."""
     try:
         type(layer).from_config(config_of(layer))
     except Exception:  # Whatever the layer's own code raises.

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.tables import listed
 from keras_redundancy.building.changes import (
     along,
     by_variable,
@@ -137,9 +138,8 @@ def carry_over(model, small, matches, cut: SlotCut) -> None:
         for slot, value in zip(slots, values, strict=True):
             _keras.set_value(slot, value)
     if afresh:
-        names = ", ".join(afresh[:3]) + (", ..." if len(afresh) > 3 else "")
         warnings.warn(
-            f"What {type(old).__name__} keeps for {names} "
+            f"What {type(old).__name__} keeps for {listed(afresh, 3)} "
             f"({len(afresh)} of {len(trained)} variables) starts afresh: it is "
             "missing, or has not the shape of the variable, so that it cannot "
             "be cut like the variable. With Adam, SGD and most other "

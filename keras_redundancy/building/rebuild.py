@@ -295,9 +295,7 @@ class Builder(_keras.Interpreter):
         if id(opened) in self._made:
             return
         found = closing.closed(opened, self.recipe, given)
-        if found is None or (
-            self._depth and not closing.can_be_saved(found[1])
-        ):
+        if found is None or (self._depth and not configs.makes(found[1])):
             return
         layer_recipe, new = found
         configs.make_saveable(new)

@@ -1,5 +1,6 @@
 """The recipe of a new model: what differs from the model it is made like."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -159,13 +160,11 @@ def _completed(recipe, is_stock):
     form = recipe.form
     if form is None:
         form = stock.stock_form(layer) if is_stock else stock.LayerForm(layer)
-    if is_stock and _has_config(layer) and not form.is_left_out:
-        settings = stock.stock_settings(_keras.get_config(layer)) | {**settings}
+    if is_stock and is_configured(layer) and not form.is_left_out:
+        with contextlib.suppress(Exception):  # Whatever its own code raises.
+            own = stock.stock_settings(_keras.get_config(layer))
+            settings = own | {**settings}
     return dataclasses.replace(recipe, form=form, settings=settings)
-
-
-def _has_config(layer):
-    return is_configured(layer) and _keras.config_fault(layer) is None
 
 
 def is_configured(operation) -> bool:

@@ -238,5 +238,5 @@ def unused_parameters(model) -> int:
 
 
 def function_name(function) -> str:
-    """Module and name of a function, for errors."""
+    """Module and name of a function, which are the same in every process."""
     return f"{function.__module__}.{function.__qualname__}"

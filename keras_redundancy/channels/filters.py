@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.tables import listed
 from keras_redundancy.channels import Role
 from keras_redundancy.channels.labels import Constant
 
@@ -104,10 +105,10 @@ def _require_finite(numbers, layer, what="filters"):
     """`numbers` has a column for each unit of `layer`."""
     bad = np.flatnonzero(~np.isfinite(numbers).all(axis=0))
     if len(bad):
-        shown = ", ".join(map(str, bad[:5])) + (", ..." * (len(bad) > 5))
         raise ValueError(
             f"The layer {layer.name!r} has NaN or infinite weights in "
-            f"{len(bad)} of its {numbers.shape[1]} {what} ({shown}): they "
+            f"{len(bad)} of its {numbers.shape[1]} {what} "
+            f"({listed(bad, 5)}): they "
             "cannot be compared. Restore the weights from a checkpoint from "
             "before the training diverged."
         )

@@ -3,6 +3,7 @@
 import importlib
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.extras import needing
 from keras_redundancy.building.rebuild import rebuild, require_rebuildable
 from keras_redundancy.building.recipe import Recipe
 from keras_redundancy.deploy.pairs import (
@@ -99,14 +100,8 @@ def from_tf_keras(old, like):
 
 
 def _require_tf_keras():
-    try:
+    with needing("tfmot", "The bridge to tf_keras needs tf_keras"):
         importlib.import_module("tf_keras")
-    except ImportError as error:
-        raise ImportError(
-            "The bridge to tf_keras needs the package tf_keras, and "
-            "tensorflow-model-optimization needs it too. Install both by: pip "
-            'install "keras-redundancy[tfmot]".'
-        ) from error
 
 
 def _require_model_of_tf_keras(old):

@@ -3,6 +3,7 @@
 from __future__ import annotations  # help() shows the names of types.
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 
 from keras_redundancy._shared.arguments import check_option, several
@@ -144,15 +145,14 @@ def compare(
     for share in shares:
         checked_target({"flops": share})
     trials = {name: [] for name in methods}
-    with progress(verbose, 1 + len(methods) * len(shares), "model") as step:
+    cuts = list(itertools.product(methods.items(), shares))
+    with progress(verbose, 1 + len(cuts), "model") as step:
         base = score_of(evaluate, model)
         step()
-        for name, method in methods.items():
-            for share in shares:
-                small = _smaller(model, method, share, data, options)
-                trial = _trial(model, small, evaluate, shape)
-                trials[name].append(trial)
-                step()
+        for (name, method), share in cuts:
+            small = _smaller(model, method, share, data, options)
+            trials[name].append(_trial(model, small, evaluate, shape))
+            step()
     return Comparison(model.name, shares, base, trials)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations  # help() shows the names of types.
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterable
 
 from keras_redundancy._shared.progress import progress
@@ -144,15 +145,13 @@ def sensitivity(
 
 def sensitivity_of(trials: Trials, verbose: bool) -> Sensitivity:
     """Evaluate each part at each level."""
-    found = {}
-    count = 1 + len(trials.parts) * len(trials.levels)
-    with progress(verbose, count, "model") as step:
+    found = {part: [] for part in trials.parts}
+    cuts = list(itertools.product(trials.parts, trials.levels))
+    with progress(verbose, 1 + len(cuts), "model") as step:
         base = trials.base()
         step()
-        for part in trials.parts:
-            found[part] = []
-            for level in trials.levels:
-                found[part].append(trials.of({part: level}))
-                step()
+        for part, level in cuts:
+            found[part].append(trials.of({part: level}))
+            step()
     name = trials.model.name
     return Sensitivity(name, trials.how, trials.levels, base, found)

@@ -12,6 +12,7 @@ from keras_redundancy import _keras
 from keras_redundancy._keras.fingerprint import fingerprint
 from keras_redundancy._shared.arguments import several
 from keras_redundancy._shared.tables import on_one_line
+from keras_redundancy.building.stock import function_name
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.numbers.clustering import check_tau
@@ -316,6 +317,5 @@ def _parts(everything):
 
 def _word(value):
     """A name of a value that is the same in every process."""
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    return repr(value)
+    is_named = callable(value) and hasattr(value, "__qualname__")
+    return function_name(value) if is_named else repr(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations  # help() shows the names of types.
 
-import collections
 import math
 
 import keras
@@ -12,6 +11,7 @@ from keras_redundancy._shared.arguments import Layers, check_finite
 from keras_redundancy.building.rebuild import rebuild, require_rebuildable
 from keras_redundancy.building.recipe import LayerRecipe, Recipe, operations
 from keras_redundancy.building.stock import LayerForm, stock_form
+from keras_redundancy.channels.units import distinct
 from keras_redundancy.low_rank.ends import free_vectors
 from keras_redundancy.low_rank.factorized import (
     Factorized,
@@ -244,12 +244,12 @@ def compact(model):
         ValueError: it is not built, or a layer cannot be rebuilt.
     """
     small = plan(model, tau=1 - ROUNDING, criterion="folded").apply()
-    counterparts = _by_name_and_turn(small)
+    counterparts = _by_name(small)
     loose = _factorized(
         small,
         [
             (counterparts[key], layer.vectors)
-            for key, layer in _by_name_and_turn(model).items()
+            for key, layer in _by_name(model).items()
             if isinstance(layer, Factorized)
         ],
     )
@@ -273,18 +273,19 @@ def compact(model):
     return rebuild(Recipe.of(loose, changes))
 
 
-def _by_name_and_turn(model):
-    """Dense layers and convolutions: {(name, number of that name): layer}.
+def _by_name(model):
+    """Dense layers and convolutions: {a name that is its own: layer}.
 
     Layers in different nested models may have the same name. `prune` keeps
     their order, so a layer's key is the same in the smaller model.
     """
-    turns, found = collections.Counter(), {}
-    for layer in operations(model):
-        if isinstance(layer, tuple(FACTORIZED_CLASSES)):
-            found[layer.name, turns[layer.name]] = layer
-            turns[layer.name] += 1
-    return found
+    found = [
+        layer
+        for layer in operations(model)
+        if isinstance(layer, tuple(FACTORIZED_CLASSES))
+    ]
+    names = distinct(layer.name for layer in found)
+    return dict(zip(names, found, strict=True))
 
 
 def _rounding(dtype):

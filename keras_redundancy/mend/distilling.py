@@ -36,7 +36,7 @@ class Training(Configured):
 
     epochs: int = 4
     learning_rate: float = 1e-3
-    batch_size: int = 64
+    batch_size: int | None = None
     temperature: float = 3.0
     outputs: object = None
     held_out: float = 0.1
@@ -47,8 +47,10 @@ class Training(Configured):
     features: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "patience"):
             check_count(name, getattr(self, name))
+        if self.batch_size is not None:
+            check_count("batch_size", self.batch_size)
         for name in ("learning_rate", "temperature"):
             check_positive(name, getattr(self, name))
         check_fraction(
@@ -80,7 +82,7 @@ def distill(
     *,
     epochs: int = Training.epochs,
     learning_rate: float = Training.learning_rate,
-    batch_size: int = Training.batch_size,
+    batch_size: int | None = Training.batch_size,
     temperature: float = Training.temperature,
     outputs=None,
     label_weight: float | None = None,
@@ -111,9 +113,9 @@ def distill(
     compiled with says so; for logits of a model that is not compiled, pass
     `outputs`.
 
-    What is trained is what `small` answers at inference: every
-    BatchNormalization keeps the statistics that it has, so that small batches
-    do no harm, and Dropout does nothing. `batch_statistics` changes that.
+    `small` is trained as it runs at inference: every BatchNormalization keeps
+    its statistics, so that small batches do no harm, and Dropout does nothing.
+    `batch_statistics` changes that.
 
     Args:
         small: the smaller model, such as `prune` returns. It is not changed.
@@ -128,11 +130,11 @@ def distill(
             this is fine-tuning with a teacher.
         epochs: how often all samples are used.
         learning_rate: the one to start from.
-        batch_size: of arrays. What is left over at the end of an epoch is
-            left out.
-        temperature: what logits are divided by before their probabilities
-            are compared: the greater it is, the more those count that are
-            small.
+        batch_size: of arrays, 64 by default, or all samples that are trained
+            on if there are fewer. What is left over at the end of an epoch
+            is left out.
+        temperature: logits are divided by it before their probabilities are
+            compared. The greater it is, the more small probabilities count.
         outputs: "softmax", "sigmoid" or "values": what the outputs are, or
             are logits of; or a list with one for each output. By default it
             is found out.
@@ -142,8 +144,8 @@ def distill(
         patience: stop after so many epochs that were no better.
         augment: with arrays, a function from a batch of inputs to another
             one, or a layer, such as `keras.layers.RandomFlip("horizontal")`.
-            Few samples go further so: change them as those were that `model`
-            was trained on.
+            With few samples this helps most. Use what `model` was trained
+            with.
         validation_data: with a dataset, another dataset that says which epoch
             was the best.
         steps: how many batches of a dataset an epoch takes, where its length
@@ -411,9 +413,8 @@ def _require_alike(small, model):
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"small has {what} of shapes {shapes[0]}, but model of shapes "
-                f"{shapes[1]}: a model can be distilled from one with the same "
-                "inputs and outputs only, such as that which it was pruned "
-                "from."
+                f"{shapes[1]}. Both models need the same inputs and outputs. "
+                "Pass as model= the one that small was pruned from."
             )
 
 

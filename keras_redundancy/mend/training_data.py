@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from keras_redundancy import _keras
 from keras_redundancy.calibration.data import Samples, batches
 
+# Samples of a batch, where nothing else is said.
+BATCH = 64
 # Samples that say what the outputs are, and how much they vary.
 LOOKED_AT = 256
 
@@ -46,7 +48,8 @@ class Batches(keras.utils.PyDataset):
         Args:
             x: arrays in the structure that the model takes.
             *labels: nothing, or arrays in that of its outputs.
-            batch_size: how many samples a batch has.
+            batch_size: how many samples a batch has. By default `BATCH`, or all
+            that are not held out if there are fewer.
             augment: a function of x that returns another one, or None.
             seed: for the order.
         """
@@ -85,7 +88,9 @@ def is_stream(data) -> bool:
     )
 
 
-def of_stream(model, data, steps, held_out, batch_size: int) -> TrainingData:
+def of_stream(
+    model, data, steps, held_out, batch_size: int | None
+) -> TrainingData:
     """Batches that the user makes.
 
     Raises:
@@ -93,7 +98,7 @@ def of_stream(model, data, steps, held_out, batch_size: int) -> TrainingData:
             known number.
     """
     # One batch is looked at: whether it fits, and what the model returns.
-    some = next(batches(model, Samples(data, 1), batch_size))
+    some = next(batches(model, Samples(data, 1), batch_size or BATCH))
     options = {"steps_per_epoch": steps}
     count = _keras.number_of_batches(data, None, options)
     if count is None:
@@ -111,7 +116,7 @@ def of_arrays(
     data,
     labels,
     steps: int | None,
-    batch_size: int,
+    batch_size: int | None,
     held_out: float,
     augment: Callable | None,
     seed: int | None,
@@ -131,13 +136,14 @@ def of_arrays(
         TypeError, ValueError: the data are none, do not fit the model or the
             labels, or are less than a batch.
     """
-    arrays = gathered(model, data, steps, batch_size)
+    arrays = gathered(model, data, steps, batch_size or BATCH)
     count = len(arrays[0])
     _require_as_many(labels, count)
     order = np.random.default_rng(seed).permutation(count)
     held = min(round(held_out * count), count - 1)
     if held_out:
         held = max(held, 1)
+    batch_size = batch_size or min(BATCH, count - held)
     if count - held < batch_size:
         raise ValueError(
             f"batch_size={batch_size} is more than the {count - held} samples "

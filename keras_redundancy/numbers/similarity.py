@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from keras_redundancy._shared.tables import listed
+
 # Numbers in one block of similarities: 32 MiB of float32.
 BLOCK_ELEMENTS = 2**23
 # Added to the squared norm that a sketch holds: more than it is rounded by.
@@ -234,12 +236,10 @@ def _zero_filters(matrix: NDArray, first_unit: int = 0) -> NDArray[np.bool_]:
     """Which columns are zero, shape ``(n,)``, once all are known finite."""
     broken = np.flatnonzero(~np.isfinite(matrix).all(axis=0))
     if broken.size:
-        named = ", ".join(str(unit) for unit in broken[:5] + first_unit)
-        more = ", ..." if broken.size > 5 else ""
         raise ValueError(
-            f"The filters of units {named}{more} hold NaN or infinity, which "
-            "have no direction to compare. Look for a training run that "
-            "diverged, and load weights from before it did."
+            f"The filters of units {listed(broken + first_unit, 5)} hold NaN "
+            "or infinity, which have no direction to compare. Look for a "
+            "training run that diverged, and load weights from before it did."
         )
     return ~matrix.any(axis=0)
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_redundancy._shared.tables import listed
 from keras_redundancy.channels import Role
 from keras_redundancy.planning.selection import Selection, nearest
 
@@ -26,9 +27,9 @@ def decisions_about(decisions, name: str) -> list[int]:
         if any(layer.name == name for layer in decision.space.producers)
     ]
     if not found:
-        shown = ", ".join(names[:12]) + (", ..." * (len(names) > 12))
         raise KeyError(
-            f"{name!r} is no layer with units. The plan has these: {shown}."
+            f"{name!r} is no layer with units. The plan has these: "
+            f"{listed(names)}."
         )
     return found
 

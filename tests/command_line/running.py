@@ -8,6 +8,8 @@ from pathlib import Path
 import keras_redundancy as kr
 
 ROOT = Path(kr.__file__).parent.parent
+# Of both packages in this checkout, whatever is installed.
+PATHS = f"{ROOT}{os.pathsep}{ROOT / 'keras_redundancy' / 'entry'}"
 
 
 def process(folder, *arguments):
@@ -18,7 +20,7 @@ def process(folder, *arguments):
         capture_output=True,
         text=True,
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": PATHS},
     )
 
 

@@ -14,7 +14,13 @@ import keras_redundancy as kr
 from keras_redundancy import cli
 from keras_redundancy.deploy import runtimes
 from tests import models
-from tests.command_line.running import ROOT, command, names, process
+from tests.command_line.running import (
+    PATHS,
+    ROOT,
+    command,
+    names,
+    process,
+)
 
 CUSTOM = """
 import keras
@@ -222,7 +228,7 @@ def test_help_imports_no_backend(arguments, words, tmp_path):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": PATHS},
     )
     assert done.returncode == (0 if words else 2), done.stderr
     assert words in done.stdout

@@ -11,6 +11,7 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.calibration.outputs import outputs_of
 from keras_redundancy.mend import distilling
+from keras_redundancy.mend.distilling import Training, arrays_for
 from keras_redundancy.mend.features import with_features
 from tests import models
 from tests.mend.networks import (
@@ -275,6 +276,15 @@ def test_datasets_bring_labels_and_validation():
         for m in (small, found)
     ]
     assert shares[0] < 0.7 < shares[1]
+
+
+@pytest.mark.parametrize(("count", "size"), [(20, 18), (100, 64)])
+def test_a_batch_has_no_more_samples_than_there_are(count, size):
+    data = np.zeros((count, 12), "float32")
+    training = Training(held_out=0.1)
+    found = arrays_for(logits(), data, training)
+    assert found.steps == 1
+    assert [len(x) for x in found.batches[0]] == [size]
 
 
 def test_inputs_are_changed_for_training_alone():

@@ -252,7 +252,12 @@ class NoScores(kr.Method):
         ([], {"ratio": 0.5, "absorb": 3}, TypeError, "received 3"),
         ([], {"ratio": 0.5, "mend": "yes"}, TypeError, r"kr.Mend\(rounds=2\)"),
         ([], {"ratio": 0.5, "mend": kr.Drop()}, TypeError, r"Drop\(\)"),
-        ([kr.L1], {"ratio": 0.5}, TypeError, r"Pass an object of it: L1\(\)"),
+        (
+            [kr.L1],
+            {"ratio": 0.5},
+            TypeError,
+            r"made with its options: L1\(\)",
+        ),
         ([], {"ratio": 0.5, "select": 3}, TypeError, "3 is no selection"),
         (["best"], {"ratio": 0.5}, TypeError, "'clusters', 'random'"),
         ([0.9], {"tau": 0.9}, TypeError, "given twice"),
