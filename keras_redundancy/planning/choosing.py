@@ -10,6 +10,7 @@ from keras_redundancy.building.absorb import DropAbsorber
 from keras_redundancy.building.apply import smaller_model
 from keras_redundancy.calibration import Calibration, Statistics
 from keras_redundancy.channels import ChannelGraph
+from keras_redundancy.channels.filters import norms_along
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.planning import selection
 from keras_redundancy.planning.budgets import Costs, widths_for
@@ -147,6 +148,10 @@ class Chooser:
         stays = self.idle.inexact_of(space).copy()
         if self.request.how != "tau":
             first, stays = first | stays, np.zeros_like(stays)
+        elif stays.any():
+            # Zero filters are redundant to exact copies of themselves alone.
+            constant = self.compared.units_of(space, np.flatnonzero(stays))
+            stays[stays] = norms_along(constant.filters, -1) > 0
         if (first | stays).all():
             first[0] = stays[0] = False  # One has to be chosen.
         constant = first | stays
