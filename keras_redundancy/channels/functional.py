@@ -17,7 +17,8 @@ def functional(layer, *args, **kwargs):
     Args:
         layer: a built `keras.Layer` or `keras.Model`, which does not change.
         *args, **kwargs: what `call` takes: a `keras.Input` in place of each
-            tensor, and all other arguments as they are.
+            tensor, and all other arguments as they are. A model may be given
+            none: then it takes inputs of the shapes that it was called on.
 
     Returns:
         A `keras.Model`. Its layers share their variables with those of
@@ -41,6 +42,8 @@ def functional(layer, *args, **kwargs):
             f"{type(layer).__name__}: {layer!r}."
         )
     _require_built(layer)
+    if isinstance(layer, keras.Model) and not (args or kwargs):
+        args = (_inputs(layer, None),)
     found = _recorded(layer, args, kwargs)
     structures = _keras.input_structure(found), _keras.output_structure(found)
     return keras.Model(*structures, name=layer.name)

@@ -263,9 +263,11 @@ def test_subclassed_models(name, tmp_path):
     small.train_on_batch(x, small(x))
 
 
-def test_functional_shares_the_variables():
+@pytest.mark.parametrize("inputs", [[(8, 8, 3)], []])
+def test_functional_shares_the_variables(inputs):
     model = called("ResNet")
-    graph = kr.functional(model, keras.Input((8, 8, 3)))
+    graph = kr.functional(model, *map(keras.Input, inputs))
+    assert graph.input_shape == (None, 8, 8, 3)
     assert set(map(id, graph.variables)) == set(map(id, model.variables))
     assert_same_numbers(model, graph, SUBCLASSED["ResNet"])
 
