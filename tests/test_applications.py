@@ -1,7 +1,7 @@
 """All of `keras.applications`: pruned without a loss, and cut in half.
 
-By default ten of them stand for all, the largest with fewer blocks (one on JAX,
-which runs models op by op and does not mend them). All 40, whole:
+By default ten of them stand for all (one on JAX, which runs models op by op and
+does not mend them). All 40:
 
     python -m pytest tests/test_applications.py --all-applications
 
@@ -12,9 +12,6 @@ Mending runs on four of them, and on all 40, with two images each, by
 Each is built for the smallest images it takes and few classes, and without a
 softmax, behind which differences would not show.
 """
-
-import functools
-import sys
 
 import keras
 import numpy as np
@@ -38,16 +35,6 @@ MENDED = ["VGG16", "ResNet50", "MobileNetV2", "ConvNeXtTiny"]
 SMALLEST = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}
 
 
-# What these are built of, fewer times each, by functions of their modules.
-FEWER_BLOCKS = {
-    "DenseNet121": ("DenseNet", {"blocks": [2, 3, 3, 2]}),
-    "ConvNeXtTiny": (
-        "ConvNeXt",
-        {"depths": [1, 1, 2, 1], "projection_dims": [96, 192, 384, 768]},
-    ),
-}
-
-
 def pytest_generate_tests(metafunc):
     names = SOME if keras.backend.backend() == "tensorflow" else ONE
     if "name" in metafunc.fixturenames:
@@ -59,12 +46,10 @@ def pytest_generate_tests(metafunc):
 
 
 @pytest.fixture
-def application(name, request, monkeypatch):
+def application(name):
     """The model with random weights, and images for it."""
     size = SMALLEST.get(name, 32)
     build = getattr(keras.applications, name)
-    if not request.config.getoption("--all-applications"):
-        build = with_fewer_blocks(name, build, monkeypatch)
     model = build(
         weights=None,
         input_shape=(size, size, 3),
@@ -73,29 +58,6 @@ def application(name, request, monkeypatch):
     )
     images = np.random.default_rng(0).uniform(0, 255, (32, size, size, 3))
     return model, images.astype("float32")
-
-
-def with_fewer_blocks(name, build, monkeypatch):
-    """What builds the application, or one of the same kinds of blocks."""
-    module = sys.modules[build.__module__]
-    if name == "InceptionResNetV2":  # Of 10, 20 and 9 blocks in loops.
-        monkeypatch.setattr(
-            module, "range", lambda start, stop: range(start, 3), raising=False
-        )
-    if name in FEWER_BLOCKS:
-        function, options = FEWER_BLOCKS[name]
-        build = functools.partial(getattr(module, function), **options)
-    return build
-
-
-def with_a_small_head(model, images):
-    """The fully connected layers of VGG, of 4,096 units, take longest."""
-    if "fc1" not in [layer.name for layer in model.layers]:
-        return model, images
-    x = model.get_layer("flatten").output
-    for _ in range(2):
-        x = layers.Dense(64, activation="relu")(x)
-    return keras.Model(model.input, layers.Dense(5)(x)), images
 
 
 def make_lively(model):
@@ -175,7 +137,7 @@ def test_it_is_pruned_without_a_loss_and_cut_in_half(
 
 
 def test_it_is_mended_with_two_images(application):
-    model, images = with_a_small_head(*application)
+    model, images = application
     # With the statistics of new layers, what the deepest networks compute
     # grows beyond float32 as soon as anything is cut.
     normalize_by(model, images)

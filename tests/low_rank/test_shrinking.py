@@ -10,7 +10,7 @@ from tests.low_rank_models import compiled, data, factorized_layers, mlp, tied
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "wrapped"), [("SGD", False), ("AdamW", True)]
+    ("optimizer", "wrapped"), [("SGD", False), ("Adam", True), ("AdamW", True)]
 )
 def test_layers_that_shrink_during_fit_are_trained_as_others(
     optimizer, wrapped, tmp_path
