@@ -41,9 +41,8 @@ def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
     where c is the sum of m n over all kernels that get one. In layers that
     read the model's inputs, only units are pulled together; in layers that
     make the model's outputs, only inputs. A layer's other regularizer is kept,
-    as `also` of
-    the new one. Call it before or after `factorize`: in factorized layers only
-    vectors that they can fuse are pulled together.
+    as `also` of the new one. Call it before or after `factorize`: in factorized
+    layers only vectors that they can fuse are pulled together.
 
     These kernels get none:
 
@@ -137,8 +136,7 @@ def factorize(model, layers: Layers = None):
     `Dense` becomes `FactorizedDense`, and `Conv2D` `FactorizedConv2D`; the
     copy computes the same. In layers that read the model's inputs, only units
     can be fused; in layers that make the model's outputs, only inputs.
-    `to_dense` and
-    `strip` turn factorized layers into stock ones again.
+    `to_dense` and `strip` turn factorized layers into stock ones again.
 
     Args:
         model: a built functional or Sequential `keras.Model`. It is never

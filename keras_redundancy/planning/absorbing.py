@@ -108,7 +108,8 @@ class _Fitted(Absorb):
 
     def idle_units(self, graph, spaces, statistics, whole):
         known = idle_by_weights(graph, spaces)
-        return known | idle_by_data(graph, spaces, statistics, whole)
+        seen = idle_by_data(graph, spaces, statistics, whole)
+        return known.seen_by(seen)
 
     def absorber(self, statistics, idle, folded):
         return RefitAbsorber(statistics, self.solve, idle.constants, folded)

@@ -174,8 +174,7 @@ def _selection(plan, decision, kept):
     stays, else by the one most similar to it.
     """
     space, before = decision.space, decision.selection
-    constant = plan.idle.of(space) | plan.idle.inexact_of(space)
-    idle = np.setdiff1d(np.flatnonzero(constant), kept)
+    idle = np.setdiff1d(np.flatnonzero(plan.idle.first_of(space)), kept)
     stands_for = before.stands_for.copy()
     stands_for[kept] = kept
     lost = ~np.isin(stands_for, kept)

@@ -144,14 +144,7 @@ class Chooser:
 
     def selector(self, space, number):
         """The object that chooses among the units of a space."""
-        first = self.idle.of(space).copy()
-        stays = self.idle.inexact_of(space).copy()
-        if self.request.how != "tau":
-            first, stays = first | stays, np.zeros_like(stays)
-        elif stays.any():
-            # Zero filters are redundant to exact copies of themselves alone.
-            constant = self.compared.units_of(space, np.flatnonzero(stays))
-            stays[stays] = norms_along(constant.filters, -1) > 0
+        first, stays = self._constant(space)
         if (first | stays).all():
             first[0] = stays[0] = False  # One has to be chosen.
         constant = first | stays
@@ -161,6 +154,17 @@ class Chooser:
         if not constant.any():
             return selector
         return selection.WithoutConstant(selector, first, stays)
+
+    def _constant(self, space):
+        """Of the constant units of a space: which go first, and which stay."""
+        if self.request.how != "tau":
+            return self.idle.first_of(space).copy(), np.zeros(space.size, bool)
+        stays = self.idle.inexact_of(space).copy()
+        if stays.any():
+            # Zero filters are redundant to exact copies of themselves alone.
+            units = self.compared.units_of(space, np.flatnonzero(stays))
+            stays[stays] = norms_along(units.filters, -1) > 0
+        return self.idle.of(space).copy(), stays
 
 
 def _sensitivities(method, data):

@@ -43,13 +43,16 @@ class Idle:
         constants: {axis: array of shape (size,)}: what is read on each
             position of a consumer's axis, where that is constant.
         inexact: as `units`, of units that do not vary, but whose constants
-            biases do not take exactly at all positions. They stay at any
-            threshold; if they go, biases take what they can.
+            biases do not take exactly at all positions. At a threshold none
+            goes but exact copies; if they go, biases take what they can.
+        fits: whether consumers are fitted to data, so that they predict
+            `inexact` units like all others.
     """
 
     units: dict = dataclasses.field(default_factory=dict)
     constants: dict = dataclasses.field(default_factory=dict)
     inexact: dict = dataclasses.field(default_factory=dict)
+    fits: bool = False
 
     def of(self, space) -> np.ndarray:
         """Which units of a space are idle."""
@@ -59,11 +62,20 @@ class Idle:
         """Which units of a space are constant, but not idle."""
         return self.inexact.get(space, np.zeros(space.size, bool))
 
-    def __or__(self, other: "Idle") -> "Idle":
+    def first_of(self, space) -> np.ndarray:
+        """Which units go first where a number of them has to go."""
+        idle = self.of(space)
+        return idle if self.fits else idle | self.inexact_of(space)
+
+    def seen_by(self, data: "Idle") -> "Idle":
+        """With the units that did not vary over the data as well."""
         units = dict(self.units)
-        for space, idle in other.units.items():
+        for space, idle in data.units.items():
             units[space] = idle | units.get(space, False)
-        return Idle(units, self.constants | other.constants)
+        both = Idle(units, self.constants, fits=True)
+        for space, found in self.inexact.items():
+            both.inexact[space] = found & ~both.of(space)
+        return both
 
 
 def idle_by_weights(graph, spaces) -> Idle:

@@ -132,15 +132,19 @@ def test_a_constant_is_lost_at_a_padded_border_alone(select):
     assert np.abs(found - wanted)[:, [0, -1]].max() > 0.1
 
 
+@pytest.mark.parametrize("with_data", [False, True])
 @pytest.mark.parametrize("keep", ["random", "largest", "mean"])
-def test_a_constant_unit_stands_for_no_other(keep):
+def test_a_constant_unit_stands_for_no_other(keep, with_data):
     """Its filter is parallel to that of another one, and 1e9 times smaller."""
     model = upsampled()
     first = model.get_layer("first")
     kernel = models.numpy(first.kernel)
     kernel[..., 0] = 1e-9 * kernel[..., 1]
     first.kernel.assign(kernel)
-    small = kr.prune(model, tau=0.9999, keep=keep)
+    options = {"tau": 0.9999, "keep": keep}
+    if with_data:
+        options |= {"data": models.random_inputs(model), "rounds": 0}
+    small = kr.prune(model, **options)
     assert small.get_layer("first").filters == 6
     models.assert_same_function(model, small)
 
