@@ -39,6 +39,7 @@ class ChannelGraph(Rendered):
             correspond where they agree.
         tied: ids of the variables that other layers or operations than their
             own layer read too.
+        chosen: what the `Recorder` was given as that.
         input_shapes: the shape of a sample of each input that `products` are
             counted for; None for the shapes of the model's inputs.
     """
@@ -53,6 +54,7 @@ class ChannelGraph(Rendered):
     group: np.ndarray
     color: np.ndarray
     tied: frozenset = frozenset()
+    chosen: dict = dataclasses.field(default_factory=dict)
     input_shapes: tuple | None = None
 
     @property
@@ -169,6 +171,7 @@ def build_graph(model, recorder, allow_inexact: bool) -> ChannelGraph:
         group=group,
         color=color,
         tied=frozenset(recorder.tied),
+        chosen=recorder.chosen,
     )
 
 

@@ -11,7 +11,7 @@ from keras_redundancy import _keras
 from keras_redundancy.channels import labels
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import of_call
-from keras_redundancy.channels.recorder import frozen_channels
+from keras_redundancy.channels.recorder import Rivals, frozen_channels
 
 OTHER_AXIS = of_call("other_axis", "works on another axis than the channels")
 
@@ -37,7 +37,7 @@ class LabelledCall:
         self.recorder, self.inside = walk.recorder, walk.inside
         self.node, self.path = call.node, call.path
         self._call, self._walk = call, walk
-        self._copied = {}
+        self._copied, self.options = {}, 1
         self.owner = self.inside.call.owner if self.part else call.operation
 
     @functools.cached_property
@@ -87,6 +87,16 @@ class LabelledCall:
         """The place in `inputs` of a tensor among the arguments, or None."""
         given = enumerate(self._call.inputs)
         return next((i for i, x in given if x is tensor), None)
+
+    def choose(self, options: list):
+        """One of several axes, or of what stands for them.
+
+        It is the first, unless more channels can go where another one is
+        taken: `choices` finds that out. A rule calls this once at most.
+        """
+        self.options = len(options)
+        number = self.recorder.chosen.get(id(self.operation), 0)
+        return options[number % len(options)]
 
     # --- labels -------------------------------------------------------------
 
@@ -168,6 +178,10 @@ class LabelledCall:
         reason = self.say(reason, **words)
         for ids in values or [x.ids for x in self.inputs]:
             self.recorder.store.freeze(ids, reason)
+
+    def rivals(self, stay: np.ndarray, followed: np.ndarray) -> None:
+        """The channels `stay` are frozen because others are `followed`."""
+        self.recorder.rivals.append(Rivals(self.operation, stay, followed))
 
     def inexact(self, reason: str, *values: np.ndarray, **words) -> None:
         """The operation's result changes where any channel of `values` goes.

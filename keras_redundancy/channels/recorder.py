@@ -2,9 +2,41 @@
 
 import dataclasses
 
+import numpy as np
+
 from keras_redundancy.channels import labels
 from keras_redundancy.channels.activations import Behaviours
 from keras_redundancy.channels.labels import Channels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Choice:
+    """A call could take one of several axes for that of the channels.
+
+    Attributes:
+        operation: what is called.
+        count: the number of axes that it could take.
+        ids: labels of what comes out.
+    """
+
+    operation: object
+    count: int
+    ids: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rivals:
+    """Two tensors have channels on axes that one result cannot both keep.
+
+    Attributes:
+        operation: what is called on them.
+        stay: labels of the channels that have to stay for this.
+        followed: labels of those that are followed in their place.
+    """
+
+    operation: object
+    stay: np.ndarray
+    followed: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +64,9 @@ class Recorder:
         lent: {id(layer): (layer, reason)} of layers whose variables are read
             by others too.
         tied: ids of these variables.
+        chosen: {id(operation): number of the axis to take}, see `Choice`; the
+            first for all others.
+        choices, rivals: the records of those names.
     """
 
     store: labels.LabelStore
@@ -46,6 +81,9 @@ class Recorder:
     owners: dict = dataclasses.field(default_factory=dict)
     lent: dict = dataclasses.field(default_factory=dict)
     tied: set = dataclasses.field(default_factory=set)
+    chosen: dict = dataclasses.field(default_factory=dict)
+    choices: list = dataclasses.field(default_factory=list)
+    rivals: list = dataclasses.field(default_factory=list)
 
 
 def frozen_channels(tensor, reason, store) -> Channels:

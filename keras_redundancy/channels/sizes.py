@@ -38,7 +38,7 @@ def at_shapes(graph, shapes):
         for x, shape in zip(inputs, shapes, strict=True)
     ]
     try:
-        products = record(graph.model, tensors).products
+        products = record(graph.model, tensors, graph.chosen).products
     except ValueError as error:
         raise ValueError(
             f"{graph.model.name!r} cannot be called on inputs of shape "

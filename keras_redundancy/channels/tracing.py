@@ -5,15 +5,23 @@ import dataclasses
 import itertools
 
 import keras
+import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy.channels.activations import Behaviours
 from keras_redundancy.channels.calls import CallTrace
+from keras_redundancy.channels.choices import Pass, best_pass
 from keras_redundancy.channels.functional import with_graph
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
 from keras_redundancy.channels.opening import has_stand_ins, opened
 from keras_redundancy.channels.reasons import Reason, of_call
-from keras_redundancy.channels.recorder import Recorder, Traced, frozen_channels
+from keras_redundancy.channels.recorder import (
+    Choice,
+    Recorder,
+    Traced,
+    frozen_channels,
+)
 from keras_redundancy.channels.rules import apply_rule
 from keras_redundancy.channels.rules.registry import MASK
 from keras_redundancy.channels.tied import borrowed, owners_of
@@ -62,26 +70,40 @@ def trace(model, *, allow_inexact: bool = False, shapes=None) -> ChannelGraph:
     graph = _keras.graph_of(model)
     for layer in _keras.flat_layers(model):
         _refuse_rewritten_weights(layer)
-    recorder = record(model, graph.inputs)
-    if shapes is None and has_stand_ins(model):
-        recorder.products[:] = [
-            dataclasses.replace(x, positions=None) for x in recorder.products
-        ]
-    return build_graph(model, recorder, allow_inexact)
+    is_open = shapes is None and has_stand_ins(model)
+    behaviours = Behaviours()
+
+    def run(chosen, allow_inexact=False):
+        recorder = record(model, graph.inputs, chosen, behaviours)
+        if is_open:
+            recorder.products[:] = [
+                dataclasses.replace(x, positions=None)
+                for x in recorder.products
+            ]
+        return Pass(recorder, build_graph(model, recorder, allow_inexact))
+
+    best = best_pass(run)
+    return run(best.chosen, True).graph if allow_inexact else best.graph
 
 
-def record(model, tensors) -> Recorder:
+def record(model, tensors, chosen=None, behaviours=None) -> Recorder:
     """What the rules say of a model that is called on these tensors.
 
     Args:
         model: the model.
         tensors: a `KerasTensor` for each of its inputs, of the shape that is
             asked for.
+        chosen, behaviours: those of the `Recorder`.
     """
     flat = _keras.flat_graph(model)
     read = itertools.chain(flat.outputs, *(call.reads for call in flat.calls))
     readers = collections.Counter(read)
-    recorder = Recorder(LabelStore(), owners=owners_of(flat.layers))
+    recorder = Recorder(
+        LabelStore(),
+        behaviours=behaviours or Behaviours(),
+        owners=owners_of(flat.layers),
+        chosen=chosen or {},
+    )
     walk = _Trace(recorder, readers)
     inputs = [
         Traced(_input_channels(x, tensor, readers[key], recorder.store), tensor)
@@ -183,6 +205,9 @@ def _by_rule(seen):
         outputs = [outputs]
     _require_channels(outputs, seen)
     _require_as_many(outputs, seen)
+    if seen.options > 1:
+        ids = np.concatenate([x.ids for x in outputs])
+        seen.recorder.choices.append(Choice(seen.operation, seen.options, ids))
     layer = seen.operation
     if isinstance(layer, keras.Layer) and len(accesses) > before:
         known = {id(a.variable) for a in accesses[before:]}

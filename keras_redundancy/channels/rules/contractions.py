@@ -131,29 +131,33 @@ def _product(call, given, out):
     carried = {}
     channels = [y[x.axis] for x, y in zip(call.inputs, given, strict=True)]
     for letter in dict.fromkeys(channels):
-        ids, alone = _labels_of(letter, call, given)
-        if not alone:
+        ids, others, once = _labels_of(letter, call, given)
+        if others or not once:
             call.freeze(POSITIONS, *ids)
+            for x in others:
+                call.rivals(ids[0], x.ids)
         elif letter in out:
             carried[letter] = ids
         else:
             call.tie(*ids)
             call.inexact(CONTRACTS, *ids)
-    chosen = max(carried, key=out.index, default=None)
+    if not carried:
+        return call.frozen(call.outputs[0], CONTRACTS)
+    chosen = call.choose(sorted(carried, key=out.index, reverse=True))
     for letter, ids in carried.items():
         if letter != chosen:
             call.freeze(OTHER_SIZE, *ids)
-    if chosen is None:
-        return call.frozen(call.outputs[0], CONTRACTS)
+            call.rivals(ids[0], carried[chosen][0])
     ids = carried[chosen]
     ids = call.multiplied(*ids) if len(ids) > 1 else ids[0]
     return Channels(ids, out.index(chosen))
 
 
 def _labels_of(letter, call, given):
-    """Labels on the axis `letter`, and whether no positions sit on it.
+    """Labels on the axis `letter`, and tensors with positions there instead.
 
-    Tensors of size 1 are broadcast along it.
+    Tensors of size 1 are broadcast along it. The third value is whether no
+    tensor has two such axes.
     """
     holders = [
         (x, letters)
@@ -165,5 +169,6 @@ def _labels_of(letter, call, given):
         full = [size == max(sizes) for size in sizes]
         holders = list(itertools.compress(holders, full))
     ids = [x.ids for x, letters in holders if letters[x.axis] == letter]
+    others = [x for x, letters in holders if letters[x.axis] != letter]
     once = all(letters.count(letter) == 1 for _, letters in holders)
-    return ids, once and len(ids) == len(holders)
+    return ids, others, once

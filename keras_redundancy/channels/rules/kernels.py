@@ -205,7 +205,8 @@ def _einsum_dense(layer, call):
     """Follows one channel axis: that of the input, or a new one.
 
     In "abc,cd->abd" the kernel reads c and writes d. In "abc,bd->adc" it
-    mixes positions, and c stays what it was.
+    mixes positions, and c stays what it was. Of several new ones, such as
+    heads and their channels, it is the last, unless more can go by another.
     """
     x = call.inputs[0]
     ranks = [len(x.shape), len(layer.kernel.shape)]
@@ -217,7 +218,7 @@ def _einsum_dense(layer, call):
     written = "".join(i for i in out if i in kernel and i not in given)
     if read not in out and not written:
         return call.opaque(NO_UNITS)
-    letter = read if read in out else written[-1]
+    letter = read if read in out else call.choose(written[::-1])
     if read not in kernel:
         ids = x.ids
         call.keeps(layer.kernel)

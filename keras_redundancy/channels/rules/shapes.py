@@ -109,8 +109,9 @@ def _reshaped(call, x):
 
     Where several axes hold the channels, such as (7, 7, 64) where there were
     3,136, one of them stays the channel axis: by Keras' convention the last
-    (the first with channels_first). A channel is then its entry together with
-    all entries of the others, which go together.
+    (the first with channels_first), unless more can go where it is another
+    one, as where attention makes heads. A channel is then its entry together
+    with all entries of the others, which go together.
     """
     after = call.outputs[0].shape
     parts = _parts(len(x.ids), positions(x.shape[x.axis + 1 :]), after)
@@ -118,15 +119,23 @@ def _reshaped(call, x):
     number = 0 if first and len(after) > 3 else -1
     if not parts or parts[number].outer is None:
         return call.opaque(MOVES_CHANNELS, before=x.shape, after=after)
-    part, ids = parts[number], x.ids
+    ids = x.ids
     if len(parts) > 1:
+        number = call.choose(_known_sizes(parts, number))
         rows = ids.reshape([p.size for p in parts])
-        rows = np.moveaxis(rows, number, -1).reshape(-1, part.size)
+        rows = np.moveaxis(rows, number, -1).reshape(-1, parts[number].size)
         ids = call.summed(*rows)
+    part = parts[number]
     if part.outer * part.inside > 1:
         ids = call.copied(ids, part.outer * part.inside)
         ids = ids.reshape(part.outer, part.inside, part.size).swapaxes(1, 2)
     return Channels(ids.reshape(-1), part.axis)
+
+
+def _known_sizes(parts, number):
+    """Numbers of the parts of known sizes; `number`, 0 or -1, comes first."""
+    order = range(len(parts)) if number == 0 else reversed(range(len(parts)))
+    return [i for i in order if parts[i].outer is not None]
 
 
 def _parts(n, inner, after):
