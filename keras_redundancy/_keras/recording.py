@@ -39,12 +39,12 @@ class Weight(keras.layers.Layer):
         self.shape = shape
 
     @classmethod
-    def of(cls, layer, variable):
+    def of(cls, layer, variable, prefix=""):
         """The `Weight` that holds a variable of a layer."""
         new = cls(
             tuple(variable.shape),
             dtype=layer.dtype_policy,
-            name=f"{variable.name}_weight",
+            name=f"{prefix}{prefix and BORDER}{variable.name}_weight",
         )
         new.weight, new.built = variable, True
         return new
@@ -169,11 +169,11 @@ def _recorded(layer, args, kwargs, inputs):
 
 
 @contextlib.contextmanager
-def _own_weights(layer, x):
+def _own_weights(layer, x, prefix=""):
     """Put symbols in the place of the weights that a layer itself holds."""
     own = set(map(id, layer._trainable_variables))
     before = {k: v for k, v in vars(layer).items() if id(v) in own and v.shape}
-    made = {id(v): Weight.of(layer, v)(x) for v in before.values()}
+    made = {id(v): Weight.of(layer, v, prefix)(x) for v in before.values()}
     vars(layer).update({key: made[id(v)] for key, v in before.items()})
     try:
         yield
@@ -269,7 +269,8 @@ def _on_symbols(layer, args, kwargs):
         ),
         (args, kwargs),
     )
-    return layer.call(*args, **_for_inference(layer, kwargs))
+    with _own_weights(layer, tensors_in((args, kwargs))[0], layer.name):
+        return layer.call(*args, **_for_inference(layer, kwargs))
 
 
 def _for_inference(layer, kwargs):

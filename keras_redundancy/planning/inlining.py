@@ -63,10 +63,10 @@ def _reason(space, opened, remark):
 
 
 def _is_set(space, variables, settable):
-    """Whether one argument sets the width of a space where it is in a layer."""
+    """Whether arguments set the width of a space, and no other, in a layer."""
     own = {(id(axis.on.variable), axis.on.axis) for axis in space.axes}
     inside = {key for key in own if key[0] in variables}
-    return not inside or any(inside <= axes <= own for axes in settable)
+    return inside <= set().union(*(axes for axes in settable if axes <= own))
 
 
 def ways_of_blocks(graph, decisions) -> dict[str, str]:

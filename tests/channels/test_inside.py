@@ -326,3 +326,33 @@ def test_functional_of_what_is_no_built_layer():
         kr.functional(subclassed.ResNet(), keras.Input((8, 8, 3)))
     with pytest.raises(TypeError, match="Expected a keras"):
         kr.functional("resnet", keras.Input((8, 8, 3)))
+
+
+def test_a_part_that_returns_none_reads_its_weights():
+    """They are weights in the graph inside too, not numbers of that moment."""
+
+    class Part(layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(shape[-1:], name="scale")
+
+        def call(self, x):
+            return x * self.scale, None
+
+    class Block(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.expand, self.part = layers.Dense(12), Part()
+
+        def build(self, shape):
+            self.expand.build(shape)
+            self.part.build((*shape[:-1], 12))
+
+        def call(self, x):
+            return self.part(self.expand(x))[0]
+
+    model = between(Block())
+    graph = kr.trace(model)
+    assert {12, 16} == {space.size for space in graph.prunable}
+    assert {id(x) for x in model.weights} == {
+        id(x) for x in graph.model.weights
+    }

@@ -1,5 +1,7 @@
 """Several inputs: sums, products, concatenations; arrays among them."""
 
+import itertools
+
 import keras
 import numpy as np
 from keras import layers
@@ -98,8 +100,30 @@ def _operands(operation, call):
     if out is None:
         widened = arrays and len(call.inputs) == 1
         return call.opaque(CONSTANT if widened else BROADCASTS)
+    axes = [out.axis, *_widened(call, arrays)]
+    axis = call.choose(axes)
+    if axis != out.axis:
+        call.freeze(POSITIONS, *(x.ids for x in call.inputs))
+        out = Channels(call.new(call.outputs[0].shape[axis]), axis)
     _cut_arrays(call, out, arrays, acts)
     return out
+
+
+def _widened(call, arrays):
+    """The axes along which arrays repeat a tensor.
+
+    A number for each head that is multiplied with positions is an example.
+    """
+    rank = len(call.outputs[0].shape)
+    if len(call.inputs) > 1:
+        return []
+    shape = (1,) * (rank - len(call.inputs[0].shape)) + call.inputs[0].shape
+    return sorted(
+        axis
+        for _, array in arrays
+        for axis, size in enumerate(array.shape, rank - array.ndim)
+        if axis and size > 1 and shape[axis] == 1
+    )
 
 
 def _acts_of(operation, call, others):
@@ -151,6 +175,8 @@ def _combined(call, join):
         if wide and len({id(x) for x in [*ones, *wide]}) == len(placed):
             break
     else:
+        for x, y in itertools.permutations(call.inputs, 2):
+            call.rivals(x.ids, y.ids)
         return None
     for x, gap in placed:
         if x.axis + gap != axis and len(x.ids) > 1:

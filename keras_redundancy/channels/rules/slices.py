@@ -163,3 +163,18 @@ def _take(operation, call):
         return call.opaque(INDEXED)
     added = len(call.outputs[0].shape) - len(x.shape)
     return Channels(x.ids, x.axis + (added if axis < x.axis else 0))
+
+
+@rule.register(ops.TakeAlongAxis)
+def _take_along_axis(operation, call):
+    """An array takes positions, of each channel by itself."""
+    x, (args, kwargs) = call.inputs[0], call.arguments
+    along_channels = operation.axis in (None, x.axis, x.axis - len(x.shape))
+    if along_channels or len(call.inputs) > 1:
+        return call.opaque(INDEXED)
+    path = ("kwargs", "indices") if "indices" in kwargs else ("args", 1)
+    indices = call.constant(kwargs.get("indices", args[-1]), *path)
+    ids = call.tied(x.ids)
+    if indices.shape[x.axis] > 1:
+        call.carried_by(indices, x.axis, ids)
+    return Channels(ids, x.axis)
