@@ -106,6 +106,7 @@ BACKBONES = {
     },
     "Gemma": {**GROUPED, "head_dim": 8},
     "Mistral": {**GROUPED, "sliding_window": 8},
+    "Mixtral": {**GROUPED, "sliding_window": 8, "num_experts": 2, "top_k": 1},
     "Llama": GROUPED,
     "Llama3": GROUPED,
     "Qwen": GROUPED,
@@ -115,6 +116,14 @@ BACKBONES = {
     "ViT": {**VIT, "hidden_dim": 32, "mlp_dim": 64},
     "DeiT": {**VIT, "hidden_dim": 32, "intermediate_dim": 64},
     "MiT": MIT,
+    "SwinTransformer": {
+        **IMAGE,
+        "embed_dim": 16,
+        "depths": (2, 2),
+        "num_heads": (2, 4),
+        "window_size": 4,
+        "patch_size": 2,
+    },
     "ViTDet": {
         **VIT,
         "hidden_size": 32,

@@ -29,6 +29,7 @@ from hub_backbones import BACKBONES, SIZES, backbone
 import keras_redundancy as kr
 from keras_redundancy._shared.tables import Table
 from keras_redundancy.channels import Role
+from keras_redundancy.channels.labels import Constant
 
 INSIDE = "keras_redundancy.channels.opening.has_layers_to_open"
 
@@ -56,9 +57,14 @@ def random_data(model, samples, seed=0):
 
 
 def plant_copies(model):
-    """Make 30 % of the units of each space copies of other ones."""
+    """Make 30 % of the units of each space copies of other ones.
+
+    Not of heads that differ in a constant, such as the slopes of ALiBi.
+    """
     random = np.random.default_rng(0)
     for space in kr.trace(model).prunable:
+        if any(isinstance(x.on.variable, Constant) for x in space.axes):
+            continue
         units, count = random.permutation(space.size), int(0.3 * space.size)
         targets, sources = units[:count], random.choice(units[count:], count)
         for place in space.axes:

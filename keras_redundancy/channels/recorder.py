@@ -67,6 +67,7 @@ class Recorder:
         chosen: {id(operation): number of the axis to take}, see `Choice`; the
             first for all others.
         choices, rivals: the records of those names.
+        kernels: ids of the `Weight`s that are multiplied like kernels.
     """
 
     store: labels.LabelStore
@@ -84,6 +85,7 @@ class Recorder:
     chosen: dict = dataclasses.field(default_factory=dict)
     choices: list = dataclasses.field(default_factory=list)
     rivals: list = dataclasses.field(default_factory=list)
+    kernels: set = dataclasses.field(default_factory=set)
 
 
 def frozen_channels(tensor, reason, store) -> Channels:

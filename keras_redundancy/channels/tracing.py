@@ -23,6 +23,7 @@ from keras_redundancy.channels.recorder import (
     frozen_channels,
 )
 from keras_redundancy.channels.rules import apply_rule
+from keras_redundancy.channels.rules.contractions import PRODUCTS
 from keras_redundancy.channels.rules.registry import MASK
 from keras_redundancy.channels.tied import borrowed, owners_of
 
@@ -103,6 +104,7 @@ def record(model, tensors, chosen=None, behaviours=None) -> Recorder:
         behaviours=behaviours or Behaviours(),
         owners=owners_of(flat.layers),
         chosen=chosen or {},
+        kernels=_kernels(flat),
     )
     walk = _Trace(recorder, readers)
     inputs = [
@@ -114,6 +116,20 @@ def record(model, tensors, chosen=None, behaviours=None) -> Recorder:
     outputs = [x.channels.ids for x in walk.run(model, inputs)]
     recorder.store.frozen[:0] = [(ids, MODEL_OUTPUT) for ids in outputs]
     return recorder
+
+
+def _kernels(flat) -> set[int]:
+    """Ids of the `Weight`s that matrix products and nothing else reads."""
+    others = set()
+    for call in flat.calls:
+        if not isinstance(call.operation, PRODUCTS):
+            others.update(call.reads)
+    return {
+        id(call.operation)
+        for call in flat.calls
+        if isinstance(call.operation, _keras.Weight)
+        and others.isdisjoint(call.makes)
+    }
 
 
 def _input_channels(x, tensor, readers, store):

@@ -55,8 +55,10 @@ def _reads_own_weights(opened):
 
 
 def _reason(space, opened, remark):
-    for layer, variables, settable, reason in opened:
-        if not _is_set(space, variables, settable):
+    done = [own for _, own, axes, _ in opened if _is_set(space, own, axes)]
+    for layer, variables, _, reason in opened:
+        # A layer whose widths are set makes the layers inside anew as well.
+        if not any(variables <= own for own in done):
             kind = type(layer).__name__
             return reason.format(name=layer.name, kind=kind, remark=remark)
     return None

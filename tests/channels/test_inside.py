@@ -356,3 +356,54 @@ def test_a_part_that_returns_none_reads_its_weights():
     assert {id(x) for x in model.weights} == {
         id(x) for x in graph.model.weights
     }
+
+
+class Experts(layers.Layer):
+    """Kernels of two experts, which no layer holds, and one of a gate."""
+
+    def __init__(self, hidden=10, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden, self.gate = hidden, layers.Dense(2)
+
+    def get_config(self):
+        return {**super().get_config(), "hidden": self.hidden}
+
+    def build(self, shape):
+        width = shape[-1]
+        self.gate.build(shape)
+        self.wide, self.other, self.narrow = (
+            self.add_weight((2, *sizes), name=name)
+            for name, sizes in (
+                ("wide", (width, self.hidden)),
+                ("other", (width, self.hidden)),
+                ("narrow", (self.hidden, 12)),
+            )
+        )
+
+    def call(self, x):
+        wide = ops.einsum("bth,ehm->betm", x, self.wide)
+        other = ops.einsum("bth,ehm->betm", x, self.other)
+        x_of = ops.einsum("betm,emh->beth", ops.silu(wide) * other, self.narrow)
+        shares = ops.softmax(self.gate(x))
+        return ops.einsum("bte,beth->bth", shares, x_of)
+
+
+def test_weights_of_a_layer_are_kernels_where_they_are_multiplied():
+    model = models.randomized(between(Experts(name="experts")))
+    graph = kr.trace(model)
+    (space,) = (x for x in graph.prunable if x.size == 10)
+    assert space.name == "experts-wide_weight + experts-other_weight"
+    models.plant(model, spaces=[space])
+    small = kr.prune(model, tau=0.9999)
+    assert small.get_layer("experts").hidden == 7
+    models.assert_same_function(model, small)
+
+
+def test_kernels_of_a_layer_are_cut_by_data():
+    model = models.randomized(between(Experts(name="experts")))
+    data = models.random_inputs(model, batch=64)
+    wanted, errors = model(data), []
+    for options in ({"data": data}, {"absorb": "drop"}):
+        small = kr.prune(model, ratio=0.5, skip="top", **options)
+        errors.append(float(np.square(np.subtract(wanted, small(data))).mean()))
+    assert errors[0] < errors[1]

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_redundancy import _keras
 from keras_redundancy._keras import numpy_operations as ops, variables_in
-from keras_redundancy.channels.labels import Channels
+from keras_redundancy.channels.labels import Channels, Width
 from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.registry import (
     positions,
@@ -39,6 +40,9 @@ TIED = of_call(
     "multiplies the channels with the kernel of {owner}, which reads other "
     "channels with the same kernel",
 )
+
+
+PRODUCTS = (ops.Matmul, ops.Einsum)
 
 
 @rule.register(ops.Matmul)
@@ -128,6 +132,9 @@ def _product(call, given, out):
     The result is linear in every tensor, so channels that are not summed
     over keep their labels.
     """
+    units = _times_weight(call, given, out) if len(given) == 2 else None
+    if units is not None:
+        return units
     carried = {}
     channels = [y[x.axis] for x, y in zip(call.inputs, given, strict=True)]
     for letter in dict.fromkeys(channels):
@@ -151,6 +158,28 @@ def _product(call, given, out):
     ids = carried[chosen]
     ids = call.multiplied(*ids) if len(ids) > 1 else ids[0]
     return Channels(ids, out.index(chosen))
+
+
+def _times_weight(call, given, out):
+    """Units of a weight that the code of a layer reads as its kernel.
+
+    The last axis of the weight is that of the units. None where the weight
+    does not sum over the channels of the other tensor.
+    """
+    makers = [x.place and _keras.origin(x.place.tensor) for x in call.inputs]
+    known = [id(maker) in call.recorder.kernels for maker in makers]
+    if sum(known) != 1:
+        return None
+    number = known.index(True)
+    x, letters = call.inputs[1 - number], given[1 - number]
+    read, own = letters[x.axis], given[number]
+    is_read = read in own[:-1] and read not in out
+    if not is_read or own[-1] in letters or own[-1] not in out:
+        return None
+    axis, weight = own.index(read), makers[number]
+    call.read_by(weight.weight, axis, x.ids)
+    call.recorder.widths.append(Width(weight, ("shape", axis), x.ids))
+    return Channels(call.inputs[number].ids, out.index(own[-1]))
 
 
 def _labels_of(letter, call, given):

@@ -89,11 +89,14 @@ def _reversible_embedding(layer, call):
 def _weight(layer, call):
     """A weight that the code of a layer reads: channels are on its last axis.
 
-    Whether it is a kernel, a bias or a scale is not known.
+    Where it is no kernel, it is not known whether it is a bias or a scale.
     """
     axis = len(layer.weight.shape) - 1
-    ids = call.new(layer.weight.shape[axis])
-    call.carried_by(layer.weight, axis, ids)
+    if axis and id(layer) in call.recorder.kernels:
+        ids = call.written_by(layer.weight, axis)
+    else:
+        ids = call.new(layer.weight.shape[axis])
+        call.carried_by(layer.weight, axis, ids)
     call.counted_in("shape", axis, ids=ids)
     return Channels(ids, axis)
 
