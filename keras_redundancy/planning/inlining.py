@@ -50,8 +50,8 @@ def needing_inline(graph, spaces, inline: bool | None) -> list:
 
 
 def _reads_own_weights(opened):
-    layers = _keras.flat_layers(opened)
-    return any(isinstance(x, _keras.Weight) for x in layers)
+    """Whether a `call` does: layers inside can stay of their own classes."""
+    return any(isinstance(x, _keras.Weight) for x in opened.layers)
 
 
 def _reason(space, opened, remark):

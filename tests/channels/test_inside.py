@@ -407,3 +407,39 @@ def test_kernels_of_a_layer_are_cut_by_data():
         small = kr.prune(model, ratio=0.5, skip="top", **options)
         errors.append(float(np.square(np.subtract(wanted, small(data))).mean()))
     assert errors[0] < errors[1]
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scale(layers.Layer):
+    """A weight for each channel that it reads, and no layers."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape[-1:], name="scale")
+
+    def call(self, x):
+        return x * self.scale
+
+
+def test_parts_with_weights_of_their_own_stay_in_a_block_that_is_inline(
+    tmp_path,
+):
+    class Block(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.parts = [layers.Dense(12), layers.Dense(8), Scale()]
+
+        def call(self, x):
+            for part in self.parts:
+                x = part(x)
+            return x
+
+    model = models.randomized(between(Block()))
+    plan = kr.plan(model, ratio=0.5)
+    cut = {x.space.size for x in plan.decisions if len(x.selection.removed)}
+    assert cut == {12, 16}  # Nothing sets the width that the scale reads.
+    small = plan.apply()
+    kept = [type(x) for x in small.layers[2].layers if x.weights]
+    assert kept == [layers.Dense, layers.Dense, Scale]
+    small.save(tmp_path / "small.keras")
+    again = keras.models.load_model(tmp_path / "small.keras")
+    models.assert_same_function(small, again)
