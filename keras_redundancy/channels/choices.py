@@ -16,7 +16,8 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from keras_redundancy.channels.labels import Role
 
-PASSES = 5  # Two for most: one for queries and keys, one for values.
+# Three do for most: as it is, with heads of queries and keys, and of values.
+PASSES = 5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
