@@ -261,29 +261,25 @@ def _measured(written: list[tuple]) -> list[ExportedFile]:
         first = [next(x.one_by_one(samples)) for x, _, samples in written]
         times = runtimes.milliseconds(list(map(functools.partial, runs, first)))
     return [
-        _file(*each, run, time)
-        for each, run, time in zip(written, runs, times, strict=True)
+        ExportedFile(
+            subject.model.name,
+            str(path),
+            subject.model.count_params(),
+            _multiply_adds(subject),
+            _size(path),
+            time,
+            *_agreement(subject, [x[:COMPARED] for x in samples], run),
+        )
+        for (subject, path, samples), run, time in zip(
+            written, runs, times, strict=True
+        )
     ]
 
 
-def _file(subject, path, samples, run, milliseconds) -> ExportedFile:
-    agreement = {}
-    if milliseconds is not None:
-        some = [x[:COMPARED] for x in samples]
-        agreement = _agreement(subject, some, run)
-    return ExportedFile(
-        subject.model.name,
-        str(path),
-        subject.model.count_params(),
-        _multiply_adds(subject),
-        _size(path),
-        milliseconds,
-        **agreement,
-    )
-
-
-def _agreement(subject, samples, run) -> dict[str, float | None]:
-    """How much the file returns what the model returns for some samples."""
+def _agreement(subject, samples, run) -> tuple[float | None, float | None]:
+    """`difference` and `same_class` of what the file returns for samples."""
+    if run is None:
+        return None, None
     wanted = subject.predict(samples)
     found = zip(*map(run, subject.one_by_one(samples)), strict=True)
     given = [np.concatenate(each).astype("float64") for each in found]
@@ -291,7 +287,7 @@ def _agreement(subject, samples, run) -> dict[str, float | None]:
     if len(wanted) == 1 and wanted[0].ndim == 2 and wanted[0].shape[1] > 1:
         pairs = wanted[0].argmax(-1) == given[0].argmax(-1)
         same_class = float(pairs.mean())
-    return {"difference": difference(wanted, given), "same_class": same_class}
+    return difference(wanted, given), same_class
 
 
 def _multiply_adds(subject):
@@ -302,7 +298,7 @@ def _multiply_adds(subject):
 
 
 def _size(path):
-    files = [path] if path.is_file() else path.rglob("*")
+    files = path, *path.rglob("*")
     return sum(x.stat().st_size for x in files if x.is_file())
 
 
