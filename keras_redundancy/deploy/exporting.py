@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_redundancy._shared.arguments import check_option
 from keras_redundancy._shared.files import require_folder
-from keras_redundancy._shared.tables import Rendered, Table
+from keras_redundancy._shared.tables import Rendered, Table, listed
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.deploy import runtimes
@@ -77,21 +77,18 @@ class Exported(Rendered):
     def table(self) -> Table:
         header = ("model", "params", "multiply-adds", "kB", "1 sample, ms")
         header += ("difference", "same class, %")
-        rows = [_cells(self.file.model, self.file)]
-        if self.beside is not None:
-            name = f"beside {self.beside.model}"
-            rows.insert(0, _cells(name, self.beside))
+        rows = [
+            (
+                *(words + x.model, x.parameters, x.multiply_adds),
+                *(x.bytes / 1000, x.milliseconds),
+                None if x.difference is None else f"{x.difference:.2g}",
+                None if x.same_class is None else 100 * x.same_class,
+            )
+            for words, x in (("beside ", self.beside), ("", self.file))
+            if x is not None
+        ]
         title = f"{Path(self.file.path).name}, compared with Keras"
         return Table(title, header, rows, self.advice)
-
-
-def _cells(name, file):
-    return (
-        *(name, file.parameters, file.multiply_adds, file.bytes / 1000),
-        file.milliseconds,
-        None if file.difference is None else f"{file.difference:.2g}",
-        None if file.same_class is None else 100 * file.same_class,
-    )
 
 
 def litert(
@@ -306,19 +303,17 @@ def _advice_on_widths(model, beside):
     """Names the layers whose widths became no multiples of eight."""
     if beside is None or not isinstance(model, keras.Model):
         return ""
-    widths = {
-        name: after.units
+    odd = [
+        f"{name}: {after.units}"
         for name, (before, after) in sizes_of(beside, model).layers.items()
         if after is not None
         and (before is None or before.units != after.units)
         and after.units % MULTIPLE
-    }
-    if not widths:
+    ]
+    if not odd:
         return ""
-    some = [f"{name}: {units}" for name, units in list(widths.items())[:4]]
-    more = ", ..." if len(widths) > 4 else ""
     return (
-        f"{len(widths)} layers have a number of units that is no multiple of "
-        f"{MULTIPLE} ({', '.join(some)}{more}), and many runtimes compute "
-        f"{MULTIPLE} channels at a time: plan with round_to={MULTIPLE}.\n"
+        f"{len(odd)} layers have a number of units that is no multiple of "
+        f"{MULTIPLE} ({listed(odd, 4)}), and many runtimes compute {MULTIPLE} "
+        f"channels at a time: plan with round_to={MULTIPLE}.\n"
     )
