@@ -132,9 +132,9 @@ def export(
     compared with what Keras returns.
 
     Args:
-        model: a built functional or Sequential `keras.Model`; for LiteRT also
-            a model of tf_keras, such as one that was trained
-            quantization-aware by tfmot. It is never changed.
+        model: a built `keras.Model`; for LiteRT also a model of tf_keras, such
+            as one that was trained quantization-aware by tfmot. It is never
+            changed.
         path: where to write.
         data: inputs, as `Model.predict` takes them; for a tf_keras model,
             arrays. The first 200 show the converter the ranges of values for

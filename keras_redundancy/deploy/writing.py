@@ -47,14 +47,13 @@ def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
         # The converters use what TensorFlow and NumPy will remove.
         warnings.simplefilter("ignore")
         try:
-            options = {}
+            options, batch = {}, None
             if kind == "litert":
-                options = _litert_options(subject, samples, quantize)
+                options, batch = _litert_options(subject, samples, quantize), 1
             if not subject.is_keras_3:
                 _write_tf_keras(subject.model, fresh, options)
                 return
-            if kind == "litert":
-                options["input_signature"] = _signature(subject, samples)
+            options["input_signature"] = _signature(subject, samples, batch)
             subject.model.export(fresh, kind, verbose=False, **options)
         except ImportError as error:
             raise ImportError(
@@ -84,13 +83,12 @@ def _failure(subject, kind, quantize, error, advice):
     return f"{model.name!r} cannot be converted to {kind}.{advice}\n{words}"
 
 
-def _signature(subject, samples):
-    """Shapes of the inputs of LiteRT: a batch of one, and no open sizes."""
+def _signature(subject, samples, batch):
+    """What the file takes: of LiteRT, samples without open sizes."""
+    shapes = [x.shape[1:] for x in samples or subject.inputs]
     specs = [
-        keras.InputSpec(shape=(1, *like.shape[1:]), dtype=x.dtype, name=x.name)
-        for x, like in zip(
-            subject.inputs, samples or subject.inputs, strict=True
-        )
+        keras.InputSpec(shape=(batch, *shape), dtype=x.dtype, name=x.name)
+        for x, shape in zip(subject.inputs, shapes, strict=True)
     ]
     return [keras.tree.pack_sequence_as(subject.structure, specs)]
 

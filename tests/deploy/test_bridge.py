@@ -10,7 +10,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from tests import models
+from tests import models, subclassed
 
 tf_keras = pytest.importorskip("tf_keras")
 
@@ -119,6 +119,17 @@ def test_layers(shape):
         np.testing.assert_allclose(a, b, atol=1e-5 * abs(a).max())
 
 
+def test_a_subclassed_model():
+    shape = 3, 8, 8, 2
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    model = subclassed.Discriminator()
+    wanted = models.numpy(model(x))
+    old = kr.deploy.to_tf_keras(model)
+    again = kr.deploy.from_tf_keras(old, like=model)
+    for given in (old(x), again(x)):
+        np.testing.assert_allclose(wanted, given, atol=1e-5 * abs(wanted).max())
+
+
 def test_what_trains_is_kept():
     inputs = keras.Input((4,))
     regularizer = keras.regularizers.L1L2(0.1, 0.2)
@@ -199,6 +210,8 @@ def test_models_that_do_not_fit():
     old = kr.deploy.to_tf_keras(model)
     with pytest.raises(ValueError, match="is not in the tf_keras model"):
         kr.deploy.from_tf_keras(old, like=other)
+    with pytest.raises(ValueError, match="the model that was translated, "):
+        kr.deploy.from_tf_keras(old, like=kr.prune(model, ratio=0.5))
     with pytest.raises(TypeError, match="cluster_weights returns None"):
         kr.deploy.from_tf_keras(None, like=model)
     with pytest.raises(TypeError, match="but is Sequential"):
