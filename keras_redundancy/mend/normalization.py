@@ -12,7 +12,7 @@ from keras_redundancy import _keras
 from keras_redundancy.mend.reconstruct import spread
 
 # So many rows, of all samples together, say what mean and variance are.
-ROWS = 2**16
+ROWS = 2**14
 # What of a moving variance is too small a variance to tell a ratio from.
 LEAST = 1e-2
 # By what the scale of a channel is changed at most.

@@ -36,15 +36,14 @@ class Sums:
     @classmethod
     def of(cls, x, y, origin) -> "Sums":
         """Of rows minus the origin, (groups, rows, k) and (groups, rows, r)."""
-        transposed = ops.swapaxes(x, 1, 2)
         sums = (
             ops.sum(x, axis=1),
             ops.sum(y, axis=1),
-            ops.matmul(transposed, y),
+            _products(x, y),
             ops.sum(ops.square(y), axis=1),
         )
         products = tuple(
-            ops.matmul(transposed[:, start : start + BLOCK], x[..., start:])
+            _products(x[..., start : start + BLOCK], x[..., start:])
             for start in range(0, x.shape[2], BLOCK)
         )
         return cls(x.shape[1], origin, sums, products)
@@ -99,6 +98,14 @@ class Sums:
         )
         size = size - np.square(y) + np.square(step[1])
         return regression.Equations(known, shared, size)
+
+
+def _products(x, y):
+    """The sum over rows of x y^T: (g, rows, k), (g, rows, r) -> (g, k, r)."""
+    if x.shape[0] > 1:
+        return ops.matmul(ops.swapaxes(x, 1, 2), y)
+    # Two matrices are multiplied faster than a batch of one.
+    return ops.matmul(ops.transpose(x[0]), y[0])[None]
 
 
 def _outer(a, b):
