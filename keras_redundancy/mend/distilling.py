@@ -40,17 +40,17 @@ class Training(Configured):
     temperature: float = 3.0
     outputs: object = None
     held_out: float = 0.1
-    patience: int = 5
+    patience: int | None = None
     augment: Callable | None = None
     seed: int | None = 0
     batch_statistics: bool = False
     features: tuple[str, ...] = ()
 
     def __post_init__(self):
-        for name in ("epochs", "patience"):
-            check_count(name, getattr(self, name))
-        if self.batch_size is not None:
-            check_count("batch_size", self.batch_size)
+        check_count("epochs", self.epochs)
+        for name in ("patience", "batch_size"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         for name in ("learning_rate", "temperature"):
             check_positive(name, getattr(self, name))
         check_fraction(
@@ -87,7 +87,7 @@ def distill(
     outputs=None,
     label_weight: float | None = None,
     held_out: float = Training.held_out,
-    patience: int = Training.patience,
+    patience: int | None = Training.patience,
     augment: Callable | None = None,
     validation_data=None,
     steps: int | None = None,
@@ -141,7 +141,9 @@ def distill(
         label_weight: the share of the labels' loss, in (0, 1). Default: 0.5.
         held_out: the share of arrays that is not trained on, and says which
             epoch was the best. With 0 the last epoch counts.
-        patience: stop after so many epochs that were no better.
+        patience: stop after so many epochs that were no better. By default
+            none is left out: while the learning rate is high, epochs may be
+            worse than the start, and yet the last ones better.
         augment: with arrays, a function from a batch of inputs to another
             one, or a layer, such as `keras.layers.RandomFlip("horizontal")`.
             With few samples this helps most. Use what `model` was trained
@@ -346,7 +348,7 @@ class _Best(keras.callbacks.Callback):
         elif not self._is_judged or not value >= self._value:
             self._value, self._epoch = value, epoch + 1
             self._weights = self._student.get_weights()
-        elif epoch + 1 - self._epoch >= self._patience:
+        elif self._patience and epoch + 1 - self._epoch >= self._patience:
             model.stop_training = True
 
     def restore(self):

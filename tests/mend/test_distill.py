@@ -149,6 +149,10 @@ def test_no_epoch_may_be_worse_than_the_start():
     for a, b in zip(found.get_weights(), small.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(seen.losses) == 2
+    # By default all epochs count: the rate is high in the first ones only.
+    options = QUICK | {"learning_rate": 10.0, "epochs": 7}
+    kr.distill(small, model, data, **options, callbacks=[seen])
+    assert len(seen.losses) == 2 + 7
 
 
 class Epochs(keras.callbacks.Callback):
