@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import sys
+from unittest import mock
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 
@@ -19,6 +20,7 @@ from keras import layers
 
 import keras_redundancy as kr
 from keras_redundancy.building.copying import copy_for_training
+from keras_redundancy.mend.normalization import Norm
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
 
@@ -106,7 +108,7 @@ def results(weights):
     model.set_weights(weights)
     x, y = data()
     options = {"epochs": 2, "batch_size": 16, "verbose": 0}
-    # Several batches, of which some samples are held out.
+    # Several batches, of which some samples are held out. One is even.
     small = kr.prune(model, ratio=0.25, data=x, batch_size=25)
     cuts = {"prune": {"ratio": 0.25}, "monitor": "loss", "floor": 9.0}
     found = {
@@ -117,6 +119,23 @@ def results(weights):
         ).model,
     }
     return {name: model.get_weights() for name, model in found.items()}
+
+
+def devices_of_the_walk(model):
+    """The devices on which a BatchNormalization is mended to batches."""
+    mend, found = Norm.mend, set()
+
+    def noted(fit, step, frontier):
+        for *_, new in frontier.at(step.calls[0].reads[0]):
+            if TENSORFLOW:
+                found.add(new.device)
+            elif not new.sharding.is_fully_replicated:
+                found.update(map(str, new.sharding.device_set))
+        return mend(fit, step, frontier)
+
+    with mock.patch.object(Norm, "mend", noted):
+        kr.prune(model, ratio=0.25, data=data()[0], batch_size=32)
+    return sorted(found)
 
 
 def largest_differences(scope, weights):
@@ -179,6 +198,7 @@ def main(folder):
             small.fit(x, y, batch_size=16, verbose=0)
             found = [devices_of(small), small.layers[0].units]
             said["found"][f"{name} {place}"] = found
+    said["walk"] = devices_of_the_walk(model)
     monitor = kr.callbacks.RedundancyMonitor(f"{folder}/logs", data=x)
     with scope():
         its_copy = copy_for_training(model)

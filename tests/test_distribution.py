@@ -27,6 +27,8 @@ def test_models_on_two_devices(tmp_path):
         for place in ("inside", "outside")
     }
     assert_values_are_the_same_ones(said)
+    # Batches that mending looks at are spread over both.
+    assert len(said["walk"]) == 2
     if keras.backend.backend() == "tensorflow":
         assert_vectors_are_fused(**said["fused"])
     # The monitor sees a batch as a whole.

@@ -102,8 +102,10 @@ from keras_redundancy._keras.running import (
     numpy_batches as numpy_batches,
     predict_on_replicas as predict_on_replicas,
     quiet_about_retracing as quiet_about_retracing,
+    replica_of as replica_of,
     replicas as replicas,
     scope_of as scope_of,
+    sharded as sharded,
     without_gradients as without_gradients,
 )
 from keras_redundancy._keras.variables import (

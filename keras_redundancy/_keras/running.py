@@ -148,7 +148,7 @@ def predict_on_replicas(model, parts: list) -> list:
         What the model returns for each part, as arrays.
     """
     if replicas(model) == 1:
-        return [model.predict_on_batch(_sharded(part)) for part in parts]
+        return [model.predict_on_batch(sharded(part)) for part in parts]
     if model.predict_function is None:
         model.predict_function = _predict_function(model)
     strategy, given = model.distribute_strategy, parts[0]
@@ -179,7 +179,26 @@ def _predict_function(model):
     return tf.function(predict, autograph=False, reduce_retracing=True)
 
 
-def _sharded(arrays: list) -> list:
+def replica_of(model, number: int):
+    """A context that computes on one replica of `tf.distribute`, in turn.
+
+    There each variable is read from that replica's own copy. Without replicas
+    nothing changes.
+
+    Args:
+        model: what tells the replicas.
+        number: of the batch, counted from 0.
+    """
+    count = local_replicas(model)
+    if count == 1:
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    devices = model.distribute_strategy.extended.worker_devices
+    return tf.device(devices[number % count])
+
+
+def sharded(arrays: list) -> list:
     """A batch, divided over the devices of a `keras.distribution`.
 
     It stays as it is without one, or if it cannot be divided evenly.

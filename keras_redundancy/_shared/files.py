@@ -39,7 +39,12 @@ def replaced(path) -> Iterator[Path]:
         OSError: the folder does not exist, or cannot be written to.
     """
     path = Path(path)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    try:
+        beside = tempfile.TemporaryDirectory(dir=path.parent)
+    except OSError as error:
+        words = f"{str(path)!r} cannot be written to: {error.strerror}"
+        raise OSError(error.errno, words) from error
+    with beside as folder:
         fresh = Path(folder) / path.name
         yield fresh
         if path.is_dir():

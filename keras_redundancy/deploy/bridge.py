@@ -2,10 +2,10 @@
 
 import importlib
 
-from keras_redundancy import _keras
 from keras_redundancy._shared.extras import needing
 from keras_redundancy.building.rebuild import rebuild, require_rebuildable
 from keras_redundancy.building.recipe import Recipe
+from keras_redundancy.channels.functional import with_graph
 from keras_redundancy.deploy.pairs import (
     WRAPPERS,
     layer_pairs,
@@ -42,8 +42,7 @@ def to_tf_keras(model, data=None, tolerance: float = 1e-4):
       `kr.deploy.litert(old, path)` does both.
 
     Args:
-        model: a built functional or Sequential `keras.Model`, of stock layers.
-            It is never changed.
+        model: a built `keras.Model` of stock layers. It is never changed.
         data: some inputs to compare the two models on, as `Model.predict`
             takes them. Default: four random ones.
         tolerance: the largest accepted difference of outputs, as a share of
@@ -60,7 +59,7 @@ def to_tf_keras(model, data=None, tolerance: float = 1e-4):
             returns something else.
     """
     _require_tf_keras()
-    _keras.graph_of(model)
+    model = with_graph(model)
     from keras_redundancy.deploy.translator import Translator
 
     result = Translator(model).translated()
@@ -92,6 +91,7 @@ def from_tf_keras(old, like):
     """
     _require_tf_keras()
     _require_model_of_tf_keras(old)
+    like = with_graph(like)
     require_rebuildable(like)
     result = rebuild(Recipe.of(like))
     for new, source in layer_pairs(result, old):
@@ -146,7 +146,8 @@ def _copy_weights_back(source, layer):
         named = [(x, f"depthwise_{x}") for x in names]
         found = [next((y for y in x if y in own), None) for x in named]
         values = [own[name].numpy() for name in found if name is not None]
-    _require_shapes(layer, values, layer.weights, "in Keras 3")
+    where = "in like=, which has to be the model that was translated,"
+    _require_shapes(layer, values, layer.weights, where)
     layer.set_weights(values)
 
 

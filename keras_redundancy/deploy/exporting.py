@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_redundancy._shared.arguments import check_option
 from keras_redundancy._shared.files import require_folder
-from keras_redundancy._shared.tables import Rendered, Table
+from keras_redundancy._shared.tables import Rendered, Table, listed
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.deploy import runtimes
@@ -77,21 +77,18 @@ class Exported(Rendered):
     def table(self) -> Table:
         header = ("model", "params", "multiply-adds", "kB", "1 sample, ms")
         header += ("difference", "same class, %")
-        rows = [_cells(self.file.model, self.file)]
-        if self.beside is not None:
-            name = f"beside {self.beside.model}"
-            rows.insert(0, _cells(name, self.beside))
+        rows = [
+            (
+                *(words + x.model, x.parameters, x.multiply_adds),
+                *(x.bytes / 1000, x.milliseconds),
+                None if x.difference is None else f"{x.difference:.2g}",
+                None if x.same_class is None else 100 * x.same_class,
+            )
+            for words, x in (("beside ", self.beside), ("", self.file))
+            if x is not None
+        ]
         title = f"{Path(self.file.path).name}, compared with Keras"
         return Table(title, header, rows, self.advice)
-
-
-def _cells(name, file):
-    return (
-        *(name, file.parameters, file.multiply_adds, file.bytes / 1000),
-        file.milliseconds,
-        None if file.difference is None else f"{file.difference:.2g}",
-        None if file.same_class is None else 100 * file.same_class,
-    )
 
 
 def litert(
@@ -135,9 +132,9 @@ def export(
     compared with what Keras returns.
 
     Args:
-        model: a built functional or Sequential `keras.Model`; for LiteRT also
-            a model of tf_keras, such as one that was trained
-            quantization-aware by tfmot. It is never changed.
+        model: a built `keras.Model`; for LiteRT also a model of tf_keras, such
+            as one that was trained quantization-aware by tfmot. It is never
+            changed.
         path: where to write.
         data: inputs, as `Model.predict` takes them; for a tf_keras model,
             arrays. The first 200 show the converter the ranges of values for
@@ -261,29 +258,25 @@ def _measured(written: list[tuple]) -> list[ExportedFile]:
         first = [next(x.one_by_one(samples)) for x, _, samples in written]
         times = runtimes.milliseconds(list(map(functools.partial, runs, first)))
     return [
-        _file(*each, run, time)
-        for each, run, time in zip(written, runs, times, strict=True)
+        ExportedFile(
+            subject.model.name,
+            str(path),
+            subject.model.count_params(),
+            _multiply_adds(subject),
+            _size(path),
+            time,
+            *_agreement(subject, [x[:COMPARED] for x in samples], run),
+        )
+        for (subject, path, samples), run, time in zip(
+            written, runs, times, strict=True
+        )
     ]
 
 
-def _file(subject, path, samples, run, milliseconds) -> ExportedFile:
-    agreement = {}
-    if milliseconds is not None:
-        some = [x[:COMPARED] for x in samples]
-        agreement = _agreement(subject, some, run)
-    return ExportedFile(
-        subject.model.name,
-        str(path),
-        subject.model.count_params(),
-        _multiply_adds(subject),
-        _size(path),
-        milliseconds,
-        **agreement,
-    )
-
-
-def _agreement(subject, samples, run) -> dict[str, float | None]:
-    """How much the file returns what the model returns for some samples."""
+def _agreement(subject, samples, run) -> tuple[float | None, float | None]:
+    """`difference` and `same_class` of what the file returns for samples."""
+    if run is None:
+        return None, None
     wanted = subject.predict(samples)
     found = zip(*map(run, subject.one_by_one(samples)), strict=True)
     given = [np.concatenate(each).astype("float64") for each in found]
@@ -291,7 +284,7 @@ def _agreement(subject, samples, run) -> dict[str, float | None]:
     if len(wanted) == 1 and wanted[0].ndim == 2 and wanted[0].shape[1] > 1:
         pairs = wanted[0].argmax(-1) == given[0].argmax(-1)
         same_class = float(pairs.mean())
-    return {"difference": difference(wanted, given), "same_class": same_class}
+    return difference(wanted, given), same_class
 
 
 def _multiply_adds(subject):
@@ -302,7 +295,7 @@ def _multiply_adds(subject):
 
 
 def _size(path):
-    files = [path] if path.is_file() else path.rglob("*")
+    files = path, *path.rglob("*")
     return sum(x.stat().st_size for x in files if x.is_file())
 
 
@@ -310,19 +303,17 @@ def _advice_on_widths(model, beside):
     """Names the layers whose widths became no multiples of eight."""
     if beside is None or not isinstance(model, keras.Model):
         return ""
-    widths = {
-        name: after.units
+    odd = [
+        f"{name}: {after.units}"
         for name, (before, after) in sizes_of(beside, model).layers.items()
         if after is not None
         and (before is None or before.units != after.units)
         and after.units % MULTIPLE
-    }
-    if not widths:
+    ]
+    if not odd:
         return ""
-    some = [f"{name}: {units}" for name, units in list(widths.items())[:4]]
-    more = ", ..." if len(widths) > 4 else ""
     return (
-        f"{len(widths)} layers have a number of units that is no multiple of "
-        f"{MULTIPLE} ({', '.join(some)}{more}), and many runtimes compute "
-        f"{MULTIPLE} channels at a time: plan with round_to={MULTIPLE}.\n"
+        f"{len(odd)} layers have a number of units that is no multiple of "
+        f"{MULTIPLE} ({listed(odd, 4)}), and many runtimes compute {MULTIPLE} "
+        f"channels at a time: plan with round_to={MULTIPLE}.\n"
     )

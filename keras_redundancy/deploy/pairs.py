@@ -13,6 +13,13 @@ WRAPPERS = {
     "clustering": "tfmot.clustering.keras.strip_clustering(model)",
 }
 
+# The attributes with the layers inside of those that wrap more than a `layer`.
+INNER = {
+    keras.layers.Bidirectional: ("forward_layer", "backward_layer"),
+    keras.layers.RNN: ("cell",),
+    keras.layers.StackedRNNCells: ("cells",),
+}
+
 
 def layer_names(model) -> dict[int, str]:
     """{id(layer): name} of the layers in a model's flat graph.
@@ -67,26 +74,18 @@ def _pairs_inside(layer, other):
     if not inner:
         yield layer, other
     for name, part in inner.items():
-        others = getattr(other, name)
-        if isinstance(part, list):
-            for pair in zip(part, others, strict=True):
-                yield from _pairs_inside(*pair)
-        else:
-            yield from _pairs_inside(part, others)
+        parts, others = part, getattr(other, name)
+        if not isinstance(part, list):
+            parts, others = [part], [others]
+        for pair in zip(parts, others, strict=True):
+            yield from _pairs_inside(*pair)
 
 
 def inner_layers(layer) -> dict:
     """{attribute: layer or list of layers} of what a layer wraps."""
-    if isinstance(layer, keras.layers.Bidirectional):
-        names = ("forward_layer", "backward_layer")
-    elif type(layer) is keras.layers.RNN:
-        names = ("cell",)
-    elif isinstance(layer, keras.layers.StackedRNNCells):
-        names = ("cells",)
-    elif _keras.wraps_one_layer(layer):
+    names = INNER.get(type(layer), ())
+    if not names and _keras.wraps_one_layer(layer):
         names = ("layer",)
-    else:
-        names = ()
     return {name: getattr(layer, name) for name in names}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from keras_redundancy import _keras
 from keras_redundancy._shared.random_inputs import random_input
 from keras_redundancy.calibration.data import Samples, batches
+from keras_redundancy.channels.functional import with_graph
 
 OPEN_SIZE = 32  # Of random inputs, where a model leaves a size open.
 
@@ -32,12 +33,16 @@ class Subject:
 
     @classmethod
     def of(cls, model):
-        """Raises:
-        TypeError, ValueError: a Keras 3 model has no graph, or is not built.
+        """The graph of a subclassed model is recorded.
+
+        Raises:
+            TypeError, ValueError: a Keras 3 model has no graph, or is not
+                built.
         """
         if type(model).__module__.startswith("tf_keras."):
             inputs, outputs = list(model.inputs), list(model.outputs)
             return cls(model, tuple(inputs), inputs, _names(outputs))
+        model = with_graph(model)
         graph = _keras.graph_of(model)
         structure = _keras.input_structure(graph)
         names = _names(_keras.output_structure(graph))

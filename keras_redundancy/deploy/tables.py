@@ -3,6 +3,7 @@
 Imported only where tf_keras is installed.
 """
 
+import functools
 import importlib
 import inspect
 
@@ -40,29 +41,18 @@ def refusal(operation, reason: str) -> RefusalError:
     return RefusalError(f"{name} cannot be translated to tf_keras: {reason}")
 
 
-def own(name):
-    """Registers a function that tf_keras lacks, so that models save."""
-    register = tf_keras.utils.register_keras_serializable("keras_redundancy")
-
-    def named(function):
-        function.__name__ = name
-        return register(function)
-
-    return named
-
-
 # Activations that tf_keras lacks, or computes in another way.
 ACTIVATIONS = {
-    name: own(name)(function)
-    for name, function in {
-        "hard_sigmoid": lambda x: tf.nn.relu6(x + 3) / 6,
-        "hard_silu": lambda x: x * tf.nn.relu6(x + 3) / 6,
-        "leaky_relu": lambda x: tf.nn.leaky_relu(x, 0.2),
-        "log_softmax": lambda x: tf.nn.log_softmax(x),
-        "relu6": lambda x: tf.nn.relu6(x),
-        "silu": lambda x: tf.nn.silu(x),
-    }.items()
+    "hard_sigmoid": lambda x: tf.nn.relu6(x + 3) / 6,
+    "hard_silu": lambda x: x * tf.nn.relu6(x + 3) / 6,
+    "leaky_relu": lambda x: tf.nn.leaky_relu(x, 0.2),
+    "log_softmax": lambda x: tf.nn.log_softmax(x),
+    "relu6": lambda x: tf.nn.relu6(x),
+    "silu": lambda x: tf.nn.silu(x),
 }
+for _name, _function in ACTIVATIONS.items():
+    _function.__name__ = _name  # So that models save.
+    tf_keras.utils.register_keras_serializable("keras_redundancy")(_function)
 
 
 def activation(function, layer):
@@ -72,11 +62,8 @@ def activation(function, layer):
         ValueError: there is none.
     """
     name = getattr(function, "__name__", type(function).__name__)
-    found = []
-    if name in dir(tf_keras.activations):
-        found.append(getattr(tf_keras.activations, name))
-    if name in ACTIVATIONS:
-        found.append(ACTIVATIONS[name])
+    found = getattr(tf_keras.activations, name, None), ACTIVATIONS.get(name)
+    found = [other for other in found if other is not None]
     x = np.linspace(-8, 8, 102, dtype="float32")[None]
     wanted = keras.ops.convert_to_numpy(function(keras.ops.array(x)))
     for other in found:
@@ -89,74 +76,75 @@ def activation(function, layer):
 # --- operations -------------------------------------------------------------
 
 
-def _merge(name, function):
+def _merge(layer, function):
     """A layer for tensors of one shape, which tfmot knows; else a function."""
 
-    def merged(operation, a, b):
-        shapes = [getattr(x, "shape", None) for x in (a, b)]
-        if all(map(_is_symbolic, (a, b))) and shapes[0] == shapes[1]:
-            return getattr(tf_keras.layers, name)()([a, b])
+    def merged(a, b):
+        if type(a) is type(b) and a.shape == b.shape:
+            return layer()([a, b])
         return function(a, b)
 
     return merged
 
 
-def _is_symbolic(x):
-    return hasattr(x, "shape") and tf_keras.backend.is_keras_tensor(x)
+def _reshaped(x, newshape):
+    return tf.reshape(x, [-1 if size is None else size for size in newshape])
 
 
-def _unary(function):
-    return lambda operation, x: function(x)
-
-
-def _reduction(function):
-    return lambda operation, x: function(
-        x, axis=operation.axis, keepdims=operation.keepdims
-    )
-
-
-def _reshaped(operation, x):
-    sizes = [-1 if size is None else size for size in operation.newshape]
-    return tf.reshape(x, sizes)
-
-
+# A function takes what the operation was called with, and those attributes of
+# the operation that it has parameters for.
 OPERATIONS = {
-    np3.Add: _merge("Add", tf.add),
-    np3.Subtract: _merge("Subtract", tf.subtract),
-    np3.Multiply: _merge("Multiply", tf.multiply),
-    np3.Maximum: _merge("Maximum", tf.maximum),
-    np3.Minimum: _merge("Minimum", tf.minimum),
-    np3.Divide: lambda operation, a, b: tf.divide(a, b),
-    np3.TrueDivide: lambda operation, a, b: tf.divide(a, b),
-    np3.Power: lambda operation, a, b: tf.pow(a, b),
-    np3.Matmul: lambda operation, a, b: tf.matmul(a, b),
-    np3.GetItem: lambda operation, x, key: x[key],
-    np3.Absolute: _unary(tf.abs),
-    np3.Exp: _unary(tf.exp),
-    np3.Log: _unary(tf.math.log),
-    np3.Negative: _unary(tf.negative),
-    np3.Sqrt: _unary(tf.sqrt),
-    np3.Square: _unary(tf.square),
-    np3.Tanh: _unary(tf.tanh),
-    nn.Relu: _unary(tf.nn.relu),
-    nn.Relu6: _unary(tf.nn.relu6),
-    nn.Sigmoid: _unary(tf.sigmoid),
-    nn.Silu: _unary(tf.nn.silu),
-    nn.Softmax: lambda operation, x: tf.nn.softmax(x, axis=operation.axis),
-    nn.Gelu: lambda operation, x: tf.nn.gelu(x, operation.approximate),
-    np3.Max: _reduction(tf.reduce_max),
-    np3.Mean: _reduction(tf.reduce_mean),
-    np3.Min: _reduction(tf.reduce_min),
-    np3.Sum: _reduction(tf.reduce_sum),
-    np3.Concatenate: lambda operation, xs: tf.concat(xs, operation.axis),
-    np3.ExpandDims: lambda operation, x: tf.expand_dims(x, operation.axis),
+    np3.Add: _merge(tf_keras.layers.Add, tf.add),
+    np3.Subtract: _merge(tf_keras.layers.Subtract, tf.subtract),
+    np3.Multiply: _merge(tf_keras.layers.Multiply, tf.multiply),
+    np3.Maximum: _merge(tf_keras.layers.Maximum, tf.maximum),
+    np3.Minimum: _merge(tf_keras.layers.Minimum, tf.minimum),
+    np3.Divide: tf.divide,
+    np3.TrueDivide: tf.divide,
+    np3.Power: tf.pow,
+    np3.Matmul: tf.matmul,
+    np3.GetItem: lambda x, key: x[key],
+    np3.Absolute: tf.abs,
+    np3.Exp: tf.exp,
+    np3.Log: tf.math.log,
+    np3.Negative: tf.negative,
+    np3.Sqrt: tf.sqrt,
+    np3.Square: tf.square,
+    np3.Tanh: tf.tanh,
+    nn.Relu: tf.nn.relu,
+    nn.Relu6: tf.nn.relu6,
+    nn.Sigmoid: tf.sigmoid,
+    nn.Silu: lambda x: tf.nn.silu(x),
+    nn.Softmax: tf.nn.softmax,
+    nn.Gelu: tf.nn.gelu,
+    np3.Max: tf.reduce_max,
+    np3.Mean: tf.reduce_mean,
+    np3.Min: tf.reduce_min,
+    np3.Sum: tf.reduce_sum,
+    np3.Concatenate: tf.concat,
+    np3.ExpandDims: tf.expand_dims,
     np3.Reshape: _reshaped,
-    np3.Squeeze: lambda operation, x: tf.squeeze(x, operation.axis),
-    np3.Transpose: lambda operation, x: tf.transpose(x, operation.axes),
-    _keras.CustomScaleLayer: lambda operation, xs: (
-        xs[0] + xs[1] * operation.scale
-    ),
+    np3.Squeeze: lambda x, axis: tf.squeeze(x, axis),
+    np3.Transpose: lambda x, axes: tf.transpose(x, axes),
+    _keras.CustomScaleLayer: lambda xs, scale: xs[0] + xs[1] * scale,
 }
+
+
+def operation_like(operation):
+    """A function of tensors of tf_keras that computes what an operation does.
+
+    Raises:
+        ValueError: there is none.
+    """
+    function = OPERATIONS.get(type(operation))
+    if function is None:
+        raise refusal(operation, "there is no entry for this operation.")
+    settings = {
+        key: value
+        for key, value in vars(operation).items()
+        if key in inspect.signature(function).parameters and key != "name"
+    }
+    return functools.partial(function, **settings)
 
 
 # --- layers -----------------------------------------------------------------

@@ -14,6 +14,7 @@ from keras_redundancy.deploy.tables import (
     OPERATIONS,
     RefusalError,
     layer_like,
+    operation_like,
     refusal,
 )
 
@@ -42,9 +43,10 @@ class Translator(_keras.Interpreter):
         ]
         outputs = self.run(self._model, inputs)
         _raise_refusals(outputs)
+        pack = keras.tree.pack_sequence_as
         return tf_keras.Model(
-            _packed(_keras.input_structure(graph), inputs),
-            _packed(_keras.output_structure(graph), outputs),
+            pack(_keras.input_structure(graph), inputs),
+            pack(_keras.output_structure(graph), outputs),
             name=self._model.name,
         )
 
@@ -78,14 +80,11 @@ class Translator(_keras.Interpreter):
 
     def _function_of(self, operation):
         """What to call in tf_keras: a layer made once, or a function."""
-        if not isinstance(operation, keras.Layer):
-            return _operation_like(operation)
         key = id(operation)
+        if type(operation) in OPERATIONS or key not in self._names:
+            return operation_like(operation)
         if key not in self._made:
-            if type(operation) in OPERATIONS:
-                self._made[key] = _operation_like(operation)
-            else:
-                self._made[key] = _layer(operation, self._names[key])
+            self._made[key] = _layer(operation, self._names[key])
         return self._made[key]
 
 
@@ -106,20 +105,6 @@ def _raise_refusals(values):
             raise value
 
 
-def _operation_like(operation):
-    function = OPERATIONS.get(type(operation))
-    if function is None:
-        raise refusal(operation, "there is no entry for this operation.")
-
-    def call(*args, **kwargs):
-        return function(operation, *args, **kwargs)
-
-    call.__signature__ = inspect.Signature(
-        list(inspect.signature(function).parameters.values())[1:]
-    )
-    return call
-
-
 def _layer(layer, name):
     """An unbuilt layer of tf_keras, with the layers that it wraps."""
     if _keras.is_model(layer):
@@ -133,7 +118,3 @@ def _layer(layer, name):
         one._name = one.name.removeprefix("forward_")
         inner = {"layer": one}
     return layer_like(layer, name, inner)
-
-
-def _packed(structure, tensors):
-    return keras.tree.pack_sequence_as(structure, tensors)

@@ -14,12 +14,16 @@ from keras_redundancy.deploy.pairs import is_quantized
 from keras_redundancy.deploy.samples import Subject
 
 FORMATS = {".tflite": "litert", ".onnx": "onnx", "": "tf_saved_model"}
-# What converts to them, for Keras on PyTorch and on other backends.
-PACKAGES_ON_TORCH = {"litert": "litert-torch", "onnx": "onnx onnxscript"}
-PACKAGES = {"litert": "tensorflow", "onnx": "onnx tf2onnx"}
-ON_TENSORFLOW = (
+# What converts to them; where Keras runs on PyTorch, the second of two.
+PACKAGES = {
+    "litert": ("tensorflow", "litert-torch"),
+    "onnx": ("onnx tf2onnx", "onnx onnxscript"),
+    "tf_saved_model": ("tensorflow", "tensorflow"),
+}
+ELSEWHERE = (
+    "",
     " On TensorFlow all formats can be written: save the model as a .keras "
-    "file, and load and export it with KERAS_BACKEND=tensorflow."
+    "file, and load and export it with KERAS_BACKEND=tensorflow.",
 )
 
 
@@ -38,47 +42,35 @@ def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
         OSError: the path cannot be written to.
     """
     kind = FORMATS[path.suffix]
-    options = {}
-    if kind == "litert":
-        options = _litert_options(subject, samples, quantize)
+    on_torch = keras.backend.backend() == "torch"
     with replaced(path) as fresh, warnings.catch_warnings():
         # The converters use what TensorFlow and NumPy will remove.
         warnings.simplefilter("ignore")
         try:
+            options, batch = {}, None
+            if kind == "litert":
+                options, batch = _litert_options(subject, samples, quantize), 1
             if not subject.is_keras_3:
                 _write_tf_keras(subject.model, fresh, options)
                 return
-            subject.model.export(
-                fresh,
-                format=kind,
-                verbose=False,
-                input_signature=_signature(subject, samples, kind),
-                **options,
-            )
+            options["input_signature"] = _signature(subject, samples, batch)
+            subject.model.export(fresh, kind, verbose=False, **options)
         except ImportError as error:
             raise ImportError(
                 f"{path.name!r} cannot be written: {error}. Install what "
-                f"converts: pip install {_packages(kind)}.{_elsewhere()}"
+                f"converts: pip install {PACKAGES[kind][on_torch]}."
+                f"{ELSEWHERE[on_torch]}"
             ) from error
         # The converters raise errors of classes of their own.
         except Exception as error:
-            raise ValueError(
-                _failure(subject, kind, quantize, error)
-            ) from error
+            words = _failure(
+                subject, kind, quantize, error, ELSEWHERE[on_torch]
+            )
+            raise ValueError(words) from error
 
 
-def _packages(kind):
-    is_torch = keras.backend.backend() == "torch"
-    packages = PACKAGES_ON_TORCH if is_torch else PACKAGES
-    return packages.get(kind, "tensorflow")
-
-
-def _elsewhere():
-    return ON_TENSORFLOW if keras.backend.backend() == "torch" else ""
-
-
-def _failure(subject, kind, quantize, error):
-    advice, model = _elsewhere(), subject.model
+def _failure(subject, kind, quantize, error, advice):
+    model = subject.model
     quantized = [x.name for x in subject.layers if is_quantized(x)]
     if quantized:
         advice += (
@@ -91,16 +83,11 @@ def _failure(subject, kind, quantize, error):
     return f"{model.name!r} cannot be converted to {kind}.{advice}\n{words}"
 
 
-def _signature(subject, samples, kind):
-    """Shapes of the inputs: LiteRT has a batch of one and no open sizes."""
-    fixed = kind == "litert"
-    shapes = [x.shape[1:] for x in subject.inputs]
-    if fixed and samples is not None:
-        shapes = [x.shape[1:] for x in samples]
+def _signature(subject, samples, batch):
+    """What the file takes: of LiteRT, samples without open sizes."""
+    shapes = [x.shape[1:] for x in samples or subject.inputs]
     specs = [
-        keras.InputSpec(
-            shape=(1 if fixed else None, *shape), dtype=x.dtype, name=x.name
-        )
+        keras.InputSpec(shape=(batch, *shape), dtype=x.dtype, name=x.name)
         for x, shape in zip(subject.inputs, shapes, strict=True)
     ]
     return [keras.tree.pack_sequence_as(subject.structure, specs)]
@@ -129,9 +116,7 @@ def _write_tf_keras(model, path, options):
         with contextlib.redirect_stdout(io.StringIO()):
             model.export(folder)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        converter.optimizations = options.get("optimizations", [])
-        if "representative_dataset" in options:
-            converter.representative_dataset = options["representative_dataset"]
-            kinds = options["target_spec"]["supported_ops"]
-            converter.target_spec.supported_ops = kinds
+        target_spec = options.pop("target_spec", {})
+        vars(converter).update(options)
+        vars(converter.target_spec).update(target_spec)
         path.write_bytes(converter.convert())

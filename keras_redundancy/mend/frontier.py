@@ -138,9 +138,12 @@ class Frontier:
 
     def _add(self, arrays, size):
         masks = tuple(padding_masks(self._model, arrays))
+        with self._replica(len(self.batches)):
+            tensors = _keras.sharded(
+                [None if array is None else _tensor(array) for array in arrays]
+            )
         self.batches.append(Batch(self.samples, size, masks))
-        for number, array in enumerate(arrays):
-            x = None if array is None else _tensor(array)
+        for number, x in enumerate(tensors):
             for side in (0, 1):
                 self._values.setdefault((number, side), []).append(x)
 
@@ -199,6 +202,10 @@ class Frontier:
         inputs = map(id, own.inputs)
         return own.fill_in(dict(zip(inputs, values, strict=True)))
 
+    def _replica(self, number):
+        """Where the batch of that number is: one replica of the model."""
+        return _keras.replica_of(self._model, number)
+
     def advance(self, step: Step, side: int) -> None:
         """Run the calls of a step, and drop what nothing reads any more.
 
@@ -220,11 +227,14 @@ class Frontier:
         made = [[] for _ in call.makes]
         for number in range(len(self.batches)):
             args, kwargs = self._given(call, side, number)
-            if model is None:
-                found = _keras.run_for_inference(own.operation, args, kwargs)
-                found = keras.tree.flatten(found)
-            else:
-                found = _keras.standardized_inputs(model, *args, **kwargs)
+            with self._replica(number):
+                if model is None:
+                    found = _keras.run_for_inference(
+                        own.operation, args, kwargs
+                    )
+                    found = keras.tree.flatten(found)
+                else:
+                    found = _keras.standardized_inputs(model, *args, **kwargs)
             del args, kwargs
             for values, key in zip(lists, call.reads, strict=True):
                 if key in last_read:

@@ -12,6 +12,11 @@ Where one call reads what another one makes of its output, as in a loop, that
 cannot be known: its kernel stays as it is, and its statistics are those of
 the first call.
 
+Of a model on several devices, all devices take part: the replicas of a
+`tf.distribute` strategy run the batches in turn, and a `keras.distribution`
+divides each batch that its devices divide evenly. What kernels are fitted to,
+a few rows of each sample, is summed as on one device.
+
 Source: Frantar et al., GPTQ (2022), for layers fitted in the order in which
 they run, each to what the layers before it, already changed, return.
 """

@@ -10,7 +10,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
-from tests import models
+from tests import models, subclassed
 
 tf_keras = pytest.importorskip("tf_keras")
 
@@ -39,7 +39,7 @@ def operations():
     inputs = keras.Input((4, 6))
     x = layers.Dense(6, name="with space")(inputs) * 0.5
     x = ops.concatenate([ops.relu(x), ops.tanh(x), x / 2], axis=-1)
-    x = ops.reshape(x[:, :2], (-1, 36)) - 1
+    x = ops.reshape(x[:, :2], (-1, 36)) * np.linspace(1, 2, 36) - 1
     x = ops.softmax(ops.expand_dims(x, 1))
     return keras.Model(inputs, ops.mean(ops.square(x), axis=1))
 
@@ -119,6 +119,17 @@ def test_layers(shape):
         np.testing.assert_allclose(a, b, atol=1e-5 * abs(a).max())
 
 
+def test_a_subclassed_model():
+    shape = 3, 8, 8, 2
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    model = subclassed.Discriminator()
+    wanted = models.numpy(model(x))
+    old = kr.deploy.to_tf_keras(model)
+    again = kr.deploy.from_tf_keras(old, like=model)
+    for given in (old(x), again(x)):
+        np.testing.assert_allclose(wanted, given, atol=1e-5 * abs(wanted).max())
+
+
 def test_what_trains_is_kept():
     inputs = keras.Input((4,))
     regularizer = keras.regularizers.L1L2(0.1, 0.2)
@@ -186,11 +197,8 @@ def test_a_quantized_model():
 def test_a_translation_that_computes_something_else(monkeypatch):
     from keras_redundancy.deploy import tables
 
-    wrong = {tables.np3.Multiply: lambda operation, a, b: a + b}
-    monkeypatch.setattr(tables, "OPERATIONS", tables.OPERATIONS | wrong)
-    monkeypatch.setattr(
-        "keras_redundancy.deploy.translator.OPERATIONS", tables.OPERATIONS
-    )
+    wrong = tables.np3.Multiply, lambda a, b: a + b
+    monkeypatch.setitem(tables.OPERATIONS, *wrong)
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Dense(3)(inputs) * 3)
     with pytest.raises(ValueError, match="returns something else in tf_keras"):
@@ -202,6 +210,8 @@ def test_models_that_do_not_fit():
     old = kr.deploy.to_tf_keras(model)
     with pytest.raises(ValueError, match="is not in the tf_keras model"):
         kr.deploy.from_tf_keras(old, like=other)
+    with pytest.raises(ValueError, match="the model that was translated, "):
+        kr.deploy.from_tf_keras(old, like=kr.prune(model, ratio=0.5))
     with pytest.raises(TypeError, match="cluster_weights returns None"):
         kr.deploy.from_tf_keras(None, like=model)
     with pytest.raises(TypeError, match="but is Sequential"):

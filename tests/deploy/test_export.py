@@ -185,7 +185,8 @@ def no_graph():
             ValueError,
             r"cannot be converted to litert[^$]*Own\.call\(\).*NumPy",
         ),
-        (no_graph, "x.tflite", {}, TypeError, "subclassed model"),
+        (models.mlp, "/proc/x.tflite", {}, OSError, "x.tflite' cannot be writ"),
+        (no_graph, "x.tflite", {}, ValueError, "has not been built"),
     ],
 )
 def test_what_cannot_be_done(factory, name, options, error, words, tmp_path):
