@@ -68,7 +68,10 @@ def _is_set(space, variables, settable):
     """Whether arguments set the width of a space, and no other, in a layer."""
     own = {(id(axis.on.variable), axis.on.axis) for axis in space.axes}
     inside = {key for key in own if key[0] in variables}
-    return inside <= set().union(*(axes for axes in settable if axes <= own))
+    found = [axes & inside for axes in settable if axes <= own]
+    # Where two set the same axis, it is not known which of them has to change.
+    once = sum(map(len, found)) == len(set().union(*found))
+    return once and inside == set().union(*found)
 
 
 def ways_of_blocks(graph, decisions) -> dict[str, str]:
