@@ -93,7 +93,7 @@ class Compared:
             known,
             seen,
             None if beside is None else beside[chosen],
-            scales_of(space, chosen),
+            functools.partial(scales_of, space, chosen),
             self.method.criterion == "folded",
         )
 

@@ -1,6 +1,7 @@
 """What a selection method gets to know of the units of a space."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -116,8 +117,7 @@ class SpaceUnits:
             as their biases: units with parallel filters compute multiples of
             one another only where these rows agree. Shape (n, anything); None
             if units are compared by their filters alone.
-        scales: the gammas of each `BatchNormalization` that carries the
-            units, shape (layers, n).
+        read_scales: a function that returns the `scales`.
         folded: whether `beside_filters` is compared at a tau below 1 too, as
             for criterion="folded".
     """
@@ -129,7 +129,7 @@ class SpaceUnits:
     carried: Callable
     seen: tuple = ()
     beside_filters: np.ndarray | None = None
-    scales: np.ndarray | tuple = ()
+    read_scales: Callable = tuple
     folded: bool = False
 
     @property
@@ -140,6 +140,14 @@ class SpaceUnits:
         covariances would take more memory than all else.
         """
         return tuple(Reader.of(*each) for each in self.seen)
+
+    @functools.cached_property
+    def scales(self) -> np.ndarray | tuple:
+        """The gammas of each `BatchNormalization` that carries the units.
+
+        Shape (layers, n).
+        """
+        return self.read_scales()
 
     @property
     def name(self) -> str:
