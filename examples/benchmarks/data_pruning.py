@@ -5,7 +5,8 @@
 
 For each network, of random weights, in a process of its own:
 `kr.prune(model, target={"flops": 0.5}, data=images)`, step by step, beside
-`Model.predict` of the same images by a model that is compiled already. `rank`
+`Model.predict` of the same images by a model that is compiled already, the
+median of runs before and after. `rank`
 is choosing what goes, `build` the smaller model as it is before it is mended.
 `memory` is what all of it takes at its peak beyond what was there before,
 measured on Linux; `used` the samples that mending had room for.
@@ -33,6 +34,7 @@ NAMES = (
     *("quickstart", "ResNet50", "VGG16", "DenseNet121"),
     *("MobileNetV2", "EfficientNetB0", "ConvNeXtTiny"),
 )
+REPEATS = 3  # Of `predict`, before pruning and once more after it.
 STEPS = ("predict", "calibrate", "rank", "build", "mend")
 HEADER = (
     *("network", "images", "used", *(f"{step}, s" for step in STEPS)),
@@ -68,18 +70,27 @@ def prune(model, images, target, times):
     return plan
 
 
+def seconds_of_predict(model, images):
+    """The seconds of each of a few runs: on a shared machine they differ."""
+    found = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        model.predict(images, verbose=0)
+        found.append(time.perf_counter() - start)
+    return found
+
+
 def measure(name, samples, share):
     model = network(name)
     shape = (samples, *model.input_shape[1:])
     images = np.random.default_rng(0).normal(size=shape).astype("float32")
     times, plans = {}, []
     model.predict(images, verbose=0)
-    start = time.perf_counter()
-    model.predict(images, verbose=0)
-    predict = time.perf_counter() - start
+    predicts = seconds_of_predict(model, images)
     peak = peak_beyond(
         lambda: plans.append(prune(model, images, {"flops": share}, times))
     )
+    predict = np.median(predicts + seconds_of_predict(model, images))
     used = plans[0].repair.used
     total = sum(times.values())
     peak = None if peak is None else peak / 1e6
