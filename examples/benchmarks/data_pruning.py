@@ -6,10 +6,10 @@
 For each network, of random weights, in a process of its own:
 `kr.prune(model, target={"flops": 0.5}, data=images)`, step by step, beside
 `Model.predict` of the same images by a model that is compiled already, the
-median of runs before and after. `rank`
-is choosing what goes, `build` the smaller model as it is before it is mended.
-`memory` is what all of it takes at its peak beyond what was there before,
-measured on Linux; `used` the samples that mending had room for.
+median of runs before and after. `rank` is choosing what goes, `build` the
+smaller model as it is before it is mended. `memory` is what all of it takes at
+its peak beyond what was there before, measured on Linux; `used` the samples
+that mending had room for.
 """
 
 import argparse
