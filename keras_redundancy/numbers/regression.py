@@ -17,8 +17,8 @@ from scipy import linalg
 RIDGES = 10.0 ** np.arange(-6, 2)
 # The one that is tried first.
 FIRST = 4
-# From this one on it is tried in float32, where there are many inputs: that
-# halves the time, and rounding is far below the ridge.
+# From this one on ridges are compared in float32, where there are many inputs:
+# that halves the time, and rounding is far below the ridge.
 FIRST_IN_FLOAT32 = 3
 MANY = 256
 # So many mixtures of outputs choose the ridge for all.
@@ -300,15 +300,15 @@ def _best_ridge(
             shape (p, r), that returns the error less that of X = 0.
         negligible: an error that may be rounding.
     """
-
-    rounded = known
-    if len(known) >= MANY:
-        rounded = known.astype("float32")
+    rounded = known.astype("float32") if len(known) >= MANY else known
 
     @functools.cache
     def error(number):
-        matrix = known if number < FIRST_IN_FLOAT32 else rounded
-        solution = _solved(matrix, shared, RIDGES[number])
+        solution = None
+        if number >= FIRST_IN_FLOAT32:
+            solution = _solved(rounded, shared, RIDGES[number])
+        if solution is None:
+            solution = _solved(known, shared, RIDGES[number])
         found = np.inf if solution is None else change(solution)
         return found if np.isfinite(found) else np.inf
 
@@ -325,7 +325,7 @@ def _best_ridge(
 def _solved(known, shared, ridge):
     """X with (known + ridge) X = shared; None where rounding forbids it."""
     matrix = known.copy()
-    np.fill_diagonal(matrix, matrix.diagonal() + matrix.dtype.type(ridge))
+    np.fill_diagonal(matrix, matrix.diagonal() + ridge)
     try:
         factor = linalg.cho_factor(
             matrix, lower=True, overwrite_a=True, check_finite=False

@@ -160,6 +160,18 @@ def test_rows_give_what_their_moments_give(count, has_shift):
     assert shift.any() == has_shift
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.5, 5.0])
+def test_ridges_are_told_apart_in_float32_as_in_float64(noise, monkeypatch):
+    """Small ridges are best without noise, large ones with much of it."""
+    x, y, start, is_held_out = problem(900, k=regression.MANY)
+    y = y + noise * np.random.default_rng(1).normal(size=y.shape)
+    found = by_moments(x, y, start, is_held_out, True)
+    monkeypatch.setattr(regression, "MANY", np.inf)
+    wanted = by_moments(x, y, start, is_held_out, True)
+    np.testing.assert_array_equal(found, wanted)
+    assert np.abs(wanted - start).max() > 0.01
+
+
 def test_rows_fit_better_than_the_start_with_fewer_rows_than_inputs():
     x, y, start, is_held_out = problem(2000, k=300)
     few = slice(100)
