@@ -15,6 +15,11 @@ from keras_redundancy._keras.layers import (
     flat_layers,
     is_stock_class,
 )
+from keras_redundancy._keras.merging import (
+    mergeable_models,
+    models_to_merge,
+    names_in_one_graph,
+)
 from keras_redundancy._keras.walk import Interpreter
 
 # What a copy of a model has of its own: its graph, and what was compiled.
@@ -30,9 +35,6 @@ OF_THE_GRAPH = (
     "_layers",
 )
 COMPILED = ("train_function", "test_function", "predict_function")
-# Between the names of a layer and of one inside of it. PyTorch takes no dot,
-# and TensorFlow few other signs.
-BORDER = "-"
 CONSTANT = "its call returns something that does not depend on what it reads"
 ABSTRACT = (keras.Layer, keras.Model, keras.Sequential, keras.layers.Wrapper)
 
@@ -66,7 +68,9 @@ class RecordingError(Exception):
 def with_opened(model, opener, shapes: list | None = None):
     """A copy of a model in which the graphs inside of layers take their place.
 
-    It shares its variables with the model, which does not change.
+    It shares its variables with the model, which does not change. The calls
+    of nested models that share layers with the graph around them are part of
+    that graph, unless Keras saves the whole as such a graph itself.
 
     Args:
         model: a functional or Sequential model.
@@ -81,7 +85,9 @@ def with_opened(model, opener, shapes: list | None = None):
             leaves open have to be known. The `InputLayer`s of the copy then
             have the attribute `open_shape`, that of the model.
     """
-    return Copier(opener).model(model, shapes)
+    copier = Copier(opener)
+    copier.merge(models_to_merge(model))
+    return copier.model(model, shapes)
 
 
 def opened_from(model):
@@ -131,7 +137,11 @@ class Copier(Interpreter):
         self._opener, self._prefix = opener, prefix
         self._twice = twice or {}
         self._as_stock, self._made, self._read = as_stock, {}, set()
-        self._count = 0
+        self._merged, self._names, self._count = set(), {}, 0
+
+    def merge(self, models):
+        """Put the calls of nested models into the graphs that call them."""
+        self._merged |= set(map(id, models))
 
     def run(self, model, inputs, path=()):
         graph = graph_of(model)
@@ -153,16 +163,20 @@ class Copier(Interpreter):
         return self._as_stock and is_layer and stock_base(type(old))
 
     def _note(self, old, new):
+        name = self._names.get(id(old), old.name)
         if self._prefix and isinstance(old, keras.Layer):
-            new.name = self._prefix + old.name
+            name = self._prefix + name
             vars(new)["is_inside"] = True
+        if name != old.name:
+            new.name = name
         self._made[id(old)] = old, new
 
     def opened(self, layer, graph, arguments, given):
         """The `Opened` of a graph that a layer recorded on `arguments`."""
         inputs = [new_input(layer, x) for x in given]
+        self.merge(mergeable_models(graph))
         try:
-            outputs = self.run(graph, inputs)
+            outputs = self._outputs(graph, inputs)
         except Exception as error:
             raise RecordingError(what_and_where(error)) from error
         own = set(map(id, inputs))
@@ -188,12 +202,16 @@ class Copier(Interpreter):
             keras.tree.pack_sequence_as(structure, flat)
             for structure, flat in (
                 (graph._inputs_struct, inputs),
-                (graph._outputs_struct, self.run(old, inputs)),
+                (graph._outputs_struct, self._outputs(graph, inputs)),
             )
         ]
         functional = Functional(*structures, name=graph.name)
         new = copy_operation(old)
-        if graph is old:
+        is_merged = any(id(x) in self._merged for x in old.layers)
+        if is_merged and graph is not old:
+            new.__class__ = Functional  # No Sequential any more.
+            vars(new).pop("_functional", None)
+        if is_merged or graph is old:
             own = {key: vars(functional)[key] for key in OF_THE_GRAPH}
         else:
             layers = [x._keras_history.operation for x in inputs]
@@ -202,8 +220,25 @@ class Copier(Interpreter):
         vars(new).update(own | dict.fromkeys(COMPILED), _opened_from=old)
         return new
 
+    def _outputs(self, graph, inputs):
+        """The outputs of the copy of a graph, which keep their names."""
+        if self._merged:
+            self._names |= names_in_one_graph(graph, self._merged)
+        outputs = self.run(graph, inputs)
+        for number, x in enumerate(graph.outputs):
+            old = x._keras_history.operation
+            if id(old) in self._merged:
+                same = keras.layers.Identity(name=old.name)
+                _, same = self._made.setdefault(id(old), (old, same))
+                outputs[number] = same(outputs[number])
+        return outputs
+
     def model_in(self, operation):
-        """None: a copy of a model is called like a layer, not gone through."""
+        """The model, if its calls are put into the graph around it.
+
+        The copy of any other model is called like a layer.
+        """
+        return operation if id(operation) in self._merged else None
 
     def call(self, call, values):
         """The tensors that a call makes in the new graph."""

@@ -10,9 +10,12 @@ from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
 from keras_redundancy._keras.graph import calls
-from keras_redundancy._keras.layers import flat_layers, is_stock_class
-from keras_redundancy._keras.opened import (
+from keras_redundancy._keras.layers import (
     BORDER,
+    flat_layers,
+    is_stock_class,
+)
+from keras_redundancy._keras.opened import (
     Copier,
     RecordingError,
     new_input,

@@ -111,7 +111,21 @@ def _rebuilt(recipe):
             if _keras.is_model(old) and type(old) is type(new):
                 model_classes.copy_attributes(old, new, twins)
         compile_like(model, result, Rebinder(twins))
+    _warn_if_not_opened_again(result)
     return result, matches
+
+
+def _warn_if_not_opened_again(model):
+    nested = _keras.sharing_models(model, with_weights=True)
+    if nested:
+        names = ", ".join(repr(x.name) for x in nested)
+        warnings.warn(
+            "Keras saves the new model, but does not open it again: the models "
+            f"nested in it ({names}) call layers that are called outside of "
+            "them as well. Save kr.functional(small) in place of small: the "
+            "same layers, all called in one graph.",
+            stacklevel=3,
+        )
 
 
 class Builder(_keras.Interpreter):
