@@ -70,6 +70,7 @@ from keras_redundancy._keras.opened import (
     RecordingError as RecordingError,
     has_stock_bases as has_stock_bases,
     opened_from as opened_from,
+    put_in_place as put_in_place,
     what_and_where as what_and_where,
     with_opened as with_opened,
 )
@@ -97,6 +98,8 @@ from keras_redundancy._keras.recording import (
     Weight as Weight,
     has_state as has_state,
     recorded as recorded,
+    stand_for_weight as stand_for_weight,
+    stands_for_weight as stands_for_weight,
 )
 from keras_redundancy._keras.running import (
     flush as flush,

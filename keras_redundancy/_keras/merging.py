@@ -11,8 +11,9 @@ layer are in one graph.
 import keras
 
 from keras_redundancy._keras.graph import calls, graph_of, handed_to, is_model
-from keras_redundancy._keras.layers import BORDER
+from keras_redundancy._keras.layers import BORDER, flat_layers
 from keras_redundancy._keras.models import rebuildable_class
+from keras_redundancy._keras.walk import flat_graph
 
 
 def sharing_models(model, with_weights: bool = False) -> list:
@@ -63,6 +64,17 @@ def models_to_merge(model) -> list:
     return list({id(x): x for x in found}.values())
 
 
+def shared_parts(model) -> list:
+    """The layers with weights that several layers of a graph hold or are."""
+    holders, parts = {}, {}
+    for layer in flat_graph(model).layers:
+        for part in flat_layers(layer):
+            if part.weights:
+                parts[id(part)] = part
+                holders.setdefault(id(part), set()).add(id(layer))
+    return [part for key, part in parts.items() if len(holders[key]) > 1]
+
+
 def names_in_one_graph(model, merged: set) -> dict[int, str]:
     """New names for operations that get into one graph with namesakes.
 
@@ -90,7 +102,7 @@ def _callers(model, with_weights):
     """{id(model): model} of a model and those nested in it, and who calls what.
 
     The second dictionary has, for the id of each layer or nested model, the
-    set of the ids of the models whose graphs call it.
+    set of the ids of the models whose graphs call it, or a layer it is in.
     """
     graphs, callers = {id(model): model}, {}
     for caller in (waiting := [model]):  # It grows.
@@ -98,8 +110,10 @@ def _callers(model, with_weights):
             layer = call.operation
             if not isinstance(layer, keras.Layer):
                 continue
-            if layer.weights or not with_weights:
-                callers.setdefault(id(layer), set()).add(id(caller))
+            parts = [layer] if is_model(layer) else flat_layers(layer)
+            for part in parts:
+                if part.weights or not with_weights:
+                    callers.setdefault(id(part), set()).add(id(caller))
             if is_model(layer) and id(layer) not in graphs:
                 graphs[id(layer)] = layer
                 waiting.append(layer)

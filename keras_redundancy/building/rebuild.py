@@ -20,6 +20,7 @@ from keras_redundancy.building import (
     ties,
 )
 from keras_redundancy.building.compiling import compile_like
+from keras_redundancy.building.lone_weights import weight_model
 from keras_redundancy.building.own_class import (
     in_own_class,
     variable_pairs,
@@ -149,8 +150,10 @@ class Builder(_keras.Interpreter):
         on open sizes.
         """
         made = [old for old, _ in self.pairs]
-        is_opened = any(isinstance(x, _keras.Opened) for x in made)
-        return is_opened and any(hasattr(x, "open_shape") for x in made)
+        is_opened = _keras.put_in_place(self.recipe.model) or any(
+            isinstance(x, _keras.Opened) for x in made
+        )
+        return bool(is_opened) and any(hasattr(x, "open_shape") for x in made)
 
     @property
     def pairs(self) -> list[tuple]:
@@ -282,6 +285,8 @@ class Builder(_keras.Interpreter):
         arguments, lent = self._ties.with_stand_ins(arguments)
         if isinstance(call.operation, _keras.Opened):
             self._close(call.operation, given)
+        if isinstance(call.operation, _keras.Weight):
+            self._make_weight(call.operation, *given)
         new = self.operation(call.operation)
         opened = call.operation
         is_closed = isinstance(opened, _keras.Opened) and not _keras.is_model(
@@ -299,6 +304,12 @@ class Builder(_keras.Interpreter):
         made = opened.outputs_among(flat) if is_closed else flat
         self._ties.note(made, lent)
         return made
+
+    def _make_weight(self, old, x):
+        """Make what takes the place of a `Weight` that is called on x."""
+        if id(old) not in self._made:
+            shape = tuple(self.recipe.value(old.weight).shape)
+            self._made[id(old)] = old, weight_model(old, shape, x)
 
     def _close(self, opened, given):
         """Make the layer anew that an `Opened` took the place of, if possible.
