@@ -72,14 +72,16 @@ def rebuild_and_match(recipe: Recipe) -> tuple[Any, list[tuple]]:
     """
     model = recipe.model
     if _keras.rebuildable_class(model) is type(model):
-        return _rebuilt(recipe)
+        return _rebuilt(recipe)[:2]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        plain, matches = _rebuilt(recipe)
+        plain, matches, inlined = _rebuilt(recipe)
         twins = {id(old): new for old, new in matches}
-        with _keras.scope_of(model):
-            model = _keras.opened_from(model)
-            new = in_own_class(model, plain, twins)
+        new, model = None, _keras.opened_from(model)
+        # The constructor of the model calls those of its layers.
+        if not any(map(closing.can_be_made, inlined)):
+            with _keras.scope_of(model):
+                new = in_own_class(model, plain, twins)
     if new is None:
         for each in caught:
             warnings.warn_explicit(
@@ -113,7 +115,7 @@ def _rebuilt(recipe):
                 model_classes.copy_attributes(old, new, twins)
         compile_like(model, result, Rebinder(twins))
     _warn_if_not_opened_again(result)
-    return result, matches
+    return result, matches, builder.inlined
 
 
 def _warn_if_not_opened_again(model):
@@ -134,12 +136,17 @@ class Builder(_keras.Interpreter):
 
     The values of this walk are the `KerasTensor`s of the new graph; None where
     nothing is left of a tensor, as of noise outputs.
+
+    Attributes:
+        inlined: the `Opened`s of layers that no arguments make as the recipe
+            says.
     """
 
     def __init__(self, recipe: Recipe, is_fixed: bool = False):
         """`is_fixed`: whether inputs have the sizes that were traced."""
         self.recipe, self._ties = recipe, ties.Ties(recipe)
         self._is_fixed, self._made = is_fixed, {}
+        self.inlined = []
         self._depth = 0  # Of the layers that are opened around a call.
 
     @property
@@ -320,7 +327,10 @@ class Builder(_keras.Interpreter):
         if id(opened) in self._made:
             return
         found = closing.closed(opened, self.recipe, given)
-        if found is None or (self._depth and not configs.makes(found[1])):
+        if found is None:
+            self.inlined.append(opened)
+            return
+        if self._depth and not configs.makes(found[1]):
             return
         layer_recipe, new = found
         configs.make_saveable(new)
@@ -331,6 +341,7 @@ class Builder(_keras.Interpreter):
             assign_weights(opened.layer, new, recipe)
             inline = rebuild(self.recipe.of_part(opened))
             if differs(new, inline, opened):
+                self.inlined.append(opened)
                 return
         self.recipe, self._made[id(opened)] = recipe, (opened.layer, new)
 
