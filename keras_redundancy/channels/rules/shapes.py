@@ -45,6 +45,10 @@ SQUEEZES_ALL = of_call(
     "all_axes_squeezed",
     "removes all axes of size 1: give it the axis= to remove",
 )
+POSITIONS = of_call(
+    "repeated_in_the_batch",
+    "repeats a tensor along the batch axis, where other channels are followed",
+)
 SQUEEZED = of_call(
     "channel_axis_squeezed", "removes the channel axis, which holds one channel"
 )
@@ -277,9 +281,13 @@ def _repeat(operation, call):
     x = call.inputs[0]
     if operation.axis is None:
         return call.opaque(ALL_AXES)
-    if operation.axis % len(x.shape) != x.axis:
-        return x
-    if np.size(operation.repeats) > 1:
+    axis, several = operation.axis % len(x.shape), np.size(operation.repeats)
+    if axis != x.axis:
+        is_number = isinstance(operation.repeats, int)
+        times = operation.repeats if is_number else 1
+        part = _Part(axis, BATCH, times, 1)
+        return _for_each_head(call, x, part, "repeats") or x
+    if several > 1:
         return call.opaque(REPEATED)
     times = int(np.reshape(operation.repeats, ()))
     ids = call.copied(x.ids, times).reshape(times, -1)
@@ -293,8 +301,28 @@ def _tile(operation, call):
     added = max(len(repeats) - len(x.shape), 0)
     place = x.axis - len(x.shape) + len(repeats)
     times = int(repeats[place]) if place >= 0 else 1
+    if x.axis and len(repeats) == len(x.shape):
+        part = _Part(0, 1, int(repeats[0]), BATCH)
+        if out := _for_each_head(call, x, part, "repeats", 0):
+            return out
     ids = call.copied(x.ids, times) if times > 1 else x.ids
     return Channels(ids, x.axis + added)
+
+
+def _for_each_head(call, x, part, *setting):
+    """Channels of what is repeated along the batch axis, one for each time.
+
+    A mask that is given to each of the heads on that axis is an example. None
+    where `x` keeps the channels that it has.
+    """
+    axes = [x.axis, part.axis]
+    repeats = part.size > 1 and x.shape[part.axis] is None
+    if not repeats or call.choose(axes) == x.axis:
+        return None
+    call.freeze(POSITIONS, x.ids)
+    ids = call.new(part.size)
+    call.counted_in(*setting, ids=ids)
+    return part.labels(call, ids)
 
 
 @rule.register(ops.BroadcastTo)
