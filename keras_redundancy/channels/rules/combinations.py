@@ -243,9 +243,10 @@ def _lined_up(call, preferred=None):
         return None, JOINS_CONSTANT
     axes = [x.axis for x in call.inputs]
     axis = preferred if preferred in axes else axes[0]
-    open_ones = [x for x in call.inputs if x.shape[axis] is None]
-    widths = {len(x.ids) if x.axis == axis else None for x in call.inputs}
-    if open_ones and (axis == preferred or None in widths or len(widths) > 1):
-        return None, BROADCASTS
+    if any(x.shape[axis] is None for x in call.inputs):
+        # Merged with the batch axis: the same channels of all can go together.
+        widths = {len(x.ids) if x.axis == axis else 0 for x in call.inputs}
+        if axis == preferred or len(widths) > 1:
+            return None, BROADCASTS
     numbers = range(len(call.inputs))
     return axis, [call.labels_on(axis, number) for number in numbers]

@@ -139,9 +139,9 @@ def apply_rule(operation, call):
 def with_batch_axis(function):
     """Mark a rule that also holds for channels merged with the batch axis.
 
-    The size of the axis is open there, and the rule may not take it for the
-    number of the channels. What comes out on an open axis of the result is
-    merged with the batch as what goes in.
+    The size of such an axis is open, so the rule may not take it for the
+    number of channels. Where a marked rule returns channels on an open axis,
+    they are merged with the batch in the same order as those that went in.
     """
     function.follows_batch_axis = True
     return function

@@ -17,8 +17,8 @@ from keras_redundancy.channels.rules.registry import (
     with_batch_axis,
 )
 
-# In place of the size of the batch, where sizes are multiplied and divided: a
-# prime number that no other size is a multiple of.
+# Stands for the size of the batch where sizes are multiplied and divided: a
+# prime number so large that no other size is a multiple of it.
 BATCH = 2**61 - 1
 
 MOVES_CHANNELS = of_call(
@@ -211,9 +211,10 @@ def _parts(x, after):
 
 
 def _with_batch(x, after):
-    """The shapes of `x` and `after`, with numbers in place of open sizes.
+    """The shapes of `x` and `after`, with multiples of `BATCH` for open sizes.
 
-    Of several open sizes in `after`, none is known.
+    The open size of `after` follows from all others. If there are several,
+    they stay None.
     """
     before = [BATCH if size is None else size for size in x.shape]
     if x.batch:
@@ -281,15 +282,13 @@ def _repeat(operation, call):
     x = call.inputs[0]
     if operation.axis is None:
         return call.opaque(ALL_AXES)
-    axis, several = operation.axis % len(x.shape), np.size(operation.repeats)
+    axis, times = operation.axis % len(x.shape), operation.repeats
     if axis != x.axis:
-        is_number = isinstance(operation.repeats, int)
-        times = operation.repeats if is_number else 1
-        part = _Part(axis, BATCH, times, 1)
+        part = _Part(axis, BATCH, times if isinstance(times, int) else 1, 1)
         return _for_each_head(call, x, part, "repeats") or x
-    if several > 1:
+    if np.size(times) > 1:
         return call.opaque(REPEATED)
-    times = int(np.reshape(operation.repeats, ()))
+    times = int(np.reshape(times, ()))
     ids = call.copied(x.ids, times).reshape(times, -1)
     return Channels(ids.T.reshape(-1), x.axis)
 
