@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import os
 from typing import Any
 
 import keras
 from keras.src import backend
 from keras.src.models.functional import Functional
+
+from keras_redundancy._shared.tables import shown
 
 
 def is_model(operation) -> bool:
@@ -48,10 +51,14 @@ def graph_of(model):
             "<what call() does, written on inputs>), and copy the weights "
             "with set_weights()."
         )
+    hint = ""
+    if isinstance(model, str | os.PathLike):
+        hint = " Load the file first: keras.models.load_model(path)."
+    elif isinstance(model, type):
+        hint = " That is a class: pass a built model of it."
     raise TypeError(
         "Expected a keras.Model (functional or Sequential), but received "
-        f"{type(model).__name__}: {model!r}. For a saved model, pass what "
-        "keras.models.load_model(path) returns."
+        f"{type(model).__name__}: {shown(model)}.{hint}"
     )
 
 

@@ -3,6 +3,7 @@
 import keras
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.tables import shown
 from keras_redundancy.channels.opening import recorded
 
 
@@ -39,7 +40,7 @@ def functional(layer, *args, **kwargs):
     if not isinstance(layer, keras.Layer):
         raise TypeError(
             "Expected a keras.Layer or a keras.Model, but received "
-            f"{type(layer).__name__}: {layer!r}."
+            f"{type(layer).__name__}: {shown(layer)}."
         )
     _require_built(layer)
     if isinstance(layer, keras.Model) and not (args or kwargs):
