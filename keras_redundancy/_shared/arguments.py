@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 
+import keras
+
 from keras_redundancy._shared.tables import listed
 
 Level = float | Mapping[str, float] | Callable[[object], float | None]
@@ -203,11 +205,12 @@ def selected_layers(choice: Layers, layers: list, where: str) -> set[int]:
         ValueError: a name or expression matches no layer, or is no regular
             expression.
     """
-    if callable(choice):
+    is_one = isinstance(choice, str | keras.Layer)  # Layers are callable.
+    if callable(choice) and not is_one:
         return {id(layer) for layer in layers if choice(layer)}
     if choice is None:
         return set()
-    patterns = [choice] if isinstance(choice, str) else choice
+    patterns = [choice] if is_one else choice
     if not isinstance(patterns, list | tuple | set | frozenset):
         raise TypeError(
             f"{where} must be a layer name, a regular expression, a list of "
@@ -229,8 +232,11 @@ def _names(layers):
 def _matching(pattern, layers, where):
     """A test of names: equality if a layer has that name, else the regex."""
     if not isinstance(pattern, str):
+        hint = ""
+        if isinstance(pattern, keras.Layer):
+            hint = f" Write its name, {pattern.name!r}."
         raise TypeError(
-            f"{where} names layers by strings, but received {pattern!r}."
+            f"{where} names layers by strings, but received {pattern!r}.{hint}"
         )
     names = _names(layers)
     if pattern in names:

@@ -243,8 +243,11 @@ def prune(
     Returns:
         A new, smaller `keras.Model` of stock layers. `save` it, and
         `keras.models.load_model` opens it where this package is absent. If
-        `model` was compiled, so is the new one. If no unit of the model can be
-        removed with any options, a warning says so.
+        `model` was compiled, so is the new one.
+
+    Warns:
+        UserWarning: no unit can go, since all are frozen or left out by
+            `layers`, `skip` or a mapping; or as `plan`.
 
     Raises:
         TypeError, ValueError: as `plan` and `Plan.apply`.
@@ -314,18 +317,18 @@ def calibration_of(
 
 
 def _warn_if_nothing_can_go(found):
-    spaces = [decision.space for decision in found.decisions]
-    if not all(space.frozen for space in spaces):
+    if not all(decision.reason for decision in found.decisions):
         return
+    spaces = [d.space for d in found.decisions if d.space.frozen]
+    words = [d.reason for d in found.decisions if not d.space.frozen][:1]
     # That of the outputs is so in all models.
     hidden = [space for space in spaces if space.frozen != MODEL_OUTPUT]
-    first = next(iter(hidden or spaces), None)
-    because = "no layer of it has units"
-    if first is not None:
-        because = f"the units of {first.name} stay, since {first.frozen}"
+    for space in (hidden or spaces)[:1]:
+        words.append(f"the units of {space.name} stay, since {space.frozen}")
+    because = "; ".join(words) or "no layer of it has units"
     warnings.warn(
         f"Nothing can go from {found.graph.model.name!r}: {because}. "
-        "keras_redundancy.plan(model, tau=0.9).explain() lists all reasons.",
+        "keras_redundancy.plan(model, tau=0.9).explain() lists what is frozen.",
         stacklevel=3,
     )
 

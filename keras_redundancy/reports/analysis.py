@@ -98,13 +98,18 @@ def redundancy(
     return Redundancy(tuple(found))
 
 
-def check_taus(taus: Iterable[float]) -> tuple[float, ...]:
+def check_taus(taus: Iterable[float], where: str = "taus") -> tuple[float, ...]:
     """The thresholds in ascending order, each of them once.
+
+    Args:
+        taus: numbers, or one.
+        where: the argument's name, for messages.
 
     Raises:
         TypeError, ValueError: there is none, or one is not in (0, 1].
     """
-    return tuple(sorted({check_tau(x) for x in arguments.several("tau", taus)}))
+    found = arguments.several(where, taus)
+    return tuple(sorted({check_tau(x, where) for x in found}))
 
 
 def reports(
