@@ -115,17 +115,24 @@ def _sensitivity(args):
             f"{str(args.data)!r} has no array y. To tell how good a model is, "
             "put the labels of its inputs there, integers."
         )
+    count = len(next(iter(x.values())) if isinstance(x, dict) else x)
+    if not count or labels.size != count:
+        raise ValueError(
+            f"{str(args.data)!r} has {count} inputs, and y of the shape "
+            f"{labels.shape}. Put one integer there for each input; of one-hot "
+            "labels, labels.argmax(-1)."
+        )
     labels = labels.reshape(-1)
 
     def accuracy(model):
         answers = model.predict(x, verbose=0)
-        shape = getattr(answers, "shape", "of several outputs")
-        if len(shape) != 2 or shape[0] != len(labels) or shape[1] < 2:
+        shape = getattr(answers, "shape", "several arrays")
+        if len(shape) != 2 or shape[1] < 2:
             raise ValueError(
-                f"The answers of {args.model.name!r} are {shape}, but for the "
-                f"accuracy on {len(labels)} labels they have to be a number "
-                "for each of them and each class. For all else, call "
-                "kr.sensitivity(model, evaluate) with a function of your own."
+                f"{args.model.name!r} returns {shape}, but the accuracy is "
+                "measured on a number for each sample and class: (samples, "
+                "classes). For another measure, call kr.sensitivity(model, "
+                "evaluate) in Python."
             )
         return float(np.mean(answers.argmax(axis=-1) == labels))
 

@@ -82,8 +82,10 @@ def check_finite(name: str, value, least: float = 0) -> float:
 
 def check_positive(name: str, value) -> float:
     """`value` as a float, finite and greater than 0, as `check_finite`."""
-    if check_finite(name, value) == 0:
-        raise ValueError(f"{name} must be greater than 0, but received 0.")
+    if check_finite(name, value, -math.inf) <= 0:
+        raise ValueError(
+            f"{name} must be greater than 0, but received {value!r}."
+        )
     return float(value)
 
 

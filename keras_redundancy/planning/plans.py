@@ -4,7 +4,7 @@ from __future__ import annotations  # help() shows the names of types.
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Unpack
 
 from keras_redundancy._shared.arguments import Layers, Level
@@ -13,7 +13,11 @@ from keras_redundancy.building.rebuild import require_rebuildable
 from keras_redundancy.building.stock import layers_for_training
 from keras_redundancy.building.stripping import require_trained, stock
 from keras_redundancy.calibration import Calibration
-from keras_redundancy.calibration.data import Samples, shapes_to_open_on
+from keras_redundancy.calibration.data import (
+    Samples,
+    batches,
+    shapes_to_open_on,
+)
 from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.filters import require_finite_carriers
@@ -277,18 +281,26 @@ def require_possible(model, options: Mapping) -> None:
 
     Args:
         model: as for `plan`.
-        options: arguments of `prune` other than the model, by name. The
-            samples in data= are not looked at.
+        options: arguments of `prune` other than the model, by name. Of data=
+            the first batch is looked at; of a generator none.
 
     Raises:
-        TypeError, ValueError: as `plan`.
+        TypeError, ValueError: as `plan`; or data= is a `Calibration`, which
+            would be one of other weights after training.
     """
+    data = options.get("data")
+    if isinstance(data, Calibration):
+        raise ValueError(
+            f"data is a calibration of {model.name!r} with the weights that it "
+            "has before training. Pass the samples themselves."
+        )
     given = inspect.signature(prune).bind(model, **options).arguments
     levels = {how: given.get(how) for how in LEVELS}
-    has_data = given.get("data") is not None
     method, absorb, mend = map(given.get, ("method", "absorb", "mend"))
     others = given.get("options", {})
-    asked = requested(method, levels, has_data, absorb, mend, others)
+    asked = requested(method, levels, data is not None, absorb, mend, others)
+    if data is not None and not isinstance(data, Iterator):
+        next(batches(model, Samples(data, asked.steps), asked.batch_size))
     graph = trace(model, allow_inexact=asked.allow_inexact)
     spaces = [space for space in graph.spaces if space.producers]
     chosen = given.get("layers"), given.get("skip")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # help() shows the names of types.
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -57,7 +58,8 @@ def fit_and_prune(
                 lambda model: kr.merge_correlated(
                     model, x, count=10, optimizer=True
                 )
-        epochs: the total number of epochs, as for `Model.fit`.
+        epochs: the total number of epochs, as for `Model.fit`. No cut comes
+            after the last one: there have to be more than `start`.
         floor: the value that `monitor` must reach for a cut, and for a model
             to be returned. Default: the best value of the first `start`
             epochs, minus `max_drop`.
@@ -137,6 +139,7 @@ def fit_and_prune(
         initial_epoch=initial_epoch,
     )
     check_count("epochs", epochs)
+    _require_options_of_fit(model, options)
     _require_validation_data(monitor, options)
     _require_no_restoring(callbacks)
     batches = shared(x, options.get("steps_per_epoch"))
@@ -149,6 +152,19 @@ def fit_and_prune(
         compared = {"x": x, "y": y, **vars(settings), **options}
         run.keep_in(Checkpoint(checkpoint, model, compared))
     return run.through(batches, y, callbacks or [], options)
+
+
+def _require_options_of_fit(model, options):
+    """Raise for an argument that neither this function nor `fit` takes."""
+    taken = inspect.signature(getattr(model, "fit", keras.Model.fit)).parameters
+    if any(x.kind is x.VAR_KEYWORD for x in taken.values()):
+        return
+    for name in options:
+        if name not in taken:
+            raise TypeError(
+                f"{name}= is no argument of fit_and_prune or Model.fit. What "
+                "kr.prune takes goes into prune=, as in prune={'ratio': 0.1}."
+            )
 
 
 def _require_validation_data(monitor, options):

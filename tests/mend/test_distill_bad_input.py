@@ -57,6 +57,13 @@ BAD = {
         {"outputs": ["values", "values"]},
         "2 outputs",
     ),
+    "a single sample": (classifier, None, {"data": X[:1]}, "the 0 samples"),
+    "steps of arrays": (
+        classifier,
+        None,
+        {"steps": 3},
+        "steps=3 would have no effect",
+    ),
     "less than a batch": (
         classifier,
         None,
@@ -142,6 +149,13 @@ def test_bad_input(name):
     options = {"data": X, "verbose": 0} | options
     with pytest.raises(ValueError, match=message):
         kr.distill(small, model, **options)
+
+
+def test_the_smaller_model_comes_first():
+    large = keras.Sequential([keras.Input((12,)), layers.Dense(999)])
+    large.add(layers.Dense(3, activation="softmax"))
+    with pytest.warns(UserWarning, match="The smaller model comes first"):
+        kr.distill(large, classifier(), X, epochs=1, verbose=0)
 
 
 def test_what_is_no_function():

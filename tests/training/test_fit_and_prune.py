@@ -270,6 +270,7 @@ def test_logs_may_hold_arrays():
             "a model that is not compiled",
         ),
         ({"epochs": 0}, ValueError, "epochs must be an integer"),
+        ({"ratio": 0.1}, TypeError, "ratio= is no argument of .* into prune="),
         ({"patience": -1}, ValueError, "patience must be an integer"),
         ({"floor": "high"}, TypeError, "floor must be a number"),
         ({"floor": float("nan")}, ValueError, "floor must be finite"),
@@ -303,6 +304,7 @@ def test_bad_input(options, error, words):
         ({"ratio": 1}, "ratio is 1"),
         ({"raito": 0.5}, "Did you mean ratio="),
         ([{"ratio": 0.5}, {"ratio": 0.5, "layers": "three"}], "'three'"),
+        ({"ratio": 0.5, "data": np.zeros(80)}, "data has batches of shape"),
     ],
 )
 def test_options_of_all_cuts_are_checked_before_training(prune, words):
@@ -310,6 +312,13 @@ def test_options_of_all_cuts_are_checked_before_training(prune, words):
     with pytest.raises((TypeError, ValueError), match=words):
         run(network(), prune=prune, callbacks=[seen])
     assert seen.found == []
+
+
+def test_a_calibration_is_of_the_weights_before_training():
+    model = network()
+    known = kr.calibrate(model, data()[0])
+    with pytest.raises(ValueError, match="that it has before training"):
+        run(model, prune={"ratio": 0.5, "data": known})
 
 
 def test_models_that_cannot_be_trained_on():
