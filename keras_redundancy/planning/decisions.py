@@ -19,6 +19,12 @@ from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.inlining import ways_of_blocks
 from keras_redundancy.planning.selection import Selection
 
+NOTHING_ABOVE = (
+    "No unit is removed at this tau. The column max cos of kr.analyze(model) "
+    "shows how\nsimilar units are. For a smaller model, lower tau, or pass "
+    "ratio= or target=."
+)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Decision:
@@ -280,6 +286,8 @@ class Plan(Rendered):
 
     def _summary(self):
         lines = [_change("parameters", *self.parameters)]
+        if any(d.tau for d in self.decisions) and not self.removed.any():
+            lines.insert(0, NOTHING_ABOVE)
         if self.flops[0] is not None:
             lines.append(_change("multiply-adds", *self.flops))
         if self.latency is not None:

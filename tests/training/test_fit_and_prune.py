@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import keras
@@ -49,6 +50,10 @@ def test_it_says_what_it_did():
     assert [cut.value for cut in found.cuts] == values[1:4]
     assert all(cut.rebuild > 0 for cut in found.cuts)
     assert all(cut.retrace > 0 for cut in found.cuts)
+    for epoch, words in ((2, "0 of the 3"), (4, "2 of the 3")):
+        best = dataclasses.replace(found, epoch=epoch)
+        assert f"the model has {words} cuts: after" in str(best)
+    assert "did not reach" not in str(dataclasses.replace(found, epoch=5))
 
 
 def test_a_schedule_of_options_is_used_up():
