@@ -1,5 +1,7 @@
 """Functional models of subclassed ones: `functional(model, inputs)`."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import keras
 
 from keras_redundancy import _keras
@@ -7,7 +9,7 @@ from keras_redundancy._shared.tables import shown
 from keras_redundancy.channels.opening import recorded
 
 
-def functional(layer, *args, **kwargs):
+def functional(layer: keras.Layer, *args, **kwargs) -> keras.Model:
     """The functional model that computes what a layer or model does.
 
     The `call` of a subclassed model, or of a layer, is run once on symbolic

@@ -108,7 +108,7 @@ def _shown(trial):
 
 
 def compare(
-    model,
+    model: keras.Model,
     evaluate: Callable,
     methods: Mapping | Iterable[Method | str] | None = None,
     *,

@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 
+import keras
+
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.evaluation.trials import Part, Trial, Trials
@@ -95,7 +97,7 @@ def _shown(trial):
 
 
 def sensitivity(
-    model,
+    model: keras.Model,
     evaluate: Callable,
     taus: Iterable[float] | None = None,
     *,

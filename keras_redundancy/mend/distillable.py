@@ -53,6 +53,16 @@ def require_alike(small, model) -> None:
         )
 
 
+def require_judged(patience, held_out: float, validation_data) -> None:
+    """Raise for `patience` where nothing says which epoch was the best."""
+    if patience is not None and not held_out and validation_data is None:
+        raise ValueError(
+            f"patience={patience!r} would have no effect: no samples are held "
+            "out to say which epoch was the best. Leave patience= out, or pass "
+            "held_out=0.1, or with a dataset validation_data=."
+        )
+
+
 def require_of_stream(data, labels, augment) -> None:
     """Raise for an option that has no effect on a dataset."""
     kind = type(data).__name__

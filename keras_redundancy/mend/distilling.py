@@ -23,6 +23,7 @@ from keras_redundancy.building.stripping import strip
 from keras_redundancy.calibration.outputs import Answers, losses_of, outputs_of
 from keras_redundancy.mend.distillable import (
     require_alike,
+    require_judged,
     require_of_arrays,
     require_of_stream,
     weight_of_labels,
@@ -81,8 +82,8 @@ class Training(Configured):
 
 
 def distill(
-    small,
-    model,
+    small: keras.Model,
+    model: keras.Model,
     data,
     labels=None,
     *,
@@ -102,7 +103,7 @@ def distill(
     features: list[str] | tuple[str, ...] = Training.features,
     callbacks: list | None = None,
     verbose="auto",
-):
+) -> keras.Model:
     """Train a copy of a smaller model to answer as the original one does.
 
         small = kr.prune(model, target={"flops": 0.5}, data=images)
@@ -217,7 +218,9 @@ def distill(
     require_alike(small, model)
     require_rebuildable(small)
     losses = None if labels is None else losses_of(small)
-    if is_stream(data):
+    with_arrays = not is_stream(data)
+    require_judged(patience, held_out * with_arrays, validation_data)
+    if not with_arrays:
         require_of_stream(data, labels, augment)
         found = of_stream(model, data, steps, validation_data, batch_size)
     else:

@@ -1,5 +1,9 @@
 """Calibrate once, plan often."""
 
+from __future__ import annotations  # help() shows the names of types.
+
+import keras
+
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy._shared.progress import showing
 from keras_redundancy.building.stripping import stock
@@ -9,7 +13,7 @@ from keras_redundancy.channels import trace
 
 
 def calibrate(
-    model,
+    model: keras.Model,
     data,
     *,
     batch_size: int = 128,

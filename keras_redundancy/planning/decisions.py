@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import keras
 import numpy as np
 
 from keras_redundancy._shared.tables import Rendered, Table, on_one_line
@@ -217,7 +218,7 @@ class Plan(Rendered):
         reasons |= {d.space: d.reason for d in self.decisions}
         return explain(self.graph, reasons)
 
-    def apply(self, verbose: bool = False):
+    def apply(self, verbose: bool = False) -> keras.Model:
         """Build the smaller model; the one that was planned on is untouched.
 
         It may be called from any thread; one model is built at a time.

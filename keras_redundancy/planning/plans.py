@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Unpack
 
+import keras
+
 from keras_redundancy._shared.arguments import Layers, Level
 from keras_redundancy._shared.progress import showing
 from keras_redundancy.building.rebuild import require_rebuildable
@@ -34,7 +36,7 @@ from keras_redundancy.planning.request import Options, requested
 
 
 def plan(
-    model,
+    model: keras.Model,
     method: Level | Method | Callable | str | None = None,
     *,
     tau: Level | None = None,
@@ -216,7 +218,7 @@ def plan(
 
 
 def prune(
-    model,
+    model: keras.Model,
     method: Level | Method | Callable | str | None = None,
     *,
     tau: Level | None = None,
@@ -230,7 +232,7 @@ def prune(
     skip: Layers = None,
     verbose: bool = False,
     **options: Unpack[Options],
-):
+) -> keras.Model:
     """Remove the redundant units of a model: `plan(...).apply()`.
 
         small = kr.prune(model, 0.9)

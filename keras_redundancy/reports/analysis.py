@@ -4,6 +4,7 @@ from __future__ import annotations  # help() shows the names of types.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import keras
 import numpy as np
 
 from keras_redundancy._shared import arguments
@@ -26,7 +27,7 @@ from keras_redundancy.reports.records import Redundancy, Report
 
 
 def analyze(
-    model,
+    model: keras.Model,
     tau: arguments.Level = 0.5,
     *,
     linkage: str = "average",
@@ -66,7 +67,7 @@ def analyze(
 
 
 def redundancy(
-    model,
+    model: keras.Model,
     taus: Iterable[float] = (0.3, 0.5, 0.7, 0.9),
     *,
     linkage: str = "average",

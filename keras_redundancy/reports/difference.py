@@ -1,6 +1,10 @@
 """Compare the sizes of two models, layer by layer: `difference`."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import dataclasses
+
+import keras
 
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.building.stripping import stock
@@ -58,7 +62,7 @@ class Difference(Rendered):
         return Table(f"{before!r} and after it {after!r}", header, rows)
 
 
-def difference(before, after) -> Difference:
+def difference(before: keras.Model, after: keras.Model) -> Difference:
     """Compare two models, such as a model and what `prune` made of it.
 
     Layers with the same name are compared. Training layers, such as

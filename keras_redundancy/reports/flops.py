@@ -1,11 +1,17 @@
 """Count the multiply-adds of convolutions and dense layers."""
 
+from __future__ import annotations  # help() shows the names of types.
+
+import keras
+
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.sizes import at_shapes, checked_shapes
 
 
-def flops(model, multiply_add: int = 1, *, input_shape=None) -> int:
+def flops(
+    model: keras.Model, multiply_add: int = 1, *, input_shape=None
+) -> int:
     """Count the FLOPs of a forward pass on one sample, as papers do.
 
     The products of kernels with their inputs are counted; biases,

@@ -3,6 +3,7 @@
 from __future__ import annotations  # help() shows the names of types.
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -17,7 +18,7 @@ from keras_redundancy.training.state import Settings
 
 
 def fit_and_prune(
-    model,
+    model: keras.Model,
     x=None,
     y=None,
     *,
@@ -105,8 +106,9 @@ def fit_and_prune(
             training, or `prune` returns something else than a smaller model.
 
     Warns:
-        UserWarning: the floor was never reached, so nothing was cut; or
-            callbacks lost their state because the process was killed.
+        UserWarning: the floor was never reached, so nothing was cut;
+            `max_drop` allows every accuracy; or callbacks lost their state
+            because the process was killed.
 
     Example:
 
@@ -139,6 +141,12 @@ def fit_and_prune(
         initial_epoch=initial_epoch,
     )
     check_count("epochs", epochs)
+    if floor is None and max_drop >= 1 and monitor.endswith("accuracy"):
+        warnings.warn(
+            f"max_drop={max_drop:g} allows every accuracy from 0 to 1. For one "
+            "percentage point, pass max_drop=0.01.",
+            stacklevel=2,
+        )
     _require_options_of_fit(model, options)
     _require_validation_data(monitor, options)
     _require_no_restoring(callbacks)

@@ -353,3 +353,9 @@ def test_a_calibration_without_layers_that_are_to_stay():
     with pytest.raises(ValueError, match="Pass the samples themselves"):
         kr.prune(model, 0.9, data=known, optimizer=True)
     assert kr.prune(model, 0.9, data=np.ones((9, 6)), optimizer=True)
+
+
+def test_a_drop_that_allows_every_score():
+    options = {"ratios": [0.5], "max_drop": 1, **QUIET}
+    with pytest.warns(UserWarning, match="max_drop=1 allows every score"):
+        kr.search(planted(), lambda model: 0.9, **options)

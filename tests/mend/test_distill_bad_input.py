@@ -58,6 +58,12 @@ BAD = {
         "2 outputs",
     ),
     "a single sample": (classifier, None, {"data": X[:1]}, "the 0 samples"),
+    "patience for what": (
+        classifier,
+        None,
+        {"patience": 2, "held_out": 0},
+        "patience=2 would have no effect",
+    ),
     "steps of arrays": (
         classifier,
         None,

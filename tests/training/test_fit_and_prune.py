@@ -326,6 +326,11 @@ def test_a_calibration_is_of_the_weights_before_training():
         run(model, prune={"ratio": 0.5, "data": known})
 
 
+def test_a_drop_that_allows_every_accuracy():
+    with pytest.warns(UserWarning, match="max_drop=1 allows every accuracy"):
+        run(network(), floor=None, max_drop=1, start=1, epochs=1)
+
+
 def test_models_that_cannot_be_trained_on():
     with pytest.raises(ValueError, match="is not compiled"):
         run(keras.Sequential([keras.Input((8,)), layers.Dense(3)]))
