@@ -200,6 +200,22 @@ def test_a_target_out_of_reach_names_the_least_share():
         kr.plan(model, target={"params": least - 0.001})
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("allow_inexact", "yes", "received 'yes'"),
+        ("inline", 1, "received 1"),
+        ("optimizer", "adam", "whether the optimizer of the model goes on"),
+    ],
+)
+def test_options_that_are_true_or_false(name, value, words):
+    text = message(
+        TypeError, lambda: kr.plan(models.mlp(), 0.5, **{name: value})
+    )
+    assert f"{name} must be True or False" in text
+    assert words in text
+
+
 FUNCTIONS = {
     "calibrate": lambda data: kr.calibrate(models.mlp(), data),
     "merge_correlated": lambda data: kr.merge_correlated(

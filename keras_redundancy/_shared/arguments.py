@@ -22,6 +22,14 @@ def check_option(name: str, value, valid) -> None:
         )
 
 
+def check_flag(name: str, value, hint: str = "") -> None:
+    """Raise TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"{name} must be True or False, but received {value!r}.{hint}"
+        )
+
+
 def check_count(name: str, value, least: int = 1) -> None:
     """Raise ValueError unless `value` is an integer of at least `least`."""
     if not _is_integer(value) or value < least:

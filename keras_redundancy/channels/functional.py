@@ -29,9 +29,10 @@ def functional(layer: keras.Layer, *args, **kwargs) -> keras.Model:
         `training=True`, and losses that it adds, are not in there.
 
     Raises:
-        TypeError: `call` cannot be recorded: it fails on symbolic tensors,
-            changes variables, or depends on the values or the number of the
-            samples. The message says where.
+        TypeError: no `keras.Input` is given for a layer; or `call` cannot be
+            recorded: it fails on symbolic tensors, changes variables, or
+            depends on the values or the number of the samples. The message
+            says where.
         ValueError: `layer` is not built.
 
     Example:
@@ -47,6 +48,13 @@ def functional(layer: keras.Layer, *args, **kwargs) -> keras.Model:
     _require_built(layer)
     if isinstance(layer, keras.Model) and not (args or kwargs):
         args = (_inputs(layer, None),)
+    given = keras.tree.flatten((args, kwargs))
+    if not any(map(keras.utils.is_keras_tensor, given)):
+        raise TypeError(
+            f"No symbolic tensor was received for {layer.name!r} "
+            f"({type(layer).__name__}). Pass a keras.Input in place of each "
+            "tensor: kr.functional(layer, keras.Input(shape))."
+        )
     found = _recorded(layer, args, kwargs)
     structures = _keras.input_structure(found), _keras.output_structure(found)
     return keras.Model(*structures, name=layer.name)

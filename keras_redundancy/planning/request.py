@@ -76,6 +76,11 @@ class Request:
     def __post_init__(self):
         for name in ("batch_size", "round_to", "min_units"):
             arguments.check_count(name, getattr(self, name))
+        arguments.check_flag("allow_inexact", self.allow_inexact)
+        if self.inline is not None:
+            arguments.check_flag("inline", self.inline)
+        hint = " It says whether the optimizer of the model goes on."
+        arguments.check_flag("optimizer", self.optimizer, hint)
 
     @property
     def needs_statistics(self) -> bool:

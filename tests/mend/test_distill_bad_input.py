@@ -167,5 +167,7 @@ def test_the_smaller_model_comes_first():
 def test_what_is_no_function():
     with pytest.raises(TypeError, match="augment is a function"):
         kr.Distill(augment=3)
+    with pytest.raises(ValueError, match="patience=2 would have no effect"):
+        kr.Distill(patience=2, held_out=0)
     with pytest.raises(ValueError, match="would have no effect"):
         kr.prune(classifier(), 0.9, mend=kr.Distill())
