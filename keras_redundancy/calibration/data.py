@@ -244,7 +244,7 @@ def _not_in_batches(data, why):
     is_list = isinstance(data, list | tuple)
     return (
         f"data is {shown(data)}, which Keras cannot make batches of{why}. "
-        "Pass the samples themselves, as Model.predict takes them: arrays, a "
+        "Pass what Model.predict takes, the samples themselves: arrays, a "
         "tf.data.Dataset, a keras.utils.PyDataset or a generator."
         + " numpy.asarray(data) makes an array of a list."
         * is_list

@@ -252,8 +252,8 @@ def prune(
         `model` was compiled, so is the new one.
 
     Warns:
-        UserWarning: no unit can go, since all are frozen or left out by
-            `layers`, `skip` or a mapping; or as `plan`.
+        UserWarning: no unit can go, since all are frozen, or those of the
+            layers that `layers` or a mapping names; or as `plan`.
 
     Raises:
         TypeError, ValueError: as `plan` and `Plan.apply`.
@@ -274,7 +274,9 @@ def prune(
         **options,
     )
     small = found.apply(verbose)
-    _warn_if_nothing_can_go(found)
+    levels = method, tau, ratio, correlation
+    names_layers = any(isinstance(x, Mapping) for x in levels)
+    _warn_if_nothing_can_go(found, names_layers or layers is not None)
     return small
 
 
@@ -330,8 +332,17 @@ def calibration_of(
     )
 
 
-def _warn_if_nothing_can_go(found):
-    if not all(decision.reason for decision in found.decisions):
+def _warn_if_nothing_can_go(found, names_layers):
+    """Warn of a plan without units to remove, unless skip= leaves none.
+
+    Args:
+        found: the plan.
+        names_layers: whether the caller has named the layers to prune.
+    """
+    chosen = [
+        d.reason if names_layers else d.space.frozen for d in found.decisions
+    ]
+    if not all(chosen):
         return
     spaces = [d.space for d in found.decisions if d.space.frozen]
     words = [d.reason for d in found.decisions if not d.space.frozen][:1]
