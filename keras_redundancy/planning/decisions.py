@@ -92,6 +92,10 @@ class Plan(Rendered):
     that name writes. `without` and `keeping` return new plans, with units
     chosen by hand.
 
+    In print, a row is a space: units that go together, with the layers that
+    write them, tau, the number n of units, that of clusters at tau (n_f), how
+    many are kept and removed, and why none is removed.
+
     Attributes:
         graph: the traced model.
         decisions: one for every space that some layer writes.

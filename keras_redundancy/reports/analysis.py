@@ -39,6 +39,19 @@ def analyze(
     own filters. `plan(model, tau)` shows what `prune` would remove: it
     compares all layers whose units can only be removed together.
 
+    The columns of the report, for a layer with n units whose filters have z
+    weights each:
+
+    - n, n_f, n_r: units, clusters of units, redundant units (n - n_f);
+    - mean cos, max cos: the cosine similarity of two filters, over all pairs;
+    - eff. rank, stable rank, 99 % rank: how many of min(z, n) directions the
+      filters use: the exponential of the entropy of their singular values,
+      the sum of squared singular values over the largest square, and how many
+      singular values hold 99 % of that sum;
+    - trace c. (trace complexity): the sum of singular values over sqrt(z n);
+    - params, multiply-adds: of the layer, multiply-adds on one sample;
+    - state: "prunable", or why the units have to stay.
+
     Args:
         model: a built functional or Sequential `keras.Model`.
         tau: the cosine similarity in (0, 1] above which units count as
