@@ -225,6 +225,11 @@ def _require_model(path):
             f"There is no file {str(path)!r}. Pass one that model.save() has "
             "written, such as model.keras."
         )
+    if path.suffix not in (".keras", *LEGACY):
+        raise ValueError(
+            f"{str(path)!r} cannot be loaded: it has to be a .keras file, or "
+            ".h5 or .hdf5 of older versions, that model.save() has written."
+        )
     if path.stat().st_size == 0:
         raise ValueError(f"{str(path)!r} cannot be loaded: it is empty.")
     if path.suffix == ".keras":
@@ -233,8 +238,19 @@ def _require_model(path):
         with zipfile.ZipFile(path) as file:
             if "config.json" not in file.namelist():
                 raise _broken(path, "it has no config.json, as of Keras 3")
-    if path.suffix in LEGACY and not h5py.is_hdf5(path):
-        raise _broken(path, "it is no HDF5 file")
+    if path.suffix in LEGACY:
+        if not h5py.is_hdf5(path):
+            raise _broken(path, "it is no HDF5 file")
+        try:
+            with h5py.File(path) as file:
+                has_model = "model_config" in file.attrs
+        except OSError as error:
+            raise _broken(path, error) from error
+        if not has_model:
+            raise ValueError(
+                f"{str(path)!r} holds no model, but perhaps weights alone. "
+                "Pass a file that model.save() has written."
+            )
 
 
 def _broken(path, reason):

@@ -152,7 +152,7 @@ def test_a_model_that_is_not_built():
         ("model.keras", "keras.models.load_model(path)"),
         (layers.Dense(3), "received Dense: <Dense"),
         (keras.Sequential, "a class: pass a built model"),
-        (np.zeros((200, 5)), "ndarray of shape (200, 5)."),
+        (np.zeros((200, 5)), "ndarray: an array of shape (200, 5)."),
     ],
 )
 def test_what_is_no_model(thing, words):

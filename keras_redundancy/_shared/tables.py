@@ -108,7 +108,7 @@ def on_one_line(text: str) -> str:
 def shown(value) -> str:
     """A value in an error message: a short `repr`; of an array the shape."""
     if shape := getattr(value, "shape", None):
-        return f"{type(value).__name__} of shape {tuple(shape)}"
+        return f"an array of shape {tuple(shape)}"
     return on_one_line(_SHORT.repr(value))
 
 

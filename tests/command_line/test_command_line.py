@@ -147,7 +147,8 @@ def test_layers_of_ones_own(tmp_path, monkeypatch, capsys):
     ("arguments", "words"),
     [
         ("report missing.keras", "There is no file 'missing.keras'"),
-        ("report data.npz", "cannot be loaded"),
+        ("report data.npz", "cannot be loaded: it has to be a .keras file"),
+        ("report one.weights.h5", "perhaps weights alone"),
         ("report model.keras --tau 1.5", "Pass a number in (0, 1]"),
         ("report model.keras --html no/page.html", "There is no folder"),
         ("report model.keras --import nothing", "No module named 'nothing'"),
