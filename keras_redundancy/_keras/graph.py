@@ -46,10 +46,8 @@ def graph_of(model):
         raise TypeError(
             f"The model {model.name!r} is a subclassed model "
             f"({type(model).__name__}): its call() is Python code and has no "
-            "graph to follow. Make a functional model of it: inputs = "
-            "keras.Input(shape), then keras.Model(inputs, "
-            "<what call() does, written on inputs>), and copy the weights "
-            "with set_weights()."
+            "graph to follow. Pass what kr.functional(model) returns: a "
+            "functional model that computes the same with the same weights."
         )
     hint = ""
     if isinstance(model, str | os.PathLike):

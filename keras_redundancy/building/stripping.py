@@ -25,7 +25,7 @@ def strip(model: keras.Model) -> keras.Model:
     For layers of your own, see `register_stock_form`.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed.
 
     Returns:

@@ -120,7 +120,7 @@ def compare(
     """Prune a model by several methods to the same multiply-adds; evaluate.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed.
         evaluate: a function of a model that returns its score, a number
             that is greater for better models.

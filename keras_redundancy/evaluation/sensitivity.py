@@ -110,7 +110,7 @@ def sensitivity(
     """Cut one part of a model at a time, at several depths, and evaluate.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed.
         evaluate: a function of a model that returns a number, greater for
             better models, such as the accuracy on data held out from training

@@ -21,6 +21,7 @@ from keras_redundancy.building.rebuild import rebuild, require_rebuildable
 from keras_redundancy.building.recipe import Recipe
 from keras_redundancy.building.stripping import strip
 from keras_redundancy.calibration.outputs import Answers, losses_of, outputs_of
+from keras_redundancy.channels.functional import with_graph
 from keras_redundancy.mend.distillable import (
     require_alike,
     require_judged,
@@ -215,6 +216,7 @@ def distill(
             f"features={features!r} cannot be compared with labels= at the "
             "same time. Leave one of both out, or distil twice."
         )
+    model = with_graph(model)
     require_alike(small, model)
     require_rebuildable(small)
     losses = None if labels is None else losses_of(small)

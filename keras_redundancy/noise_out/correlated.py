@@ -45,7 +45,7 @@ def merge_correlated(
     that others were merged into stays.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed.
         data: some hundred or thousand samples, what `Model.predict` takes, or
             what `calibrate` returned.

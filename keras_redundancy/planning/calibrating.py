@@ -24,7 +24,7 @@ def calibrate(
     """Run a model over `data` once, to make many plans with the result.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed.
         data: some hundred or thousand samples: what `Model.predict` takes,
             such as arrays, sparse matrices, text, dictionaries (with more

@@ -67,8 +67,8 @@ def plan(
     residual stream.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
-            changed.
+        model: a built `keras.Model`: functional, Sequential, or subclassed
+            with a `call` that `functional` can record. It is never changed.
         method: which units stay: a `Clusters`, `Random`, `L1`, `FPGM`,
             `Greedy`, `Pivoted`, `Taylor` or `BatchNormalizationScales`; one
             of the short names "clusters", "random", "l1", "fpgm", "greedy",

@@ -53,7 +53,7 @@ def analyze(
     - state: "prunable", or why the units have to stay.
 
     Args:
-        model: a built functional or Sequential `keras.Model`.
+        model: a built `keras.Model`, as for `plan`.
         tau: the cosine similarity in (0, 1] above which units count as
             redundant: a number, a mapping from layer names or regular
             expressions, or a callable, as for `plan`.
@@ -88,7 +88,7 @@ def redundancy(
     """Count the redundant units of every layer at several thresholds.
 
     Args:
-        model: a built functional or Sequential `keras.Model`.
+        model: a built `keras.Model`, as for `plan`.
         taus: cosine similarities in (0, 1] above which units count as
             redundant.
         linkage: "average", "complete" or "single".

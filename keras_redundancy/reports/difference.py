@@ -69,7 +69,7 @@ def difference(before: keras.Model, after: keras.Model) -> Difference:
     `FactorizedDense`, count as the stock layers that `strip` makes of them.
 
     Args:
-        before, after: built functional or Sequential `keras.Model`s.
+        before, after: built `keras.Model`s, as for `plan`.
 
     Returns:
         A `Difference`: `render()` prints it, `to_dict()` is for programs.

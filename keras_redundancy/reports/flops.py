@@ -21,7 +21,7 @@ def flops(
     stock layers that `strip` makes of them.
 
     Args:
-        model: a built functional or Sequential model.
+        model: a built `keras.Model`, as for `plan`.
         multiply_add: 1, or 2 to count the multiplication and the addition.
         input_shape: the shape of one sample, such as (224, 224, 3), for a
             model with open input sizes; for several inputs a list of shapes,
