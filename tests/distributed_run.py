@@ -12,7 +12,8 @@ import os
 import sys
 from unittest import mock
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+TWO_DEVICES = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {TWO_DEVICES}"
 
 import keras
 import numpy as np
@@ -21,8 +22,11 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.building.copying import copy_for_training
 from keras_redundancy.mend.normalization import Norm
+from tests import faster_jax
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
+if not TENSORFLOW:
+    faster_jax.share_context()
 
 
 def strategy_scope():
