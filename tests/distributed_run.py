@@ -12,8 +12,12 @@ import os
 import sys
 from unittest import mock
 
-TWO_DEVICES = "--xla_force_host_platform_device_count=2"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {TWO_DEVICES}"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=2",
+    ]
+)
 
 import keras
 import numpy as np
