@@ -318,7 +318,7 @@ def test_a_batch_has_no_more_samples_than_there_are(count, size):
 
 def test_inputs_are_changed_for_training_alone():
     model = convolutions()
-    data = samples(model)
+    data = samples(model, batch=320)
     small = cut(model, data)
     seen = []
 
