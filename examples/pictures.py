@@ -22,7 +22,6 @@ import quickstart
 
 import keras_redundancy as kr
 
-SAMPLES = 1000
 AS_IT_IS = {"repair": False, "rounds": 0}
 METHODS = {
     "L1 norm, dropped": {"select": "l1", "absorb": "drop", **AS_IT_IS},
@@ -37,13 +36,21 @@ def main():
     )
     example_data.add_arguments(parser)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument(
+        "--samples",
+        type=int,
+        default=1000,
+        help="images held out from training, on which accuracy is measured; "
+        "and how many others calibrate the cuts",
+    )
     parser.add_argument("--out", type=Path, default=Path("pictures"))
     args = parser.parse_args()
     keras.utils.set_random_seed(0)
     (x, y), _ = example_data.load(args.dataset, args.data)
     # What is said of accuracy is said of images held out from training.
-    images, labels = x[-SAMPLES:], y[-SAMPLES:]
-    x, y = x[:-SAMPLES], y[:-SAMPLES]
+    count = args.samples
+    images, labels = x[-count:], y[-count:]
+    x, y = x[:-count], y[:-count]
     model = quickstart.build(x.shape[1:], quickstart.WIDTHS[args.dataset])
     model.compile(
         "adam",
@@ -57,13 +64,14 @@ def main():
     model.fit(x, y, batch_size=128, **options)
 
     def accuracy(model):
-        logits = model.predict(images, batch_size=256, verbose=0)
+        # Batches of one size: for another one, Keras traces the model again.
+        logits = model.predict(images, batch_size=250, verbose=0)
         return float((logits.argmax(axis=-1) == labels).mean())
 
     report = kr.analyze(model, tau=0.5)
     levels = (0.125, 0.25, 0.5, 0.75)
     sensitivity = kr.sensitivity(model, accuracy, ratios=levels)
-    comparison = kr.compare(model, accuracy, METHODS, data=x[:SAMPLES])
+    comparison = kr.compare(model, accuracy, METHODS, data=x[:count])
     taus = [n / 20 for n in range(1, 20)]
     first = report.layers[0].title
     pictures = {
@@ -79,7 +87,7 @@ def main():
     }
     for name, figure in pictures.items():
         figure.savefig(args.out / f"{name}.png", dpi=80)
-    half = kr.prune(model, target={"flops": 0.5}, data=x[:SAMPLES], rounds=0)
+    half = kr.prune(model, target={"flops": 0.5}, data=x[:count], rounds=0)
     report.to_html(
         args.out / "report.html",
         sensitivity=sensitivity,
