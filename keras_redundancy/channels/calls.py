@@ -1,6 +1,7 @@
 """One call of an operation, as its rule sees it."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -324,13 +325,18 @@ class CallTrace(LabelledCall):
 
         Args:
             kernel: the variable.
-            positions: the number of positions; None if it is not known.
+            positions: the number of positions for each entry of axis 0; None
+                if it is not known. That axis 0 holds more than the samples,
+                such as their windows, is found out here.
             per: labels of channels, if the call does so once for each of them.
         """
         times = 1 if self.inside is None else self.inside.times_in_all
-        known = positions is not None and times is not None
-        positions = positions * times if known else None
-        made = labels.Product(self.owner, kernel, positions, per)
+        rows, x = self.rows, self.inputs[self._first_open]
+        if x.batch and rows is not None:
+            per, rows = x.ids, rows // len(x.ids)
+        factors = positions, times, rows
+        count = None if None in factors else math.prod(factors)
+        made = labels.Product(self.owner, kernel, count, per)
         self.recorder.products.append(made)
 
     # --- layers inside ------------------------------------------------------

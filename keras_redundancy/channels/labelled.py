@@ -12,6 +12,7 @@ from keras_redundancy.channels import labels
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.recorder import Rivals, frozen_channels
+from keras_redundancy.channels.samples import rows_of, samples_returned
 
 OTHER_AXIS = of_call("other_axis", "works on another axis than the channels")
 
@@ -34,6 +35,7 @@ class LabelledCall:
             for x in given
         ]
         self.tensors = [x.tensor for x in given]
+        self._given = given
         self.recorder, self.inside = walk.recorder, walk.inside
         self.node, self.path = call.node, call.path
         self._call, self._walk = call, walk
@@ -46,6 +48,29 @@ class LabelledCall:
         given = map(id, self._call.inputs)
         tensors = dict(zip(given, self.tensors, strict=True))
         return _keras.output_tensors(self._call, tensors)
+
+    @property
+    def samples(self) -> list:
+        """The `Traced.sample` of each of `outputs`."""
+        return samples_returned(
+            self._call, self._given, self.outputs, self.recorder.batch
+        )
+
+    @property
+    def rows(self) -> int | None:
+        """How many entries on axis 0 of what it reads belong to one sample.
+
+        That is one, unless an operation merged another axis with the batch,
+        as where windows of an image become samples. None if it is not known.
+        """
+        first = self._given[self._first_open]
+        return rows_of(first, self.recorder.batch)
+
+    @property
+    def _first_open(self):
+        """The number of the first input with an open axis 0, or 0."""
+        sizes = [x.shape[0] if x.shape else 1 for x in self.tensors]
+        return sizes.index(None) if None in sizes else 0
 
     @property
     def kind(self) -> str:

@@ -25,6 +25,7 @@ from keras_redundancy.channels.recorder import (
 from keras_redundancy.channels.rules import apply_rule
 from keras_redundancy.channels.rules.contractions import PRODUCTS
 from keras_redundancy.channels.rules.registry import MASK
+from keras_redundancy.channels.samples import batch_of
 from keras_redundancy.channels.tied import borrowed, owners_of
 
 MODEL_INPUT = Reason("model_input", "it is an input of the model")
@@ -105,6 +106,7 @@ def record(model, tensors, chosen=None, behaviours=None) -> Recorder:
         owners=owners_of(flat.layers),
         chosen=chosen or {},
         kernels=_kernels(flat),
+        batch=batch_of(tensors),
     )
     walk = _Trace(recorder, readers)
     inputs = [
@@ -202,7 +204,7 @@ class _Trace(_keras.Interpreter):
             dataclasses.replace(value, place=self._place(call, x, value.axis))
             for x, value in zip(call.outputs, outputs, strict=True)
         ]
-        return list(map(Traced, outputs, seen.outputs))
+        return list(map(Traced, outputs, seen.outputs, seen.samples))
 
     def _place(self, call, x, axis):
         if self.inside is not None:

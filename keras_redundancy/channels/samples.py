@@ -1,0 +1,77 @@
+"""What one sample is made of, where axis 0 holds more than the batch.
+
+Attention in windows makes samples of windows, code may make samples of the
+steps of a sequence, and two inputs may be joined along the batch axis. The
+size of axis 0 is open there, and it is not that of the batch. What one sample
+has of it shows where the operation is called on a batch of one sample.
+"""
+
+import keras
+from keras import layers
+
+from keras_redundancy import _keras
+
+
+def batch_of(tensors) -> int:
+    """The batch that is counted: one sample, or the batch that a model has.
+
+    Args:
+        tensors: the `KerasTensor`s that a model is called on.
+    """
+    sizes = [x.shape[0] for x in tensors if x.shape]
+    return 1 if None in sizes or not sizes else max(sizes)
+
+
+def samples_returned(call, given, outputs, batch: int) -> list:
+    """The `sample` of each `Traced` that a call returns.
+
+    Args:
+        call: a `Call` or an `ImaginedCall`.
+        given: a `Traced` for each of its inputs.
+        outputs: `KerasTensor`s of what it returns, with the batch open.
+        batch: what `batch_of` returns for the model.
+    """
+    is_plain = all(x.sample is None for x in given)
+    if call.node is None or (is_plain and _keeps_samples(call.operation)):
+        return [None] * len(outputs)
+    tensors = [
+        _with_rows(x.tensor, batch) if x.sample is None else x.sample
+        for x in given
+    ]
+    try:
+        made = _keras.output_tensors(
+            call, dict(zip(map(id, call.inputs), tensors, strict=True))
+        )
+    except Exception:  # Its code takes no batch of this size.
+        made = [_with_rows(x, tensors[0].shape[0]) for x in outputs]
+    return [
+        None if x.shape == _with_rows(out, batch).shape else x
+        for x, out in zip(made, outputs, strict=True)
+    ]
+
+
+def rows_of(x, batch: int) -> int | None:
+    """How many entries on axis 0 of a `Traced` belong to one sample."""
+    shape = (x.tensor if x.sample is None else x.sample).shape
+    size = shape[0] if shape else batch
+    if size is None:
+        return 1 if x.sample is None else None
+    return max(1, size // batch)
+
+
+def _with_rows(tensor, rows):
+    """`tensor` with an open axis 0 of the size `rows`."""
+    if not tensor.shape or tensor.shape[0] is not None:
+        return tensor
+    shape = (rows, *tensor.shape[1:])
+    return keras.KerasTensor(shape, tensor.dtype, sparse=tensor.sparse)
+
+
+def _keeps_samples(operation):
+    """Whether it is known to return one entry on axis 0 for each it reads."""
+    return (
+        isinstance(operation, keras.Layer)
+        and _keras.is_stock_class(type(operation))
+        and not isinstance(operation, layers.Lambda | _keras.Weight)
+        and getattr(operation, "axis", None) != 0
+    )
