@@ -39,14 +39,13 @@ def samples_returned(call, given, outputs, batch: int) -> list:
         for x in given
     ]
     try:
-        made = _keras.output_tensors(
-            call, dict(zip(map(id, call.inputs), tensors, strict=True))
-        )
+        twins = dict(zip(map(id, call.inputs), tensors, strict=True))
+        shapes = [x.shape for x in _keras.output_tensors(call, twins)]
     except Exception:  # Its code takes no batch of this size.
-        made = [_with_rows(x, tensors[0].shape[0]) for x in outputs]
+        shapes = [(tensors[0].shape[0], *x.shape[1:]) for x in outputs]
     return [
-        None if x.shape == _with_rows(out, batch).shape else x
-        for x, out in zip(made, outputs, strict=True)
+        None if shape == _with_rows(x, batch).shape else _of_shape(x, shape)
+        for x, shape in zip(outputs, shapes, strict=True)
     ]
 
 
@@ -63,7 +62,10 @@ def _with_rows(tensor, rows):
     """`tensor` with an open axis 0 of the size `rows`."""
     if not tensor.shape or tensor.shape[0] is not None:
         return tensor
-    shape = (rows, *tensor.shape[1:])
+    return _of_shape(tensor, (rows, *tensor.shape[1:]))
+
+
+def _of_shape(tensor, shape):
     return keras.KerasTensor(shape, tensor.dtype, sparse=tensor.sparse)
 
 
