@@ -14,6 +14,7 @@ from keras_redundancy.channels.labels import Channels, Role
 from keras_redundancy.channels.reads import read_inside, read_of_inputs
 from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.recorder import Traced
+from keras_redundancy.channels.samples import sample_inside
 
 CONSTANT_INSIDE = Reason(
     "constant_in_part",
@@ -376,7 +377,9 @@ class CallTrace(LabelledCall):
         ]
         call = call_inside(self.operation, layer, tensors)
         walk = self._walk.into(Inside(self, sets, times, given))
-        traced = map(Traced, inputs, tensors)
+        first = self._given[self._first_open]
+        samples = [sample_inside(first, x) for x in tensors]
+        traced = map(Traced, inputs, tensors, samples)
         values = dict(zip(map(id, tensors), traced, strict=True))
         results = [
             dataclasses.replace(x.channels, shape=tuple(x.tensor.shape))

@@ -1,7 +1,6 @@
 """Layers inside other layers: which setting of the outer sets their width."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 from keras_redundancy import _keras
@@ -46,11 +45,11 @@ class Inside:
 
     @property
     def times_in_all(self) -> int | None:
-        """How often one sample is given to the inner layer; None if open."""
+        """How often the outermost call makes the inner one; None if open."""
         outer = self.call.inside
         around = 1 if outer is None else outer.times_in_all
-        factors = self.times, self.call.rows, around
-        return None if None in factors else math.prod(factors)
+        known = self.times is not None and around is not None
+        return self.times * around if known else None
 
     def setting(self, layer, path: tuple) -> tuple | None:
         """(operation, path) of what sets entry `path` of the config of `layer`.

@@ -49,6 +49,13 @@ def samples_returned(call, given, outputs, batch: int) -> list:
     ]
 
 
+def sample_inside(x, tensor):
+    """The `Traced.sample` of a tensor inside of a layer that reads `x`."""
+    if x.sample is None or not x.sample.shape or not tensor.shape:
+        return None
+    return _of_shape(tensor, (x.sample.shape[0], *tensor.shape[1:]))
+
+
 def rows_of(x, batch: int) -> int | None:
     """How many entries on axis 0 of a `Traced` belong to one sample."""
     shape = (x.tensor if x.sample is None else x.sample).shape
