@@ -331,12 +331,20 @@ class CallTrace(LabelledCall):
                 such as their windows, is found out here.
             per: labels of channels, if the call does so once for each of them.
         """
-        times = 1 if self.inside is None else self.inside.times_in_all
-        rows, x = self.rows, self.inputs[self._first_open]
-        if x.batch and rows is not None:
-            per, rows = x.ids, rows // len(x.ids)
-        factors = positions, times, rows
+        sizes = self.input_sizes[self._first_open]
+        factors = positions, *(sizes[:1] or [self.recorder.batch])
         count = None if None in factors else math.prod(factors)
+        self.multiplies_in_all(kernel, count, per)
+
+    def multiplies_in_all(self, kernel, positions, per=None) -> None:
+        """`multiplies`, with all positions that `output_sizes` shows."""
+        times = 1 if self.inside is None else self.inside.times_in_all
+        x, batch = self.inputs[self._first_open], self.recorder.batch
+        count = None
+        if positions is not None and times is not None:
+            count = -(-positions * times // batch)
+        if x.batch and count is not None:
+            per, count = x.ids, count // len(x.ids)
         made = labels.Product(self.owner, kernel, count, per)
         self.recorder.products.append(made)
 

@@ -12,7 +12,7 @@ from keras_redundancy.channels import labels
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.recorder import Rivals, frozen_channels
-from keras_redundancy.channels.samples import rows_of, samples_returned
+from keras_redundancy.channels.samples import samples_returned, sizes_of
 
 OTHER_AXIS = of_call("other_axis", "works on another axis than the channels")
 
@@ -49,7 +49,7 @@ class LabelledCall:
         tensors = dict(zip(given, self.tensors, strict=True))
         return _keras.output_tensors(self._call, tensors)
 
-    @property
+    @functools.cached_property
     def samples(self) -> list:
         """The `Traced.sample` of each of `outputs`."""
         return samples_returned(
@@ -57,14 +57,23 @@ class LabelledCall:
         )
 
     @property
-    def rows(self) -> int | None:
-        """How many entries on axis 0 of what it reads belong to one sample.
+    def input_sizes(self) -> list[tuple]:
+        """The shape of each input for the batch that is counted."""
+        batch = self.recorder.batch
+        return [sizes_of(x.tensor, x.sample, batch) for x in self._given]
 
-        That is one, unless an operation merged another axis with the batch,
-        as where windows of an image become samples. None if it is not known.
+    @property
+    def output_sizes(self) -> list[tuple]:
+        """The shape of each output for the batch that is counted.
+
+        That is one sample, unless the model's inputs fix the batch. An
+        operation may have merged other axes with the batch, as where windows
+        of an image become samples, or moved it: sizes are known here all the
+        same. None stands for those that differ from input to input.
         """
-        first = self._given[self._first_open]
-        return rows_of(first, self.recorder.batch)
+        batch = self.recorder.batch
+        found = zip(self.outputs, self.samples, strict=True)
+        return [sizes_of(x, sample, batch) for x, sample in found]
 
     @property
     def _first_open(self):

@@ -56,13 +56,13 @@ def sample_inside(x, tensor):
     return _of_shape(tensor, (x.sample.shape[0], *tensor.shape[1:]))
 
 
-def rows_of(x, batch: int) -> int | None:
-    """How many entries on axis 0 of a `Traced` belong to one sample."""
-    shape = (x.tensor if x.sample is None else x.sample).shape
-    size = shape[0] if shape else batch
-    if size is None:
-        return 1 if x.sample is None else None
-    return max(1, size // batch)
+def sizes_of(tensor, sample, batch: int) -> tuple:
+    """The sizes of a tensor for the batch that is counted.
+
+    Args:
+        tensor, sample, batch: as in `Traced` and `batch_of`.
+    """
+    return (_with_rows(tensor, batch) if sample is None else sample).shape
 
 
 def _with_rows(tensor, rows):

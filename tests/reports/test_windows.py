@@ -98,6 +98,13 @@ def kept_in_one_piece(x):
     return layers.Dense(5)(images(windows(x)))
 
 
+def rows_first(x):
+    """The batch is on axis 1."""
+    x = ops.transpose(x, (1, 0, 2, 3))
+    x = layers.EinsumDense("abcd,de->abce", (None, SIZE, 4))(x)
+    return layers.Dense(5)(x)
+
+
 def both_halves(x):
     x = ops.concatenate([x, -x], axis=0)
     x, y = ops.split(layers.Dense(5)(x), 2, axis=0)
@@ -110,6 +117,7 @@ COUNTS = {
     steps_of_windows: 3 * CHANNELS * 5 + GRU,
     pixels: CHANNELS * 5,
     kept_in_one_piece: CHANNELS * 5,
+    rows_first: CHANNELS * 4 + 4 * 5,
     both_halves: 2 * CHANNELS * 5 + 5 * 4,
 }
 

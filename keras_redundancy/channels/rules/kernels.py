@@ -31,9 +31,9 @@ VOCABULARY = of_call("vocabulary", "returns a number for each token")
 @with_batch_axis
 def _dense(layer, call):
     call.read_by(layer.kernel, 0, call.labels_on(-1))
-    shape = call.outputs[0].shape
-    call.multiplies(layer.kernel, positions(shape[1:-1]))
-    return _written(layer, call, layer.kernel, 1, "units", len(shape) - 1)
+    *sizes, _ = call.output_sizes[0]
+    call.multiplies_in_all(layer.kernel, positions(sizes))
+    return _written(layer, call, layer.kernel, 1, "units", len(sizes))
 
 
 def _written(layer, call, kernel, axis, setting, out_axis, taps="all"):
@@ -262,12 +262,12 @@ def _einsum_dense(layer, call):
 
 def _count_products(layer, call, letters, kernel, read):
     """Every axis that the kernel does not have repeats its product."""
-    shapes = [*call.inputs[0].shape, *call.outputs[0].shape]
+    x, shapes = call.inputs[0], [*call.input_sizes[0], *call.output_sizes[0]]
     sizes = dict(zip(letters, shapes, strict=True))
-    known = {letters[0], read, *kernel}
+    per = None if read in kernel or x.batch else x.ids
+    known = {*kernel} if per is None else {read, *kernel}
     others = [size for letter, size in sizes.items() if letter not in known]
-    per = None if read in kernel else call.inputs[0].ids
-    call.multiplies(layer.kernel, positions(others), per)
+    call.multiplies_in_all(layer.kernel, positions(others), per)
 
 
 def _count_channels(layer, call, letter, ids):
