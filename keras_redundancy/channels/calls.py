@@ -339,12 +339,12 @@ class CallTrace(LabelledCall):
     def multiplies_in_all(self, kernel, positions, per=None) -> None:
         """`multiplies`, with all positions that `output_sizes` shows."""
         times = 1 if self.inside is None else self.inside.times_in_all
-        x, batch = self.inputs[self._first_open], self.recorder.batch
-        count = None
-        if positions is not None and times is not None:
-            count = -(-positions * times // batch)
-        if x.batch and count is not None:
-            per, count = x.ids, count // len(x.ids)
+        known = positions is not None and times is not None
+        count = -(-positions * times // self.recorder.batch) if known else None
+        for x in self.inputs:
+            if x.batch and known:
+                per, count = x.ids, count // len(x.ids)
+                break
         made = labels.Product(self.owner, kernel, count, per)
         self.recorder.products.append(made)
 
