@@ -31,7 +31,7 @@ from keras_redundancy._shared.tables import Table
 from keras_redundancy.channels import Role
 from keras_redundancy.channels.labels import Constant
 
-INSIDE = "keras_redundancy.channels.opening.has_layers_to_open"
+INSIDE = "keras_redundancy.channels.opening.Opener.opens"
 
 
 def share(model) -> float:

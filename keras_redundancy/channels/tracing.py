@@ -75,17 +75,20 @@ def trace(model, *, allow_inexact: bool = False, shapes=None) -> ChannelGraph:
     is_open = shapes is None and has_stand_ins(model)
     behaviours = Behaviours()
 
-    def run(chosen, allow_inexact=False):
+    def run(chosen):
         recorder = record(model, graph.inputs, chosen, behaviours)
         if is_open:
             recorder.products[:] = [
                 dataclasses.replace(x, positions=None)
                 for x in recorder.products
             ]
-        return Pass(recorder, build_graph(model, recorder, allow_inexact))
+        said = dataclasses.replace(recorder, store=recorder.store.copy())
+        return Pass(recorder, build_graph(model, recorder, False), said)
 
     best = best_pass(run)
-    return run(best.chosen, True).graph if allow_inexact else best.graph
+    if allow_inexact:
+        return build_graph(model, best.said, True)
+    return best.graph
 
 
 def record(model, tensors, chosen=None, behaviours=None) -> Recorder:

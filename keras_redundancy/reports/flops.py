@@ -34,9 +34,12 @@ def flops(model, multiply_add: int = 1, *, input_shape=None) -> int:
             "multiply_add must be 1 (a multiply-add is one operation) or 2 "
             f"(it is two), but received {multiply_add!r}."
         )
-    graph = trace(stock(model))
+    model, shapes = stock(model), None
     if input_shape is not None:
-        graph = at_shapes(graph, checked_shapes(graph.model, input_shape))
+        shapes = checked_shapes(model, input_shape)
+    graph = trace(model, shapes=shapes)
+    if shapes is not None:
+        graph = at_shapes(graph, shapes)
     total = graph.multiply_adds()
     if total is None:
         raise ValueError(
