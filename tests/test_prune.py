@@ -10,6 +10,40 @@ from tests import models
 
 pytestmark = pytest.mark.filterwarnings(models.NOT_OPENED)
 graphs = pytest.mark.parametrize("factory", models.FACTORIES.values())
+
+
+@graphs
+def test_planted_duplicates_go_and_the_function_stays(factory):
+    model = models.randomized(factory())
+    planted = models.plant(model)
+    plan = kr.plan(model, tau=0.9999)
+    removed = {
+        d.space.name: len(d.selection.removed)
+        for d in plan.decisions
+        if d.reason is None
+    }
+    assert removed == planted
+    assert sum(planted.values()) > 0
+    small = plan.apply()
+    models.assert_same_function(model, small)
+    assert small.count_params() == plan.parameters[1] < model.count_params()
+
+
+@graphs
+def test_nothing_above_tau_gives_the_same_model(factory):
+    model = models.randomized(factory())
+    same = kr.prune(model, tau=1.0)
+    data = models.random_inputs(model)
+    for x, y in zip(
+        models.outputs(model, data), models.outputs(same, data), strict=True
+    ):
+        np.testing.assert_array_equal(x, y)
+    assert [w.shape for w in same.weights] == [w.shape for w in model.weights]
+
+
+@graphs
+def test_the_model_passed_in_does_not_change(factory):
+    model = models.randomized(factory())
     before = [models.numpy(w) for w in model.variables]
     config, nodes = model.get_config(), count_nodes(model)
     kr.prune(model, tau=0.1)
