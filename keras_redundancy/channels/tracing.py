@@ -51,7 +51,7 @@ def trace(model, *, allow_inexact: bool = False, shapes=None) -> ChannelGraph:
     """Find out which channels of a model can only be removed together.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed. Activation functions of your own are run on some numbers,
             and `Lambda` layers on symbolic tensors, to find out what they do
             and which variables they read.
@@ -59,13 +59,16 @@ def trace(model, *, allow_inexact: bool = False, shapes=None) -> ChannelGraph:
             as by a LayerNormalization. To remove one of these channels changes
             what the model computes, even if it is an exact copy of another
             one.
+        shapes: for a model with open input sizes, the shape of one sample of
+            each input, to look inside layers that are made of layers.
 
     Returns:
         A `ChannelGraph`: the spaces of the model, with the reason for each
         one that is frozen.
 
     Raises:
-        TypeError: `model` is no Keras model, or a subclassed one.
+        TypeError: `model` is no Keras model, or a subclassed one whose `call`
+            cannot be recorded.
         ValueError: it is not built, or has quantized or LoRA-enabled layers.
     """
     model = opened(with_graph(model), shapes)
