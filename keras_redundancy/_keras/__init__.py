@@ -66,6 +66,7 @@ from keras_redundancy._keras.opened import (
     RecordingError as RecordingError,
     has_stock_bases as has_stock_bases,
     opened_from as opened_from,
+    tensors_in as tensors_in,
     what_and_where as what_and_where,
     with_opened as with_opened,
 )
