@@ -12,6 +12,7 @@ import dataclasses
 import keras
 import numpy as np
 from keras import ops
+from keras.layers import Embedding
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.random_inputs import random_input
@@ -190,7 +191,7 @@ def _constants(model, axes):
         and all(read.columns.ndim == 1 for read in on.reads)
     ]
     places = {r.place.key: r.place for on in seen for r in on.reads}
-    inputs = _made_up(_keras.graph_of(model))
+    inputs = _made_up(model)
     if inputs is None or not places:
         return unknown
     extremes = Extremes(model, list(places.values()))
@@ -218,14 +219,38 @@ def _constant_on(on, extremes):
     return np.where(same, (least + most) / 2, np.nan)
 
 
-def _made_up(graph):
+def _made_up(model):
     """A batch for each input; None where one is text."""
     rng = np.random.default_rng(0)
+    embeds, words = _embedded(model)
     inputs = []
-    for x in graph.inputs:
-        if keras.backend.standardize_dtype(x.dtype) == "string":
+    for x in _keras.graph_of(model).inputs:
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if dtype == "string":
             return None
         shape = SAMPLES, *(size or OPEN_SIZE for size in x.shape[1:])
-        values = random_input(rng, shape, x.dtype)
-        inputs.append(ops.convert_to_tensor(values, x.dtype))
+        values = random_input(rng, shape, dtype)
+        if id(x) in embeds or not keras.backend.is_float_dtype(dtype):
+            values = _words(rng, shape, words)
+        inputs.append(ops.convert_to_tensor(values, dtype))
     return inputs
+
+
+def _embedded(model):
+    """Ids of the inputs that are embedded, and how many words are known."""
+    graph = _keras.flat_graph(model)
+    found = [x for x in graph.calls if isinstance(x.operation, Embedding)]
+    read = {key for call in found for key in call.reads}
+    inputs = {key[-1] for key in read.intersection(graph.inputs)}
+    return inputs, min((x.operation.input_dim for x in found), default=2)
+
+
+def _words(rng, shape, count):
+    """Whole numbers for two samples, each of them 0 in one of the samples.
+
+    With the same numbers in all samples, all that depends on words would look
+    constant; and 0 often stands for padding, which is masked.
+    """
+    numbers = rng.integers(min(1, count - 1), count, shape)
+    is_word = rng.integers(0, 2, shape[1:]) > 0
+    return numbers * np.stack([is_word, ~is_word])
