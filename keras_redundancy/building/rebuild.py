@@ -273,6 +273,9 @@ class Builder(_keras.Interpreter):
         )
         arguments, lent = self._ties.with_stand_ins(arguments)
         if isinstance(call.operation, _keras.Opened):
+            # Not the masks, which come with the tensors.
+            handed = _keras.handed_to(call.operation, call)
+            given = [values[id(x)] for x in handed]
             self._close(call.operation, given)
         new = self.operation(call.operation)
         opened = call.operation

@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
-from tests import models
+from tests import models, subclassed
 from tests.rule_checks import assert_copies_go
 
 
@@ -97,3 +97,17 @@ def test_a_block_that_is_called_in_several_ways_stays(name):
     plan = kr.plan(model, ratio=0.3)
     assert "it is called in several ways" in str(plan)
     models.assert_same_function(model, kr.plan(model, tau=1.0).apply())
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+def test_a_block_that_reads_a_masked_tensor():
+    """Keras hands the mask over as one more tensor."""
+    words = keras.Input((4,), dtype="int32")
+    x = layers.Embedding(9, 7, mask_zero=True)(words)
+    x = layers.LSTM(6)(subclassed.FeedForward(12, name="block")(x))
+    model = models.randomized(keras.Model(words, layers.Dense(2)(x)))
+    models.plant(model)
+    small = kr.prune(model, tau=0.9999)
+    assert small.get_layer("block").width < 12
+    data = np.array([[1, 5, 3, 8], [7, 2, 0, 0], [4, 0, 6, 1]])
+    models.assert_same_function(model, small, data)
