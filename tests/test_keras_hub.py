@@ -84,6 +84,33 @@ def test_an_encoder_without_some_of_its_heads_is_of_stock_layers(tmp_path):
     np.testing.assert_allclose(small(data), again(data), atol=1e-6)
 
 
+def test_heads_that_are_samples_of_windows_go(tmp_path):
+    """Windows of 3 x 3 positions, of 4 x 4, are padded."""
+    keras.utils.set_random_seed(0)
+    model = hub.models.ViTDetBackbone(
+        hidden_size=32,
+        num_layers=2,
+        intermediate_dim=64,
+        num_heads=4,
+        global_attention_layer_indices=[1],
+        image_shape=(32, 32, 3),
+        patch_size=8,
+        num_output_channels=8,
+        window_size=3,
+    )
+    models.randomized(model)
+    spaces = kr.trace(model).prunable
+    assert sorted(x.size for x in spaces) == [4, 4, 64, 64]
+    models.plant(model, spaces=spaces)
+    small = kr.prune(model, tau=0.9999)
+    assert small.count_params() < model.count_params()
+    models.assert_same_function(model, small)
+    half = kr.prune(model, kr.L1(), ratio=0.5, absorb=kr.Drop())
+    half.save(tmp_path / "half.keras")
+    again = keras.models.load_model(tmp_path / "half.keras")
+    models.assert_same_function(half, again)
+
+
 def test_widths_inside_are_chosen_by_data():
     keras.utils.set_random_seed(0)
     model = gpt2()

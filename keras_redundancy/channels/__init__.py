@@ -23,7 +23,8 @@ Followed are:
 - shapes: `Flatten`, `Reshape`, `Permute`, `RepeatVector`, and of `keras.ops`
   reshape, transpose, split, slices such as `x[..., :k]`, stack, concatenate,
   repeat, tile, pad, flip, expand and squeeze. Fixed sizes in them are counted
-  anew for the smaller model;
+  anew for the smaller model. Channels may be merged with the batch axis and
+  split from it again, as where attention makes samples of heads;
 - several tensors: sums, products, maxima and comparisons, with broadcasting,
   with numbers and with arrays; `matmul` and `einsum` of two tensors, as in
   attention written by hand;

@@ -74,12 +74,18 @@ class Channels:
             give it for what the rule returns.
         place: where in the model the tensor is. A rule need not give it. None
             for tensors inside a layer.
+        batch: None, unless a reshape merged the channels with the batch axis,
+            as where attention makes samples of heads. The axis then has an
+            open size, that of the batch times `channels`: all channels of the
+            first sample come first, then those of the second ("outer"); or
+            the first channel of all samples, then the second ("inner").
     """
 
     ids: np.ndarray
     axis: int
     shape: tuple = ()
     place: Place | None = None
+    batch: str | None = None
 
     def __repr__(self):
         of = f" of the shape {self.shape}" if self.shape else ""

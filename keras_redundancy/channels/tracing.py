@@ -220,6 +220,7 @@ def _by_rule(seen):
     if isinstance(outputs, Channels):
         outputs = [outputs]
     _require_channels(outputs, seen)
+    outputs = _on_batch_axes(outputs, seen)
     _require_as_many(outputs, seen)
     if seen.options > 1:
         ids = np.concatenate([x.ids for x in outputs])
@@ -263,9 +264,27 @@ def _require_channels(outputs, seen):
         )
 
 
+def _on_batch_axes(outputs, seen):
+    """`outputs`, with the `batch` of what goes in where their axis is open."""
+    kinds = [x.batch for x in [*outputs, *seen.inputs] if x.batch]
+    if not kinds:
+        return outputs
+    return [
+        dataclasses.replace(
+            out,
+            batch=(out.batch or kinds[0])
+            if len(out.ids) and tensor.shape[out.axis] is None
+            else None,
+        )
+        for out, tensor in zip(outputs, seen.outputs, strict=True)
+    ]
+
+
 def _require_as_many(outputs, seen):
     """Every channel that comes out has a label: a mistake of a rule if not."""
     for out, tensor in zip(outputs, seen.outputs, strict=True):
+        if out.batch:
+            continue
         size = tensor.shape[out.axis] if tensor.shape else None
         if len(out.ids) != (size or 0):
             raise RuntimeError(

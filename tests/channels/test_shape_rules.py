@@ -51,6 +51,10 @@ IMAGES = {
         lambda x: reshape_operation(36, 16)(ops.reshape(x, (-1, 96))),
         16,
     ),
+    "channels in the batch": (
+        lambda x: reshape_operation(2, 36, 8)(ops.reshape(x, (-1, 8))),
+        8,
+    ),
     "permute": (lambda x: layers.Permute((3, 1, 2))(x), 16),
     "permute positions": (lambda x: layers.Permute((2, 1, 3))(x), 16),
     "permute and reshape": (
@@ -228,9 +232,9 @@ def test_flatten_of_channels_first(tmp_path):
 # --- what stays -------------------------------------------------------------
 
 STAYS = {
-    "channels in the batch": (
-        lambda x: reshape_operation(2, 36, 8)(ops.reshape(x, (-1, 8))),
-        "of (4, 6, 6, 16) to (288, 8) does not keep channels apart",
+    "cut across the batch": (
+        lambda x: reshape_operation(36, 16)(ops.reshape(x, (-1, 12))),
+        "of (4, 6, 6, 16) to (192, 12) does not keep channels apart",
     ),
     "cut across": (reshape(48, 12), "does not keep channels apart"),
     "transposed in between": (

@@ -16,7 +16,11 @@ from keras_redundancy._shared.named import named
 from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import of_call
-from keras_redundancy.channels.rules.registry import for_classes, rule
+from keras_redundancy.channels.rules.registry import (
+    for_classes,
+    rule,
+    with_batch_axis,
+)
 
 BROADCASTS = of_call(
     "channels_not_aligned", "combines tensors whose channels do not line up"
@@ -60,6 +64,7 @@ ACTS = {
 
 
 @for_classes(*SUMMING_LAYERS, layers.Multiply)
+@with_batch_axis
 def _merged(layer, call):
     return _combined(call, _join(layer)) or call.opaque(BROADCASTS)
 
@@ -86,6 +91,7 @@ def _join(operation, acts=None):
         """,
     )
 )
+@with_batch_axis
 def _operands(operation, call):
     """`x + y` and keras.ops, where an operand can be a number or an array."""
     if is_added_as_bias(operation, *call.arguments):
@@ -178,9 +184,11 @@ def _combined(call, join):
         wide = [
             x
             for x, gap in placed
-            if x.axis + gap == axis and len(x.ids) == after[axis]
+            if x.axis + gap == axis and x.shape[x.axis] == after[axis]
         ]
-        if wide and len({id(x) for x in [*ones, *wide]}) == len(placed):
+        if len({len(x.ids) for x in wide}) != 1:
+            continue
+        if len({id(x) for x in [*ones, *wide]}) == len(placed):
             break
     else:
         for x, y in itertools.permutations(call.inputs, 2):
@@ -209,6 +217,7 @@ def _cut_arrays(call, out, arrays, acts):
 
 
 @for_classes(layers.Concatenate, ops.Concatenate)
+@with_batch_axis
 def _concatenate(operation, call):
     at = operation.axis % len(call.inputs[0].shape)
     axis, values = _lined_up(call, at)
@@ -220,6 +229,7 @@ def _concatenate(operation, call):
 
 
 @rule.register(ops.Stack)
+@with_batch_axis
 def _stack(operation, call):
     """A new axis beside the channels, which all inputs share."""
     axis, values = _lined_up(call)
@@ -242,6 +252,9 @@ def _lined_up(call, preferred=None):
     axes = [x.axis for x in call.inputs]
     axis = preferred if preferred in axes else axes[0]
     if any(x.shape[axis] is None for x in call.inputs):
-        return None, BROADCASTS
+        # Merged with the batch axis: the same channels of all can go together.
+        widths = {len(x.ids) if x.axis == axis else 0 for x in call.inputs}
+        if axis == preferred or len(widths) > 1:
+            return None, BROADCASTS
     numbers = range(len(call.inputs))
     return axis, [call.labels_on(axis, number) for number in numbers]

@@ -15,6 +15,7 @@ from keras_redundancy.channels.rules.registry import (
     positions,
     rule,
     variables_stay,
+    with_batch_axis,
 )
 
 CONTRACTS = of_call(
@@ -46,6 +47,7 @@ PRODUCTS = (ops.Matmul, ops.Einsum)
 
 
 @rule.register(ops.Matmul)
+@with_batch_axis
 def _matmul(operation, call):
     ranks = [len(x.shape) for x in call.inputs]
     if len(ranks) != 2:
@@ -90,6 +92,7 @@ def _times_kernel(call, kernel):
 
 
 @rule.register(ops.Einsum)
+@with_batch_axis
 def _einsum(operation, call):
     operands, _ = call.arguments
     tensors = all(isinstance(x, keras.KerasTensor) for x in operands)
@@ -200,4 +203,5 @@ def _labels_of(letter, call, given):
     ids = [x.ids for x, letters in holders if letters[x.axis] == letter]
     others = [x for x, letters in holders if letters[x.axis] != letter]
     once = all(letters.count(letter) == 1 for _, letters in holders)
+    once &= len(set(map(len, ids))) == 1
     return ids, others, once

@@ -7,7 +7,12 @@ from keras_redundancy._keras import LayerScale, nn_operations as nn
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.pointwise import NORMALIZES, bent
-from keras_redundancy.channels.rules.registry import axes_of, for_classes, rule
+from keras_redundancy.channels.rules.registry import (
+    axes_of,
+    for_classes,
+    rule,
+    with_batch_axis,
+)
 
 FIXED_STATISTICS = of_call(
     "fixed_statistics",
@@ -38,6 +43,7 @@ def _batch_normalization(layer, call):
 
 
 @for_classes(layers.LayerNormalization, layers.RMSNormalization)
+@with_batch_axis
 def _layer_normalization(layer, call):
     x = call.inputs[0]
     axes = axes_of(layer.axis, x)
@@ -54,6 +60,7 @@ def _layer_normalization(layer, call):
 
 @rule.register(layers.UnitNormalization)
 @rule.register(nn.Normalize)
+@with_batch_axis
 def _unit_normalization(operation, call):
     x = call.inputs[0]
     if x.axis in axes_of(operation.axis, x):

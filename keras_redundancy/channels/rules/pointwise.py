@@ -14,7 +14,12 @@ from keras_redundancy._shared.named import named
 from keras_redundancy.channels.activations import activation_name
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason, of_call
-from keras_redundancy.channels.rules.registry import axes_of, for_classes, rule
+from keras_redundancy.channels.rules.registry import (
+    axes_of,
+    for_classes,
+    rule,
+    with_batch_axis,
+)
 
 NORMALIZES = of_call(
     "normalized_over_channels", "normalises over the channels ({what})"
@@ -53,6 +58,7 @@ def activated(call, ids, activation, axis):
 
 
 @rule.register(layers.Activation)
+@with_batch_axis
 def _activation(layer, call):
     x, activation = call.inputs[0], layer.activation
     found = behaviour(call, activation, x.axis)
@@ -72,6 +78,7 @@ def _glu(operation, call):
 
 
 @for_classes(layers.Softmax, nn.Softmax, nn.LogSoftmax, nn.Sparsemax)
+@with_batch_axis
 def _softmax(operation, call):
     x = call.inputs[0]
     if x.axis in axes_of(getattr(operation, "axis", -1), x):
@@ -80,6 +87,7 @@ def _softmax(operation, call):
 
 
 @rule.register(layers.ReLU)
+@with_batch_axis
 def _relu(layer, call):
     homogeneous = layer.max_value is None and not layer.threshold
     return unchanged(layer, call) if homogeneous else bent(layer, call)
@@ -94,6 +102,7 @@ def _prelu(layer, call):
 
 
 @rule.register(ops.Clip)
+@with_batch_axis
 def _clip(operation, call):
     if np.ndim(operation.x_min) or np.ndim(operation.x_max):
         return call.opaque(CLIPS)
@@ -102,6 +111,7 @@ def _clip(operation, call):
 
 @rule.register(core.Cast)
 @rule.register(core.ConvertToTensor)
+@with_batch_axis
 def _cast(operation, call):
     """Not homogeneous to integers: int(3 x) is not always 3 int(x)."""
     dtype = operation.dtype or call.outputs[0].dtype
@@ -110,6 +120,7 @@ def _cast(operation, call):
 
 
 @rule.register(layers.Dropout)
+@with_batch_axis
 def _dropout(layer, call):
     x = call.inputs[0]
     if layer.noise_shape and layer.noise_shape[x.axis] not in (None, 1):
@@ -138,6 +149,7 @@ def _dropout(layer, call):
         """,
     ),
 )
+@with_batch_axis
 def bent(operation, call):
     """Every channel on its own, but f(s x) is not s f(x)."""
     x = call.inputs[0]
@@ -151,6 +163,7 @@ def bent(operation, call):
     *named(nn, "LeakyRelu Relu"),
     *named(ops, "Absolute Copy Negative"),
 )
+@with_batch_axis
 def unchanged(operation, call):
     """Every channel on its own; at inference f(s x) = s f(x) for s > 0."""
     return call.inputs[0]

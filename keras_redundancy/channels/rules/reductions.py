@@ -4,7 +4,11 @@ from keras_redundancy._keras import math_operations, numpy_operations as ops
 from keras_redundancy._shared.named import named
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import of_call
-from keras_redundancy.channels.rules.registry import axes_of, for_classes
+from keras_redundancy.channels.rules.registry import (
+    axes_of,
+    for_classes,
+    with_batch_axis,
+)
 
 OVER_CHANNELS = of_call("over_channels", "reduces over the channels")
 ALONG_CHANNELS = of_call("along_channels", "works along the channels")
@@ -21,6 +25,7 @@ IDEMPOTENT = (ops.All, ops.Amax, ops.Amin, ops.Any, ops.Max, ops.Min)
 
 
 @for_classes(ops.Cumprod, ops.Cumsum, ops.Sort)
+@with_batch_axis
 def _along_an_axis(operation, call):
     """Every position depends on others, but every channel on itself alone."""
     x = call.inputs[0]
@@ -36,6 +41,7 @@ def _along_an_axis(operation, call):
     *named(ops, "All Amax Amin Any CountNonzero Max Mean Median Min Prod Std"),
     *named(ops, "Sum Var"),
 )
+@with_batch_axis
 def _reduction(operation, call):
     x = call.inputs[0]
     axes = axes_of(operation.axis, x)

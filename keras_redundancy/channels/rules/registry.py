@@ -70,6 +70,10 @@ WEIGHT_OF_OTHERS = of_call(
 OPEN_CHANNELS = of_call(
     "open_channel_size", "reads a tensor with an open channel size"
 )
+BATCH_AXIS = of_call(
+    "channels_on_batch_axis",
+    "reads a tensor whose channels are merged with the batch axis",
+)
 NO_CHANNEL_AXIS = of_call(
     "no_channel_axis", "reads a tensor without a channel axis"
 )
@@ -114,6 +118,7 @@ def apply_rule(operation, call):
     variables = variables_in(call.arguments)
     if variables and not isinstance(operation, FOLLOWS_KERNELS):
         return variables_stay(call, variables)
+    function = rule.dispatch(kind)
     masks = _masks(operation, call)
     for number, x in enumerate(call.inputs):
         if number in masks:
@@ -122,9 +127,24 @@ def apply_rule(operation, call):
             continue
         elif len(x.shape) < 2 and not len(x.ids):
             return call.opaque(NO_CHANNEL_AXIS)
-        elif x.shape[x.axis] is None:
+        elif x.batch and not hasattr(function, "follows_batch_axis"):
+            return call.opaque(BATCH_AXIS)
+        elif x.shape[x.axis] is None and not x.batch:
             return call.opaque(OPEN_CHANNELS)
-    return rule.dispatch(kind)(operation, call)
+    if len({x.batch for x in call.inputs} - {None}) > 1:
+        return call.opaque(BATCH_AXIS)
+    return function(operation, call)
+
+
+def with_batch_axis(function):
+    """Mark a rule that also holds for channels merged with the batch axis.
+
+    The size of such an axis is open, so the rule may not take it for the
+    number of channels. Where a marked rule returns channels on an open axis,
+    they are merged with the batch in the same order as those that went in.
+    """
+    function.follows_batch_axis = True
+    return function
 
 
 def _config_fault(call):

@@ -1,6 +1,7 @@
 """Operations that move axes: reshape, flatten, transpose, stretch."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -12,9 +13,13 @@ from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.registry import (
     axes_of,
     for_classes,
-    positions,
     rule,
+    with_batch_axis,
 )
+
+# Stands for the size of the batch where sizes are multiplied and divided: a
+# prime number so large that no other size is a multiple of it.
+BATCH = 2**61 - 1
 
 MOVES_CHANNELS = of_call(
     "channels_mixed_by_reshape",
@@ -40,6 +45,10 @@ SQUEEZES_ALL = of_call(
     "all_axes_squeezed",
     "removes all axes of size 1: give it the axis= to remove",
 )
+POSITIONS = of_call(
+    "repeated_in_the_batch",
+    "repeats a tensor along the batch axis, where other channels are followed",
+)
 SQUEEZED = of_call(
     "channel_axis_squeezed", "removes the channel axis, which holds one channel"
 )
@@ -49,6 +58,7 @@ SQUEEZED = of_call(
 
 
 @rule.register(layers.Flatten)
+@with_batch_axis
 def _flatten(layer, call):
     x = call.inputs[0]
     if None in x.shape[1:]:
@@ -60,10 +70,12 @@ def _flatten(layer, call):
 
 def _moved(x, order):
     shape = tuple(x.shape[i] for i in order)
-    return Channels(x.ids, list(order).index(x.axis), shape)
+    axis = list(order).index(x.axis)
+    return dataclasses.replace(x, axis=axis, shape=shape)
 
 
 @rule.register(layers.Reshape)
+@with_batch_axis
 def _reshape(layer, call):
     x, after = call.inputs[0], call.outputs[0].shape
     front = x.shape[1 : x.axis + 1]
@@ -72,12 +84,14 @@ def _reshape(layer, call):
         out = Channels(x.ids, x.axis)
     else:
         out = _reshaped(call, x)
-    if isinstance(out, Channels) and layer.target_shape[out.axis - 1] != -1:
+    known = isinstance(out, Channels) and out.axis > 0
+    if known and layer.target_shape[out.axis - 1] != -1:
         call.counted_in("target_shape", out.axis - 1, ids=out.ids)
     return out
 
 
 @rule.register(ops.Reshape)
+@with_batch_axis
 def _reshape_operation(operation, call):
     out = _reshaped(call, call.inputs[0])
     if isinstance(out, Channels) and operation.newshape[out.axis] != -1:
@@ -95,13 +109,40 @@ class _Part:
     """What an axis of the new shape holds of the channels.
 
     Each of its entries is one of `outer` positions, one of the channels in
-    `size` steps, and one of `inside` positions; `outer` is None where open.
+    `size` steps, and one of `inside` positions. `outer` is None where that is
+    not known. Positions that are samples of the batch are multiples of
+    `BATCH`.
     """
 
     axis: int
     outer: int | None
     size: int
     inside: int
+
+    @property
+    def batch(self) -> str | None:
+        """The `batch` of channels on this axis."""
+        if self.outer % BATCH == 0:
+            return "outer"
+        return "inner" if self.inside % BATCH == 0 else None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether labels can say which channel each entry belongs to."""
+        if self.outer is None:
+            return False
+        return self.outer % BATCH > 0 or self.inside % BATCH > 0
+
+    def labels(self, call, ids):
+        """Labels of the axis, for channels `ids` in `size` steps."""
+        outer, inside = (
+            1 if count % BATCH == 0 else count
+            for count in (self.outer, self.inside)
+        )
+        if outer * inside > 1:
+            ids = call.copied(ids, outer * inside)
+            ids = ids.reshape(outer, inside, self.size).swapaxes(1, 2)
+        return Channels(ids.reshape(-1), self.axis, batch=self.batch)
 
 
 def _reshaped(call, x):
@@ -114,57 +155,75 @@ def _reshaped(call, x):
     with all entries of the others, which go together.
     """
     after = call.outputs[0].shape
-    parts = _parts(len(x.ids), positions(x.shape[x.axis + 1 :]), after)
-    first = keras.config.image_data_format() == "channels_first"
-    number = 0 if first and len(after) > 3 else -1
-    if not parts or parts[number].outer is None:
+    parts = _parts(x, after) or []
+    numbers = _in_order(parts, len(after))
+    if not numbers:
         return call.opaque(MOVES_CHANNELS, before=x.shape, after=after)
-    ids = x.ids
+    ids, number = x.ids, numbers[0]
     if len(parts) > 1:
-        number = call.choose(_known_sizes(parts, number))
+        number = call.choose(numbers)
         rows = ids.reshape([p.size for p in parts])
         rows = np.moveaxis(rows, number, -1).reshape(-1, parts[number].size)
         ids = call.summed(*rows)
-    part = parts[number]
-    if part.outer * part.inside > 1:
-        ids = call.copied(ids, part.outer * part.inside)
-        ids = ids.reshape(part.outer, part.inside, part.size).swapaxes(1, 2)
-    return Channels(ids.reshape(-1), part.axis)
+    return parts[number].labels(call, ids)
 
 
-def _known_sizes(parts, number):
-    """Numbers of the parts of known sizes; `number`, 0 or -1, comes first."""
-    order = range(len(parts)) if number == 0 else reversed(range(len(parts)))
-    return [i for i in order if parts[i].outer is not None]
+def _in_order(parts, rank):
+    """Numbers of the parts that can be the channel axis, the best one first.
+
+    The batch axis comes last.
+    """
+    first = keras.config.image_data_format() == "channels_first" and rank > 3
+    numbers = range(len(parts)) if first else reversed(range(len(parts)))
+    known = [i for i in numbers if parts[i].is_known]
+    return sorted(known, key=lambda i: parts[i].batch is not None)
 
 
-def _parts(n, inner, after):
-    """The axes of the shape `after` that hold the channels, outer ones first.
+def _parts(x, after):
+    """The axes of the shape `after` that hold channels of `x`, outer first.
 
     Counted in elements from the end of the shape, `n` channels cover the
-    strides from `inner` to `inner * n`. None where an entry of an axis would
-    hold no whole number of channels or positions, or where a sample's channels
-    end up in several rows of the batch.
+    strides from `low` to `end`. None where an entry of an axis would hold no
+    whole number of channels or positions.
     """
+    n = len(x.ids)
     if n == 1:
         return _one_channel(after)
-    if inner is None:
-        return None
-    parts, low, end = [], inner, inner * n
-    for axis in range(len(after) - 1, 0, -1):
-        stride, size = positions(after[axis + 1 :]), after[axis]
-        if stride is None or stride >= end:
+    before, sizes = _with_batch(x, after)
+    low = math.prod(before[x.axis + 1 :])
+    if x.batch == "inner":
+        low *= BATCH
+    parts, end = [], low * n
+    for axis in reversed(range(len(after))):
+        size, behind = sizes[axis], sizes[axis + 1 :]
+        if None in behind or (stride := math.prod(behind)) >= end:
             break
         if size == 1 or (size is not None and stride * size <= low):
             continue
         high = end if size is None else min(end, stride * size)
         rest = 0 if size is None else stride * size % high
-        if low % stride or high % low or rest:
+        if low % stride or high % low or (rest and after[axis] is not None):
             return None
-        outer = None if size is None else stride * size // high
+        outer = None if size is None or rest else stride * size // high
         parts.append(_Part(axis, outer, high // low, low // stride))
         low = high
     return parts[::-1] if low == end else None
+
+
+def _with_batch(x, after):
+    """The shapes of `x` and `after`, with multiples of `BATCH` for open sizes.
+
+    The open size of `after` follows from all others. If there are several,
+    they stay None.
+    """
+    before = [BATCH if size is None else size for size in x.shape]
+    if x.batch:
+        before[x.axis] *= len(x.ids)
+    total = math.prod(before)
+    known = math.prod(size for size in after if size is not None)
+    if after.count(None) != 1 or not known or total % known:
+        return before, list(after)
+    return before, [total // known if n is None else n for n in after]
 
 
 def _one_channel(after):
@@ -187,6 +246,7 @@ def _one_channel(after):
     ops.Swapaxes,
     ops.Transpose,
 )
+@with_batch_axis
 def _moved_axes(operation, call):
     """Where the channels go shows on a tensor whose sizes all differ."""
     x = call.inputs[0]
@@ -196,6 +256,7 @@ def _moved_axes(operation, call):
 
 
 @rule.register(ops.Squeeze)
+@with_batch_axis
 def _squeeze(operation, call):
     x = call.inputs[0]
     removed = set(axes_of(operation.axis, x))
@@ -221,11 +282,13 @@ def _repeat(operation, call):
     x = call.inputs[0]
     if operation.axis is None:
         return call.opaque(ALL_AXES)
-    if operation.axis % len(x.shape) != x.axis:
-        return x
-    if np.size(operation.repeats) > 1:
+    axis, times = operation.axis % len(x.shape), operation.repeats
+    if axis != x.axis:
+        part = _Part(axis, BATCH, times if isinstance(times, int) else 1, 1)
+        return _for_each_head(call, x, part, "repeats") or x
+    if np.size(times) > 1:
         return call.opaque(REPEATED)
-    times = int(np.reshape(operation.repeats, ()))
+    times = int(np.reshape(times, ()))
     ids = call.copied(x.ids, times).reshape(times, -1)
     return Channels(ids.T.reshape(-1), x.axis)
 
@@ -237,8 +300,28 @@ def _tile(operation, call):
     added = max(len(repeats) - len(x.shape), 0)
     place = x.axis - len(x.shape) + len(repeats)
     times = int(repeats[place]) if place >= 0 else 1
+    if x.axis and len(repeats) == len(x.shape):
+        part = _Part(0, 1, int(repeats[0]), BATCH)
+        if out := _for_each_head(call, x, part, "repeats", 0):
+            return out
     ids = call.copied(x.ids, times) if times > 1 else x.ids
     return Channels(ids, x.axis + added)
+
+
+def _for_each_head(call, x, part, *setting):
+    """Channels of what is repeated along the batch axis, one for each time.
+
+    A mask that is given to each of the heads on that axis is an example. None
+    where `x` keeps the channels that it has.
+    """
+    axes = [x.axis, part.axis]
+    repeats = part.size > 1 and x.shape[part.axis] is None
+    if not repeats or call.choose(axes) == x.axis:
+        return None
+    call.freeze(POSITIONS, x.ids)
+    ids = call.new(part.size)
+    call.counted_in(*setting, ids=ids)
+    return part.labels(call, ids)
 
 
 @rule.register(ops.BroadcastTo)

@@ -8,7 +8,11 @@ from keras_redundancy._keras import (
 )
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import of_call
-from keras_redundancy.channels.rules.registry import rule
+from keras_redundancy.channels.rules.registry import (
+    BATCH_AXIS,
+    rule,
+    with_batch_axis,
+)
 
 STRIDED = of_call(
     "strided_slice",
@@ -32,6 +36,7 @@ UNEVEN = of_call(
 
 
 @rule.register(ops.GetItem)
+@with_batch_axis
 def _get_item(operation, call):
     """`x[..., :k]`: the bounds k are counted again among those that stay."""
     x = call.inputs[0]
@@ -43,6 +48,8 @@ def _get_item(operation, call):
     if any(not isinstance(entry, (int, slice)) for _, entry, _ in places):
         return call.opaque(INDEXED)
     path, entry, axis = places[x.axis]
+    if x.batch and entry != slice(None):
+        return call.opaque(BATCH_AXIS)
     if isinstance(entry, int):
         return _single(call, x.ids, path, entry)
     ids = _sliced(call, x.ids, path, entry)
@@ -113,11 +120,14 @@ def _single(call, ids, path, number):
 
 
 @rule.register(ops.Split)
+@with_batch_axis
 def _split(operation, call):
     """Every part keeps what stays of it: sections become indices."""
     x = call.inputs[0]
     if operation.axis % len(x.shape) != x.axis:
         return [x for _ in call.outputs]
+    if x.batch:
+        return call.opaque(BATCH_AXIS)
     bounds, whole = operation.indices_or_sections, None
     if bounds == 1:
         return [x]
@@ -131,11 +141,14 @@ def _split(operation, call):
 
 
 @rule.register(ops.ArraySplit)
+@with_batch_axis
 def _array_split(operation, call):
     """Even parts stay even where they lose the same channels."""
     x = call.inputs[0]
     if operation.axis % len(x.shape) != x.axis:
         return [x for _ in call.outputs]
+    if x.batch:
+        return call.opaque(BATCH_AXIS)
     number, size = operation.indices_or_sections, len(x.ids)
     if size % number:
         return call.opaque(UNEVEN, parts=number, size=size)
@@ -145,6 +158,7 @@ def _array_split(operation, call):
 
 
 @rule.register(core.Unstack)
+@with_batch_axis
 def _unstack(operation, call):
     x = call.inputs[0]
     axis = operation.axis % len(x.shape)
@@ -154,6 +168,7 @@ def _unstack(operation, call):
 
 
 @rule.register(ops.Take)
+@with_batch_axis
 def _take(operation, call):
     x = call.inputs[0]
     if operation.axis is None:

@@ -1,0 +1,131 @@
+"""Channels that a reshape merges with the batch axis, such as heads."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_redundancy as kr
+from tests import models
+from tests.channels.test_heads import HEADS, LENGTH, SIZE, Attention
+from tests.rule_checks import assert_copies_go, between
+
+SAMPLE = LENGTH, SIZE
+
+
+class InBatch(Attention):
+    """Heads are samples: shape (batch * heads, positions, size of a head)."""
+
+    def split(self, x):
+        x = super().split(x)
+        return ops.reshape(x, (ops.shape(x)[0] * self.heads, *SAMPLE))
+
+    def call(self, x):
+        query, key, value = self.projected(x)
+        scores = query @ ops.transpose(key, (0, 2, 1))
+        heads = ops.softmax(self.scored(scores, x, query)) @ value
+        return self.out(self.joined(heads, ops.shape(x)[0]))
+
+    def joined(self, x, batch):
+        x = ops.reshape(x, (batch, self.heads, *SAMPLE))
+        x = ops.transpose(x, (0, 2, 1, 3))
+        return ops.reshape(x, (batch, LENGTH, self.heads * SIZE))
+
+
+class MaskedInBatch(InBatch):
+    """Each head gets the same mask."""
+
+    def scored(self, scores, x, query):
+        return scores + ops.repeat(ops.max(x, -1)[:, None], self.heads, 0)
+
+
+class AroundBatch(InBatch):
+    """The first head of all samples, then the second; with a mask."""
+
+    def split(self, x):
+        x = ops.transpose(Attention.split(self, x), (1, 0, 2, 3))
+        return ops.reshape(x, (-1, *SAMPLE))
+
+    def scored(self, scores, x, query):
+        return scores + ops.tile(ops.max(x, -1)[:, None], (self.heads, 1, 1))
+
+    def joined(self, x, batch):
+        x = ops.reshape(x, (self.heads, batch, *SAMPLE))
+        x = ops.transpose(x, (1, 2, 0, 3))
+        return ops.reshape(x, (batch, LENGTH, self.heads * SIZE))
+
+
+@pytest.mark.parametrize("kind", [InBatch, MaskedInBatch, AroundBatch])
+def test_heads_in_the_batch_go(kind, tmp_path):
+    model = between(kind(), (LENGTH, 7))
+    graph = assert_copies_go(model, tmp_path)
+    assert {s.size for s in graph.prunable} == {HEADS, 8, 16}
+    half = kr.prune(model, kr.L1(), ratio=0.5, absorb=kr.Drop())
+    half.save(tmp_path / "half.keras")
+    again = keras.models.load_model(tmp_path / "half.keras")
+    models.assert_same_function(half, again)
+    kernels = [x.shape for x in again.weights if "out" in x.path]
+    assert kernels[0] == (HEADS // 2 * SIZE, 4)
+
+
+# --- operations on that axis ------------------------------------------------
+
+
+def heads_model(function):
+    """`function` takes heads in the batch, and nothing but heads can go."""
+    inputs = keras.Input((LENGTH, 7))
+    x = layers.Dense(SIZE * HEADS, name="a")(inputs)
+    x = ops.reshape(x, (-1, LENGTH, SIZE, HEADS))
+    x = ops.reshape(ops.transpose(x, (0, 3, 1, 2)), (-1, *SAMPLE))
+    x = layers.Flatten()(joined(function(ops.softmax(x))))
+    return keras.Model(inputs, layers.Dense(3, name="top")(x))
+
+
+def joined(x):
+    return ops.reshape(x, (-1, HEADS, *SAMPLE))
+
+
+def computed(x):
+    """What acts on each sample alone, wherever the axis of the batch is."""
+    x = ops.tanh(layers.LayerNormalization(scale=False, center=False)(x))
+    x = ops.concatenate([x, -x], axis=2)[..., 1 : SIZE + 1]
+    x = x + ops.mean(x, axis=1, keepdims=True) * np.ones((LENGTH, SIZE))
+    x = ops.transpose(ops.expand_dims(x, 0), (0, 2, 1, 3))
+    x = ops.unstack(ops.where(x > 0, x, 0.1), axis=0)[0]
+    x = ops.stack(ops.split(x, LENGTH, axis=0)[::-1], axis=2)[0]
+    return ops.einsum("bij,bkj,bkl->bil", x, x, layers.ReLU()(x))
+
+
+def in_another_order(x):
+    return ops.reshape(ops.swapaxes(joined(x), 0, 1), (-1, *SAMPLE))
+
+
+def cut_across(x):
+    return ops.reshape(ops.reshape(x, (HEADS, -1, *SAMPLE)), (-1, *SAMPLE))
+
+
+def test_what_acts_on_each_sample_is_followed():
+    graph = assert_copies_go(heads_model(computed))
+    assert [s.size for s in graph.prunable] == [HEADS]
+
+
+BATCH = "channels are merged with the batch axis"
+STAYS = {
+    "flip": (lambda x: ops.flip(x, 0), BATCH),
+    "slice": (lambda x: x + x[:1, :], BATCH),
+    "split": (lambda x: ops.add(*ops.split(x, 2)), BATCH),
+    "array split": (lambda x: ops.array_split(x, 2)[0], BATCH),
+    "layer": (layers.Dense(SIZE), BATCH),
+    "both orders": (lambda x: x + in_another_order(x), BATCH),
+    "join": (lambda x: ops.concatenate([x, x]), "do not line up"),
+    "cut across": (cut_across, "does not keep channels apart"),
+}
+
+
+@pytest.mark.parametrize("name", STAYS)
+def test_what_works_along_the_batch_stays(name):
+    function, reason = STAYS[name]
+    graph = kr.trace(heads_model(function))
+    assert graph.prunable == []
+    (space,) = (s for s in graph.spaces if s.name == "a")
+    assert reason in space.frozen
