@@ -8,6 +8,7 @@ the model on made-up inputs, whatever lies between it and its consumers.
 """
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -30,8 +31,11 @@ from keras_redundancy.numbers.regression import CONSTANT
 NOTHING = 1e-7
 # A channel that varies by less than this is constant, up to rounding.
 ROUNDING = 1e-5
-# Positions along an open axis of an input, and samples, of a made-up batch.
-OPEN_SIZE, SAMPLES = 32, 2
+# Positions along an open axis of an input of a made-up batch.
+OPEN_SIZE = 32
+# The least and the most samples of it, and how many numbers are not too many:
+# a gate that is shut for all samples makes what it multiplies look constant.
+SAMPLES, NUMBERS = (2, 64), 2**16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,7 +201,7 @@ def _constants(model, axes):
     extremes = Extremes(model, list(places.values()))
     extremes.run_eagerly = extremes.can_run_eagerly
     with restoring_states(extremes):
-        start = np.zeros(SAMPLES, "int32")
+        start = np.zeros(len(inputs[0]), "int32")
         (found,) = _keras.predict_on_replicas(extremes, [[*inputs, start]])
     found = dict(zip(places, found, strict=True))
     for on in seen:
@@ -223,12 +227,15 @@ def _made_up(model):
     """A batch for each input; None where one is text."""
     rng = np.random.default_rng(0)
     embeds, words = _embedded(model)
-    inputs = []
-    for x in _keras.graph_of(model).inputs:
+    found, inputs = _keras.graph_of(model).inputs, []
+    shapes = [[size or OPEN_SIZE for size in x.shape[1:]] for x in found]
+    count = NUMBERS // max(1, *map(math.prod, shapes))
+    count = min(max(count, SAMPLES[0]), SAMPLES[1])
+    for x, sizes in zip(found, shapes, strict=True):
         dtype = keras.backend.standardize_dtype(x.dtype)
         if dtype == "string":
             return None
-        shape = SAMPLES, *(size or OPEN_SIZE for size in x.shape[1:])
+        shape = (count, *sizes)
         values = random_input(rng, shape, dtype)
         if id(x) in embeds or not keras.backend.is_float_dtype(dtype):
             values = _words(rng, shape, words)
@@ -246,11 +253,12 @@ def _embedded(model):
 
 
 def _words(rng, shape, count):
-    """Whole numbers for two samples, each of them 0 in one of the samples.
+    """Whole numbers, each 0 in every other sample, and in the next one not.
 
     With the same numbers in all samples, all that depends on words would look
     constant; and 0 often stands for padding, which is masked.
     """
     numbers = rng.integers(min(1, count - 1), count, shape)
-    is_word = rng.integers(0, 2, shape[1:]) > 0
-    return numbers * np.stack([is_word, ~is_word])
+    sample = np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    is_word = (rng.integers(0, 2, shape[1:]) + sample) % 2
+    return numbers * is_word
