@@ -310,6 +310,7 @@ def test_layers_that_share_weights_inside_a_wrapper_are_refused():
         kr.plan(model, 0.5)
 
 
+@pytest.mark.filterwarnings(models.NOT_OPENED)
 def test_a_layer_shared_by_a_frozen_and_a_live_model():
     layer = layers.Dense(6, name="both")
     a, b = keras.Input((6,)), keras.Input((6,))

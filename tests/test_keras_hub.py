@@ -78,10 +78,8 @@ def test_an_encoder_without_some_of_its_heads_is_of_stock_layers(tmp_path):
     small = kr.prune(model, ratio=0.5)
     own = [x for x in small._flatten_layers() if x.weights]
     assert {type(x).__module__.split(".")[0] for x in own} == {"keras"}
-    small.save(tmp_path / "small.keras")
-    again = keras.models.load_model(tmp_path / "small.keras")
     data = np.random.default_rng(0).normal(size=(2, 7, 32))
-    np.testing.assert_allclose(small(data), again(data), atol=1e-6)
+    assert_opens_again(small, data, tmp_path)
 
 
 def test_heads_that_are_samples_of_windows_go(tmp_path):
@@ -166,13 +164,11 @@ def test_a_language_model_generates_the_same_tokens(tmp_path):
     wanted = generated(model)
     np.testing.assert_array_equal(wanted, generated(small))
     np.testing.assert_array_equal(*wanted)
-    small.save(tmp_path / "small.keras")
-    again = keras.models.load_model(tmp_path / "small.keras")
-    np.testing.assert_allclose(small(INPUTS), again(INPUTS), atol=1e-6)
+    assert_opens_again(small, INPUTS, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:The new model is not compiled")
-def test_a_model_without_its_class_says_what_it_lacks():
+def test_a_model_without_its_class_says_what_it_lacks(tmp_path):
     keras.utils.set_random_seed(0)
     model = hub.models.GPT2CausalLM(gpt2(), preprocessor=None)
     shapes = [(10,), (10,)]
@@ -181,6 +177,33 @@ def test_a_model_without_its_class_says_what_it_lacks():
     with pytest.warns(UserWarning, match=r"GPT2CausalLM.*generate"):
         small = plan.apply()
     assert small(INPUTS).shape == (3, 10, 50)
+    assert_opens_again(small, INPUTS, tmp_path)
+
+
+def assert_opens_again(model, inputs, path):
+    model.save(path / "small.keras")
+    again = keras.models.load_model(path / "small.keras")
+    np.testing.assert_allclose(model(inputs), again(inputs), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*compile")
+def test_a_head_that_holds_the_embeddings_of_the_backbone(tmp_path):
+    keras.utils.set_random_seed(0)
+    options = {**HEADS, "max_sequence_length": 16}
+    model = hub.models.BertMaskedLM(hub.models.BertBackbone(**options), None)
+    models.randomized(model)
+    inputs = {
+        **INPUTS,
+        "segment_ids": np.zeros((3, 10), int),
+        "mask_positions": np.array([[1, 2], [0, 3], [2, 1]]),
+    }
+    models.plant(model)
+    wanted, found = model(inputs), kr.prune(model, tau=0.9999)(inputs)
+    np.testing.assert_allclose(wanted, found, rtol=1e-4, atol=1e-4)
+    small = kr.prune(model, ratio=0.5, inline=True)
+    assert small.count_params() < 0.7 * model.count_params()
+    assert type(small) is not type(model)
+    assert_opens_again(small, inputs, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:.*compile")

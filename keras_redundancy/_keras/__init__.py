@@ -37,6 +37,7 @@ from keras_redundancy._keras.graph import (
     with_mask as with_mask,
 )
 from keras_redundancy._keras.layers import (
+    BORDER as BORDER,
     attention_projections as attention_projections,
     attention_values as attention_values,
     attributes_of as attributes_of,
@@ -50,6 +51,10 @@ from keras_redundancy._keras.layers import (
     trusting_own_objects as trusting_own_objects,
     wraps_one_layer as wraps_one_layer,
 )
+from keras_redundancy._keras.merging import (
+    models_to_merge as models_to_merge,
+    sharing_models as sharing_models,
+)
 from keras_redundancy._keras.models import (
     compile_arguments as compile_arguments,
     compile_is_overridden as compile_is_overridden,
@@ -61,11 +66,11 @@ from keras_redundancy._keras.models import (
     with_compile_state_of as with_compile_state_of,
 )
 from keras_redundancy._keras.opened import (
-    BORDER as BORDER,
     Opened as Opened,
     RecordingError as RecordingError,
     has_stock_bases as has_stock_bases,
     opened_from as opened_from,
+    put_in_place as put_in_place,
     tensors_in as tensors_in,
     what_and_where as what_and_where,
     with_opened as with_opened,
@@ -96,6 +101,8 @@ from keras_redundancy._keras.recording import (
     Weight as Weight,
     has_state as has_state,
     recorded as recorded,
+    stand_for_weight as stand_for_weight,
+    stands_for_weight as stands_for_weight,
 )
 from keras_redundancy._keras.running import (
     flush as flush,

@@ -9,6 +9,9 @@ from keras_redundancy._keras.graph import mask_of, run_for_inference, with_mask
 # Where a `torch.nn.Module` keeps what is set as an attribute. A copy that had
 # the same dictionaries would change the original.
 OF_A_MODULE = {"_buffers", "_modules", "_parameters"}
+# Between the names of a layer or model and of one inside of it. PyTorch takes
+# no dot, and TensorFlow few other signs.
+BORDER = "-"
 
 
 def flat_layers(layer, recursive: bool = True) -> list:

@@ -16,9 +16,16 @@ from keras_redundancy._keras.graph import (
     is_model,
 )
 from keras_redundancy._keras.layers import (
+    BORDER,
     copy_operation,
     flat_layers,
     is_stock_class,
+)
+from keras_redundancy._keras.merging import (
+    mergeable_models,
+    models_to_merge,
+    names_in_one_graph,
+    shared_parts,
 )
 from keras_redundancy._keras.walk import Interpreter
 
@@ -35,9 +42,6 @@ OF_THE_GRAPH = (
     "_layers",
 )
 COMPILED = ("train_function", "test_function", "predict_function")
-# Between the names of a layer and of one inside of it. PyTorch takes no dot,
-# and TensorFlow few other signs.
-BORDER = "-"
 CONSTANT = "its call returns something that does not depend on what it reads"
 ABSTRACT = (keras.Layer, keras.Model, keras.Sequential, keras.layers.Wrapper)
 
@@ -71,7 +75,11 @@ class RecordingError(Exception):
 def with_opened(model, opener, shapes: list | None = None):
     """A copy of a model in which the graphs inside of layers take their place.
 
-    It shares its variables with the model, which does not change.
+    It shares its variables with the model, which does not change. The calls
+    of nested models that share layers with the graph around them are part of
+    that graph, unless Keras saves the whole as such a graph itself. So are
+    those inside of layers that hold a layer which another one holds as well:
+    `put_in_place` lists them.
 
     Args:
         model: a functional or Sequential model.
@@ -86,12 +94,19 @@ def with_opened(model, opener, shapes: list | None = None):
             leaves open have to be known. The `InputLayer`s of the copy then
             have the attribute `open_shape`, that of the model.
     """
-    return Copier(opener).model(model, shapes)
+    copier = Copier(opener)
+    copier.go_through(model, models_to_merge(model))
+    return copier.model(model, shapes)
 
 
 def opened_from(model):
     """The model that an opened model is a copy of; other models themselves."""
     return vars(model).get("_opened_from", model)
+
+
+def put_in_place(model) -> list:
+    """The `Opened`s whose calls are part of the graph of an opened model."""
+    return vars(model).get("_put_in_place", [])
 
 
 def tensors_in(arguments) -> list:
@@ -136,7 +151,20 @@ class Copier(Interpreter):
         self._opener, self._prefix = opener, prefix
         self._twice = twice or {}
         self._as_stock, self._made, self._read = as_stock, {}, set()
-        self._count = 0
+        self._merged, self._shared = set(), set()
+        self._names, self._identities, self._count = {}, {}, 0
+        self._put_in_place = []
+
+    def go_through(self, model, merged):
+        """Put the calls of models into the graphs that call them.
+
+        Args:
+            model: what is copied.
+            merged: nested models. The `Opened`s of layers that hold a layer
+                which another one holds as well are gone through, too.
+        """
+        self._merged |= set(map(id, merged))
+        self._shared |= set(map(id, shared_parts(model)))
 
     def run(self, model, inputs, path=()):
         graph = graph_of(model)
@@ -146,28 +174,34 @@ class Copier(Interpreter):
 
     def operation(self, old):
         """The copy of an operation; made when first asked for."""
-        if id(old) not in self._made:
+        if _key(old) not in self._made:
             new = copy_operation(old)
             if self._becomes_stock(old):
                 new.__class__ = stock_base(type(old))
             self._note(old, new)
-        return self._made[id(old)][1]
+        return self._made[_key(old)][1]
 
     def _becomes_stock(self, old):
         is_layer = isinstance(old, keras.Layer)
         return self._as_stock and is_layer and stock_base(type(old))
 
     def _note(self, old, new):
+        name = self._names.get(id(old), old.name)
         if self._prefix and isinstance(old, keras.Layer):
-            new.name = self._prefix + old.name
+            name = self._prefix + name
             vars(new)["is_inside"] = True
-        self._made[id(old)] = old, new
+        if name != old.name:
+            new.name = name
+        if isinstance(old, keras.Layer) and old.weights:
+            vars(new)["_copied_from"] = _copied_from(old)
+        self._made[_key(old)] = old, new
 
     def opened(self, layer, graph, arguments, given):
         """The `Opened` of a graph that a layer recorded on `arguments`."""
         inputs = [new_input(layer, x) for x in given]
+        self.go_through(graph, mergeable_models(graph))
         try:
-            outputs = self.run(graph, inputs)
+            outputs = self._outputs(graph, inputs)
         except Exception as error:
             raise RecordingError(what_and_where(error)) from error
         own = set(map(id, inputs))
@@ -193,28 +227,80 @@ class Copier(Interpreter):
             keras.tree.pack_sequence_as(structure, flat)
             for structure, flat in (
                 (graph._inputs_struct, inputs),
-                (graph._outputs_struct, self.run(old, inputs)),
+                (graph._outputs_struct, self._outputs(graph, inputs)),
             )
         ]
         functional = Functional(*structures, name=graph.name)
         new = copy_operation(old)
-        if graph is old:
+        is_merged = any(id(x) in self._merged for x in old.layers)
+        if is_merged and graph is not old:
+            new.__class__ = Functional  # No Sequential any more.
+            vars(new).pop("_functional", None)
+        if is_merged or graph is old:
             own = {key: vars(functional)[key] for key in OF_THE_GRAPH}
         else:
             layers = [x._keras_history.operation for x in inputs]
             layers += [self.operation(x) for x in old.layers]
             own = {"_functional": functional, "_layers": layers}
         vars(new).update(own | dict.fromkeys(COMPILED), _opened_from=old)
+        vars(new)["_put_in_place"] = self._put_in_place
+        if isinstance(old, Opened):
+            arguments = replaced(old.arguments, graph.inputs, inputs)
+            vars(new)["arguments"] = arguments
         return new
 
+    def _outputs(self, graph, inputs):
+        """The outputs of the copy of a graph, which keep their names."""
+        if self._merged:
+            self._names |= names_in_one_graph(graph, self._merged)
+        outputs = self.run(graph, inputs)
+        for number, x in enumerate(graph.outputs):
+            old = x._keras_history.operation
+            if self.model_in(old) or self._is_put_in(old):
+                same = self._identities.setdefault(
+                    id(old), keras.layers.Identity(name=old.name)
+                )
+                outputs[number] = same(outputs[number])
+        return outputs
+
     def model_in(self, operation):
-        """None: a copy of a model is called like a layer, not gone through."""
+        """The model, if its calls are put into the graph around it.
+
+        The copy of any other model is called like a layer.
+        """
+        is_merged = id(operation) in self._merged or (
+            isinstance(operation, Opened) and self._is_shared(operation)
+        )
+        return operation if is_merged else None
+
+    def _is_shared(self, opened):
+        parts = flat_layers(opened)
+        return any(id(_copied_from(x)) in self._shared for x in parts)
+
+    def _is_put_in(self, old):
+        new = self._made.get(_key(old), (old, None))[1]
+        return any(new is x for x in self._put_in_place)
+
+    def _put_in(self, opened, given):
+        """The outputs of an `Opened` whose calls are made in its place."""
+        if not any(opened is x for x in self._put_in_place):
+            self._put_in_place.append(opened)
+        self._names |= {
+            id(x): f"{opened.name}{BORDER}{x.name}"
+            for x in opened.operations
+            if not isinstance(x, keras.Layer)
+        }
+        given = [
+            x if x.dtype == y.dtype else keras.ops.cast(x, y.dtype)
+            for x, y in zip(given, opened.inputs, strict=True)
+        ]
+        return self.run(opened, given)
 
     def call(self, call, values):
         """The tensors that a call makes in the new graph."""
         old = call.operation
         args, kwargs = call.fill_in(values)
-        if id(old) not in self._made:
+        if _key(old) not in self._made:
             self._make(call, values)
         elif self._is_opened(old) and not old.weights:
             self._make(call, values)
@@ -223,8 +309,11 @@ class Copier(Interpreter):
         new = self.operation(old)
         if self._is_opened(old):
             given = [values[id(x)] for x in tensors_in(call.arguments)]
-            structure = new._inputs_struct
-            made = new(keras.tree.pack_sequence_as(structure, given))
+            if self._is_shared(new):
+                made = self._put_in(new, given)
+            else:
+                structure = new._inputs_struct
+                made = new(keras.tree.pack_sequence_as(structure, given))
             numbers = zip(new.returned, keras.tree.flatten(made), strict=True)
             found = dict(numbers)
             return [found.get(i, x) for i, x in enumerate(call.outputs)]
@@ -260,6 +349,16 @@ class Copier(Interpreter):
                 vars(self.operation(old))["not_opened"] = CONSTANT
             else:
                 self._note(old, opened)
+
+
+def _copied_from(layer):
+    """The layer that a layer with weights is a copy of, or itself."""
+    return vars(layer).get("_copied_from", layer)
+
+
+def _key(operation):
+    """The same for an operation and its copies that share its weights."""
+    return id(_copied_from(operation))
 
 
 def _with_open_batch(call, twice):

@@ -10,9 +10,12 @@ from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
 from keras_redundancy._keras.graph import calls
-from keras_redundancy._keras.layers import flat_layers, is_stock_class
-from keras_redundancy._keras.opened import (
+from keras_redundancy._keras.layers import (
     BORDER,
+    flat_layers,
+    is_stock_class,
+)
+from keras_redundancy._keras.opened import (
     Copier,
     RecordingError,
     new_input,
@@ -55,13 +58,30 @@ class Weight(keras.layers.Layer):
     def call(self, x):
         return keras.ops.convert_to_tensor(self.weight)
 
+    @property
+    def weight_policy(self):
+        """The dtype policy of what it returns."""
+        is_cast = self.weight._autocast
+        own = self.weight.dtype
+        return self.dtype_policy if is_cast else keras.DTypePolicy(own)
+
     def compute_output_spec(self, x):
-        weight = self.weight
-        dtype = self.compute_dtype if weight._autocast else weight.dtype
-        return keras.KerasTensor(weight.shape, dtype)
+        dtype = self.weight_policy.compute_dtype
+        return keras.KerasTensor(self.weight.shape, dtype)
 
     def get_config(self):
         return {**super().get_config(), "shape": self.shape}
+
+
+def stand_for_weight(model):
+    """`model`, marked as what takes the place of a `Weight`."""
+    vars(model)["_stands_for_weight"] = True
+    return model
+
+
+def stands_for_weight(operation) -> bool:
+    """Whether an operation takes the place of a `Weight`."""
+    return "_stands_for_weight" in vars(operation)
 
 
 def recorded(

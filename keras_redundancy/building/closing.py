@@ -91,6 +91,27 @@ def settings_for(trials, before: list, wanted: list) -> dict:
     return found
 
 
+def shapes_with(trials, settings: dict, before: list) -> list[tuple]:
+    """The shapes of variables that settings make, as far as trials say.
+
+    Args:
+        trials, before: as for `settings_for`.
+        settings: what that returns.
+    """
+    found = [list(shape) for shape in before]
+    for path, value, step, shapes in trials:
+        added = settings.get(path, value) - value
+        for sizes, old, new in zip(found, before, shapes, strict=True):
+            for axis, (a, b) in enumerate(zip(old, new, strict=True)):
+                sizes[axis] += (b - a) * added // step
+    return list(map(tuple, found))
+
+
+def can_be_made(opened) -> bool:
+    """Whether the layer can be made with another value of some entry."""
+    return bool(_trials(opened))
+
+
 def _trials(opened) -> list[tuple]:
     """What becomes of a layer with another value of an entry of its config.
 

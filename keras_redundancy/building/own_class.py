@@ -95,8 +95,24 @@ class _Maker:
             return None
 
     def settings_for(self, before, wanted):
-        changed = [a for a, b in zip(before, wanted, strict=True) if a != b]
-        numbers = closing.whole_numbers(self._config, changed)
-        trials = [closing.tried(self.sizes, before, *x) for x in numbers]
-        trials = [x for x in trials if x is not None]
-        return closing.settings_for(trials, before, wanted)
+        """The settings that make variables of the `wanted` shapes, if any do.
+
+        To make a model takes long: entries that are sizes which change are
+        tried first, and no more of them than are needed.
+        """
+        changed = {
+            size
+            for old, new in zip(before, wanted, strict=True)
+            for size, goal in zip(old, new, strict=True)
+            if size != goal
+        }
+        numbers = closing.whole_numbers(self._config, [changed])
+        trials, settings = [], {}
+        for path, value in sorted(numbers, key=lambda x: x[1] not in changed):
+            trial = closing.tried(self.sizes, before, path, value)
+            if trial is not None:
+                trials.append(trial)
+                settings = closing.settings_for(trials, before, wanted)
+                if closing.shapes_with(trials, settings, before) == wanted:
+                    break
+        return settings

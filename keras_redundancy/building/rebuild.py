@@ -20,6 +20,7 @@ from keras_redundancy.building import (
     ties,
 )
 from keras_redundancy.building.compiling import compile_like
+from keras_redundancy.building.lone_weights import weight_model
 from keras_redundancy.building.own_class import (
     in_own_class,
     variable_pairs,
@@ -77,14 +78,16 @@ def rebuild_and_match(recipe: Recipe) -> tuple[Any, list[tuple]]:
     """
     model = recipe.model
     if _keras.rebuildable_class(model) is type(model):
-        return _rebuilt(recipe)
+        return _rebuilt(recipe)[:2]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        plain, matches = _rebuilt(recipe)
+        plain, matches, inlined = _rebuilt(recipe)
         twins = {id(old): new for old, new in matches}
-        with _keras.scope_of(model):
-            model = _keras.opened_from(model)
-            new = in_own_class(model, plain, twins)
+        new, model = None, _keras.opened_from(model)
+        # The constructor of the model calls those of its layers.
+        if not any(map(closing.can_be_made, inlined)):
+            with _keras.scope_of(model):
+                new = in_own_class(model, plain, twins)
     if new is None:
         for each in caught:
             warnings.warn_explicit(
@@ -117,7 +120,21 @@ def _rebuilt(recipe):
             if _keras.is_model(old) and type(old) is type(new):
                 model_classes.copy_attributes(old, new, twins)
         compile_like(model, result, Rebinder(twins))
-    return result, matches
+    _warn_if_not_opened_again(result)
+    return result, matches, builder.inlined
+
+
+def _warn_if_not_opened_again(model):
+    nested = _keras.sharing_models(model, with_weights=True)
+    if nested:
+        names = ", ".join(repr(x.name) for x in nested)
+        warnings.warn(
+            "Keras saves the new model, but does not open it again: the models "
+            f"nested in it ({names}) call layers that are called outside of "
+            "them as well. Save kr.functional(small) in place of small: the "
+            "same layers, all called in one graph.",
+            stacklevel=3,
+        )
 
 
 class Builder(_keras.Interpreter):
@@ -125,12 +142,17 @@ class Builder(_keras.Interpreter):
 
     The values of this walk are the `KerasTensor`s of the new graph; None where
     nothing is left of a tensor, as of noise outputs.
+
+    Attributes:
+        inlined: the `Opened`s of layers that no arguments make as the recipe
+            says.
     """
 
     def __init__(self, recipe: Recipe, is_fixed: bool = False):
         """`is_fixed`: whether inputs have the sizes that were traced."""
         self.recipe, self._ties = recipe, ties.Ties(recipe)
         self._is_fixed, self._made = is_fixed, {}
+        self.inlined = []
         self._depth = 0  # Of the layers that are opened around a call.
 
     @property
@@ -141,8 +163,10 @@ class Builder(_keras.Interpreter):
         on open sizes.
         """
         made = [old for old, _ in self.pairs]
-        is_opened = any(isinstance(x, _keras.Opened) for x in made)
-        return is_opened and any(hasattr(x, "open_shape") for x in made)
+        is_opened = _keras.put_in_place(self.recipe.model) or any(
+            isinstance(x, _keras.Opened) for x in made
+        )
+        return bool(is_opened) and any(hasattr(x, "open_shape") for x in made)
 
     @property
     def pairs(self) -> list[tuple]:
@@ -277,6 +301,8 @@ class Builder(_keras.Interpreter):
             handed = _keras.handed_to(call.operation, call)
             given = [values[id(x)] for x in handed]
             self._close(call.operation, given)
+        if isinstance(call.operation, _keras.Weight):
+            self._make_weight(call.operation, *given)
         new = self.operation(call.operation)
         opened = call.operation
         is_closed = isinstance(opened, _keras.Opened) and not _keras.is_model(
@@ -298,6 +324,12 @@ class Builder(_keras.Interpreter):
         self._ties.note(made, lent)
         return made
 
+    def _make_weight(self, old, x):
+        """Make what takes the place of a `Weight` that is called on x."""
+        if id(old) not in self._made:
+            shape = tuple(self.recipe.value(old.weight).shape)
+            self._made[id(old)] = old, weight_model(old, shape, x)
+
     def _close(self, opened, given):
         """Make the layer anew that an `Opened` took the place of, if possible.
 
@@ -307,7 +339,10 @@ class Builder(_keras.Interpreter):
         if id(opened) in self._made:
             return
         found = closing.closed(opened, self.recipe, given)
-        if found is None or (self._depth and not configs.makes(found[1])):
+        if found is None:
+            self.inlined.append(opened)
+            return
+        if self._depth and not configs.makes(found[1]):
             return
         layer_recipe, new = found
         configs.make_saveable(new)
@@ -318,6 +353,7 @@ class Builder(_keras.Interpreter):
             assign_weights(opened.layer, new, recipe)
             inline = rebuild(self.recipe.of_part(opened))
             if differs(new, inline, opened):
+                self.inlined.append(opened)
                 return
         self.recipe, self._made[id(opened)] = recipe, (opened.layer, new)
 

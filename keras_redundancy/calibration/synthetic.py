@@ -1,5 +1,7 @@
 """Images made from a model's own statistics, where there are no data."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -25,7 +27,7 @@ TOTAL_VARIATION, CLASSES = 0.01, 0.1
 
 
 def synthetic_images(
-    model,
+    model: keras.Model,
     samples: int = 256,
     *,
     steps: int = 200,

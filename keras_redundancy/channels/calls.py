@@ -324,9 +324,17 @@ class CallTrace(LabelledCall):
 
         Args:
             kernel: the variable.
-            positions: the number of positions; None if it is not known.
+            positions: the number of positions, those on the first axis of the
+                tensors left out; None if it is not known.
             per: labels of channels, if the call does so once for each of them.
         """
+        first = self.outputs[0].shape[0] if self.recorder.is_one else 1
+        known = None not in (first, positions)
+        count = positions * first if known else None
+        self.multiplies_in_all(kernel, count, per)
+
+    def multiplies_in_all(self, kernel, positions, per=None) -> None:
+        """`multiplies`, with those positions on the first axis among them."""
         times = 1 if self.inside is None else self.inside.times_in_all
         known = positions is not None and times is not None
         positions = positions * times if known else None

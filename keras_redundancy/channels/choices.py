@@ -22,10 +22,17 @@ PASSES = 5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pass:
-    """One run of all rules: what they said, and the graph made of that."""
+    """One run of all rules: what they said, and the graph made of that.
+
+    Attributes:
+        recorder: the `Recorder`, with what follows from all calls together.
+        graph: the `ChannelGraph`, without what is inexact.
+        said: the `Recorder`, with what the rules said of single calls.
+    """
 
     recorder: object
     graph: object
+    said: object
 
     @property
     def chosen(self) -> dict[int, int]:

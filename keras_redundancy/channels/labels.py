@@ -7,6 +7,7 @@ makes of it. Two labels are *tied* when their channels can only be kept or
 removed together.
 """
 
+import copy
 import dataclasses
 import enum
 from collections.abc import Callable
@@ -385,6 +386,12 @@ class LabelStore:
         self.ties = []
         self.frozen = []
         self.inexact = []
+
+    def copy(self) -> "LabelStore":
+        """The same labels; further ties and reasons are those of one store."""
+        new = copy.copy(self)
+        new.ties, new.frozen = [*self.ties], [*self.frozen]
+        return new
 
     def new(self, size: int, values: int = 1) -> np.ndarray:
         """Labels of so many new values of `size` channels, one after another.

@@ -31,11 +31,13 @@ def opened(model, shapes=None, names=frozenset()):
         names: those of layers that are opened though they hold no layers.
 
     Returns:
-        `model` itself if it has no such layer. Else a copy that shares its
-        variables; layers in it that could not be opened have the attribute
-        `not_opened`, which says why.
+        `model` itself if it has no such layer, and no nested models whose
+        calls `_keras.with_opened` puts into other graphs. Else a copy that
+        shares its variables; layers in it that could not be opened have the
+        attribute `not_opened`, which says why.
     """
-    if not has_layers_to_open(model, names):
+    has_layers = has_layers_to_open(model, names)
+    if not has_layers and not _keras.models_to_merge(model):
         return model
     opener = Opener(model, names=names)
     found = _keras.with_opened(model, opener)

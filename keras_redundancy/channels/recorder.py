@@ -68,6 +68,8 @@ class Recorder:
             first for all others.
         choices, rivals: the records of those names.
         kernels: ids of the `Weight`s that are multiplied like kernels.
+        is_one: whether the model is called on one sample, not on any number:
+            then the first axis of a tensor has positions of this sample.
     """
 
     store: labels.LabelStore
@@ -86,6 +88,7 @@ class Recorder:
     choices: list = dataclasses.field(default_factory=list)
     rivals: list = dataclasses.field(default_factory=list)
     kernels: set = dataclasses.field(default_factory=set)
+    is_one: bool = False
 
 
 def frozen_channels(tensor, reason, store) -> Channels:

@@ -81,6 +81,11 @@ class _Recorder(_keras.Interpreter):
         self.run(model, self.numbered(inputs))
         return self.calls
 
+    def model_in(self, operation):
+        if _keras.stands_for_weight(operation):
+            return None  # Its counterpart is one layer.
+        return super().model_in(operation)
+
     def numbered(self, specs):
         return [_Tensor(next(self._numbers), spec) for spec in specs]
 

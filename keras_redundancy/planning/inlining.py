@@ -11,12 +11,6 @@ NOT_INLINE = Reason(
     "no argument of {name} ({kind}) sets just this width; with inline=True "
     "the layers inside take its place{remark}",
 )
-OWN_WEIGHTS = Reason(
-    "reads_own_weights",
-    "no argument of {name} ({kind}) sets just this width, and no layers of "
-    "Keras can take its place: its call() reads weights that are in no layer "
-    "inside",
-)
 FIXED = ", for inputs of the traced sizes only: pass input_shape= or data="
 
 
@@ -33,34 +27,28 @@ def needing_inline(graph, spaces, inline: bool | None) -> list:
         A reason, or None, for each space.
     """
     is_fixed = has_stand_ins(graph.model)
-    only_weights = inline or (inline is None and not is_fixed)
+    if inline or (inline is None and not is_fixed):
+        return [None] * len(spaces)
     remark = FIXED if is_fixed else ""
     opened = [
-        (
-            x.layer,
-            {id(v) for v in x.layer.variables},
-            set_by_arguments(x),
-            OWN_WEIGHTS if only_weights else NOT_INLINE,
-        )
+        (x.layer, {id(v) for v in x.layer.variables}, set_by_arguments(x))
         for x in operations(graph.model)
         if isinstance(x, _keras.Opened)
-        and (not only_weights or _reads_own_weights(x))
+    ]
+    opened += [
+        (x.layer, {id(v) for v in x.layer.variables}, [])
+        for x in _keras.put_in_place(graph.model)
     ]
     return [_reason(space, opened, remark) for space in spaces]
 
 
-def _reads_own_weights(opened):
-    """Whether a `call` does: layers inside can stay of their own classes."""
-    return any(isinstance(x, _keras.Weight) for x in opened.layers)
-
-
 def _reason(space, opened, remark):
-    done = [own for _, own, axes, _ in opened if _is_set(space, own, axes)]
-    for layer, variables, _, reason in opened:
+    done = [own for _, own, axes in opened if _is_set(space, own, axes)]
+    for layer, variables, _ in opened:
         # A layer whose widths are set makes the layers inside anew as well.
         if not any(variables <= own for own in done):
             kind = type(layer).__name__
-            return reason.format(name=layer.name, kind=kind, remark=remark)
+            return NOT_INLINE.format(name=layer.name, kind=kind, remark=remark)
     return None
 
 
@@ -86,18 +74,23 @@ def ways_of_blocks(graph, decisions) -> dict[str, str]:
     """
     gone = [x.space for x in decisions if len(x.selection.removed)]
     found = {}
-    for opened in operations(graph.model):
-        is_inside = getattr(opened, "is_inside", False)
-        if isinstance(opened, _keras.Opened) and not is_inside:
-            own = {id(v) for v in opened.layer.variables}
-            changed = [
-                space
-                for space in gone
-                if any(id(axis.on.variable) in own for axis in space.axes)
-            ]
-            if changed:
-                axes = set_by_arguments(opened)
-                by_arguments = all(_is_set(x, own, axes) for x in changed)
-                way = "by its arguments" if by_arguments else "inline"
-                found[opened.name] = way
+    blocks = [x for x in operations(graph.model) if _is_block(x)]
+    in_place = _keras.put_in_place(graph.model)
+    for opened in [*blocks, *in_place]:
+        own = {id(v) for v in opened.layer.variables}
+        changed = [
+            space
+            for space in gone
+            if any(id(axis.on.variable) in own for axis in space.axes)
+        ]
+        if changed:
+            axes = [] if opened in in_place else set_by_arguments(opened)
+            by_arguments = all(_is_set(x, own, axes) for x in changed)
+            way = "by its arguments" if by_arguments else "inline"
+            found[opened.name] = way
     return found
+
+
+def _is_block(operation):
+    is_inside = getattr(operation, "is_inside", False)
+    return isinstance(operation, _keras.Opened) and not is_inside

@@ -1,11 +1,17 @@
 """Count the multiply-adds of convolutions and dense layers."""
 
+from __future__ import annotations  # help() shows the names of types.
+
+import keras
+
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.sizes import at_shapes, checked_shapes
 
 
-def flops(model, multiply_add: int = 1, *, input_shape=None) -> int:
+def flops(
+    model: keras.Model, multiply_add: int = 1, *, input_shape=None
+) -> int:
     """Count the FLOPs of a forward pass on one sample, as papers do.
 
     The products of kernels with their inputs are counted; biases,
@@ -15,7 +21,7 @@ def flops(model, multiply_add: int = 1, *, input_shape=None) -> int:
     stock layers that `strip` makes of them.
 
     Args:
-        model: a built functional or Sequential model.
+        model: a built `keras.Model`, as for `plan`.
         multiply_add: 1, or 2 to count the multiplication and the addition.
         input_shape: the shape of one sample, such as (224, 224, 3), for a
             model with open input sizes; for several inputs a list of shapes,
@@ -34,9 +40,12 @@ def flops(model, multiply_add: int = 1, *, input_shape=None) -> int:
             "multiply_add must be 1 (a multiply-add is one operation) or 2 "
             f"(it is two), but received {multiply_add!r}."
         )
-    graph = trace(stock(model))
+    model, shapes = stock(model), None
     if input_shape is not None:
-        graph = at_shapes(graph, checked_shapes(graph.model, input_shape))
+        shapes = checked_shapes(model, input_shape)
+    graph = trace(model, shapes=shapes)
+    if shapes is not None:
+        graph = at_shapes(graph, shapes)
     total = graph.multiply_adds()
     if total is None:
         raise ValueError(

@@ -74,6 +74,7 @@ def test_combinations_of_several_units_go_without_a_loss(select):
     ("absorb", "rounds"),
     [("merge", 0), ("affine", 0), ("least_squares", 0), ("least_squares", 1)],
 )
+@pytest.mark.filterwarnings(models.NOT_OPENED)
 @pytest.mark.parametrize("name", models.FACTORIES)
 def test_exact_copies_go_without_a_loss(name, absorb, rounds):
     """Under everything but drop, and with everything repaired."""

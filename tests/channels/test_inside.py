@@ -326,6 +326,11 @@ def test_functional_of_what_is_no_built_layer():
         kr.functional(subclassed.ResNet(), keras.Input((8, 8, 3)))
     with pytest.raises(TypeError, match="Expected a keras"):
         kr.functional("resnet", keras.Input((8, 8, 3)))
+    layer = keras.layers.Dense(3)
+    layer.build((None, 8))
+    for given in ((), (np.zeros((2, 8)),)):
+        with pytest.raises(TypeError, match="No symbolic tensor was received"):
+            kr.functional(layer, *given)
 
 
 def test_a_part_that_returns_none_reads_its_weights():
@@ -420,7 +425,7 @@ class Scale(layers.Layer):
         return x * self.scale
 
 
-def test_parts_with_weights_of_their_own_stay_in_a_block_that_is_inline(
+def test_parts_with_weights_of_their_own_keep_their_class_in_an_inline_block(
     tmp_path,
 ):
     class Block(layers.Layer):
@@ -436,7 +441,7 @@ def test_parts_with_weights_of_their_own_stay_in_a_block_that_is_inline(
     model = models.randomized(between(Block()))
     plan = kr.plan(model, ratio=0.5)
     cut = {x.space.size for x in plan.decisions if len(x.selection.removed)}
-    assert cut == {12, 16}  # Nothing sets the width that the scale reads.
+    assert cut == {8, 12, 16}  # What the scale reads sets its width.
     small = plan.apply()
     kept = [type(x) for x in small.layers[2].layers if x.weights]
     assert kept == [layers.Dense, layers.Dense, Scale]

@@ -269,6 +269,7 @@ def test_targets_with_other_options():
     assert 0.59 <= plan.parameters[1] / plan.parameters[0] <= 0.6
 
 
+@pytest.mark.filterwarnings(models.NOT_OPENED)
 @pytest.mark.parametrize("name", models.FACTORIES)
 def test_costs_are_those_of_the_plan(name):
     """Of any widths, without building or even choosing anything."""

@@ -1,8 +1,9 @@
 """Multiply-adds, counted as the tables of the literature count them."""
 
 import keras
+import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_redundancy as kr
 from tests import models
@@ -193,3 +194,57 @@ def test_shapes_that_do_not_fit(shape):
 def test_a_shape_that_the_model_cannot_be_called_on():
     with pytest.raises(ValueError, match=r"cannot be called.*\(3, 3, 3\)"):
         kr.flops(images(None), input_shape=(3, 3, 3))
+
+
+class Experts(layers.Layer):
+    """Two experts, whose kernels its code multiplies by all tokens."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.gate = layers.Dense(2, name="gate")
+
+    def build(self, shape):
+        self.gate.build((None, 6))
+        self.up = self.add_weight(shape=(2, 6, 10), name="up")
+        self.down = self.add_weight(shape=(2, 10, 6), name="down")
+
+    def call(self, x):
+        tokens = ops.reshape(x, (-1, 6))
+        shares = ops.transpose(ops.softmax(self.gate(tokens)))
+        wide = ops.relu(ops.einsum("tc,ecm->etm", tokens, self.up))
+        found = ops.einsum("etm,emc->etc", wide, self.down)
+        found = ops.sum(found * ops.expand_dims(shares, -1), axis=0)
+        return ops.reshape(found, (-1, *x.shape[1:]))
+
+
+def test_weights_that_code_multiplies_by_tokens_of_all_samples():
+    inputs = keras.Input((7, 6))
+    x = Experts(name="experts")(layers.Dense(6)(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    assert kr.flops(model) == 7 * (6 * 6 + 6 * 2 + 2 * 2 * 6 * 10 + 6 * 3)
+    plan = kr.plan(model, ratio=0.5, layers="experts-up.*")
+    gone = 7 * 2 * 2 * 6 * 5
+    assert plan.flops == (kr.flops(model), kr.flops(model) - gone)
+
+
+class Causal(layers.Layer):
+    """Its mask is made for a known length."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = layers.Dense(4)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def compute_output_shape(self, shape):
+        return *shape[:-1], 4
+
+    def call(self, x):
+        return self.inner(x * np.arange(x.shape[1])[:, None].astype("float32"))
+
+
+def test_a_shape_for_a_model_that_is_looked_into_on_another_one():
+    inputs = keras.Input((None, 5))
+    model = keras.Model(inputs, layers.Dense(3)(Causal()(inputs)))
+    assert kr.flops(model, input_shape=(9, 5)) == 9 * (5 * 4 + 4 * 3)

@@ -1,0 +1,37 @@
+"""A model of layers of Keras that returns a weight, whatever it reads."""
+
+import string
+
+import keras
+from keras import ops
+
+from keras_redundancy import _keras
+
+
+def weight_model(weight: _keras.Weight, shape: tuple, x):
+    """What takes the place of a weight that the code of a layer reads.
+
+    No layer of Keras returns a weight: an `EinsumDense` multiplies it by ones.
+
+    Args:
+        weight: the `Weight` in the graph inside of the layer.
+        shape: that of the weight in the new model.
+        x: the `KerasTensor` that the `Weight` is called on there, which does
+            not matter.
+
+    Returns:
+        A model, the only variable of which has this shape.
+    """
+    inputs = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+    axes = string.ascii_lowercase[: len(shape)]
+    kernel = keras.layers.EinsumDense(
+        f"{axes[0]},{axes}->{axes}",
+        shape[1:],
+        name=weight.name,
+        dtype=weight.weight_policy,
+        kernel_initializer="zeros",
+    )
+    one = ops.ones_like(ops.sum(inputs), dtype=kernel.compute_dtype)
+    outputs = kernel(ops.broadcast_to(one, shape[:1]))
+    model = keras.Model(inputs, outputs, name=weight.name)
+    return _keras.stand_for_weight(model)
