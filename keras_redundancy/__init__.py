@@ -7,6 +7,27 @@
     small = kr.prune(model, tau=0.9)  # a smaller, stock Keras model
     small.save("small.keras")
 
+What there is, with `help(kr.plan)` and so on for each:
+
+- to measure: `analyze`, `redundancy`, `flops`, `difference`, `svcca`,
+  `cluster_filters`, and pictures in `plots`;
+- to remove units: `prune`, or `plan` first. Methods that choose units are
+  `Clusters`, `Random`, `L1`, `FPGM`, `Greedy`, `Pivoted`, `Taylor`,
+  `BatchNormalizationScales`, and subclasses of `Method`. What the next layers
+  read in place of removed units: `Merge`, `Drop`, `Affine`, `LeastSquares`.
+  How the smaller model is fitted afterwards: `Mend`, `Distill`;
+- for `data=`: `calibrate`, and without data `synthetic_images`, `pink_noise`;
+- to choose how much: `sensitivity`, `search`, `compare`;
+- to train: `distill`, `fit_and_prune`; RaRe with `apply_rare`, `factorize`,
+  `compact`, `to_dense`, `RaReRegularizer`, `FactorizedDense`,
+  `FactorizedConv2D`, `FrobeniusNormalization`, `FrobeniusNorm`; NoiseOut with
+  `NoiseOutputs`, `merge_correlated`; `callbacks` for `fit`; and `strip`, which
+  takes out what is there for training only;
+- for layers and models of your own: `functional`, `trace`, `hidden_widths`,
+  `register_rule` with `CallTrace` and `Channels`, `register_stock_form` with
+  `LayerForm`;
+- to run it elsewhere: `deploy`.
+
 The smaller model shares nothing with the original: either can be trained while
 the other is used. Weights that are tied stay tied, and models of your own
 classes keep what they are made with; a warning names what cannot be kept.
@@ -115,3 +136,15 @@ from keras_redundancy.reports.analysis import (
 from keras_redundancy.reports.difference import difference as difference
 from keras_redundancy.reports.flops import flops as flops
 from keras_redundancy.training import fit_and_prune as fit_and_prune
+
+# Packages that hold the code, whose public names are all here.
+_INNER = (
+    *("building", "calibration", "evaluation", "low_rank", "mend"),
+    *("noise_out", "planning", "reports", "training"),
+)
+
+
+def __dir__() -> list[str]:
+    """The public names, for tab completion."""
+    private = [x for x in globals() if x[0] == "_" and x[:2] != "__"]
+    return sorted(globals().keys() - {*private, *_INNER})

@@ -115,17 +115,24 @@ def _sensitivity(args):
             f"{str(args.data)!r} has no array y. To tell how good a model is, "
             "put the labels of its inputs there, integers."
         )
+    count = len(next(iter(x.values())) if isinstance(x, dict) else x)
+    if not count or labels.size != count:
+        raise ValueError(
+            f"{str(args.data)!r} has {count} inputs, and y of the shape "
+            f"{labels.shape}. Put one integer there for each input; of one-hot "
+            "labels, labels.argmax(-1)."
+        )
     labels = labels.reshape(-1)
 
     def accuracy(model):
         answers = model.predict(x, verbose=0)
-        shape = getattr(answers, "shape", "of several outputs")
-        if len(shape) != 2 or shape[0] != len(labels) or shape[1] < 2:
+        shape = getattr(answers, "shape", "several arrays")
+        if len(shape) != 2 or shape[1] < 2:
             raise ValueError(
-                f"The answers of {args.model.name!r} are {shape}, but for the "
-                f"accuracy on {len(labels)} labels they have to be a number "
-                "for each of them and each class. For all else, call "
-                "kr.sensitivity(model, evaluate) with a function of your own."
+                f"{args.model.name!r} returns {shape}, but the accuracy is "
+                "measured on a number for each sample and class: (samples, "
+                "classes). For another measure, call kr.sensitivity(model, "
+                "evaluate) in Python."
             )
         return float(np.mean(answers.argmax(axis=-1) == labels))
 
@@ -218,6 +225,11 @@ def _require_model(path):
             f"There is no file {str(path)!r}. Pass one that model.save() has "
             "written, such as model.keras."
         )
+    if path.suffix not in (".keras", *LEGACY):
+        raise ValueError(
+            f"{str(path)!r} cannot be loaded: it has to be a .keras file, or "
+            ".h5 or .hdf5 of older versions, that model.save() has written."
+        )
     if path.stat().st_size == 0:
         raise ValueError(f"{str(path)!r} cannot be loaded: it is empty.")
     if path.suffix == ".keras":
@@ -226,8 +238,19 @@ def _require_model(path):
         with zipfile.ZipFile(path) as file:
             if "config.json" not in file.namelist():
                 raise _broken(path, "it has no config.json, as of Keras 3")
-    if path.suffix in LEGACY and not h5py.is_hdf5(path):
-        raise _broken(path, "it is no HDF5 file")
+    if path.suffix in LEGACY:
+        if not h5py.is_hdf5(path):
+            raise _broken(path, "it is no HDF5 file")
+        try:
+            with h5py.File(path) as file:
+                has_model = "model_config" in file.attrs
+        except OSError as error:
+            raise _broken(path, error) from error
+        if not has_model:
+            raise ValueError(
+                f"{str(path)!r} holds no model, but perhaps weights alone. "
+                "Pass a file that model.save() has written."
+            )
 
 
 def _broken(path, reason):

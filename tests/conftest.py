@@ -1,8 +1,6 @@
-import atexit
 import gc
 import os
 import re
-import tempfile
 import zlib
 from pathlib import Path
 
@@ -16,18 +14,16 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     for name in THREADS:
         os.environ.setdefault(name, "1")
 
-# JAX compiles each operation by itself: that takes longer than to run it.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # All processes of a run share what one of them has compiled.
-    compiled = tempfile.TemporaryDirectory()
-    atexit.register(compiled.cleanup)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+from tests import faster_jax  # noqa: E402
+
+faster_jax.set_environment()
 
 import keras  # noqa: E402
 import pytest  # noqa: E402
+
+if keras.backend.backend() == "jax":
+    faster_jax.add_flag()
+    faster_jax.share_context()
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf

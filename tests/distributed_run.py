@@ -7,12 +7,18 @@ With TensorFlow under a `MirroredStrategy`, with JAX under a
 """
 
 import contextlib
+import gc
 import json
 import os
 import sys
 from unittest import mock
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=2",
+    ]
+)
 
 import keras
 import numpy as np
@@ -21,8 +27,11 @@ from keras import layers
 import keras_redundancy as kr
 from keras_redundancy.building.copying import copy_for_training
 from keras_redundancy.mend.normalization import Norm
+from tests import faster_jax
 
 TENSORFLOW = keras.backend.backend() == "tensorflow"
+if not TENSORFLOW:
+    faster_jax.share_context()
 
 
 def strategy_scope():
@@ -157,12 +166,13 @@ def fused_on_replicas(scope, folder):
         parts = [layers.Dense(12, "relu"), layers.Dense(12, "relu")]
         parts = [keras.Input((8,)), *parts, layers.Dense(3)]
         model = kr.factorize(kr.apply_rare(keras.Sequential(parts), 10.0))
-        model.compile("adam", "mse")
+        # Vectors become parallel soon: each epoch takes long to start.
+        model.compile(keras.optimizers.Adam(0.02), "mse")
     x = np.random.default_rng(0).normal(size=(256, 8)).astype("float32")
     fusing = kr.callbacks.DynamicLowRank(tau_cos=0.01, every=4)
     monitor = kr.callbacks.RedundancyMonitor(f"{folder}/fused")
     both = [fusing, monitor]
-    model.fit(x, x[:, :3], epochs=15, verbose=0, callbacks=both)
+    model.fit(x, x[:, :3], epochs=4, verbose=0, callbacks=both)
     said = {
         "sizes": [int(np.prod(size)) for size in fusing.sizes[-1].values()],
         "parameters": [n for _, n in monitor.history["model/parameters"]],
@@ -180,6 +190,8 @@ def _difference(a, b):
 
 
 def main(folder):
+    # As in conftest.py: what is imported is not looked through again.
+    gc.freeze()
     scope = strategy_scope()
     keras.utils.set_random_seed(0)
     with scope():

@@ -55,8 +55,9 @@ def main(checkpoint, result):
     keras.utils.set_random_seed(0)
     options = {"checkpoint": checkpoint, "seed": 3, "floor": 0.4}
     found = run(network(noise=True), **options)
+    history = found.history.history
     said = {
-        "losses": found.history.history["loss"],
+        **{name: history[name] for name in ("loss", "val_loss")},
         "epochs": found.history.epoch,
         "sizes": [[cut.before, cut.after] for cut in found.cuts],
         "value": found.value,

@@ -95,7 +95,7 @@ def normalize_by(model, images):
         setattr(layer, name, value)
 
 
-def make_copies(model, share):
+def make_copies(graph, share):
     """Make a share of the units of every prunable space copies of others.
 
     Returns:
@@ -104,7 +104,7 @@ def make_copies(model, share):
     """
     rng = np.random.default_rng(1)
     origins = []
-    for space in kr.trace(model).prunable:
+    for space in graph.prunable:
         copies, others = np.split(
             rng.permutation(space.size), [int(share * space.size)]
         )
@@ -129,11 +129,12 @@ def test_it_is_pruned_without_a_loss_and_cut_in_half(
 ):
     """One test, for most of the time goes into building the model."""
     model, images = application
-    assert_all_is_prunable_but_what_the_interface_and_norms_hold(model)
-    small = half_of_all_units_cut_at_random(model, images)
+    graph = kr.trace(model)
+    assert_all_is_prunable_but_what_the_interface_and_norms_hold(model, graph)
+    small = half_of_all_units_cut_at_random(model, graph, images)
     assert_all_is_stock(model, small)
     stock_keras.opens_and_trains(small, images[:8], tmp_path)
-    assert_copies_go_and_the_function_stays(model, images)
+    assert_copies_go_and_the_function_stays(model, graph, images)
 
 
 def test_it_is_mended_with_two_images(application):
@@ -155,11 +156,11 @@ def assert_all_is_stock(model, small):
         assert type(layer).__module__.startswith("keras.")
 
 
-def assert_copies_go_and_the_function_stays(model, images):
+def assert_copies_go_and_the_function_stays(model, graph, images):
     make_lively(model)
-    make_copies(model, share=0.3)
+    make_copies(graph, share=0.3)
     normalize_by(model, images)
-    origins = make_copies(model, share=0.3)  # the statistics of copies, too
+    origins = make_copies(graph, share=0.3)  # the statistics of copies, too
     plan = kr.plan(model, tau=0.999)
     assert_exactly_the_copies_go(plan, origins)
     small = plan.apply()
@@ -181,9 +182,9 @@ def assert_exactly_the_copies_go(plan, origins):
         np.testing.assert_array_equal(origin[selection.stands_for], origin)
 
 
-def half_of_all_units_cut_at_random(model, images):
+def half_of_all_units_cut_at_random(model, graph, images):
     # As many clusters as half of the units; any of the units stay.
-    make_copies(model, share=0.5)
+    make_copies(graph, share=0.5)
     plan = kr.plan(model, tau=0.999, select="random", seed=0)
     for selection in chosen(plan):
         size = len(selection.stands_for)
@@ -197,9 +198,8 @@ def half_of_all_units_cut_at_random(model, images):
     return small
 
 
-def assert_all_is_prunable_but_what_the_interface_and_norms_hold(model):
+def assert_all_is_prunable_but_what_the_interface_and_norms_hold(model, graph):
     """Inputs, outputs, and channels that a layer normalises over."""
-    graph = kr.trace(model)
     free = [
         space
         for space in graph.spaces

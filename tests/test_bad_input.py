@@ -49,6 +49,15 @@ def test_names_that_match_no_layer(option, name):
     assert option in text
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_layer_in_place_of_its_name(several):
+    model = models.mlp()
+    layer = model.layers[0]
+    skip = [layer] if several else layer
+    text = message(TypeError, lambda: kr.plan(model, 0.5, skip=skip))
+    assert text.endswith("Write its name, 'dense'.")
+
+
 @pytest.mark.parametrize("option", ["layers", "skip"])
 def test_layers_of_a_wrong_type(option):
     text = message(TypeError, lambda: kr.plan(models.mlp(), 0.5, **{option: 3}))
@@ -136,10 +145,107 @@ def test_a_model_that_is_not_built():
     assert "keras.Input" in text
 
 
-@pytest.mark.parametrize("thing", [None, "model.keras", layers.Dense(3)])
-def test_what_is_no_model(thing):
+@pytest.mark.parametrize(
+    ("thing", "words"),
+    [
+        (None, "NoneType: None."),
+        ("model.keras", "keras.models.load_model(path)"),
+        (layers.Dense(3), "received Dense: <Dense"),
+        (keras.Sequential, "a class: pass a built model"),
+        (np.zeros((200, 5)), "ndarray: an array of shape (200, 5)."),
+    ],
+)
+def test_what_is_no_model(thing, words):
     text = message(TypeError, lambda: kr.prune(thing, 0.5))
-    assert type(thing).__name__ in text
+    assert words in text
+    assert len(text) < 200
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("tua", "Did you mean tau=?"),
+        ("pruning_ratio", "Did you mean ratio=?"),
+        ("ignored_layers", "Did you mean skip=?"),
+        ("labels", "No labels are needed"),
+        ("verbos", "Did you mean verbose=?"),
+    ],
+)
+def test_options_of_another_name(name, words):
+    text = message(TypeError, lambda: kr.prune(models.mlp(), **{name: 1}))
+    assert words in text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layers": []}, "dense left out by layers=, skip= or ratio="),
+        ({"ratio": {"dense_2": 0.5}}, "dense_2 stay, since it is an output"),
+    ],
+)
+def test_options_that_leave_nothing_to_remove(options, words):
+    model = models.mlp()
+    with pytest.warns(UserWarning, match="Nothing can go") as seen:
+        small = kr.prune(model, **{"ratio": 0.5} | options)
+    assert words in str(seen[0].message)
+    assert small.count_params() == model.count_params()
+
+
+def test_a_target_out_of_reach_names_the_least_share():
+    model = models.mlp()
+    text = message(ValueError, lambda: kr.plan(model, target={"params": 0.01}))
+    least = float(text.rpartition("at least ")[2].rstrip("."))
+    kr.plan(model, target={"params": least})
+    with pytest.raises(ValueError, match="cannot be reached"):
+        kr.plan(model, target={"params": least - 0.001})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("allow_inexact", "yes", "received 'yes'"),
+        ("inline", 1, "received 1"),
+        ("optimizer", "adam", "whether the optimizer of the model goes on"),
+    ],
+)
+def test_options_that_are_true_or_false(name, value, words):
+    text = message(
+        TypeError, lambda: kr.plan(models.mlp(), 0.5, **{name: value})
+    )
+    assert f"{name} must be True or False" in text
+    assert words in text
+
+
+FUNCTIONS = {
+    "calibrate": lambda data: kr.calibrate(models.mlp(), data),
+    "merge_correlated": lambda data: kr.merge_correlated(
+        models.mlp(), data, count=1
+    ),
+    "distill": lambda data: kr.distill(models.mlp(), models.mlp(), data),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_data_that_is_none(name):
+    text = message(TypeError, lambda: FUNCTIONS[name](None))
+    assert "data is None. Pass some hundred samples" in text
+
+
+def test_data_in_lists():
+    words = {
+        "numpy.stack(data)": [np.zeros(12, "float32")] * 100,
+        "numpy.asarray(data)": [[0.0] * 12] * 100,
+        "data is 'x.npz'": "x.npz",
+    }
+    for remedy, data in words.items():
+        text = message(ValueError, lambda x=data: kr.calibrate(models.mlp(), x))
+        assert remedy in text
+        assert len(text) < 400
+
+
+def test_rules_are_of_classes_of_layers():
+    text = message(TypeError, lambda: kr.register_rule(int, lambda *_: None))
+    assert "expects a layer class, but received <class 'int'>" in text
 
 
 def test_nan_weights_name_the_layer_and_the_filters():

@@ -12,6 +12,7 @@ import example_data
 import keras
 import numpy as np
 import pytest
+import quickstart
 from example_results import Results, digest
 
 ROOT = Path(__file__).parent.parent
@@ -51,7 +52,20 @@ def run_in_this_process(command, **options):
     return types.SimpleNamespace(stdout=printed.getvalue())
 
 
-def test_quickstart(tmp_path, run_here):
+@pytest.fixture
+def fewer_digits(monkeypatch):
+    """A function: scripts see that many images to train on, and 100 others."""
+    (x, y), (others, of_others) = example_data.load("digits")
+
+    def load(count):
+        found = (x[:count], y[:count]), (others[:100], of_others[:100])
+        monkeypatch.setattr(example_data, "load", lambda *_: found)
+
+    return load
+
+
+def test_quickstart(tmp_path, run_here, fewer_digits):
+    fewer_digits(400)
     printed = run_here(
         ROOT / "examples/quickstart.py",
         *("--epochs", 1, "--tune", 1, "--tau", 0.5, "--target", 0.5),
@@ -120,14 +134,19 @@ def test_quickstart_names_a_file_that_is_missing(tmp_path, run_here, capfd):
         ),
     ],
 )
-def test_benchmarks(run_here, script, arguments, expected, monkeypatch):
+def test_benchmarks(
+    run_here, script, arguments, expected, monkeypatch, fewer_digits
+):
+    fewer_digits(400)
     if script != "data_pruning":  # One starts a process as for a user.
         monkeypatch.setattr(subprocess, "run", run_in_this_process)
     path = ROOT / "examples" / "benchmarks" / f"{script}.py"
     assert expected in run_here(path, *arguments)
 
 
-def test_pictures(tmp_path, run_here):
+def test_pictures(tmp_path, run_here, fewer_digits, monkeypatch):
+    fewer_digits(1100)  # It holds out 1000.
+    monkeypatch.setitem(quickstart.WIDTHS, "digits", (8, 16))
     run_here(ROOT / "examples/pictures.py", "--epochs", 1)
     pictures = sorted((tmp_path / "pictures").glob("*.png"))
     assert len(pictures) == 9

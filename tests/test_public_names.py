@@ -41,3 +41,11 @@ def test_options_of_plan_have_their_names():
     plan = kr.plan(models.mlp(), **OPTIONS)
     assert repr(plan.compared.method) == "Clusters(seed=0)"
     assert plan.decisions[0].tau == 0.9
+
+
+def test_tab_completion_and_help_show_the_public_names():
+    shown = {name for name in dir(kr) if not name.startswith("_")}
+    assert {path.split(".")[0] for path in NAMES.split()} <= shown
+    assert not {"building", "planning", "_keras"} & shown
+    functions = {name for name in shown if callable(getattr(kr, name))}
+    assert [x for x in sorted(functions) if f"`{x}`" not in kr.__doc__] == []

@@ -6,7 +6,7 @@ Networks with random weights are exported whole, and with half of their
 multiply-adds, once with any number of units and once with multiples of eight
 (`round_to=8`). All three files run in turn on this machine, one sample at a
 time. `difference` is that from Keras, as a share of the largest output. Needs
-`pip install "keras-redundancy[deploy]"`.
+`pip install ".[deploy]"`.
 """
 
 import argparse

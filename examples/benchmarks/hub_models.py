@@ -15,7 +15,7 @@ Small configurations with random weights. For each model:
 Needs `pip install ".[hub]"`.
 """
 
-import sys
+import argparse
 import tempfile
 import time
 import warnings
@@ -161,9 +161,14 @@ def row(name, options):
 
 
 def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", help="models; default: all")
     warnings.simplefilter("ignore")
     rows = []
-    for name in sys.argv[1:] or BACKBONES:
+    for name in parser.parse_args().names or BACKBONES:
         rows.append(row(name, BACKBONES[name]))
         print(*rows[-1], flush=True)
     columns = (

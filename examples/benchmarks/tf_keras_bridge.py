@@ -4,7 +4,7 @@
 
 Without names, the networks of the example scripts and all 40
 `keras.applications`, with random weights and the smallest input that each one
-takes. Needs `pip install "keras-redundancy[tfmot]"`.
+takes. Needs `pip install ".[tfmot]"`.
 
 `difference` is the largest difference of the outputs on four random inputs, as
 a share of the largest output; `back` is whether the weights come back bit for

@@ -20,7 +20,7 @@ Quantization-aware training is part of tensorflow-model-optimization (tfmot),
 which takes models of tf_keras (Keras 2) only. `kr.deploy` translates a model to
 tf_keras and copies the weights back. Install both packages, and the runtime, by
 
-    pip install "keras-redundancy[tfmot,deploy]"
+    pip install ".[tfmot,deploy,examples]"
 """
 
 import os

@@ -71,6 +71,7 @@ from keras_redundancy._keras.opened import (
     has_stock_bases as has_stock_bases,
     opened_from as opened_from,
     put_in_place as put_in_place,
+    tensors_in as tensors_in,
     what_and_where as what_and_where,
     with_opened as with_opened,
 )
@@ -78,8 +79,10 @@ from keras_redundancy._keras.operations import (
     ConvLSTMCell as ConvLSTMCell,
     CustomScaleLayer as CustomScaleLayer,
     LayerScale as LayerScale,
+    both_operands as both_operands,
     core_operations as core_operations,
     image_operations as image_operations,
+    is_added_as_bias as is_added_as_bias,
     math_operations as math_operations,
     nn_operations as nn_operations,
     numpy_operations as numpy_operations,

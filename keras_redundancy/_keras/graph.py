@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import os
 from typing import Any
 
 import keras
 from keras.src import backend
 from keras.src.models.functional import Functional
+
+from keras_redundancy._shared.tables import shown
 
 
 def is_model(operation) -> bool:
@@ -43,15 +46,22 @@ def graph_of(model):
         raise TypeError(
             f"The model {model.name!r} is a subclassed model "
             f"({type(model).__name__}): its call() is Python code and has no "
-            "graph to follow. Make a functional model of it: inputs = "
-            "keras.Input(shape), then keras.Model(inputs, "
-            "<what call() does, written on inputs>), and copy the weights "
-            "with set_weights()."
+            "graph to follow. Pass what kr.functional(model) returns: a "
+            "functional model that computes the same with the same weights."
+        )
+    hint = ""
+    if isinstance(model, str | os.PathLike):
+        hint = " Load the file first: keras.models.load_model(path)."
+    elif isinstance(model, type):
+        hint = " That is a class: pass a built model of it."
+    elif type(model).__module__.startswith("tf_keras."):
+        hint = (
+            " That is a model of tf_keras (Keras 2): save it as .h5, and load "
+            "the file by keras.models.load_model."
         )
     raise TypeError(
         "Expected a keras.Model (functional or Sequential), but received "
-        f"{type(model).__name__}: {model!r}. For a saved model, pass what "
-        "keras.models.load_model(path) returns."
+        f"{type(model).__name__}: {shown(model)}.{hint}"
     )
 
 

@@ -9,7 +9,12 @@ from keras.src import backend
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
-from keras_redundancy._keras.graph import calls, graph_of, is_model
+from keras_redundancy._keras.graph import (
+    calls,
+    graph_of,
+    handed_to,
+    is_model,
+)
 from keras_redundancy._keras.layers import (
     BORDER,
     copy_operation,
@@ -296,9 +301,9 @@ class Copier(Interpreter):
         old = call.operation
         args, kwargs = call.fill_in(values)
         if _key(old) not in self._made:
-            self._make(call, args, kwargs)
+            self._make(call, values)
         elif self._is_opened(old) and not old.weights:
-            self._make(call, args, kwargs)
+            self._make(call, values)
             self._count += 1
             self.operation(old).name += f"_{self._count}"
         new = self.operation(old)
@@ -321,16 +326,17 @@ class Copier(Interpreter):
         new = self.operation(old)
         return isinstance(new, Opened) and not isinstance(old, Opened)
 
-    def _make(self, call, args, kwargs):
+    def _make(self, call, values):
         """Note the copy of an operation that is not a plain copy."""
         old = call.operation
         if type(old) is Reshape:
             shape = _with_open_batch(call, self._twice.get(id(call.node)))
             self._note(old, Reshape(shape, name=old.name))
         elif is_model(old):
-            given = tensors_in((args, kwargs))[: len(graph_of(old).inputs)]
-            self._note(old, self.model(old, [x.shape for x in given]))
+            shapes = [values[id(x)].shape for x in handed_to(old, call)]
+            self._note(old, self.model(old, shapes))
         elif self._opener is not None and not self._becomes_stock(old):
+            args, kwargs = call.fill_in(values)
             try:
                 opened = self._opener(old, args, kwargs, self._prefix)
             except RecordingError as error:

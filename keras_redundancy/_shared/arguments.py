@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 
+import keras
+
 from keras_redundancy._shared.tables import listed
 
 Level = float | Mapping[str, float] | Callable[[object], float | None]
@@ -17,6 +19,14 @@ def check_option(name: str, value, valid) -> None:
         raise ValueError(
             f"{name}={value!r} is not known. Choose one of: "
             f"{', '.join(map(repr, valid))}."
+        )
+
+
+def check_flag(name: str, value, hint: str = "") -> None:
+    """Raise TypeError unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"{name} must be True or False, but received {value!r}.{hint}"
         )
 
 
@@ -80,8 +90,10 @@ def check_finite(name: str, value, least: float = 0) -> float:
 
 def check_positive(name: str, value) -> float:
     """`value` as a float, finite and greater than 0, as `check_finite`."""
-    if check_finite(name, value) == 0:
-        raise ValueError(f"{name} must be greater than 0, but received 0.")
+    if check_finite(name, value, -math.inf) <= 0:
+        raise ValueError(
+            f"{name} must be greater than 0, but received {value!r}."
+        )
     return float(value)
 
 
@@ -203,11 +215,12 @@ def selected_layers(choice: Layers, layers: list, where: str) -> set[int]:
         ValueError: a name or expression matches no layer, or is no regular
             expression.
     """
-    if callable(choice):
+    is_one = isinstance(choice, str | keras.Layer)  # Layers are callable.
+    if callable(choice) and not is_one:
         return {id(layer) for layer in layers if choice(layer)}
     if choice is None:
         return set()
-    patterns = [choice] if isinstance(choice, str) else choice
+    patterns = [choice] if is_one else choice
     if not isinstance(patterns, list | tuple | set | frozenset):
         raise TypeError(
             f"{where} must be a layer name, a regular expression, a list of "
@@ -229,8 +242,11 @@ def _names(layers):
 def _matching(pattern, layers, where):
     """A test of names: equality if a layer has that name, else the regex."""
     if not isinstance(pattern, str):
+        hint = ""
+        if isinstance(pattern, keras.Layer):
+            hint = f" Write its name, {pattern.name!r}."
         raise TypeError(
-            f"{where} names layers by strings, but received {pattern!r}."
+            f"{where} names layers by strings, but received {pattern!r}.{hint}"
         )
     names = _names(layers)
     if pattern in names:

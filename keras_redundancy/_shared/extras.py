@@ -1,7 +1,10 @@
 """Packages that only some functions need."""
 
 import contextlib
+import importlib.metadata
 from collections.abc import Iterator
+
+PACKAGE = "keras-redundancy"
 
 
 @contextlib.contextmanager
@@ -18,6 +21,15 @@ def needing(extra: str, why: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise ImportError(
-            f"{why}: pip install 'keras-redundancy[{extra}]'."
-        ) from error
+        raise ImportError(f"{why}: pip install {_packages(extra)}.") from error
+
+
+def _packages(extra):
+    """What pip has to install: the packages of an extra, or the extra."""
+    try:
+        needed = importlib.metadata.requires(PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        needed = []
+    ending = f'extra == "{extra}"'
+    found = [x.partition(";")[0].strip() for x in needed if ending in x]
+    return " ".join(f"'{x}'" for x in found or [f"{PACKAGE}[{extra}]"])

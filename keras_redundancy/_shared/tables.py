@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import reprlib
 import textwrap
 from collections.abc import Sequence
 from html import escape
@@ -12,6 +13,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 WIDTH = 160
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +103,13 @@ def listed(words: Sequence, most: int = 12) -> str:
 def on_one_line(text: str) -> str:
     """`text` on one line, cut off at 100 characters, for a `repr`."""
     return textwrap.shorten(text, 100, placeholder=" ...")
+
+
+def shown(value) -> str:
+    """A value in an error message: a short `repr`; of an array the shape."""
+    if shape := getattr(value, "shape", None):
+        return f"an array of shape {tuple(shape)}"
+    return on_one_line(_SHORT.repr(value))
 
 
 def cell_text(value) -> str:

@@ -40,6 +40,12 @@ from keras_redundancy.channels.opening import differs
 from keras_redundancy.channels.rules.registry import has_rule
 
 
+def _becomes_a_bias(call, args, kwargs) -> bool:
+    """Whether Keras would add an array along another axis than it did."""
+    now = _keras.is_added_as_bias(call.operation, args, kwargs)
+    return now and not _keras.is_added_as_bias(call.operation, *call.arguments)
+
+
 def require_rebuildable(model) -> None:
     """Raise unless every layer of `model` can be made anew.
 
@@ -301,6 +307,9 @@ class Builder(_keras.Interpreter):
         )
         arguments, lent = self._ties.with_stand_ins(arguments)
         if isinstance(call.operation, _keras.Opened):
+            # Not the masks, which come with the tensors.
+            handed = _keras.handed_to(call.operation, call)
+            given = [values[id(x)] for x in handed]
             self._close(call.operation, given)
         if isinstance(call.operation, _keras.Weight):
             self._make_weight(call.operation, *given)
@@ -312,6 +321,9 @@ class Builder(_keras.Interpreter):
         if is_closed:
             args, kwargs = opened.arguments_with(given)
             arguments = {"args": args, "kwargs": kwargs}
+        elif _becomes_a_bias(call, **arguments):
+            operands = _keras.both_operands(**arguments)
+            arguments = {"args": operands[::-1], "kwargs": {}}
         try:
             made = new(*arguments["args"], **arguments["kwargs"])
         except configs.REBUILD_ERRORS as error:

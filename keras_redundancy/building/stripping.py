@@ -1,5 +1,9 @@
 """Take away what a model has for training alone."""
 
+from __future__ import annotations  # help() shows the names of types.
+
+import keras
+
 from keras_redundancy import _keras
 from keras_redundancy.building.rebuild import rebuild, require_rebuildable
 from keras_redundancy.building.recipe import Recipe
@@ -11,7 +15,7 @@ from keras_redundancy.building.stock import (
 from keras_redundancy.channels.functional import with_graph
 
 
-def strip(model):
+def strip(model: keras.Model) -> keras.Model:
     """A copy of a model without what is there for training only.
 
     `FactorizedDense` becomes `Dense`, `FactorizedConv2D` `Conv2D`, and
@@ -21,7 +25,7 @@ def strip(model):
     For layers of your own, see `register_stock_form`.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed.
 
     Returns:

@@ -11,6 +11,7 @@ import scipy.sparse
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count
+from keras_redundancy._shared.tables import shown
 from keras_redundancy.channels.opening import has_layers_to_open
 from keras_redundancy.channels.sizes import has_open_sizes
 
@@ -36,6 +37,7 @@ class Samples:
             input of the model; None before the first batch was read.
 
     Raises:
+        TypeError: `data` is None.
         ValueError: `data` is endless and `steps` is None; or `steps` is no
             integer of at least 1.
     """
@@ -45,6 +47,11 @@ class Samples:
     shapes: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self):
+        if self.data is None:
+            raise TypeError(
+                "data is None. Pass some hundred samples like those that the "
+                "model was trained on, without targets."
+            )
         if self.steps is not None:
             check_count("steps", self.steps)
         if self.steps is None and _is_endless(self.data):
@@ -223,14 +230,25 @@ def _batches_of(samples, batch_size, graph):
             data = keras.tree.map_structure(_sliceable, data)
         found, count = _keras.numpy_batches(data, batch_size)
     except (TypeError, ValueError) as error:
-        raise type(error)(
-            f"data is {type(data).__name__}, which Keras cannot make batches "
-            f"of: {str(error)[:200]}\nPass what Model.predict takes: arrays, a "
-            "tf.data.Dataset, a keras.utils.PyDataset or a generator."
-        ) from error
+        raise type(error)(_not_in_batches(data, str(error))) from error
     inputs = (keras.utils.unpack_x_y_sample_weight(x)[0] for x in found)
     inputs = itertools.islice(inputs, samples.steps)
     return inputs, is_bounded or count is not None
+
+
+def _not_in_batches(data, why):
+    """The message of an error: Keras makes no batches of `data`."""
+    # The message of Keras goes on with all of the data.
+    known = why.startswith("Unrecognized data type")
+    why = "" if known else f": {why[:200].rstrip()}"
+    is_list = isinstance(data, list | tuple)
+    return (
+        f"data is {shown(data)}, which Keras cannot make batches of{why}. "
+        "Pass what Model.predict takes, the samples themselves: arrays, a "
+        "tf.data.Dataset, a keras.utils.PyDataset or a generator."
+        + " numpy.asarray(data) makes an array of a list."
+        * is_list
+    )
 
 
 def _of_inputs(graph, data):
@@ -344,10 +362,17 @@ def _misfit(graph, x, number=0, of=""):
     def shape_of(x):
         return None if x is None else np.shape(x)
 
-    shapes = keras.tree.map_structure(shape_of, x)
     wanted = ", ".join(str(tuple(x.shape)) for x in graph.inputs)
+    arrays, hint = keras.tree.flatten(x), ""
+    if isinstance(x, list | tuple) and len(x) > max(4, len(graph.inputs)):
+        received = f"{len(arrays)} arrays, the first of shape"
+        received += f" {shape_of(arrays[0])}"
+        hint = " numpy.stack(data) makes one array of a list of samples."
+    else:
+        received = "batches of shape"
+        received += f" {keras.tree.map_structure(shape_of, x)}"
     return ValueError(
-        f"data has batches of shape {shapes}, but the model takes {wanted}: "
-        f"see batch {number} (counted from 0){of}. Pass what Model.predict "
-        "takes: the inputs alone, without targets, and with a batch axis."
+        f"data has {received}, but the model takes {wanted}: see batch "
+        f"{number} (counted from 0){of}. Pass what Model.predict takes: the "
+        f"inputs alone, without targets, and with a batch axis.{hint}"
     )

@@ -189,7 +189,7 @@ class GradientObserver(Observer):
                 for output, x in zip(outputs, found, strict=True)
             )
 
-        zeros = [ops.zeros(probe.shape) for probe in self._probes]
+        zeros = [ops.zeros(probe.shape, "float32") for probe in self._probes]
         return _keras.gradients(log_probability, zeros)
 
 

@@ -31,7 +31,8 @@ def pink_noise(
         A float32 array of shape (samples, *shape).
 
     Raises:
-        ValueError: `shape` has an open size or no axis beside the channels.
+        ValueError: `shape` has an open size or no axis beside the channels;
+            or `mean` or `stddev` is not as it has to be.
 
     Source: Field, Relations between the Statistics of Natural Images and the
     Response Properties of Cortical Cells (1987).
@@ -45,6 +46,10 @@ def pink_noise(
             "all sizes known, a channel axis and at least one axis before it, "
             "such as (32, 32, 3)."
         )
+    _check_of_channels("mean", mean, shape)
+    _check_of_channels("stddev", stddev, shape)
+    if np.min(stddev) < 0:
+        raise ValueError(f"stddev is {stddev!r}, but it cannot be negative.")
     noise = np.empty((samples, *shape), np.float32)
     parts = _parts(noise)
     rng, falloff = np.random.default_rng(seed), _falloff(shape[:-1])
@@ -59,6 +64,16 @@ def pink_noise(
     for part in parts:
         part[...] = part * scale + mean
     return noise
+
+
+def _check_of_channels(name, value, shape):
+    try:
+        np.broadcast_to(np.asarray(value, float), shape)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{name} is {value!r}, but it has to be a number, or one for each "
+            f"of the {shape[-1]} channels."
+        ) from error
 
 
 def _parts(noise):

@@ -96,7 +96,8 @@ class Output:
         """
         found = ops.cast(found, "float32")
         random, steps = (
-            keras.random.uniform(ops.shape(found), seed=seed) for seed in (0, 1)
+            keras.random.uniform(ops.shape(found), seed=seed, dtype=found.dtype)
+            for seed in (0, 1)
         )
         # Each number takes steps of its own, so that no two go together.
         start = ops.cast(start, "float32") / 2**15
@@ -108,7 +109,7 @@ class Output:
         if self.kind == "softmax":
             noise = -ops.log(-ops.log(ops.clip(random, 1e-7, 1 - 1e-7)))
             best = ops.argmax(logits + noise, axis=-1)
-            drawn = ops.one_hot(best, found.shape[-1])
+            drawn = ops.one_hot(best, found.shape[-1], dtype=found.dtype)
             return ops.sum(drawn * self.log_probabilities(found))
         drawn = ops.cast(random < ops.sigmoid(logits), "float32")
         logits = self._logits(found)

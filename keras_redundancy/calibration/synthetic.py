@@ -1,5 +1,7 @@
 """Images made from a model's own statistics, where there are no data."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import keras
 import numpy as np
 from keras import layers, ops
@@ -25,7 +27,7 @@ TOTAL_VARIATION, CLASSES = 0.01, 0.1
 
 
 def synthetic_images(
-    model,
+    model: keras.Model,
     samples: int = 256,
     *,
     steps: int = 200,
@@ -175,7 +177,8 @@ class _Mismatch(Run):
 def _of_classes(logs):
     """Minus the mean log-probability of a class for each image, by turns."""
     count = logs.shape[-1]
-    wanted = ops.one_hot(ops.arange(ops.shape(logs)[0]) % count, count)
+    numbers = ops.arange(ops.shape(logs)[0]) % count
+    wanted = ops.one_hot(numbers, count, dtype=logs.dtype)
     wanted = ops.reshape(wanted, (-1, *[1] * (len(logs.shape) - 2), count))
     return -ops.mean(ops.sum(wanted * logs, axis=-1))
 

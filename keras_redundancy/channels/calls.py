@@ -1,6 +1,7 @@
 """One call of an operation, as its rule sees it."""
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ from keras_redundancy.channels.labels import Channels, Role
 from keras_redundancy.channels.reads import read_inside, read_of_inputs
 from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.recorder import Traced
+from keras_redundancy.channels.samples import sample_inside
 
 CONSTANT_INSIDE = Reason(
     "constant_in_part",
@@ -324,21 +326,26 @@ class CallTrace(LabelledCall):
 
         Args:
             kernel: the variable.
-            positions: the number of positions, those on the first axis of the
-                tensors left out; None if it is not known.
+            positions: the number of positions for each entry of axis 0; None
+                if it is not known. That axis 0 holds more than the samples,
+                such as their windows, is found out here.
             per: labels of channels, if the call does so once for each of them.
         """
-        first = self.outputs[0].shape[0] if self.recorder.is_one else 1
-        known = None not in (first, positions)
-        count = positions * first if known else None
+        sizes = self.input_sizes[self._first_open]
+        factors = positions, *(sizes[:1] or [self.recorder.batch])
+        count = None if None in factors else math.prod(factors)
         self.multiplies_in_all(kernel, count, per)
 
     def multiplies_in_all(self, kernel, positions, per=None) -> None:
-        """`multiplies`, with those positions on the first axis among them."""
+        """`multiplies`, with all positions that `output_sizes` shows."""
         times = 1 if self.inside is None else self.inside.times_in_all
         known = positions is not None and times is not None
-        positions = positions * times if known else None
-        made = labels.Product(self.owner, kernel, positions, per)
+        count = -(-positions * times // self.recorder.batch) if known else None
+        for x in self.inputs:
+            if x.batch and known:
+                per, count = x.ids, count // len(x.ids)
+                break
+        made = labels.Product(self.owner, kernel, count, per)
         self.recorder.products.append(made)
 
     # --- layers inside ------------------------------------------------------
@@ -378,7 +385,9 @@ class CallTrace(LabelledCall):
         ]
         call = call_inside(self.operation, layer, tensors)
         walk = self._walk.into(Inside(self, sets, times, given))
-        traced = map(Traced, inputs, tensors)
+        first = self._given[self._first_open]
+        samples = [sample_inside(first, x) for x in tensors]
+        traced = map(Traced, inputs, tensors, samples)
         values = dict(zip(map(id, tensors), traced, strict=True))
         results = [
             dataclasses.replace(x.channels, shape=tuple(x.tensor.shape))

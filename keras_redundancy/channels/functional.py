@@ -1,12 +1,15 @@
 """Functional models of subclassed ones: `functional(model, inputs)`."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import keras
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.tables import shown
 from keras_redundancy.channels.opening import recorded
 
 
-def functional(layer, *args, **kwargs):
+def functional(layer: keras.Layer, *args, **kwargs) -> keras.Model:
     """The functional model that computes what a layer or model does.
 
     The `call` of a subclassed model, or of a layer, is run once on symbolic
@@ -26,9 +29,10 @@ def functional(layer, *args, **kwargs):
         `training=True`, and losses that it adds, are not in there.
 
     Raises:
-        TypeError: `call` cannot be recorded: it fails on symbolic tensors,
-            changes variables, or depends on the values or the number of the
-            samples. The message says where.
+        TypeError: no `keras.Input` is given for a layer; or `call` cannot be
+            recorded: it fails on symbolic tensors, changes variables, or
+            depends on the values or the number of the samples. The message
+            says where.
         ValueError: `layer` is not built.
 
     Example:
@@ -39,11 +43,18 @@ def functional(layer, *args, **kwargs):
     if not isinstance(layer, keras.Layer):
         raise TypeError(
             "Expected a keras.Layer or a keras.Model, but received "
-            f"{type(layer).__name__}: {layer!r}."
+            f"{type(layer).__name__}: {shown(layer)}."
         )
     _require_built(layer)
     if isinstance(layer, keras.Model) and not (args or kwargs):
         args = (_inputs(layer, None),)
+    given = keras.tree.flatten((args, kwargs))
+    if not any(map(keras.utils.is_keras_tensor, given)):
+        raise TypeError(
+            f"No symbolic tensor was received for {layer.name!r} "
+            f"({type(layer).__name__}). Pass a keras.Input in place of each "
+            "tensor: kr.functional(layer, keras.Input(shape))."
+        )
     found = _recorded(layer, args, kwargs)
     structures = _keras.input_structure(found), _keras.output_structure(found)
     return keras.Model(*structures, name=layer.name)

@@ -12,6 +12,7 @@ from keras_redundancy.channels import labels
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.recorder import Rivals, frozen_channels
+from keras_redundancy.channels.samples import samples_returned, sizes_of
 
 OTHER_AXIS = of_call("other_axis", "works on another axis than the channels")
 
@@ -34,6 +35,7 @@ class LabelledCall:
             for x in given
         ]
         self.tensors = [x.tensor for x in given]
+        self._given = given
         self.recorder, self.inside = walk.recorder, walk.inside
         self.node, self.path = call.node, call.path
         self._call, self._walk = call, walk
@@ -46,6 +48,38 @@ class LabelledCall:
         given = map(id, self._call.inputs)
         tensors = dict(zip(given, self.tensors, strict=True))
         return _keras.output_tensors(self._call, tensors)
+
+    @functools.cached_property
+    def samples(self) -> list:
+        """The `Traced.sample` of each of `outputs`."""
+        return samples_returned(
+            self._call, self._given, self.outputs, self.recorder.batch
+        )
+
+    @property
+    def input_sizes(self) -> list[tuple]:
+        """The shape of each input for the batch that is counted."""
+        batch = self.recorder.batch
+        return [sizes_of(x.tensor, x.sample, batch) for x in self._given]
+
+    @property
+    def output_sizes(self) -> list[tuple]:
+        """The shape of each output for the batch that is counted.
+
+        That is one sample, unless the model's inputs fix the batch. An
+        operation may have merged other axes with the batch, as where windows
+        of an image become samples, or moved it: sizes are known here all the
+        same. None stands for those that differ from input to input.
+        """
+        batch = self.recorder.batch
+        found = zip(self.outputs, self.samples, strict=True)
+        return [sizes_of(x, sample, batch) for x, sample in found]
+
+    @property
+    def _first_open(self):
+        """The number of the first input with an open axis 0, or 0."""
+        sizes = [x.shape[0] if x.shape else 1 for x in self.tensors]
+        return sizes.index(None) if None in sizes else 0
 
     @property
     def kind(self) -> str:

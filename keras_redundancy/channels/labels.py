@@ -221,7 +221,8 @@ class Constant:
 class Product:
     """`layer` multiplies the whole of `kernel` at so many positions.
 
-    `positions` is None if it is not known. With labels `per`, the kernel is
+    Those are the positions of one sample, in all windows if windows of it are
+    merged with the batch; None if their number is not known. With labels `per`, the kernel is
     multiplied at that many positions for each of these channels.
     """
 

@@ -143,13 +143,22 @@ class Opener:
 
 
 def _way(call):
-    """How a layer is called: the shapes of tensors, and all else."""
-    return repr(
-        keras.tree.map_structure(
-            lambda x: x.shape if isinstance(x, keras.KerasTensor) else x,
-            call.arguments,
-        )
-    )
+    """How a layer is called: shapes of tensors, which are the same, all else.
+
+    A graph that is recorded on f(x, x) has one input, that on f(x, y) two.
+    """
+    number = {id(x): n for n, x in enumerate(_keras.tensors_in(call.arguments))}
+
+    def described(x):
+        if isinstance(x, keras.KerasTensor):
+            return number[id(x)], x.shape
+        if not np.ndim(x):
+            return x
+        # The repr of a large array leaves most of its numbers out.
+        array = _keras.as_array(x)
+        return array.dtype, array.shape, hash(array.tobytes())
+
+    return repr(keras.tree.map_structure(described, call.arguments))
 
 
 def recorded(layer, args, kwargs, **options):

@@ -41,10 +41,19 @@ class Rivals:
 
 @dataclasses.dataclass(frozen=True)
 class Traced:
-    """A tensor of a traced model: its channels, and a `KerasTensor` like it."""
+    """A tensor of a traced model: its channels, and a `KerasTensor` like it.
+
+    Attributes:
+        channels: its `Channels`.
+        tensor: a `KerasTensor` of its shape; the size of the batch is open.
+        sample: a `KerasTensor` of its shape where the model is called on one
+            sample. None if that is the shape of `tensor` with the size of the
+            batch on an open axis 0.
+    """
 
     channels: Channels
     tensor: object
+    sample: object = None
 
 
 @dataclasses.dataclass
@@ -68,8 +77,8 @@ class Recorder:
             first for all others.
         choices, rivals: the records of those names.
         kernels: ids of the `Weight`s that are multiplied like kernels.
-        is_one: whether the model is called on one sample, not on any number:
-            then the first axis of a tensor has positions of this sample.
+        batch: the size of the batch that products are counted on: 1, or the
+            one that the model's inputs fix.
     """
 
     store: labels.LabelStore
@@ -88,7 +97,7 @@ class Recorder:
     choices: list = dataclasses.field(default_factory=list)
     rivals: list = dataclasses.field(default_factory=list)
     kernels: set = dataclasses.field(default_factory=set)
-    is_one: bool = False
+    batch: int = 1
 
 
 def frozen_channels(tensor, reason, store) -> Channels:

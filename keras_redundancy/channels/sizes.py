@@ -4,8 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from numbers import Integral
 
+import keras
+
 from keras_redundancy import _keras
-from keras_redundancy.channels.tracing import counted
+from keras_redundancy.channels.tracing import record
 
 
 def has_open_sizes(model) -> bool:
@@ -31,14 +33,48 @@ def at_shapes(graph, shapes):
         tuple(x.shape[1:]) if shape is None else tuple(shape)
         for x, shape in zip(inputs, shapes, strict=True)
     )
+    tensors = [
+        keras.KerasTensor((x.shape[0], *shape), x.dtype, sparse=x.sparse)
+        for x, shape in zip(inputs, shapes, strict=True)
+    ]
     try:
-        graph = counted(graph, shapes)
+        products = record(graph.model, tensors, graph.chosen).products
     except ValueError as error:
         raise ValueError(
             f"{graph.model.name!r} cannot be called on inputs of shape "
             f"{', '.join(map(str, shapes))}: {error}"
         ) from error
-    return dataclasses.replace(graph, input_shapes=shapes)
+    return dataclasses.replace(
+        graph,
+        products=tuple(_with_labels_of(graph, products)),
+        input_shapes=shapes,
+    )
+
+
+def _with_labels_of(graph, products):
+    """Products of another trace, for each channel of this one.
+
+    Where open sizes kept this trace from following an operation, its channels
+    stay: they are counted as they are.
+    """
+    labels = {}
+    for product in graph.products:
+        labels.setdefault(_place(product), []).append(product.per)
+    for product in products:
+        if product.per is not None:
+            known = labels.get(_place(product))
+            if known:
+                product = dataclasses.replace(product, per=known.pop(0))
+            elif product.positions is not None:
+                count = product.positions * len(product.per)
+                product = dataclasses.replace(
+                    product, positions=count, per=None
+                )
+        yield product
+
+
+def _place(product):
+    return id(product.layer), id(product.kernel)
 
 
 def checked_shapes(model, input_shape) -> tuple[tuple[int, ...], ...]:

@@ -1,7 +1,6 @@
 """Run a model on labels instead of numbers: `trace(model)`."""
 
 import collections
-import contextlib
 import dataclasses
 import itertools
 
@@ -12,10 +11,6 @@ from keras_redundancy import _keras
 from keras_redundancy.channels.activations import Behaviours
 from keras_redundancy.channels.calls import CallTrace
 from keras_redundancy.channels.choices import Pass, best_pass
-from keras_redundancy.channels.counting import (
-    puts_positions_among_samples,
-    with_labels_of,
-)
 from keras_redundancy.channels.functional import with_graph
 from keras_redundancy.channels.graph import ChannelGraph, build_graph
 from keras_redundancy.channels.labels import Channels, LabelStore, Place, Width
@@ -30,6 +25,7 @@ from keras_redundancy.channels.recorder import (
 from keras_redundancy.channels.rules import apply_rule
 from keras_redundancy.channels.rules.contractions import PRODUCTS
 from keras_redundancy.channels.rules.registry import MASK
+from keras_redundancy.channels.samples import batch_of
 from keras_redundancy.channels.tied import borrowed, owners_of
 
 MODEL_INPUT = Reason("model_input", "it is an input of the model")
@@ -55,7 +51,7 @@ def trace(model, *, allow_inexact: bool = False, shapes=None) -> ChannelGraph:
     """Find out which channels of a model can only be removed together.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed. Activation functions of your own are run on some numbers,
             and `Lambda` layers on symbolic tensors, to find out what they do
             and which variables they read.
@@ -63,13 +59,16 @@ def trace(model, *, allow_inexact: bool = False, shapes=None) -> ChannelGraph:
             as by a LayerNormalization. To remove one of these channels changes
             what the model computes, even if it is an exact copy of another
             one.
+        shapes: for a model with open input sizes, the shape of one sample of
+            each input, to look inside layers that are made of layers.
 
     Returns:
         A `ChannelGraph`: the spaces of the model, with the reason for each
         one that is frozen.
 
     Raises:
-        TypeError: `model` is no Keras model, or a subclassed one.
+        TypeError: `model` is no Keras model, or a subclassed one whose `call`
+            cannot be recorded.
         ValueError: it is not built, or has quantized or LoRA-enabled layers.
     """
     model = opened(with_graph(model), shapes)
@@ -90,44 +89,19 @@ def trace(model, *, allow_inexact: bool = False, shapes=None) -> ChannelGraph:
         return Pass(recorder, build_graph(model, recorder, False), said)
 
     best = best_pass(run)
-    graph = best.graph
     if allow_inexact:
-        graph = build_graph(model, best.said, True)
-    if puts_positions_among_samples(model) and not is_open:
-        with contextlib.suppress(ValueError):  # Then they are not known.
-            return counted(graph, [x.shape[1:] for x in graph.model.inputs])
-    return graph
+        return build_graph(model, best.said, True)
+    return best.graph
 
 
-def counted(graph, shapes) -> ChannelGraph:
-    """A traced model, its multiply-adds counted on one sample of these shapes.
-
-    Raises:
-        ValueError: the model cannot be called on that.
-    """
-    inputs = _keras.graph_of(graph.model).inputs
-    is_one = all(x.shape[:1] == (None,) for x in inputs)
-    tensors = [
-        keras.KerasTensor(
-            (1 if is_one else x.shape[0], *shape), x.dtype, sparse=x.sparse
-        )
-        for x, shape in zip(inputs, shapes, strict=True)
-    ]
-    recorder = record(graph.model, tensors, graph.chosen, is_one=is_one)
-    products = tuple(with_labels_of(graph, recorder.products))
-    return dataclasses.replace(graph, products=products)
-
-
-def record(
-    model, tensors, chosen=None, behaviours=None, is_one: bool = False
-) -> Recorder:
+def record(model, tensors, chosen=None, behaviours=None) -> Recorder:
     """What the rules say of a model that is called on these tensors.
 
     Args:
         model: the model.
         tensors: a `KerasTensor` for each of its inputs, of the shape that is
             asked for.
-        chosen, behaviours, is_one: those of the `Recorder`.
+        chosen, behaviours: those of the `Recorder`.
     """
     flat = _keras.flat_graph(model)
     read = itertools.chain(flat.outputs, *(call.reads for call in flat.calls))
@@ -138,7 +112,7 @@ def record(
         owners=owners_of(flat.layers),
         chosen=chosen or {},
         kernels=_kernels(flat),
-        is_one=is_one,
+        batch=batch_of(tensors),
     )
     walk = _Trace(recorder, readers)
     inputs = [
@@ -236,7 +210,7 @@ class _Trace(_keras.Interpreter):
             dataclasses.replace(value, place=self._place(call, x, value.axis))
             for x, value in zip(call.outputs, outputs, strict=True)
         ]
-        return list(map(Traced, outputs, seen.outputs))
+        return list(map(Traced, outputs, seen.outputs, seen.samples))
 
     def _place(self, call, x, axis):
         if self.inside is not None:

@@ -1,6 +1,10 @@
 """To tf_keras (Keras 2) and back: `to_tf_keras`, `from_tf_keras`."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import importlib
+
+import keras
 
 from keras_redundancy._shared.extras import needing
 from keras_redundancy.building.rebuild import rebuild, require_rebuildable
@@ -14,7 +18,7 @@ from keras_redundancy.deploy.pairs import (
 from keras_redundancy.deploy.samples import Subject, difference
 
 
-def to_tf_keras(model, data=None, tolerance: float = 1e-4):
+def to_tf_keras(model: keras.Model, data=None, tolerance: float = 1e-4):
     """The same model in tf_keras (Keras 2), for tools that need tf_keras.
 
     tensorflow-model-optimization (tfmot) is the best known of these tools:
@@ -69,7 +73,7 @@ def to_tf_keras(model, data=None, tolerance: float = 1e-4):
     return result
 
 
-def from_tf_keras(old, like):
+def from_tf_keras(old, like: keras.Model) -> keras.Model:
     """A copy of a Keras 3 model, with the weights of a tf_keras model.
 
     Args:

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_redundancy._shared.arguments import check_option
 from keras_redundancy._shared.files import require_folder
-from keras_redundancy._shared.tables import Rendered, Table, listed
+from keras_redundancy._shared.tables import Rendered, Table, listed, shown
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.deploy import runtimes
@@ -105,7 +105,7 @@ def litert(
     The file takes one sample at a time, as float32. See `export` for all
     arguments; `path` has to end in .tflite.
     """
-    if Path(path).suffix != ".tflite":
+    if _as_path(path).suffix != ".tflite":
         raise ValueError(
             f"{str(path)!r} has to end in .tflite, the suffix of LiteRT's "
             "files. kr.deploy.export(model, path) writes other formats."
@@ -159,7 +159,7 @@ def export(
             input size that is open; or the model cannot be converted.
         OSError: the path cannot be written to.
     """
-    path = Path(path)
+    path = _as_path(path)
     _check_path(path, overwrite)
     subjects = [Subject.of(x) for x in (beside, model) if x is not None]
     for subject in subjects:
@@ -179,6 +179,16 @@ def export(
 
 
 # --- what cannot be done ----------------------------------------------------
+
+
+def _as_path(path) -> Path:
+    try:
+        return Path(path)
+    except TypeError as error:
+        raise TypeError(
+            f"path is {shown(path)}, but has to be a path to write to, as in "
+            "kr.deploy.litert(model, 'model.tflite')."
+        ) from error
 
 
 def _check_path(path, overwrite):

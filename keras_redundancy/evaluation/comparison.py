@@ -3,10 +3,17 @@
 from __future__ import annotations  # help() shows the names of types.
 
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 
-from keras_redundancy._shared.arguments import check_option, several
+import keras
+
+from keras_redundancy._shared.arguments import (
+    check_fraction,
+    check_option,
+    several,
+)
 from keras_redundancy._shared.configured import name_of
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.tables import Rendered, Table
@@ -14,11 +21,11 @@ from keras_redundancy.calibration import Calibration
 from keras_redundancy.evaluation.trials import (
     Trial,
     planned_on,
+    require_no_level,
     score_of,
     shares_left,
 )
 from keras_redundancy.planning.decisions import Plan
-from keras_redundancy.planning.levels import checked_target
 from keras_redundancy.planning.method import Method
 from keras_redundancy.planning.methods import BY_NAME
 from keras_redundancy.planning.plans import plan
@@ -101,7 +108,7 @@ def _shown(trial):
 
 
 def compare(
-    model,
+    model: keras.Model,
     evaluate: Callable,
     methods: Mapping | Iterable[Method | str] | None = None,
     *,
@@ -113,7 +120,7 @@ def compare(
     """Prune a model by several methods to the same multiply-adds; evaluate.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed.
         evaluate: a function of a model that returns its score, a number
             that is greater for better models.
@@ -136,21 +143,23 @@ def compare(
         TypeError, ValueError: as `plan`; or `evaluate` returns no finite
             number.
     """
+    require_no_level(options, "shares=, those of the multiply-adds to keep")
+    shares = tuple(several("shares", shares))
+    for share in shares:
+        meaning = "the share that is to be left of the multiply-adds"
+        check_fraction("shares", share, meaning, one=True)
     model, data, options = planned_on(model, data, options)
     methods = _by_name(methods, data is not None)
     shape = options.get("input_shape")
     if shape is None and isinstance(data, Calibration):
         shape = data.input_shape
-    shares = tuple(several("shares", shares))
-    for share in shares:
-        checked_target({"flops": share})
     trials = {name: [] for name in methods}
     cuts = list(itertools.product(methods.items(), shares))
     with progress(verbose, 1 + len(cuts), "model") as step:
         base = score_of(evaluate, model)
         step()
         for (name, method), share in cuts:
-            small = _smaller(model, method, share, data, options)
+            small = _smaller(model, name, method, share, data, options)
             trials[name].append(_trial(model, small, evaluate, shape))
             step()
     return Comparison(model.name, shares, base, trials)
@@ -167,7 +176,14 @@ def _by_name(methods, has_data):
         )
     if not isinstance(methods, Mapping):
         methods = {name_of(m) if callable(m) else str(m): m for m in methods}
-    for method in methods.values():
+    if not methods:
+        raise ValueError(
+            "methods is empty. Pass one or more, such as [kr.L1(), 'greedy'], "
+            "or leave methods= out."
+        )
+    for name, method in methods.items():
+        if callable(method) and not isinstance(method, type):
+            _require_model_and_share(name, method)
         if isinstance(method, str):
             check_option("methods", method, BY_NAME)
         if isinstance(method, type):
@@ -178,9 +194,30 @@ def _by_name(methods, has_data):
     return methods
 
 
-def _smaller(model, method, share, data, options):
+def _require_model_and_share(name, function):
+    """Raise if a function cannot be called with a model and a share."""
+    try:
+        inspect.signature(function).bind(None, None)
+    except ValueError:  # It has no signature to look at.
+        return
+    except TypeError as error:
+        raise TypeError(
+            f"methods has the function {name}, which does not take a model and "
+            "a share and return a smaller model. For a function from units to "
+            "their scores, pass {'my scores': {'method': my_scores}}."
+        ) from error
+
+
+def _smaller(model, name, method, share, data, options):
     if callable(method):
-        return method(model, share)
+        small = method(model, share)
+        if not isinstance(small, Plan | keras.Model):
+            raise TypeError(
+                f"The function {name} in methods returned "
+                f"{type(small).__name__}, but has to return a Plan or a "
+                "smaller keras.Model."
+            )
+        return small
     if not isinstance(method, Mapping):
         method = {"select": method}
     options = {"target": {"flops": share}, "data": data, **options}

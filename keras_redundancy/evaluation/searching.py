@@ -4,7 +4,10 @@ from __future__ import annotations  # help() shows the names of types.
 
 import bisect
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable
+
+import keras
 
 from keras_redundancy._shared.arguments import check_finite
 from keras_redundancy._shared.bisection import bisected
@@ -43,7 +46,7 @@ class SearchResult(Rendered):
         before, after = self.base.score, self.trial.score
         return f"<SearchResult: score {before:g} -> {after:g}, {self.plan!r}>"
 
-    def apply(self):
+    def apply(self) -> keras.Model:
         """Build the smaller model: `plan.apply()`."""
         return self.plan.apply()
 
@@ -69,7 +72,7 @@ class SearchResult(Rendered):
 
 
 def search(
-    model,
+    model: keras.Model,
     evaluate: Callable,
     *,
     max_drop: float,
@@ -104,6 +107,9 @@ def search(
     Raises:
         TypeError, ValueError: as `sensitivity`; or `max_drop` is negative.
 
+    Warns:
+        UserWarning: scores are shares, and `max_drop` allows all of them.
+
     If multiply-adds cannot be counted, because an input size is open and
     neither `data` nor `input_shape=` is given, parameters are counted in their
     place.
@@ -111,7 +117,15 @@ def search(
     check_finite("max_drop", max_drop)
     trials = Trials(model, evaluate, taus, ratios, data, log, options)
     known = sensitivity_of(trials, verbose)
-    return _Search(trials, known, known.base.score - max_drop, verbose).run()
+    floor = known.base.score - max_drop
+    if floor <= 0 < known.base.score <= 1:
+        warnings.warn(
+            f"max_drop={max_drop:g} allows every score from 0 to 1: the model "
+            f"itself has {known.base.score:.4g}. For one percentage point of "
+            "accuracy, pass max_drop=0.01.",
+            stacklevel=2,
+        )
+    return _Search(trials, known, floor, verbose).run()
 
 
 class _Search:

@@ -6,6 +6,8 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 
+import keras
+
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.evaluation.trials import Part, Trial, Trials
@@ -95,7 +97,7 @@ def _shown(trial):
 
 
 def sensitivity(
-    model,
+    model: keras.Model,
     evaluate: Callable,
     taus: Iterable[float] | None = None,
     *,
@@ -108,7 +110,7 @@ def sensitivity(
     """Cut one part of a model at a time, at several depths, and evaluate.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed.
         evaluate: a function of a model that returns a number, greater for
             better models, such as the accuracy on data held out from training

@@ -6,19 +6,20 @@ import os
 from numbers import Real
 from pathlib import Path
 
+import keras
 import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._keras.fingerprint import fingerprint
 from keras_redundancy._shared.arguments import several
-from keras_redundancy._shared.tables import on_one_line
+from keras_redundancy._shared.tables import on_one_line, shown
 from keras_redundancy.building.stock import function_name
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.calibration import Calibration
 from keras_redundancy.numbers.clustering import check_tau
 from keras_redundancy.planning.calibrating import calibrate
 from keras_redundancy.planning.decisions import Plan
-from keras_redundancy.planning.levels import check_ratio
+from keras_redundancy.planning.levels import LEVELS, check_ratio
 from keras_redundancy.planning.plans import plan
 
 RATIOS = tuple(eighths / 8 for eighths in range(1, 8))
@@ -81,6 +82,7 @@ class Trials:
             TypeError, ValueError: an option is wrong, or the log is of
                 another model.
         """
+        require_no_level(options, "taus= or ratios=, a list of those to try")
         self.evaluate = evaluate
         self.how, self.levels = _levels(taus, ratios)
         self.model, self._data, self.options = planned_on(model, data, options)
@@ -241,6 +243,24 @@ def planned_on(model, data, options: dict):
     return stripped, data, options
 
 
+def require_no_level(options: dict, instead: str) -> None:
+    """Raise if options of `plan` say how many units to remove.
+
+    Args:
+        options: further options of `plan`.
+        instead: the argument to pass in their place, for the message.
+
+    Raises:
+        TypeError: they do.
+    """
+    given = [f"{name}=" for name in LEVELS if options.get(name) is not None]
+    if given:
+        raise TypeError(
+            f"{' and '.join(given)} says how many units to remove, but several "
+            f"amounts are tried here. Pass {instead}."
+        )
+
+
 def score_of(evaluate, model) -> float:
     """What `evaluate` returns for a model, as a float.
 
@@ -255,17 +275,19 @@ def score_of(evaluate, model) -> float:
     example += "['accuracy']"
     if not callable(evaluate):
         raise TypeError(
-            f"evaluate is {evaluate!r}, but it has to be a function of a model "
-            f"that returns its score, such as the accuracy: {example}."
+            f"evaluate is {shown(evaluate)}, but it has to be a function of a "
+            f"model that returns its score, such as the accuracy: {example}."
         )
     with _keras.quiet_about_retracing():
         score = evaluate(model)
+    if keras.ops.is_tensor(score):
+        score = keras.ops.convert_to_numpy(score)
     if isinstance(score, np.ndarray) and score.ndim == 0:
         score = score.item()
     if isinstance(score, bool) or not isinstance(score, Real):
         raise TypeError(
-            f"evaluate returned {score!r} ({type(score).__name__}), but it "
-            "has to return one number, greater for better models, such as "
+            f"evaluate returned {shown(score)} ({type(score).__name__}), but "
+            "it has to return one number, greater for better models, such as "
             f"the accuracy: {example}."
         )
     if not np.isfinite(score):

@@ -280,7 +280,8 @@ class FactorizedDense(Factorized, keras.layers.Dense):
         units, activation, use_bias, ...: those of `keras.layers.Dense`.
         vectors: what can be fused: "units" (the layer has Q), "inputs" (it
             has P) or "both".
-        rows, columns: the shape of W if it is not (inputs, units).
+        rows, columns: the shape of W if it is not (inputs, units). The rank
+            of the kernel P W Q is at most the smaller of the two.
         refresh: after how many steps RaRe looks for the closest pairs again.
 
     Attributes:

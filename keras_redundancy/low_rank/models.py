@@ -31,7 +31,9 @@ from keras_redundancy.planning.plans import plan
 ROUNDING = 1e-11
 
 
-def apply_rare(model, strength: float = 1.0, layers: Layers = None, **options):
+def apply_rare(
+    model: keras.Model, strength: float = 1.0, layers: Layers = None, **options
+) -> keras.Model:
     """A copy of a model with a `RaReRegularizer` for each kernel.
 
     A kernel of m x n numbers gets the strength
@@ -130,7 +132,7 @@ def _outer_size(layer):
     return int(np.prod(getattr(layer, name).shape))
 
 
-def factorize(model, layers: Layers = None):
+def factorize(model: keras.Model, layers: Layers = None) -> keras.Model:
     """A copy of a model with factorized layers in place of stock ones.
 
     `Dense` becomes `FactorizedDense`, and `Conv2D` `FactorizedConv2D`; the
@@ -177,7 +179,7 @@ def _factorized(model, vectors):
     return rebuild(Recipe.of(model, changes))
 
 
-def to_dense(model):
+def to_dense(model: keras.Model) -> keras.Model:
     """A copy of a model with stock layers in place of factorized ones.
 
     Unlike `strip`, it keeps all else that is there for training, such as
@@ -216,7 +218,7 @@ def _size_around_stock(layer):
     return layer.size * (after / before if before else 1)
 
 
-def compact(model):
+def compact(model: keras.Model) -> keras.Model:
     """A small copy of a factorized model, for inference.
 
     Two steps, neither of which changes what the model computes:

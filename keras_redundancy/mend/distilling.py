@@ -21,6 +21,14 @@ from keras_redundancy.building.rebuild import rebuild, require_rebuildable
 from keras_redundancy.building.recipe import Recipe
 from keras_redundancy.building.stripping import strip
 from keras_redundancy.calibration.outputs import Answers, losses_of, outputs_of
+from keras_redundancy.channels.functional import with_graph
+from keras_redundancy.mend.distillable import (
+    require_alike,
+    require_judged,
+    require_of_arrays,
+    require_of_stream,
+    weight_of_labels,
+)
 from keras_redundancy.mend.features import answers, with_features
 from keras_redundancy.mend.training_data import (
     TrainingData,
@@ -75,8 +83,8 @@ class Training(Configured):
 
 
 def distill(
-    small,
-    model,
+    small: keras.Model,
+    model: keras.Model,
     data,
     labels=None,
     *,
@@ -96,7 +104,7 @@ def distill(
     features: list[str] | tuple[str, ...] = Training.features,
     callbacks: list | None = None,
     verbose="auto",
-):
+) -> keras.Model:
     """Train a copy of a smaller model to answer as the original one does.
 
         small = kr.prune(model, target={"flops": 0.5}, data=images)
@@ -181,8 +189,9 @@ def distill(
             of range or has no effect.
 
     Warns:
-        UserWarning: the loss became NaN or infinite. Training ended there,
-            and the best weights so far are returned.
+        UserWarning: the loss became NaN or infinite: training ended there,
+            and the best weights so far are returned; or `small` has more
+            parameters than `model`.
 
     Sources: Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural
     Network (2015); Romero et al., FitNets: Hints for Thin Deep Nets (2015),
@@ -201,20 +210,23 @@ def distill(
         batch_statistics=batch_statistics,
         features=features,
     )
-    weight = _label_weight(label_weight, labels)
+    weight = weight_of_labels(label_weight, labels)
     if labels is not None and features:
         raise ValueError(
             f"features={features!r} cannot be compared with labels= at the "
             "same time. Leave one of both out, or distil twice."
         )
-    _require_alike(small, model)
+    model = with_graph(model)
+    require_alike(small, model)
     require_rebuildable(small)
     losses = None if labels is None else losses_of(small)
-    if is_stream(data):
-        _require_of_stream(data, labels, augment)
+    with_arrays = not is_stream(data)
+    require_judged(patience, held_out * with_arrays, validation_data)
+    if not with_arrays:
+        require_of_stream(data, labels, augment)
         found = of_stream(model, data, steps, validation_data, batch_size)
     else:
-        _require_of_arrays(data, labels, validation_data)
+        require_of_arrays(data, labels, steps, validation_data)
         found = arrays_for(model, data, training, labels, steps)
     student = rebuild(Recipe.of(small))
     others = {"callbacks": callbacks, "verbose": verbose}
@@ -309,7 +321,7 @@ def train(
             validation_data=data.held_out,
             validation_batch_size=training.batch_size,
             shuffle=False,  # `Batches` are, and datasets are the user's.
-            callbacks=[*(callbacks or []), best],
+            callbacks=[*keras.tree.flatten(callbacks or []), best],
             verbose=verbose,
         )
     best.restore()
@@ -387,61 +399,3 @@ def _jit_compile():
     is_tensorflow = keras.backend.backend() == "tensorflow"
     on_cpu = is_tensorflow and not keras.distribution.list_devices("gpu")
     return False if on_cpu else "auto"
-
-
-# --- what cannot work -------------------------------------------------------
-
-
-def _label_weight(value, labels):
-    """The share of the labels' loss: 0 where there are none."""
-    if labels is None and value is not None:
-        raise ValueError(
-            f"label_weight={value!r} would have no effect: there are no "
-            "labels. Pass labels=, or leave label_weight= out."
-        )
-    if labels is None:
-        return 0.0
-    value = 0.5 if value is None else value
-    return check_fraction("label_weight", value, "what the labels count")
-
-
-def _require_alike(small, model):
-    """Raise unless both models have the same inputs and outputs."""
-    for what in ("inputs", "outputs"):
-        shapes = [
-            [tuple(x.shape) for x in getattr(_keras.graph_of(m), what)]
-            for m in (small, model)
-        ]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"small has {what} of shapes {shapes[0]}, but model of shapes "
-                f"{shapes[1]}. Both models need the same inputs and outputs. "
-                "Pass as model= the one that small was pruned from."
-            )
-
-
-def _require_of_stream(data, labels, augment):
-    kind = type(data).__name__
-    if augment is not None:
-        raise ValueError(
-            f"augment= changes arrays, but data is {kind}. Let the dataset "
-            "change its samples itself, as with data.map(...)."
-        )
-    if labels is not None and labels is not True:
-        raise ValueError(
-            f"data is {kind}, whose batches come with their labels: pass "
-            "labels=True to use them."
-        )
-
-
-def _require_of_arrays(data, labels, validation_data):
-    if labels is True:
-        raise ValueError(
-            "labels=True takes the labels that come with a dataset, but data "
-            f"is {type(data).__name__}. Pass the labels themselves."
-        )
-    if validation_data is not None:
-        raise ValueError(
-            "validation_data= goes with a dataset. Of arrays the share "
-            "held_out= is held out."
-        )

@@ -60,8 +60,15 @@ def repair_statistics(old, new, kept: NDArray | None, calls: list) -> None:
         calls: for each call (what the old layer reads, what the new one
             does), two lists of tensors. The statistics are the mean of those
             of all calls. Those of a masked call say nothing: it is left out.
+            So is a call in which other axes than that of the statistics
+            became smaller: a mean over fewer channels is another one, though
+            each of these channels is what it was.
     """
-    calls = [both for both in calls if _keras.mask_of(both[0][0]) is None]
+    calls = [
+        both
+        for both in calls
+        if _keras.mask_of(both[0][0]) is None and _are_comparable(old, both)
+    ]
     if not calls:
         return
     moving = [
@@ -77,6 +84,14 @@ def repair_statistics(old, new, kept: NDArray | None, calls: list) -> None:
     mean, variance = repaired(moving, before, after, kept, old.epsilon)
     new.moving_mean.assign(mean)
     new.moving_variance.assign(variance)
+
+
+def _are_comparable(layer, both):
+    """Whether old and new tensors have the same sizes, but for their axis."""
+    shapes = [list(tensors[0].shape) for tensors in both]
+    for shape in shapes:
+        del shape[layer.axis]
+    return shapes[0] == shapes[1]
 
 
 def _statistics(layer, tensors):

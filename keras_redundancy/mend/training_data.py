@@ -143,12 +143,12 @@ def of_arrays(
     held = min(round(held_out * count), count - 1)
     if held_out:
         held = max(held, 1)
-    batch_size = batch_size or min(BATCH, count - held)
+    batch_size = batch_size or max(1, min(BATCH, count - held))
     if count - held < batch_size:
         raise ValueError(
             f"batch_size={batch_size} is more than the {count - held} samples "
             f"that there are to train on: data has {count}, of which {held} "
-            "are held out. Pass more data, or a smaller batch_size."
+            "are held out. Pass more data, a smaller batch_size or held_out=0."
         )
     structure = _keras.input_structure(_keras.graph_of(model))
     x = keras.tree.pack_sequence_as(structure, arrays)

@@ -4,6 +4,7 @@ from __future__ import annotations  # help() shows the names of types.
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from keras_redundancy._shared import arguments
@@ -22,7 +23,7 @@ from keras_redundancy.planning.space_units import weights_of
 
 
 def merge_correlated(
-    model,
+    model: keras.Model,
     data,
     count: int | None = None,
     threshold: float | None = None,
@@ -34,7 +35,7 @@ def merge_correlated(
     batch_size: int = 128,
     steps: int | None = None,
     optimizer: bool = False,
-):
+) -> keras.Model:
     """Remove units whose activations are linear functions of another unit's.
 
     Of all pairs of units in the same layer, over all layers, those with the
@@ -44,7 +45,7 @@ def merge_correlated(
     that others were merged into stays.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed.
         data: some hundred or thousand samples, what `Model.predict` takes, or
             what `calibrate` returned.

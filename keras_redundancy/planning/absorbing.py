@@ -14,6 +14,7 @@ from keras_redundancy._shared.configured import Configured, name_of
 from keras_redundancy.building.absorb import DropAbsorber, MergeAbsorber
 from keras_redundancy.building.refit import RefitAbsorber
 from keras_redundancy.calibration import Statistics
+from keras_redundancy.mend.distillable import require_judged
 from keras_redundancy.mend.distilling import Training
 from keras_redundancy.mend.repair import MEMORY, Repair
 from keras_redundancy.numbers.regression import least_squares, slopes
@@ -217,6 +218,7 @@ class Distill(Mend, Training):
     def __post_init__(self):
         Mend.__post_init__(self)
         Training.__post_init__(self)
+        require_judged(self.patience, self.held_out, None)
 
     def repair(self, data, batch_size):
         mend = Mend.repair(self, data, batch_size)

@@ -113,7 +113,8 @@ def widths_for(
         OutOfReachError: not even the greatest depth reaches it.
     """
     everything, least = widths_at(0), cost(widths_at(1))
-    if cost(everything) <= target:
+    total = cost(everything)
+    if total <= target:
         return everything
     if least > target:
         raise OutOfReachError(
@@ -121,7 +122,8 @@ def widths_for(
             f"{_shown(least)} are left when everything is removed that can be. "
             "The rest is frozen, left out by layers= or skip=, or kept by "
             "min_units= or round_to=; kr.plan(model, ratio=0).explain() lists "
-            "what is frozen. Pass a greater share."
+            "what is frozen. Pass a share of at least "
+            f"{math.ceil(1000 * least / total) / 1000:g}."
         )
     deep, shallow = _bisected(widths_at, cost, target)
 

@@ -1,5 +1,9 @@
 """Calibrate once, plan often."""
 
+from __future__ import annotations  # help() shows the names of types.
+
+import keras
+
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy._shared.progress import showing
 from keras_redundancy.building.stripping import stock
@@ -9,7 +13,7 @@ from keras_redundancy.channels import trace
 
 
 def calibrate(
-    model,
+    model: keras.Model,
     data,
     *,
     batch_size: int = 128,
@@ -20,7 +24,7 @@ def calibrate(
     """Run a model over `data` once, to make many plans with the result.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
+        model: a built `keras.Model`, as for `plan`. It is never
             changed.
         data: some hundred or thousand samples: what `Model.predict` takes,
             such as arrays, sparse matrices, text, dictionaries (with more

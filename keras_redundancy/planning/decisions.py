@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import keras
 import numpy as np
 
 from keras_redundancy._shared.tables import Rendered, Table, on_one_line
@@ -18,6 +19,12 @@ from keras_redundancy.planning.criteria import Compared
 from keras_redundancy.planning.idle import Idle
 from keras_redundancy.planning.inlining import ways_of_blocks
 from keras_redundancy.planning.selection import Selection
+
+NOTHING_ABOVE = (
+    "No unit is removed at this tau. The column max cos of kr.analyze(model) "
+    "shows how\nsimilar units are. For a smaller model, lower tau, or pass "
+    "ratio= or target=."
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,6 +91,10 @@ class Plan(Rendered):
     and `plan["conv1"]` is the `Decision` about the units that the layer of
     that name writes. `without` and `keeping` return new plans, with units
     chosen by hand.
+
+    In print, a row is a space: units that go together, with the layers that
+    write them, tau, the number n of units, that of clusters at tau (n_f), how
+    many are kept and removed, and why none is removed.
 
     Attributes:
         graph: the traced model.
@@ -211,7 +222,7 @@ class Plan(Rendered):
         reasons |= {d.space: d.reason for d in self.decisions}
         return explain(self.graph, reasons)
 
-    def apply(self, verbose: bool = False):
+    def apply(self, verbose: bool = False) -> keras.Model:
         """Build the smaller model; the one that was planned on is untouched.
 
         It may be called from any thread; one model is built at a time.
@@ -280,6 +291,8 @@ class Plan(Rendered):
 
     def _summary(self):
         lines = [_change("parameters", *self.parameters)]
+        if any(d.tau for d in self.decisions) and not self.removed.any():
+            lines.insert(0, NOTHING_ABOVE)
         if self.flops[0] is not None:
             lines.append(_change("multiply-adds", *self.flops))
         if self.latency is not None:

@@ -8,10 +8,12 @@ the model on made-up inputs, whatever lies between it and its consumers.
 """
 
 import dataclasses
+import math
 
 import keras
 import numpy as np
 from keras import ops
+from keras.layers import Embedding
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.random_inputs import random_input
@@ -29,8 +31,11 @@ from keras_redundancy.numbers.regression import CONSTANT
 NOTHING = 1e-7
 # A channel that varies by less than this is constant, up to rounding.
 ROUNDING = 1e-5
-# Positions along an open axis of an input, and samples, of a made-up batch.
-OPEN_SIZE, SAMPLES = 32, 2
+# Positions along an open axis of an input of a made-up batch.
+OPEN_SIZE = 32
+# The least and the most samples of it, and how many numbers are not too many:
+# a gate that is shut for all samples makes what it multiplies look constant.
+SAMPLES, NUMBERS = (2, 64), 2**16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -190,13 +195,13 @@ def _constants(model, axes):
         and all(read.columns.ndim == 1 for read in on.reads)
     ]
     places = {r.place.key: r.place for on in seen for r in on.reads}
-    inputs = _made_up(_keras.graph_of(model))
+    inputs = _made_up(model)
     if inputs is None or not places:
         return unknown
     extremes = Extremes(model, list(places.values()))
     extremes.run_eagerly = extremes.can_run_eagerly
     with restoring_states(extremes):
-        start = np.zeros(SAMPLES, "int32")
+        start = np.zeros(len(inputs[0]), "int32")
         (found,) = _keras.predict_on_replicas(extremes, [[*inputs, start]])
     found = dict(zip(places, found, strict=True))
     for on in seen:
@@ -218,14 +223,42 @@ def _constant_on(on, extremes):
     return np.where(same, (least + most) / 2, np.nan)
 
 
-def _made_up(graph):
+def _made_up(model):
     """A batch for each input; None where one is text."""
     rng = np.random.default_rng(0)
-    inputs = []
-    for x in graph.inputs:
-        if keras.backend.standardize_dtype(x.dtype) == "string":
+    embeds, words = _embedded(model)
+    found, inputs = _keras.graph_of(model).inputs, []
+    shapes = [[size or OPEN_SIZE for size in x.shape[1:]] for x in found]
+    count = NUMBERS // max(1, *map(math.prod, shapes))
+    count = min(max(count, SAMPLES[0]), SAMPLES[1])
+    for x, sizes in zip(found, shapes, strict=True):
+        dtype = keras.backend.standardize_dtype(x.dtype)
+        if dtype == "string":
             return None
-        shape = SAMPLES, *(size or OPEN_SIZE for size in x.shape[1:])
-        values = random_input(rng, shape, x.dtype)
-        inputs.append(ops.convert_to_tensor(values, x.dtype))
+        shape = (count, *sizes)
+        values = random_input(rng, shape, dtype)
+        if id(x) in embeds or not keras.backend.is_float_dtype(dtype):
+            values = _words(rng, shape, words)
+        inputs.append(ops.convert_to_tensor(values, dtype))
     return inputs
+
+
+def _embedded(model):
+    """Ids of the inputs that are embedded, and how many words are known."""
+    graph = _keras.flat_graph(model)
+    found = [x for x in graph.calls if isinstance(x.operation, Embedding)]
+    read = {key for call in found for key in call.reads}
+    inputs = {key[-1] for key in read.intersection(graph.inputs)}
+    return inputs, min((x.operation.input_dim for x in found), default=2)
+
+
+def _words(rng, shape, count):
+    """Whole numbers, each 0 in every other sample, and in the next one not.
+
+    With the same numbers in all samples, all that depends on words would look
+    constant; and 0 often stands for padding, which is masked.
+    """
+    numbers = rng.integers(min(1, count - 1), count, shape)
+    sample = np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
+    is_word = (rng.integers(0, 2, shape[1:]) + sample) % 2
+    return numbers * is_word

@@ -208,7 +208,7 @@ class Greedy(Method):
             before and after, in (0, 1]: a number, a mapping or a function, as
             `plan` takes it. The share 1 - correlation^2 of the variance may
             be lost. None if `ratio` or `target` of `plan` says how many units
-                to remove.
+            to remove.
 
     Warns:
         UserWarning: with errors="loss", gradients do not reach everything that

@@ -4,8 +4,10 @@ from __future__ import annotations  # help() shows the names of types.
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Unpack
+
+import keras
 
 from keras_redundancy._shared.arguments import Layers, Level
 from keras_redundancy._shared.progress import showing
@@ -13,7 +15,11 @@ from keras_redundancy.building.rebuild import require_rebuildable
 from keras_redundancy.building.stock import layers_for_training
 from keras_redundancy.building.stripping import require_trained, stock
 from keras_redundancy.calibration import Calibration
-from keras_redundancy.calibration.data import Samples, shapes_to_open_on
+from keras_redundancy.calibration.data import (
+    Samples,
+    batches,
+    shapes_to_open_on,
+)
 from keras_redundancy.calibration.reuse import check_steps
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.filters import require_finite_carriers
@@ -30,7 +36,7 @@ from keras_redundancy.planning.request import Options, requested
 
 
 def plan(
-    model,
+    model: keras.Model,
     method: Level | Method | Callable | str | None = None,
     *,
     tau: Level | None = None,
@@ -61,8 +67,8 @@ def plan(
     residual stream.
 
     Args:
-        model: a built functional or Sequential `keras.Model`. It is never
-            changed.
+        model: a built `keras.Model`: functional, Sequential, or subclassed
+            with a `call` that `functional` can record. It is never changed.
         method: which units stay: a `Clusters`, `Random`, `L1`, `FPGM`,
             `Greedy`, `Pivoted`, `Taylor` or `BatchNormalizationScales`; one
             of the short names "clusters", "random", "l1", "fpgm", "greedy",
@@ -212,7 +218,7 @@ def plan(
 
 
 def prune(
-    model,
+    model: keras.Model,
     method: Level | Method | Callable | str | None = None,
     *,
     tau: Level | None = None,
@@ -226,7 +232,7 @@ def prune(
     skip: Layers = None,
     verbose: bool = False,
     **options: Unpack[Options],
-):
+) -> keras.Model:
     """Remove the redundant units of a model: `plan(...).apply()`.
 
         small = kr.prune(model, 0.9)
@@ -243,8 +249,11 @@ def prune(
     Returns:
         A new, smaller `keras.Model` of stock layers. `save` it, and
         `keras.models.load_model` opens it where this package is absent. If
-        `model` was compiled, so is the new one. If no unit of the model can be
-        removed with any options, a warning says so.
+        `model` was compiled, so is the new one.
+
+    Warns:
+        UserWarning: no unit can go, since all are frozen, or those of the
+            layers that `layers` or a mapping names; or as `plan`.
 
     Raises:
         TypeError, ValueError: as `plan` and `Plan.apply`.
@@ -265,7 +274,9 @@ def prune(
         **options,
     )
     small = found.apply(verbose)
-    _warn_if_nothing_can_go(found)
+    levels = method, tau, ratio, correlation
+    names_layers = any(isinstance(x, Mapping) for x in levels)
+    _warn_if_nothing_can_go(found, names_layers or layers is not None)
     return small
 
 
@@ -274,18 +285,26 @@ def require_possible(model, options: Mapping) -> None:
 
     Args:
         model: as for `plan`.
-        options: arguments of `prune` other than the model, by name. The
-            samples in data= are not looked at.
+        options: arguments of `prune` other than the model, by name. Of data=
+            the first batch is looked at; of a generator none.
 
     Raises:
-        TypeError, ValueError: as `plan`.
+        TypeError, ValueError: as `plan`; or data= is a `Calibration`, which
+            would be one of other weights after training.
     """
+    data = options.get("data")
+    if isinstance(data, Calibration):
+        raise ValueError(
+            f"data is a calibration of {model.name!r} with the weights that it "
+            "has before training. Pass the samples themselves."
+        )
     given = inspect.signature(prune).bind(model, **options).arguments
     levels = {how: given.get(how) for how in LEVELS}
-    has_data = given.get("data") is not None
     method, absorb, mend = map(given.get, ("method", "absorb", "mend"))
     others = given.get("options", {})
-    asked = requested(method, levels, has_data, absorb, mend, others)
+    asked = requested(method, levels, data is not None, absorb, mend, others)
+    if data is not None and not isinstance(data, Iterator):
+        next(batches(model, Samples(data, asked.steps), asked.batch_size))
     graph = trace(model, allow_inexact=asked.allow_inexact)
     spaces = [space for space in graph.spaces if space.producers]
     chosen = given.get("layers"), given.get("skip")
@@ -313,19 +332,28 @@ def calibration_of(
     )
 
 
-def _warn_if_nothing_can_go(found):
-    spaces = [decision.space for decision in found.decisions]
-    if not all(space.frozen for space in spaces):
+def _warn_if_nothing_can_go(found, names_layers):
+    """Warn of a plan without units to remove, unless skip= leaves none.
+
+    Args:
+        found: the plan.
+        names_layers: whether the caller has named the layers to prune.
+    """
+    chosen = [
+        d.reason if names_layers else d.space.frozen for d in found.decisions
+    ]
+    if not all(chosen):
         return
+    spaces = [d.space for d in found.decisions if d.space.frozen]
+    words = [d.reason for d in found.decisions if not d.space.frozen][:1]
     # That of the outputs is so in all models.
     hidden = [space for space in spaces if space.frozen != MODEL_OUTPUT]
-    first = next(iter(hidden or spaces), None)
-    because = "no layer of it has units"
-    if first is not None:
-        because = f"the units of {first.name} stay, since {first.frozen}"
+    for space in (hidden or spaces)[:1]:
+        words.append(f"the units of {space.name} stay, since {space.frozen}")
+    because = "; ".join(words) or "no layer of it has units"
     warnings.warn(
         f"Nothing can go from {found.graph.model.name!r}: {because}. "
-        "keras_redundancy.plan(model, tau=0.9).explain() lists all reasons.",
+        "keras_redundancy.plan(model, tau=0.9).explain() lists what is frozen.",
         stacklevel=3,
     )
 

@@ -12,9 +12,15 @@ from keras_redundancy.planning import absorbing, methods
 from keras_redundancy.planning.levels import LEVELS, checked_target, one_level
 from keras_redundancy.planning.method import Method, Scores, name_of_scores
 
-ARGUMENTS = ("method", "data", "absorb", "mend", "layers", "skip")
+ARGUMENTS = ("method", "data", "absorb", "mend", "layers", "skip", "verbose")
 SHORT_NAMES = ", ".join(map(repr, methods.BY_NAME))
 METHOD_OPTIONS = ("criterion", "linkage", "keep", "seed")
+# What other libraries, and Keras, call these arguments.
+OTHER_NAMES = {
+    **dict.fromkeys(("pruning_ratio", "sparsity", "amount"), "ratio"),
+    **dict.fromkeys(("x", "images", "dataset"), "data"),
+    **{"threshold": "tau", "ignored_layers": "skip", "importance": "method"},
+}
 
 
 class Options(TypedDict, total=False):
@@ -70,6 +76,11 @@ class Request:
     def __post_init__(self):
         for name in ("batch_size", "round_to", "min_units"):
             arguments.check_count(name, getattr(self, name))
+        arguments.check_flag("allow_inexact", self.allow_inexact)
+        if self.inline is not None:
+            arguments.check_flag("inline", self.inline)
+        hint = " It says whether the optimizer of the model goes on."
+        arguments.check_flag("optimizer", self.optimizer, hint)
 
     @property
     def needs_statistics(self) -> bool:
@@ -134,7 +145,10 @@ def _require_known(options):
     for name in options:
         if name not in Options.__annotations__:
             near = difflib.get_close_matches(name, known, 1)
-            meant = f" Did you mean {near[0]}=?" if near else ""
+            near = OTHER_NAMES.get(name) or next(iter(near), None)
+            meant = f" Did you mean {near}=?" if near else ""
+            if name in ("y", "labels"):
+                meant = " No labels are needed; kr.distill can use them."
             raise TypeError(
                 f"{name}= is no option of plan and prune.{meant} Their options "
                 f"are: {', '.join(known)}."
@@ -228,8 +242,8 @@ def _not_taken(name, value, words, taken):
     kinds = [m for m in methods.METHODS if name in m.__dataclass_fields__]
     return (
         f"{name}={value!r} would have no effect: {words} does not take it (it "
-        f"takes {', '.join(own) or 'none of those'}). Leave {name}= out, or "
-        f"use it with select={_names_of(kinds)}."
+        f"takes {', '.join(own) or 'no options'}). Leave {name}= out, or use "
+        f"it with select={_names_of(kinds)}."
     )
 
 

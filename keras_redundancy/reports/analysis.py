@@ -4,6 +4,7 @@ from __future__ import annotations  # help() shows the names of types.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+import keras
 import numpy as np
 
 from keras_redundancy._shared import arguments
@@ -26,7 +27,7 @@ from keras_redundancy.reports.records import Redundancy, Report
 
 
 def analyze(
-    model,
+    model: keras.Model,
     tau: arguments.Level = 0.5,
     *,
     linkage: str = "average",
@@ -38,8 +39,21 @@ def analyze(
     own filters. `plan(model, tau)` shows what `prune` would remove: it
     compares all layers whose units can only be removed together.
 
+    The columns of the report, for a layer with n units whose filters have z
+    weights each:
+
+    - n, n_f, n_r: units, clusters of units, redundant units (n - n_f);
+    - mean cos, max cos: the cosine similarity of two filters, over all pairs;
+    - eff. rank, stable rank, 99 % rank: how many of min(z, n) directions the
+      filters use: the exponential of the entropy of their singular values,
+      the sum of squared singular values over the largest square, and how many
+      singular values hold 99 % of that sum;
+    - trace c. (trace complexity): the sum of singular values over sqrt(z n);
+    - params, multiply-adds: of the layer, multiply-adds on one sample;
+    - state: "prunable", or why the units have to stay.
+
     Args:
-        model: a built functional or Sequential `keras.Model`.
+        model: a built `keras.Model`, as for `plan`.
         tau: the cosine similarity in (0, 1] above which units count as
             redundant: a number, a mapping from layer names or regular
             expressions, or a callable, as for `plan`.
@@ -66,7 +80,7 @@ def analyze(
 
 
 def redundancy(
-    model,
+    model: keras.Model,
     taus: Iterable[float] = (0.3, 0.5, 0.7, 0.9),
     *,
     linkage: str = "average",
@@ -74,7 +88,7 @@ def redundancy(
     """Count the redundant units of every layer at several thresholds.
 
     Args:
-        model: a built functional or Sequential `keras.Model`.
+        model: a built `keras.Model`, as for `plan`.
         taus: cosine similarities in (0, 1] above which units count as
             redundant.
         linkage: "average", "complete" or "single".
@@ -98,13 +112,18 @@ def redundancy(
     return Redundancy(tuple(found))
 
 
-def check_taus(taus: Iterable[float]) -> tuple[float, ...]:
+def check_taus(taus: Iterable[float], where: str = "taus") -> tuple[float, ...]:
     """The thresholds in ascending order, each of them once.
+
+    Args:
+        taus: numbers, or one.
+        where: the argument's name, for messages.
 
     Raises:
         TypeError, ValueError: there is none, or one is not in (0, 1].
     """
-    return tuple(sorted({check_tau(x) for x in arguments.several("tau", taus)}))
+    found = arguments.several(where, taus)
+    return tuple(sorted({check_tau(x, where) for x in found}))
 
 
 def reports(

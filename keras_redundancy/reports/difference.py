@@ -1,6 +1,10 @@
 """Compare the sizes of two models, layer by layer: `difference`."""
 
+from __future__ import annotations  # help() shows the names of types.
+
 import dataclasses
+
+import keras
 
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.building.stripping import stock
@@ -58,14 +62,14 @@ class Difference(Rendered):
         return Table(f"{before!r} and after it {after!r}", header, rows)
 
 
-def difference(before, after) -> Difference:
+def difference(before: keras.Model, after: keras.Model) -> Difference:
     """Compare two models, such as a model and what `prune` made of it.
 
     Layers with the same name are compared. Training layers, such as
     `FactorizedDense`, count as the stock layers that `strip` makes of them.
 
     Args:
-        before, after: built functional or Sequential `keras.Model`s.
+        before, after: built `keras.Model`s, as for `plan`.
 
     Returns:
         A `Difference`: `render()` prints it, `to_dict()` is for programs.

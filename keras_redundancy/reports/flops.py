@@ -1,21 +1,28 @@
 """Count the multiply-adds of convolutions and dense layers."""
 
+from __future__ import annotations  # help() shows the names of types.
+
+import keras
+
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
 from keras_redundancy.channels.sizes import at_shapes, checked_shapes
 
 
-def flops(model, multiply_add: int = 1, *, input_shape=None) -> int:
+def flops(
+    model: keras.Model, multiply_add: int = 1, *, input_shape=None
+) -> int:
     """Count the FLOPs of a forward pass on one sample, as papers do.
 
     The products of kernels with their inputs are counted; biases,
-    normalisation, activations and pooling are not. A multiply-add counts as
+    normalisation, activations and pooling are not, and neither are layers that
+    cannot be followed: `kr.trace(model).untouched` lists them. A multiply-add counts as
     one operation, as in the tables of the pruning literature (VGG-16 on
     32x32 images: 3.13e8; ResNet-56: 1.25e8). Training layers count as the
     stock layers that `strip` makes of them.
 
     Args:
-        model: a built functional or Sequential model.
+        model: a built `keras.Model`, as for `plan`.
         multiply_add: 1, or 2 to count the multiplication and the addition.
         input_shape: the shape of one sample, such as (224, 224, 3), for a
             model with open input sizes; for several inputs a list of shapes,

@@ -95,7 +95,7 @@ class RedundancyMonitor(keras.callbacks.Callback):
         linkage: str = "average",
     ):
         super().__init__()
-        self.tau = check_taus(tau)
+        self.tau = check_taus(tau, "tau")
         check_option("linkage", linkage, LINKAGES)
         if every != "epoch":
             check_count("every", every)

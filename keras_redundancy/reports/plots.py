@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_redundancy._shared.arguments import check_option
 from keras_redundancy._shared.extras import needing
+from keras_redundancy._shared.tables import shown
 from keras_redundancy.numbers import rank
 from keras_redundancy.reports import heatmaps
 
@@ -24,8 +25,17 @@ def _check(found, attribute: str, where: str):
     """Raise TypeError unless `found` is what `where` returns."""
     if not hasattr(found, attribute):
         raise TypeError(
-            f"This picture is drawn of {where}, but received {found!r}. Call "
-            "that first, and pass what it returns."
+            f"This picture is drawn of {where}, but received {shown(found)}. "
+            "Call that first, and pass what it returns."
+        )
+
+
+def _check_model(model):
+    """Raise TypeError unless `model` is a Keras model."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"This picture is drawn of a keras.Model, but received "
+            f"{shown(model)}."
         )
 
 
@@ -123,6 +133,7 @@ def filters_by_cluster(
         ValueError: the model has no such layer, or its filters have no such
             shape.
     """
+    _check_model(model)
     name = _first_convolution(model) if layer is None else layer
     kernel = keras.ops.convert_to_numpy(model.get_layer(name).kernel)
     pictures = _as_pictures(name, kernel, shape)
@@ -288,6 +299,7 @@ def training(monitor, measure: str = "mean_similarity", *, axes=None):
     Raises:
         ValueError: the monitor has no such measure.
     """
+    _check(monitor, "history", "a kr.callbacks.RedundancyMonitor after fit")
     groups = list(dict.fromkeys(x.split("/")[0] for x in monitor.history))
     check_option("measure", measure, groups)
     figure, axes = _figure(axes)
@@ -316,18 +328,27 @@ def activations(
 
     Raises:
         ImportError: scikit-learn is not installed.
+        TypeError, ValueError: `model` is no `keras.Model`, `x` does not fit
+            it, or there are not as many labels as samples.
 
     Source: van der Maaten and Hinton (2008).
     """
+    _check_model(model)
     with needing("plots", "t-SNE needs scikit-learn"):
         from sklearn.manifold import TSNE
     hidden = model.layers[-2] if layer is None else model.get_layer(layer)
     found = keras.Model(model.inputs, hidden.output).predict(x, verbose=0)
-    found = found.reshape(len(found), -1)
+    labels = np.asarray(labels)
+    if labels.size != len(found):
+        raise ValueError(
+            f"labels has the shape {labels.shape}, but x has {len(found)} "
+            "samples. Pass one integer for each; of one-hot labels, "
+            "labels.argmax(-1)."
+        )
+    labels, found = labels.reshape(-1), found.reshape(len(found), -1)
     perplexity = min(30, (len(found) - 1) / 3)
     places = TSNE(perplexity=perplexity, random_state=seed).fit_transform(found)
     figure, axes = _figure(axes, size=(7, 6))
-    labels = np.asarray(labels).reshape(-1)
     for label in np.unique(labels):
         axes.scatter(*places[labels == label].T, s=8, label=str(label))
     axes.set(xticks=[], yticks=[], title=f"{model.name}, {hidden.name}")

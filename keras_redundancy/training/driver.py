@@ -2,6 +2,8 @@
 
 from __future__ import annotations  # help() shows the names of types.
 
+import inspect
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -16,7 +18,7 @@ from keras_redundancy.training.state import Settings
 
 
 def fit_and_prune(
-    model,
+    model: keras.Model,
     x=None,
     y=None,
     *,
@@ -57,7 +59,8 @@ def fit_and_prune(
                 lambda model: kr.merge_correlated(
                     model, x, count=10, optimizer=True
                 )
-        epochs: the total number of epochs, as for `Model.fit`.
+        epochs: the total number of epochs, as for `Model.fit`. No cut comes
+            after the last one: there have to be more than `start`.
         floor: the value that `monitor` must reach for a cut, and for a model
             to be returned. Default: the best value of the first `start`
             epochs, minus `max_drop`.
@@ -103,8 +106,9 @@ def fit_and_prune(
             training, or `prune` returns something else than a smaller model.
 
     Warns:
-        UserWarning: the floor was never reached, so nothing was cut; or
-            callbacks lost their state because the process was killed.
+        UserWarning: the floor was never reached, so nothing was cut;
+            `max_drop` allows every accuracy; or callbacks lost their state
+            because the process was killed.
 
     Example:
 
@@ -137,6 +141,13 @@ def fit_and_prune(
         initial_epoch=initial_epoch,
     )
     check_count("epochs", epochs)
+    if floor is None and max_drop >= 1 and monitor.endswith("accuracy"):
+        warnings.warn(
+            f"max_drop={max_drop:g} allows every accuracy from 0 to 1. For one "
+            "percentage point, pass max_drop=0.01.",
+            stacklevel=2,
+        )
+    _require_options_of_fit(model, options)
     _require_validation_data(monitor, options)
     _require_no_restoring(callbacks)
     batches = shared(x, options.get("steps_per_epoch"))
@@ -149,6 +160,19 @@ def fit_and_prune(
         compared = {"x": x, "y": y, **vars(settings), **options}
         run.keep_in(Checkpoint(checkpoint, model, compared))
     return run.through(batches, y, callbacks or [], options)
+
+
+def _require_options_of_fit(model, options):
+    """Raise for an argument that neither this function nor `fit` takes."""
+    taken = inspect.signature(getattr(model, "fit", keras.Model.fit)).parameters
+    if any(x.kind is x.VAR_KEYWORD for x in taken.values()):
+        return
+    for name in options:
+        if name not in taken:
+            raise TypeError(
+                f"{name}= is no argument of fit_and_prune or Model.fit. What "
+                "kr.prune takes goes into prune=, as in prune={'ratio': 0.1}."
+            )
 
 
 def _require_validation_data(monitor, options):

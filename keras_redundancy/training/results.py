@@ -90,6 +90,14 @@ class Pruned(Rendered):
         rows = list(map(dataclasses.astuple, self.cuts))
         floor = "" if self.floor is None else f" (floor {self.floor:g})"
         below = f"{self._summary()}{floor}\nended because {self.reason}"
+        kept = sum(cut.epoch < self.epoch for cut in self.cuts)
+        if kept < len(self.cuts):
+            below += (
+                f"\nthe model has {kept} of the {len(self.cuts)} cuts: after "
+                f"the next one, {self.monitor} did not reach the floor. For a "
+                "smaller model train longer, cut less at a time, or allow a "
+                "greater max_drop"
+            )
         return Table(title, header, rows, below)
 
     def _summary(self):

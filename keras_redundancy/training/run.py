@@ -98,6 +98,9 @@ class PruningRun:
         progress = self.progress
         if progress.reason is None and progress.epoch >= self.epochs:
             progress.reason = f"there were no more than {self.epochs} epochs"
+            settings = self.settings
+            if self.epochs <= settings.initial_epoch + settings.start:
+                progress.reason += "; no cut comes after the last one"
             progress.ran_out = True
         elif progress.reason is None and batches and batches.have_ended():
             progress.reason = "the data had no more batches"

@@ -228,3 +228,42 @@ def test_a_plan_can_be_applied_from_several_threads():
     assert len(found) == 4
     for small in found[1:]:
         models.assert_same_function(found[0], small, data)
+
+
+def gated_by_words(words):
+    """A constant unit, times a number that depends on the words."""
+    dense = layers.Dense(6, name="first")
+    gate = layers.Dense(1, activation="sigmoid")(words[:, 0])
+    return dense(words[:, 1]) * gate, dense.kernel
+
+
+def masked_words(words):
+    """A recurrent unit that reads nothing keeps its state where words end."""
+    recurrent = layers.SimpleRNN(6, name="first")
+    states = recurrent(words)
+    kernel = models.numpy(recurrent.cell.recurrent_kernel)
+    kernel[:, 0] = 0
+    recurrent.cell.recurrent_kernel.assign(kernel)
+    return states, recurrent.cell.kernel
+
+
+@pytest.mark.parametrize(
+    ("what", "dtype"),
+    [
+        (gated_by_words, "int32"),
+        (gated_by_words, "float32"),
+        (masked_words, "int32"),
+    ],
+)
+def test_what_depends_on_words_is_not_constant(what, dtype):
+    inputs = keras.Input((4,), dtype=dtype)
+    x, kernel = what(layers.Embedding(9, 5, mask_zero=True)(inputs))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    bias = model.get_layer("first").weights[-1]
+    bias.assign(np.linspace(1, 2, 6))
+    value = models.numpy(kernel)
+    value[:, 0] = 0
+    kernel.assign(value)
+    words = np.array([[1, 5, 3, 8], [7, 2, 0, 0], [0, 0, 0, 0]], dtype)
+    small = kr.prune(model, tau=0.9999)
+    models.assert_same_function(model, small, words)

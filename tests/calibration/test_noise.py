@@ -49,3 +49,16 @@ def test_pink_noise_falls_with_the_frequency():
 def test_noise_of_no_shape(shape):
     with pytest.raises(ValueError, match="one sample"):
         kr.pink_noise(shape)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mean": [0, 1]}, "one for each of the 3 channels"),
+        ({"mean": "grey"}, "one for each of the 3 channels"),
+        ({"stddev": -1}, "cannot be negative"),
+    ],
+)
+def test_noise_of_no_scale(options, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        kr.pink_noise((8, 8, 3), 2, **options)

@@ -168,3 +168,22 @@ def test_probabilities_differ_by_their_divergence(is_logits, temperature):
     output = Output("sigmoid", is_logits)
     difference = output.difference(*given, temperature)
     assert float(difference) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["values", "softmax", "sigmoid"])
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_answers_are_drawn_in_any_dtype(kind, dtype):
+    usual = keras.config.floatx()
+    found = np.random.default_rng(0).uniform(size=(6, 4))
+    found /= found.sum(axis=1, keepdims=True)
+    found = found.astype("float32")
+
+    def drawn(found):
+        return float(Output(kind).log_probability(found, np.array(7)))
+
+    expected = drawn(found)
+    try:
+        keras.config.set_floatx(dtype)
+        assert drawn(found.astype(dtype)) == pytest.approx(expected, rel=1e-2)
+    finally:
+        keras.config.set_floatx(usual)

@@ -96,6 +96,12 @@ def computed(x):
     return ops.einsum("bij,bkj,bkl->bil", x, x, layers.ReLU()(x))
 
 
+def mixed_by_kernels(x):
+    """Kernels that read other channels than those in the batch."""
+    x = layers.Dense(8, activation="relu", name="mixed")(x)
+    return layers.Conv1D(SIZE, 2, padding="same")(x)
+
+
 def in_another_order(x):
     return ops.reshape(ops.swapaxes(joined(x), 0, 1), (-1, *SAMPLE))
 
@@ -109,13 +115,32 @@ def test_what_acts_on_each_sample_is_followed():
     assert [s.size for s in graph.prunable] == [HEADS]
 
 
+def test_units_of_kernels_between_go():
+    model = heads_model(mixed_by_kernels)
+    graph = assert_copies_go(model)
+    assert [s.size for s in graph.prunable] == [8, SIZE]
+    rows = HEADS * LENGTH
+    kernels = 7 * SIZE * HEADS * LENGTH + SIZE * HEADS * LENGTH * 3
+    assert kr.flops(model) == kernels + rows * 3 * SIZE * 8
+
+
+def test_heads_that_go_are_not_counted():
+    """The layer mixes positions of each head, which are samples there."""
+    layer = layers.EinsumDense("abc,bd->adc", (LENGTH, SIZE))
+    plan = kr.plan(heads_model(layer), kr.L1(), ratio=0.5)
+    small = plan.apply()
+    per_head = LENGTH * SIZE * (7 + LENGTH + 3)
+    assert plan.flops == (HEADS * per_head, HEADS // 2 * per_head)
+    assert kr.flops(small) == plan.flops[1]
+
+
 BATCH = "channels are merged with the batch axis"
 STAYS = {
     "flip": (lambda x: ops.flip(x, 0), BATCH),
     "slice": (lambda x: x + x[:1, :], BATCH),
     "split": (lambda x: ops.add(*ops.split(x, 2)), BATCH),
     "array split": (lambda x: ops.array_split(x, 2)[0], BATCH),
-    "layer": (layers.Dense(SIZE), BATCH),
+    "layer": (layers.GRU(SIZE, return_sequences=True), BATCH),
     "both orders": (lambda x: x + in_another_order(x), BATCH),
     "join": (lambda x: ops.concatenate([x, x]), "do not line up"),
     "cut across": (cut_across, "does not keep channels apart"),

@@ -163,3 +163,26 @@ def test_arrays_that_add_tell_units_apart():
     model.get_layer("a").kernel.assign(kernel)
     small = kr.prune(model, tau=1.0)
     assert small.get_layer("a").filters == 12
+
+
+@pytest.mark.parametrize(
+    "add", [lambda x, v: x + v, lambda x, v: ops.add(x1=x, x2=v)]
+)
+@pytest.mark.parametrize(
+    ("units", "copies", "kept"), [(8, 3, 5), (5, 1, 5 if TENSORFLOW else 4)]
+)
+def test_as_many_channels_as_positions_with_numbers(units, copies, kept, add):
+    """Keras takes these numbers for a bias then, on TensorFlow."""
+    inputs = keras.Input((5, 6))
+    x = layers.Dense(units, activation="relu", name="wide")(inputs)
+    x = layers.Dense(4, activation="relu")(add(x, array(5, 1)))
+    x = layers.Dense(2)(layers.Flatten()(x))
+    model = models.randomized(keras.Model(inputs, x))
+    (wide,) = (x for x in kr.trace(model).spaces if x.name == "wide")
+    models.copy_units(wide, np.full(copies, 4), np.arange(copies))
+    small = kr.prune(model, tau=0.9999)
+    assert small.get_layer("wide").units == kept
+    models.assert_same_function(model, small)
+    # The smaller model can be pruned in turn.
+    again = kr.prune(small, kr.L1(), ratio=0.3)
+    assert again.count_params() < small.count_params()

@@ -326,6 +326,11 @@ def test_functional_of_what_is_no_built_layer():
         kr.functional(subclassed.ResNet(), keras.Input((8, 8, 3)))
     with pytest.raises(TypeError, match="Expected a keras"):
         kr.functional("resnet", keras.Input((8, 8, 3)))
+    layer = keras.layers.Dense(3)
+    layer.build((None, 8))
+    for given in ((), (np.zeros((2, 8)),)):
+        with pytest.raises(TypeError, match="No symbolic tensor was received"):
+            kr.functional(layer, *given)
 
 
 def test_a_part_that_returns_none_reads_its_weights():

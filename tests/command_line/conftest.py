@@ -42,6 +42,7 @@ def folder(tmp_path_factory):
     model.compile(keras.optimizers.Adam(1e-12), "mse")
     model.fit(x, x[:, :3], verbose=0)
     model.save(folder / "model.keras")
+    model.save_weights(folder / "one.weights.h5")
     labels = model.predict(x, verbose=0).argmax(axis=-1)
     np.savez(folder / "data.npz", x=x, y=labels)
     np.savez(folder / "other.npz", x=x, y=labels[:7])

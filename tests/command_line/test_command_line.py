@@ -147,7 +147,8 @@ def test_layers_of_ones_own(tmp_path, monkeypatch, capsys):
     ("arguments", "words"),
     [
         ("report missing.keras", "There is no file 'missing.keras'"),
-        ("report data.npz", "cannot be loaded"),
+        ("report data.npz", "cannot be loaded: it has to be a .keras file"),
+        ("report one.weights.h5", "perhaps weights alone"),
         ("report model.keras --tau 1.5", "Pass a number in (0, 1]"),
         ("report model.keras --html no/page.html", "There is no folder"),
         ("report model.keras --import nothing", "No module named 'nothing'"),
@@ -165,7 +166,10 @@ def test_layers_of_ones_own(tmp_path, monkeypatch, capsys):
             "has the arrays b, y, but the inputs of the model are named a, b",
         ),
         ("prune two.keras --ratio 0.5 --data x.npy -o s.keras", "named a, b"),
-        ("sensitivity model.keras --data other.npz", "(90, 3), but for the"),
+        (
+            "sensitivity model.keras --data other.npz",
+            "y of the shape (7,)",
+        ),
         ("sensitivity model.keras --data data.npz --ratio 2", "share of units"),
         ("diff model.keras missing.keras", "There is no file"),
         ("export model.keras -o small.txt", "has the suffix .txt"),

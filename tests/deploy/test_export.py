@@ -204,6 +204,8 @@ def test_what_cannot_be_done(factory, name, options, error, words, tmp_path):
 def test_litert_has_a_suffix(tmp_path):
     with pytest.raises(ValueError, match=r"has to end in \.tflite"):
         kr.deploy.litert(models.mlp(), tmp_path / "x.onnx")
+    with pytest.raises(TypeError, match="path is <Sequential"):
+        kr.deploy.litert(tmp_path / "x.tflite", models.mlp())
 
 
 def test_a_failure_of_the_converter(tmp_path, monkeypatch):

@@ -84,6 +84,9 @@ def test_methods_are_named_or_objects():
         ({"own": kr.L1}, {}, TypeError, "the class L1"),
         (["l1"], {"shares": (50,)}, ValueError, "50, but it is the share"),
         (["l1"], {"shares": ()}, ValueError, "shares is empty"),
+        ([], {}, ValueError, "methods is empty"),
+        ([lambda units: units.norms], {}, TypeError, "For a function from uni"),
+        (["l1"], {"tau": 0.5}, TypeError, "tau= says how many .* Pass shares="),
     ],
 )
 def test_comparisons_that_make_no_sense(methods, options, error, words):
@@ -92,3 +95,9 @@ def test_comparisons_that_make_no_sense(methods, options, error, words):
 
     with pytest.raises(error, match=words):
         kr.compare(planted(), evaluate, methods, **QUIET, **options)
+
+
+def test_functions_have_to_return_a_smaller_model():
+    methods = {"own": lambda model, share: None}
+    with pytest.raises(TypeError, match="own in methods returned NoneType"):
+        kr.compare(planted(), lambda model: 0.0, methods, **QUIET)

@@ -250,7 +250,8 @@ def test_scores_that_are_none(score, error, words):
 
 
 def test_numbers_of_all_kinds_are_scores():
-    for score in (1, 1.0, np.float32(1), np.array(1.0), np.int64(1)):
+    tensor = keras.ops.convert_to_tensor(1.0)
+    for score in (1, 1.0, np.float32(1), np.array(1.0), np.int64(1), tensor):
         assert score_of(lambda model, found=score: found, None) == 1.0
 
 
@@ -265,6 +266,8 @@ def test_numbers_of_all_kinds_are_scores():
         ({"skip": ["first", "second"]}, ValueError, "nothing to cut"),
         ({"skip": "third"}, ValueError, "third"),
         ({"deep": True}, TypeError, "deep"),
+        ({"ratio": 0.5}, TypeError, "ratio= says how many .* Pass taus= or"),
+        ({"target": {"flops": 0.5}}, TypeError, "target= says how many"),
     ],
 )
 def test_options_that_make_no_sense(options, error, words):
@@ -350,3 +353,9 @@ def test_a_calibration_without_layers_that_are_to_stay():
     with pytest.raises(ValueError, match="Pass the samples themselves"):
         kr.prune(model, 0.9, data=known, optimizer=True)
     assert kr.prune(model, 0.9, data=np.ones((9, 6)), optimizer=True)
+
+
+def test_a_drop_that_allows_every_score():
+    options = {"ratios": [0.5], "max_drop": 1, **QUIET}
+    with pytest.warns(UserWarning, match="max_drop=1 allows every score"):
+        kr.search(planted(), lambda model: 0.9, **options)

@@ -10,7 +10,11 @@ import numpy as np
 from keras import layers
 
 import keras_redundancy as kr
-from tests import models
+from tests import faster_jax, models
+
+if keras.backend.backend() == "jax":
+    faster_jax.add_flag()
+    faster_jax.share_context()
 
 
 def network():

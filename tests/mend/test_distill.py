@@ -91,6 +91,31 @@ def test_it_gains_on_fresh_samples_and_changes_neither_model(make, most):
     )
 
 
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.hidden = layers.Dense(16, activation="relu")
+        self.top = layers.Dense(3, activation="softmax")
+
+    def call(self, x):
+        return self.top(self.hidden(x))
+
+
+def test_a_subclassed_model_teaches():
+    data = samples(classifier(), batch=320)
+    model = Subclassed()
+    model(data[:1])
+    small = cut(models.randomized(model), data)
+    found = kr.distill(small, model, data, **QUICK)
+    started, ended = (
+        np.square(x.predict(data, verbose=0) - model.predict(data, verbose=0))
+        for x in (small, found)
+    )
+    assert ended.mean() < 0.8 * started.mean()
+    with pytest.raises(TypeError, match=r"kr\.functional\(model\) returns"):
+        kr.factorize(model)
+
+
 def test_prune_distils_by_itself():
     model = logits()
     data, fresh = samples(model), samples(model, seed=1)
@@ -293,7 +318,7 @@ def test_a_batch_has_no_more_samples_than_there_are(count, size):
 
 def test_inputs_are_changed_for_training_alone():
     model = convolutions()
-    data = samples(model)
+    data = samples(model, batch=320)
     small = cut(model, data)
     seen = []
 

@@ -57,6 +57,19 @@ BAD = {
         {"outputs": ["values", "values"]},
         "2 outputs",
     ),
+    "a single sample": (classifier, None, {"data": X[:1]}, "the 0 samples"),
+    "patience for what": (
+        classifier,
+        None,
+        {"patience": 2, "held_out": 0},
+        "patience=2 would have no effect",
+    ),
+    "steps of arrays": (
+        classifier,
+        None,
+        {"steps": 3},
+        "steps=3 would have no effect",
+    ),
     "less than a batch": (
         classifier,
         None,
@@ -144,8 +157,17 @@ def test_bad_input(name):
         kr.distill(small, model, **options)
 
 
+def test_the_smaller_model_comes_first():
+    large = keras.Sequential([keras.Input((12,)), layers.Dense(999)])
+    large.add(layers.Dense(3, activation="softmax"))
+    with pytest.warns(UserWarning, match="The smaller model comes first"):
+        kr.distill(large, classifier(), X, epochs=1, verbose=0)
+
+
 def test_what_is_no_function():
     with pytest.raises(TypeError, match="augment is a function"):
         kr.Distill(augment=3)
+    with pytest.raises(ValueError, match="patience=2 would have no effect"):
+        kr.Distill(patience=2, held_out=0)
     with pytest.raises(ValueError, match="would have no effect"):
         kr.prune(classifier(), 0.9, mend=kr.Distill())

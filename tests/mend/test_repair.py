@@ -104,3 +104,17 @@ def test_a_unit_that_barely_fires_does_not_blow_up(seed, mend, bound):
             for small in (mended, bare)
         ]
         assert errors[0] < most * errors[1]
+
+
+def test_means_over_channels_are_those_of_all_channels():
+    """A copy goes, and the mean over the others is not what it was."""
+    inputs = keras.Input((5, 4))
+    x = layers.Dense(8, activation="relu", name="wide")(inputs)
+    x = layers.BatchNormalization(axis=1)(x)
+    x = layers.Flatten()(layers.Dense(6, activation="relu")(x))
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    models.plant(model)
+    data = models.random_inputs(model, batch=64)
+    small = kr.prune(model, correlation=1.0, data=data)
+    assert small.get_layer("wide").units < 8
+    models.assert_same_function(model, small)

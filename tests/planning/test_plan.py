@@ -95,6 +95,13 @@ def test_a_plan_shows_what_goes_and_why_not(model, capsys):
     assert f"parameters: {before:,} -> {after:,}" in text
 
 
+def test_a_plan_says_that_nothing_is_similar_enough(model):
+    words = "No unit is removed at this tau"
+    assert words in str(kr.plan(models.mlp(), 0.9999))
+    assert words not in str(kr.plan(model, 0.9999))
+    assert words not in str(kr.plan(model, ratio=0))
+
+
 def test_prune_lists_the_options_of_plan():
     options = dict(inspect.signature(kr.plan).parameters)
     found = dict(inspect.signature(kr.prune).parameters)

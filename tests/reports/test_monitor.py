@@ -357,7 +357,7 @@ def test_without_tensorboard(tmp_path, monkeypatch):
     for module in list(sys.modules):
         if module.startswith("tensorboard."):
             monkeypatch.delitem(sys.modules, module)
-    with pytest.raises(ImportError, match="pip install 'keras-redundancy"):
+    with pytest.raises(ImportError, match="pip install 'tensorboard>="):
         kr.callbacks.RedundancyMonitor(tmp_path)
 
 

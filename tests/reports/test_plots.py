@@ -193,11 +193,22 @@ def test_training(tmp_path):
         plots.training(monitor, "rank")
 
 
+@pytest.mark.parametrize(
+    ("draw", "others"), [(plots.filters_by_cluster, 0), (plots.activations, 2)]
+)
+def test_pictures_of_what_is_no_model(draw, others):
+    with pytest.raises(TypeError, match=r"of a keras\.Model, but received"):
+        draw(layers.Dense(3), *[np.zeros(4)] * others)
+
+
 def test_activations(tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
     x = rng.normal(size=(40, 6)) + 20 * labels[:, None]
-    figure = plots.activations(small_network(), x.astype("float32"), labels)
+    network = small_network()
+    with pytest.raises(ValueError, match=r"shape \(40, 2\), but x has 40"):
+        plots.activations(network, x, np.eye(2)[labels])
+    figure = plots.activations(network, x.astype("float32"), labels)
     first, second = (x.get_offsets() for x in figure.axes[0].collections)
     assert len(first) == len(second) == 20
     # What is far apart stays so.

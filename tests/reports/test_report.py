@@ -147,10 +147,10 @@ def test_units_at_several_tau(model):
 @pytest.mark.parametrize(
     ("taus", "error", "message"),
     [
-        ([], ValueError, "tau is empty"),
-        ([0.5, 0], ValueError, "tau is 0"),
+        ([], ValueError, "taus is empty"),
+        ([0.5, 0], ValueError, "taus is 0"),
         ("0.5", TypeError, "has to be a number or several"),
-        ([None], TypeError, "tau is None"),
+        ([None], TypeError, "taus is None"),
     ],
 )
 def test_bad_thresholds(model, taus, error, message):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import keras
@@ -49,6 +50,10 @@ def test_it_says_what_it_did():
     assert [cut.value for cut in found.cuts] == values[1:4]
     assert all(cut.rebuild > 0 for cut in found.cuts)
     assert all(cut.retrace > 0 for cut in found.cuts)
+    for epoch, words in ((2, "0 of the 3"), (4, "2 of the 3")):
+        best = dataclasses.replace(found, epoch=epoch)
+        assert f"the model has {words} cuts: after" in str(best)
+    assert "did not reach" not in str(dataclasses.replace(found, epoch=5))
 
 
 def test_a_schedule_of_options_is_used_up():
@@ -270,6 +275,7 @@ def test_logs_may_hold_arrays():
             "a model that is not compiled",
         ),
         ({"epochs": 0}, ValueError, "epochs must be an integer"),
+        ({"ratio": 0.1}, TypeError, "ratio= is no argument of .* into prune="),
         ({"patience": -1}, ValueError, "patience must be an integer"),
         ({"floor": "high"}, TypeError, "floor must be a number"),
         ({"floor": float("nan")}, ValueError, "floor must be finite"),
@@ -303,6 +309,7 @@ def test_bad_input(options, error, words):
         ({"ratio": 1}, "ratio is 1"),
         ({"raito": 0.5}, "Did you mean ratio="),
         ([{"ratio": 0.5}, {"ratio": 0.5, "layers": "three"}], "'three'"),
+        ({"ratio": 0.5, "data": np.zeros(80)}, "data has batches of shape"),
     ],
 )
 def test_options_of_all_cuts_are_checked_before_training(prune, words):
@@ -310,6 +317,18 @@ def test_options_of_all_cuts_are_checked_before_training(prune, words):
     with pytest.raises((TypeError, ValueError), match=words):
         run(network(), prune=prune, callbacks=[seen])
     assert seen.found == []
+
+
+def test_a_calibration_is_of_the_weights_before_training():
+    model = network()
+    known = kr.calibrate(model, data()[0])
+    with pytest.raises(ValueError, match="that it has before training"):
+        run(model, prune={"ratio": 0.5, "data": known})
+
+
+def test_a_drop_that_allows_every_accuracy():
+    with pytest.warns(UserWarning, match="max_drop=1 allows every accuracy"):
+        run(network(), floor=None, max_drop=1, start=1, epochs=1)
 
 
 def test_models_that_cannot_be_trained_on():

@@ -29,25 +29,6 @@ class Crash(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_what_was_interrupted_ends_as_if_it_was_not(tmp_path):
-    results = []
-    for name, crash in (("whole", []), ("parts", [Crash(3)])):
-        options = {"checkpoint": tmp_path / name, "seed": 7}
-        keras.utils.set_random_seed(0)
-        model = network(noise=True)
-        if crash:
-            with pytest.raises(KeyboardInterrupt):
-                run(model, callbacks=crash, **options)
-        results.append(run(model, **options))
-    whole, parts = results
-    assert parts.history.epoch == whole.history.epoch
-    for name, values in whole.history.history.items():
-        np.testing.assert_allclose(
-            parts.history.history[name], values, rtol=1e-4, err_msg=name
-        )
-    models.assert_same_function(whole.model, parts.model, data()[0])
-
-
 @pytest.mark.parametrize("cuts", [True, False])
 def test_the_best_model_outlives_several_interruptions(cuts, tmp_path):
     """Spoiled by too deep a cut, or too high a rate: it is of epochs ago."""
@@ -106,22 +87,19 @@ def test_a_killed_process_ends_with_the_same_result(tmp_path):
     command = [sys.executable, "-m", "tests.fit_and_prune_run"]
     whole, parts = tmp_path / "whole.json", tmp_path / "parts.json"
     main(tmp_path / "a", whole)
-    folder, kills = tmp_path / "b", 0
-    for wait in (0.3, 0.9):
-        process = subprocess.Popen([*command, folder, parts])
-        while process.poll() is None and not (folder / "state.json").exists():
-            time.sleep(0.01)
-        time.sleep(wait)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
+    folder = tmp_path / "b"
+    process = subprocess.Popen([*command, folder, parts])
+    while process.poll() is None and not (folder / "state.json").exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    assert process.poll() is None
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
     subprocess.run([*command, folder, parts], check=True)
-    assert kills
     expected, found = (json.loads(x.read_text()) for x in (whole, parts))
     assert found["epochs"] == expected["epochs"] == list(range(6))
     assert found["sizes"] == expected["sizes"]
-    for name in ("losses", "value", "weights"):
+    for name in ("loss", "val_loss", "value", "weights"):
         np.testing.assert_allclose(
             found[name], expected[name], rtol=1e-3, atol=1e-5, err_msg=name
         )

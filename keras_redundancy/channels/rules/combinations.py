@@ -9,6 +9,7 @@ from keras import layers
 from keras_redundancy._keras import (
     CustomScaleLayer,
     as_array,
+    is_added_as_bias,
     numpy_operations as ops,
 )
 from keras_redundancy._shared.named import named
@@ -34,6 +35,11 @@ CONSTANT = of_call(
 )
 JOINS_CONSTANT = of_call(
     "joined_with_constant", "joins channels with a constant array"
+)
+ADDED_AS_BIAS = of_call(
+    "added_as_bias",
+    "adds an array that Keras's TensorFlow backend adds along the channels, "
+    "since they are as many as its entries: write array + tensor",
 )
 INDICES = of_call(
     "finds_indices", "is given a condition alone, and so returns indices"
@@ -88,6 +94,8 @@ def _join(operation, acts=None):
 @with_batch_axis
 def _operands(operation, call):
     """`x + y` and keras.ops, where an operand can be a number or an array."""
+    if is_added_as_bias(operation, *call.arguments):
+        return call.opaque(ADDED_AS_BIAS)
     others = [
         (path, operand)
         for path, operand in _listed(call.arguments)

@@ -182,9 +182,9 @@ def _times_weight(call, given, out):
     axis, weight = own.index(read), makers[number]
     call.read_by(weight.weight, axis, x.ids)
     call.recorder.widths.append(Width(weight, ("shape", axis), x.ids))
-    samples = () if call.recorder.is_one else letters[0]
-    sizes = zip(out, call.outputs[0].shape, strict=True)
-    others = [n for y, n in sizes if y not in own and y not in samples]
+    shapes = [*call.input_sizes[1 - number], *call.output_sizes[0]]
+    sizes = dict(zip(letters + out, shapes, strict=True))
+    others = [size for letter, size in sizes.items() if letter not in own]
     call.multiplies_in_all(weight.weight, positions(others))
     return Channels(call.inputs[number].ids, out.index(own[-1]))
 

@@ -15,6 +15,7 @@ from keras_redundancy.channels.rules.registry import (
     for_classes,
     positions,
     rule,
+    with_batch_axis,
 )
 
 SUMMED = of_call("channels_summed", "sums over the channels")
@@ -27,11 +28,12 @@ VOCABULARY = of_call("vocabulary", "returns a number for each token")
 
 
 @rule.register(layers.Dense)
+@with_batch_axis
 def _dense(layer, call):
     call.read_by(layer.kernel, 0, call.labels_on(-1))
-    shape = call.outputs[0].shape
-    call.multiplies(layer.kernel, positions(shape[1:-1]))
-    return _written(layer, call, layer.kernel, 1, "units", len(shape) - 1)
+    *sizes, _ = call.output_sizes[0]
+    call.multiplies_in_all(layer.kernel, positions(sizes))
+    return _written(layer, call, layer.kernel, 1, "units", len(sizes))
 
 
 def _written(layer, call, kernel, axis, setting, out_axis, taps="all"):
@@ -118,6 +120,7 @@ def _multiplies(call, tensor, axis, *kernels):
 
 
 @for_classes(*convolutions.CONVOLUTIONS)
+@with_batch_axis
 def _convolution(layer, call):
     axis = channel_axis(layer, call)
     _multiplies(call, call.outputs[0], axis, layer.kernel)
@@ -149,6 +152,7 @@ def _one_group_per_channel(layer, call, ids, axis):
 
 
 @for_classes(*convolutions.TRANSPOSED)
+@with_batch_axis
 def _transposed_convolution(layer, call):
     """The kernel has the shape (..., filters, channels).
 
@@ -166,6 +170,7 @@ def _transposed_convolution(layer, call):
 
 
 @for_classes(*convolutions.DEPTHWISE)
+@with_batch_axis
 def _depthwise_convolution(layer, call):
     """The kernel has the shape (..., channels, multiplier)."""
     axis = channel_axis(layer, call)
@@ -178,6 +183,7 @@ def _depthwise_convolution(layer, call):
 
 
 @for_classes(*convolutions.SEPARABLE)
+@with_batch_axis
 def _separable_convolution(layer, call):
     axis = channel_axis(layer, call)
     kernels = layer.depthwise_kernel, layer.pointwise_kernel
@@ -204,6 +210,7 @@ def _after_depthwise(layer, args, kwargs):
 
 
 @rule.register(layers.EinsumDense)
+@with_batch_axis
 def _einsum_dense(layer, call):
     """Follows one channel axis: that of the input, or a new one.
 
@@ -255,12 +262,12 @@ def _einsum_dense(layer, call):
 
 def _count_products(layer, call, letters, kernel, read):
     """Every axis that the kernel does not have repeats its product."""
-    shapes = [*call.inputs[0].shape, *call.outputs[0].shape]
+    x, shapes = call.inputs[0], [*call.input_sizes[0], *call.output_sizes[0]]
     sizes = dict(zip(letters, shapes, strict=True))
-    known = {letters[0], read, *kernel}
+    per = None if read in kernel or x.batch else x.ids
+    known = {*kernel} if per is None else {read, *kernel}
     others = [size for letter, size in sizes.items() if letter not in known]
-    per = None if read in kernel else call.inputs[0].ids
-    call.multiplies(layer.kernel, positions(others), per)
+    call.multiplies_in_all(layer.kernel, positions(others), per)
 
 
 def _count_channels(layer, call, letter, ids):

@@ -10,7 +10,7 @@ import inspect
 import math
 import re
 
-from keras import layers, tree
+from keras import Operation, layers, tree
 
 from keras_redundancy import _keras
 from keras_redundancy._keras import numpy_operations, variables_in
@@ -205,7 +205,8 @@ def register_rule(layer_class, function=None):
         `function`, or the decorator.
 
     Raises:
-        TypeError: `layer_class` is no class, or `function` cannot be called.
+        TypeError: `layer_class` is no class of layers, or `function` cannot be
+            called.
 
     Example: a layer that scales every channel.
 
@@ -252,6 +253,7 @@ def register_rule(layer_class, function=None):
         register_rule,
         layer_class,
         function,
+        base=Operation,
         expects="a layer class",
         what="A rule is a function of a layer and a CallTrace",
         write="def my_rule(layer, call), which returns the Channels of the "
@@ -259,16 +261,19 @@ def register_rule(layer_class, function=None):
     )
 
 
-def register_for_class(generic, door, kind, function, *, expects, what, write):
+def register_for_class(
+    generic, door, kind, function, *, base=object, expects, what, write
+):
     """Register a function of the user's for a class; or return a decorator.
 
     Args:
         generic: the `functools.singledispatch` function to extend.
         door: the public function that was called with `kind` and `function`.
+        base: the class that `kind` has to be a subclass of.
         expects, what, write: what kind of class is wanted, what the function
             is, and what to write, for errors.
     """
-    if not inspect.isclass(kind):
+    if not inspect.isclass(kind) or not issubclass(kind, base):
         raise TypeError(
             f"{door.__name__} expects {expects}, but received {kind!r}. Write "
             f"{door.__name__}(MyLayer), not the layer's name or a layer."
