@@ -3,8 +3,8 @@
     import keras_redundancy as kr
 
     kr.analyze(model, tau=0.5).render()  # what is redundant
-    print(kr.plan(model, tau=0.9))  # what would go
-    small = kr.prune(model, tau=0.9)  # a smaller, stock Keras model
+    print(kr.plan(model, tau=0.5))  # what would go
+    small = kr.prune(model, tau=0.5)  # a smaller, stock Keras model
     small.save("small.keras")
 
 What there is, with `help(kr.plan)` and so on for each:
