@@ -222,8 +222,9 @@ class Product:
     """`layer` multiplies the whole of `kernel` at so many positions.
 
     Those are the positions of one sample, in all windows if windows of it are
-    merged with the batch; None if their number is not known. With labels `per`, the kernel is
-    multiplied at that many positions for each of these channels.
+    merged with the batch; None if their number is not known. With labels
+    `per`, the kernel is multiplied at that many positions for each of these
+    channels.
     """
 
     layer: object

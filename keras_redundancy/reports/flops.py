@@ -16,9 +16,9 @@ def flops(
 
     The products of kernels with their inputs are counted; biases,
     normalisation, activations and pooling are not, and neither are layers that
-    cannot be followed: `kr.trace(model).untouched` lists them. A multiply-add counts as
-    one operation, as in the tables of the pruning literature (VGG-16 on
-    32x32 images: 3.13e8; ResNet-56: 1.25e8). Training layers count as the
+    cannot be followed: `kr.trace(model).untouched` lists them. A multiply-add
+    counts as one operation, as in the tables of the pruning literature (VGG-16
+    on 32x32 images: 3.13e8; ResNet-56: 1.25e8). Training layers count as the
     stock layers that `strip` makes of them.
 
     Args:
