@@ -54,7 +54,7 @@ def test_what_does_not_change_keeps_its_class():
 
 def test_a_layer_without_a_config_that_does_not_change():
     model = models.randomized(between(subclassed.TwoWidths()))
-    small = kr.prune(model, ratio=0)
+    small = kr.plan(model, ratio={"top": 0.5}).apply()
     models.assert_same_function(model, small)
 
 
@@ -80,7 +80,7 @@ class BuiltOnTuples(Unbuilt):
 @pytest.mark.parametrize("cls", [Unbuilt, BuiltOnTuples])
 def test_layers_that_keras_cannot_build_as_it_loads_them(cls, tmp_path):
     model = models.randomized(between(cls()))
-    small = kr.prune(model, ratio=0)
+    small = kr.plan(model, ratio={"top": 0.5}).apply()
     small.save(tmp_path / "small.keras")
     again = keras.models.load_model(
         tmp_path / "small.keras", custom_objects={cls.__name__: cls}
