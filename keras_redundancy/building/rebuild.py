@@ -26,7 +26,11 @@ from keras_redundancy.building.own_class import (
     variable_pairs,
 )
 from keras_redundancy.building.rebinding import Rebinder
-from keras_redundancy.building.recipe import Recipe, is_configured
+from keras_redundancy.building.recipe import (
+    Recipe,
+    is_configured,
+    operations,
+)
 from keras_redundancy.building.weights import (
     assign_weights,
     copy_trainable,
@@ -153,6 +157,12 @@ class Builder(_keras.Interpreter):
         self.recipe, self._ties = recipe, ties.Ties(recipe)
         self._is_fixed, self._made = is_fixed, {}
         self.inlined = []
+        # Models that Keras saves by their constructors may become plain ones.
+        self._saves_graph = any(
+            _keras.rebuildable_class(x) is not type(x)
+            for x in operations(recipe.model)
+            if _keras.is_model(x)
+        )
         self._depth = 0  # Of the layers that are opened around a call.
 
     @property
@@ -346,6 +356,8 @@ class Builder(_keras.Interpreter):
             return
         layer_recipe, new = found
         configs.make_saveable(new)
+        if self._saves_graph and not configs.makes(new):
+            return
         configs.build_by_calls(new)
         new.name = opened.name  # The layer can be there several times.
         recipe = self.recipe.with_layer(layer_recipe)

@@ -125,3 +125,36 @@ def test_weights_that_code_reads_are_of_stock_layers_then(tmp_path):
     same = kr.prune(model, ratio=0)
     wanted, found = (models.numpy(x(DATA)) for x in (model, same))
     np.testing.assert_allclose(wanted, found, atol=1e-5)
+
+
+class Unsaved(layers.Layer):
+    """Its config cannot be made, which only saving its graph asks for."""
+
+    def __init__(self):
+        super().__init__(name="unsaved")
+        self.inner = layers.Dense(6, name="inner")
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+    def get_config(self):
+        raise TypeError("as some layers of KerasHub")
+
+
+class OfUnsaved(keras.Model):
+    def __init__(self):
+        inputs = keras.Input((6,))
+        x = layers.Dense(12, activation="relu", name="wide")(inputs)
+        x = Unsaved()(layers.Dense(6, name="narrow")(x))
+        super().__init__(inputs, layers.Dense(2)(x))
+
+
+@pytest.mark.filterwarnings("ignore:OfUnsaved has a constructor of its own")
+def test_a_layer_without_a_config_is_inline_where_the_graph_is_saved(tmp_path):
+    model = models.randomized(OfUnsaved())
+    small = kr.prune(model, ratio=0.5, layers="wide")
+    assert small.get_layer("unsaved").get_layer("unsaved-inner").units == 6
+    assert_opens_again(small, tmp_path)

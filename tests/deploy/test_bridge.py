@@ -54,6 +54,7 @@ def outputs_of(model, inputs):
     return [models.numpy(x) for x in keras.tree.flatten(found)]
 
 
+@pytest.mark.filterwarnings(models.NOT_OPENED)
 @pytest.mark.parametrize("name", FACTORIES)
 def test_there_and_back(name):
     model = models.randomized(FACTORIES[name]())
