@@ -221,7 +221,7 @@ def test_models_that_do_not_fit():
 
 def test_without_tf_keras(monkeypatch):
     monkeypatch.setitem(sys.modules, "tf_keras", None)
-    with pytest.raises(ImportError, match="pip install .*tf_keras"):
+    with pytest.raises(ImportError, match=r"pip install .*tf_keras"):
         kr.deploy.to_tf_keras(models.mlp())
 
 

@@ -233,5 +233,5 @@ def test_a_model_in_place_of_what_was_found(draw, words):
 
 def test_without_matplotlib(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match="pip install .matplotlib"):
+    with pytest.raises(ImportError, match=r"pip install .matplotlib"):
         plots.singular_values(kr.analyze(model))
