@@ -30,7 +30,7 @@ METHODS = {
 }
 
 
-def main():
+def parsed():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -44,24 +44,34 @@ def main():
         "and how many others calibrate the cuts",
     )
     parser.add_argument("--out", type=Path, default=Path("pictures"))
-    args = parser.parse_args()
-    keras.utils.set_random_seed(0)
-    (x, y), _ = example_data.load(args.dataset, args.data)
-    # What is said of accuracy is said of images held out from training.
-    count = args.samples
-    images, labels = x[-count:], y[-count:]
-    x, y = x[:-count], y[:-count]
+    return parser.parse_args()
+
+
+def trained(x, y, callbacks, args):
+    """The quickstart's network for one data set."""
     model = quickstart.build(x.shape[1:], quickstart.WIDTHS[args.dataset])
     model.compile(
         "adam",
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
+    options = {"epochs": args.epochs, "callbacks": callbacks, "verbose": 2}
+    model.fit(x, y, batch_size=128, **options)
+    return model
+
+
+def main():
+    args = parsed()
+    keras.utils.set_random_seed(0)
+    (x, y), _ = example_data.load(args.dataset, args.data)
+    # What is said of accuracy is said of images held out from training.
+    count = args.samples
+    images, labels = x[-count:], y[-count:]
+    x, y = x[:-count], y[:-count]
     logs = args.out / "logs"
     monitor = kr.callbacks.RedundancyMonitor(logs, data=images)
     callbacks = [keras.callbacks.TensorBoard(logs), monitor]
-    options = {"epochs": args.epochs, "callbacks": callbacks, "verbose": 2}
-    model.fit(x, y, batch_size=128, **options)
+    model = trained(x, y, callbacks, args)
 
     def accuracy(model):
         # Batches of one size: for another one, Keras traces the model again.
@@ -72,6 +82,22 @@ def main():
     levels = (0.125, 0.25, 0.5, 0.75)
     sensitivity = kr.sensitivity(model, accuracy, ratios=levels)
     comparison = kr.compare(model, accuracy, METHODS, data=x[:count])
+    draw(args.out, model, report, sensitivity, comparison)
+    activations = kr.plots.activations(model, images, labels)
+    activations.savefig(args.out / "activations.png", dpi=80)
+    training = kr.plots.training(monitor, "max_similarity")
+    training.savefig(args.out / "training.png", dpi=80)
+    half = kr.prune(model, target={"flops": 0.5}, data=x[:count], rounds=0)
+    report.to_html(
+        args.out / "report.html",
+        sensitivity=sensitivity,
+        difference=kr.difference(model, half),
+    )
+    print("wrote", *sorted(path.name for path in args.out.iterdir()))
+
+
+def draw(folder, model, report, sensitivity, comparison):
+    """Pictures of what was measured of a model, as files in a folder."""
     taus = [n / 20 for n in range(1, 20)]
     first = report.layers[0].title
     pictures = {
@@ -82,18 +108,9 @@ def main():
         "singular_values": kr.plots.singular_values(report),
         "sensitivity": kr.plots.sensitivity(sensitivity),
         "methods": kr.plots.score_against_flops(comparison),
-        "training": kr.plots.training(monitor, "max_similarity"),
-        "activations": kr.plots.activations(model, images, labels),
     }
     for name, figure in pictures.items():
-        figure.savefig(args.out / f"{name}.png", dpi=80)
-    half = kr.prune(model, target={"flops": 0.5}, data=x[:count], rounds=0)
-    report.to_html(
-        args.out / "report.html",
-        sensitivity=sensitivity,
-        difference=kr.difference(model, half),
-    )
-    print("wrote", *sorted(path.name for path in args.out.iterdir()))
+        figure.savefig(folder / f"{name}.png", dpi=80)
 
 
 if __name__ == "__main__":

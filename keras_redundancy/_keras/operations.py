@@ -29,7 +29,7 @@ def is_added_as_bias(operation, args, kwargs) -> bool:
     x, array = both_operands(args, kwargs)
     if isinstance(array, keras.KerasTensor) or not np.ndim(array):
         return False
-    if not isinstance(x, keras.KerasTensor):
+    if not isinstance(x, keras.KerasTensor) or len(x.shape) < 2:
         return False
     long = [axis for axis, n in enumerate(np.shape(array)) if n > 1]
     if len(long) != 1 or keras.backend.backend() != "tensorflow":

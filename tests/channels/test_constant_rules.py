@@ -186,3 +186,15 @@ def test_as_many_channels_as_positions_with_numbers(units, copies, kept, add):
     # The smaller model can be pruned in turn.
     again = kr.prune(small, kr.L1(), ratio=0.3)
     assert again.count_params() < small.count_params()
+
+
+def test_a_number_for_each_sample_is_added_to_an_array():
+    """Such a tensor has the axis of the batch alone."""
+    inputs = keras.Input((6,))
+    x = layers.Dense(8, activation="relu", name="wide")(inputs)
+    summed = ops.sum(layers.Dense(3)(x), axis=-1) + array(4, 1)
+    model = models.randomized(keras.Model(inputs, summed))
+    small = kr.prune(model, kr.L1(), ratio=0.5, absorb=kr.Drop())
+    assert small.get_layer("wide").units == 4
+    x = models.random_inputs(model)
+    assert small(x).shape == model(x).shape
