@@ -128,9 +128,7 @@ class Opener:
 
     def opens(self, layer) -> bool:
         """Whether to look inside of a layer."""
-        if self._is_inside or layer.name in self._names:
-            return _is_unknown(layer)
-        return is_made_of_layers(layer)
+        return _is_unknown(layer)
 
     def __call__(self, layer, args, kwargs, prefix):
         if not isinstance(layer, keras.Layer) or not self.opens(layer):

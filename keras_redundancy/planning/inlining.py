@@ -1,7 +1,7 @@
 """Layers made of layers: made anew by their arguments, or inline."""
 
 from keras_redundancy import _keras
-from keras_redundancy.building.closing import set_by_arguments
+from keras_redundancy.building.closing import set_by_arguments, set_by_inputs
 from keras_redundancy.building.recipe import operations
 from keras_redundancy.channels.opening import has_stand_ins
 from keras_redundancy.channels.reasons import Reason
@@ -31,7 +31,7 @@ def needing_inline(graph, spaces, inline: bool | None) -> list:
         return [None] * len(spaces)
     remark = FIXED if is_fixed else ""
     opened = [
-        (x.layer, {id(v) for v in x.layer.variables}, set_by_arguments(x))
+        (x.layer, {id(v) for v in x.layer.variables}, _ways_to_set(x))
         for x in operations(graph.model)
         if isinstance(x, _keras.Opened)
     ]
@@ -43,7 +43,7 @@ def needing_inline(graph, spaces, inline: bool | None) -> list:
 
 
 def _reason(space, opened, remark):
-    done = [own for _, own, axes in opened if _is_set(space, own, axes)]
+    done = [own for _, own, ways in opened if _is_set(space, own, ways)]
     for layer, variables, _ in opened:
         # A layer whose widths are set makes the layers inside anew as well.
         if not any(variables <= own for own in done):
@@ -52,10 +52,23 @@ def _reason(space, opened, remark):
     return None
 
 
-def _is_set(space, variables, settable):
-    """Whether arguments set the width of a space, and no other, in a layer."""
+def _ways_to_set(opened):
+    """Lists of the axes that arguments and inputs of a layer set.
+
+    Inputs whose sizes are equal may grow together, or each one alone.
+    """
+    axes = set_by_arguments(opened)
+    return [axes + of_inputs for of_inputs in set_by_inputs(opened)]
+
+
+def _is_set(space, variables, ways):
+    """Whether one of `_ways_to_set` sets the width of a space, and no other."""
     own = {(id(axis.on.variable), axis.on.axis) for axis in space.axes}
     inside = {key for key in own if key[0] in variables}
+    return not inside or any(_is_made_up(inside, own, way) for way in ways)
+
+
+def _is_made_up(inside, own, settable):
     found = [axes & inside for axes in settable if axes <= own]
     # Where two set the same axis, it is not known which of them has to change.
     once = sum(map(len, found)) == len(set().union(*found))
@@ -84,8 +97,8 @@ def ways_of_blocks(graph, decisions) -> dict[str, str]:
             if any(id(axis.on.variable) in own for axis in space.axes)
         ]
         if changed:
-            axes = [] if opened in in_place else set_by_arguments(opened)
-            by_arguments = all(_is_set(x, own, axes) for x in changed)
+            ways = [] if opened in in_place else _ways_to_set(opened)
+            by_arguments = all(_is_set(x, own, ways) for x in changed)
             way = "by its arguments" if by_arguments else "inline"
             found[opened.name] = way
     return found

@@ -68,10 +68,10 @@ def _embedding(layer, call):
 
 @rule.register(layers.ReversibleEmbedding)
 def _reversible_embedding(layer, call):
-    """In reverse, embeddings are a kernel: what they write and read stays.
+    """In reverse, embeddings are a kernel, and no channel can stand for another.
 
     The channels that a tied kernel reads are those that it writes where it
-    embeds, so there is none that could read a removed one's stand-in.
+    embeds: to change how it reads a channel would change what it embeds.
     """
     own = None if layer.tie_weights else layer.reverse_embeddings
     if not call.argument("reverse"):
@@ -80,8 +80,8 @@ def _reversible_embedding(layer, call):
         return out
     x = call.inputs[0]
     kernel, axis = (layer.embeddings, 1) if own is None else (own, 0)
-    call.freeze(REVERSED, x.ids)
-    call.read_by(kernel, axis, x.ids)
+    call.inexact(REVERSED, x.ids)
+    call.carried_by(kernel, axis, x.ids)
     call.keeps(*layer.weights)
     call.multiplies(kernel, positions(x.shape[1:-1]))
     return call.frozen(call.outputs[0], VOCABULARY)
