@@ -89,7 +89,7 @@ def with_opened(model, opener, shapes: list | None = None):
             layer, but for each call of a layer without weights. Where it
             raises a `RecordingError`, the layer in the copy has the attribute
             `not_opened`, which says why. Copies of layers inside have the
-            attribute `is_inside`.
+            attribute `blocks`, the names of the layers that they are inside of.
         shapes: those of the inputs of the copy, where sizes that the model
             leaves open have to be known. The `InputLayer`s of the copy then
             have the attribute `open_shape`, that of the model.
@@ -189,7 +189,9 @@ class Copier(Interpreter):
         name = self._names.get(id(old), old.name)
         if self._prefix and isinstance(old, keras.Layer):
             name = self._prefix + name
-            vars(new)["is_inside"] = True
+            parts = name.split(BORDER)[:-1]
+            ends = range(1, len(parts) + 1)
+            vars(new)["blocks"] = [BORDER.join(parts[:end]) for end in ends]
         if name != old.name:
             new.name = name
         if isinstance(old, keras.Layer) and old.weights:

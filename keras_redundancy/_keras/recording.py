@@ -26,6 +26,7 @@ from keras_redundancy._keras.opened import (
 )
 from keras_redundancy._keras.running import without_gradients
 from keras_redundancy._keras.tf_functions import tf_functions_recorded
+from keras_redundancy._keras.variables import variables_in
 
 NO_TENSORS = "its call returns something else than tensors"
 
@@ -183,9 +184,22 @@ def _recorded(layer, args, kwargs, inputs):
     if returns_more:
         outputs = [flat[number] for number in returned]
     try:
-        return Functional(inputs, outputs), returned, returns_more
+        graph = Functional(inputs, outputs)
     except ValueError as error:
         raise RecordingError(what_and_where(error)) from error
+    _require_own_variables(layer, graph)
+    return graph, returned, returns_more
+
+
+def _require_own_variables(layer, graph):
+    own = set(map(id, layer.variables))
+    for call in calls(graph):
+        for variable in variables_in(call.arguments):
+            if id(variable) not in own:
+                raise RecordingError(
+                    f"its call reads {variable.path!r}, which is no weight of "
+                    f"{layer.name}"
+                )
 
 
 @contextlib.contextmanager

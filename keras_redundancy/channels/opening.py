@@ -1,6 +1,5 @@
 """Layers that are made of layers: the graphs inside take their place."""
 
-import functools
 import itertools
 
 import keras
@@ -16,19 +15,18 @@ OPEN_SIZE = 16  # In place of sizes that are not known.
 SMALL_SIZE = 4  # Where that is too much.
 
 
-def opened(model, shapes=None, names=frozenset()):
+def opened(model, shapes=None):
     """The model, with the graphs inside of layers in their places.
 
-    Those are the layers of classes without a rule that are made of other
-    layers: their `call` is run on symbols, and the graph that it records is
-    compared with the layer on random numbers. Where that fails because a size
-    of the model's inputs is open, as where a mask is made for the length of
-    a sequence, the copy gets inputs of known sizes.
+    Those are the layers of classes without a rule: their `call` is run on
+    symbols, and the graph that it records is compared with the layer on random
+    numbers. Where that fails because a size of the model's inputs is open, as
+    where a mask is made for the length of a sequence, the copy gets inputs of
+    known sizes.
 
     Args:
         model: a functional or Sequential model, which does not change.
         shapes: the shape of a sample of each input, for open sizes.
-        names: those of layers that are opened though they hold no layers.
 
     Returns:
         `model` itself if it has no such layer, and no nested models whose
@@ -36,10 +34,9 @@ def opened(model, shapes=None, names=frozenset()):
         shares its variables; layers in it that could not be opened have the
         attribute `not_opened`, which says why.
     """
-    has_layers = has_layers_to_open(model, names)
-    if not has_layers and not _keras.models_to_merge(model):
+    if not has_layers_to_open(model) and not _keras.models_to_merge(model):
         return model
-    opener = Opener(model, names=names)
+    opener = Opener(model)
     found = _keras.with_opened(model, opener)
     inputs = _keras.graph_of(model).inputs
     if not _closed(found) or not any(None in x.shape[1:] for x in inputs):
@@ -59,24 +56,13 @@ def opened(model, shapes=None, names=frozenset()):
 
 
 def opened_like(model, other):
-    """`opened`, with the sizes and the layers open that are so in another.
-
-    Of the layers inside of an opened one, some stand in the model itself where
-    it was made by putting the graph in the place of the layer.
-    """
-    shapes = [x.shape[1:] for x in _keras.graph_of(other).inputs]
-    found = [x for x in _keras.flat_layers(other) if _is_opened(x)]
-    return opened(model, shapes, {x.name for x in found})
+    """`opened`, with the sizes of the inputs of another model."""
+    return opened(model, [x.shape[1:] for x in _keras.graph_of(other).inputs])
 
 
-def has_layers_to_open(model, names=frozenset()) -> bool:
-    """Whether a model has layers to look into; `names`: as for `opened`."""
-    opener = Opener(model, names=names)
-    return any(map(opener.opens, _keras.flat_graph(model).layers))
-
-
-def _is_opened(layer):
-    return isinstance(layer, _keras.Opened)
+def has_layers_to_open(model) -> bool:
+    """Whether a model has layers to look into."""
+    return any(map(_is_unknown, _keras.flat_graph(model).layers))
 
 
 def has_stand_ins(model) -> bool:
@@ -86,19 +72,26 @@ def has_stand_ins(model) -> bool:
 
 
 def _closed(model) -> int:
-    """The number of layers that could not be opened, and of their weights."""
-    closed = [x for x in _keras.flat_layers(model) if hasattr(x, "not_opened")]
+    """The number of layers that could not be opened, and of their weights.
+
+    Only those that are made of layers: for less no size is worth fixing.
+    """
+    closed = [
+        x
+        for x in _keras.flat_layers(model)
+        if hasattr(x, "not_opened") and len(_keras.flat_layers(x)) > 1
+    ]
     return len(closed) + sum(x.count_params() for x in closed)
-
-
-def is_made_of_layers(layer) -> bool:
-    """Whether it is of an unknown class, and has layers inside."""
-    return _is_unknown(layer) and len(_keras.flat_layers(layer)) > 1
 
 
 def _is_gone_through(layer):
     """Whether a layer inside of another one is no more than what it calls."""
-    return is_made_of_layers(layer) and not _keras.has_state(layer)
+    is_made_of_layers = len(_keras.flat_layers(layer)) > 1
+    return (
+        is_made_of_layers
+        and _is_unknown(layer)
+        and not _keras.has_state(layer)
+    )
 
 
 def _is_unknown(layer):
@@ -112,32 +105,20 @@ def _is_unknown(layer):
 class Opener:
     """Makes the `Opened` of a layer that is called, or returns None."""
 
-    def __init__(self, model, is_inside: bool = False, names=frozenset()):
-        """Args:
-        model: the model that is walked through.
-        is_inside: whether it is the graph inside of a layer. There, layers
-            without layers inside are opened as well: whoever uses a block can
-            hardly write rules for what its author put into it.
-        names: those of layers that are opened as if they were inside.
-        """
-        self._is_inside, self._names = is_inside, names
+    def __init__(self, model):
+        """`model`: the model that is walked through."""
         self._calls = {}
         for call in _keras.flat_graph(model).calls:
             ways = self._calls.setdefault(id(call.operation), set())
             ways.add(_way(call))
 
-    def opens(self, layer) -> bool:
-        """Whether to look inside of a layer."""
-        return _is_unknown(layer)
-
     def __call__(self, layer, args, kwargs, prefix):
-        if not isinstance(layer, keras.Layer) or not self.opens(layer):
+        if not isinstance(layer, keras.Layer) or not _is_unknown(layer):
             return None
         if len(self._calls[id(layer)]) > 1 and layer.weights:
             raise _keras.RecordingError(SEVERAL_CALLS)
         prefix = f"{prefix}{layer.name}{_keras.BORDER}"
-        opener = functools.partial(Opener, is_inside=True)
-        return recorded(layer, args, kwargs, opener=opener, prefix=prefix)
+        return recorded(layer, args, kwargs, opener=Opener, prefix=prefix)
 
 
 def _way(call):

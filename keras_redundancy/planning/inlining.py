@@ -105,5 +105,5 @@ def ways_of_blocks(graph, decisions) -> dict[str, str]:
 
 
 def _is_block(operation):
-    is_inside = getattr(operation, "is_inside", False)
+    is_inside = hasattr(operation, "blocks")
     return isinstance(operation, _keras.Opened) and not is_inside

@@ -35,7 +35,7 @@ NO_RULE = Reason(
 NOT_OPENED = Reason(
     "not_opened",
     "there is no rule for {name} ({kind}), which register_rule can teach, and "
-    "the layers inside cannot be followed: {why}",
+    "what it computes cannot be followed: {why}",
 )
 NO_CONFIG = Reason(
     "no_config",
