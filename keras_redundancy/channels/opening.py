@@ -1,4 +1,4 @@
-"""Layers that are made of layers: the graphs inside take their place."""
+"""Layers without a rule: the graphs that they record take their place."""
 
 import itertools
 
@@ -88,9 +88,7 @@ def _is_gone_through(layer):
     """Whether a layer inside of another one is no more than what it calls."""
     is_made_of_layers = len(_keras.flat_layers(layer)) > 1
     return (
-        is_made_of_layers
-        and _is_unknown(layer)
-        and not _keras.has_state(layer)
+        is_made_of_layers and _is_unknown(layer) and not _keras.has_state(layer)
     )
 
 

@@ -60,7 +60,7 @@ def trace(model, *, allow_inexact: bool = False, shapes=None) -> ChannelGraph:
             what the model computes, even if it is an exact copy of another
             one.
         shapes: for a model with open input sizes, the shape of one sample of
-            each input, to look inside layers that are made of layers.
+            each input, to look inside layers without a rule.
 
     Returns:
         A `ChannelGraph`: the spaces of the model, with the reason for each

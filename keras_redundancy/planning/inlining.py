@@ -1,4 +1,4 @@
-"""Layers made of layers: made anew by their arguments, or inline."""
+"""Layers without a rule: made anew in their own class, or inline."""
 
 from keras_redundancy import _keras
 from keras_redundancy.building.closing import set_by_arguments, set_by_inputs
@@ -15,7 +15,7 @@ FIXED = ", for inputs of the traced sizes only: pass input_shape= or data="
 
 
 def needing_inline(graph, spaces, inline: bool | None) -> list:
-    """Why spaces stay where layers made of layers are to keep their classes.
+    """Why spaces stay where layers without a rule are to keep their classes.
 
     Args:
         graph: the traced model.
@@ -76,7 +76,7 @@ def _is_made_up(inside, own, settable):
 
 
 def ways_of_blocks(graph, decisions) -> dict[str, str]:
-    """How layers made of layers are made anew, as far as their sizes say.
+    """How layers without a rule are made anew, as far as their sizes say.
 
     Args:
         graph: the traced model.

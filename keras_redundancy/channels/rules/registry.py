@@ -208,22 +208,30 @@ def register_rule(layer_class, function=None):
         TypeError: `layer_class` is no class of layers, or `function` cannot be
             called.
 
-    Example: a layer that scales every channel.
+    Example: a layer that averages over time. It needs a rule, since there is
+    none for the loop.
 
         @keras.saving.register_keras_serializable()
-        class ChannelScale(keras.layers.Layer):
+        class RunningMean(keras.layers.Layer):
             def build(self, shape):
-                self.scale = self.add_weight(
+                self.keep = self.add_weight(
                     shape=shape[-1:], initializer="ones"
                 )
 
             def call(self, x):
-                return x * self.scale
+                def step(mean, x_now):
+                    mean = self.keep * mean + (1 - self.keep) * x_now
+                    return mean, mean
 
-        @kr.register_rule(ChannelScale)
-        def channel_scale(layer, call):
+                times = keras.ops.moveaxis(x, 1, 0)
+                first = keras.ops.zeros_like(times[0])
+                _, means = keras.ops.scan(step, first, times)
+                return keras.ops.moveaxis(means, 0, 1)
+
+        @kr.register_rule(RunningMean)
+        def running_mean(layer, call):
             x = call.inputs[0]
-            call.carried_by(layer.scale, 0, x.ids)
+            call.carried_by(layer.keep, 0, x.ids)
             return kr.Channels(call.tied(x.ids), x.axis)
 
     Example: a layer made of layers; two arguments of its constructor set how
