@@ -68,7 +68,7 @@ def _embedding(layer, call):
 
 @rule.register(layers.ReversibleEmbedding)
 def _reversible_embedding(layer, call):
-    """In reverse, embeddings are a kernel, and no channel can stand for another.
+    """In reverse, embeddings are a kernel: no channel can stand for another.
 
     The channels that a tied kernel reads are those that it writes where it
     embeds: to change how it reads a channel would change what it embeds.

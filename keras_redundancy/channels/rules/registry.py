@@ -188,6 +188,7 @@ def _overridden(kind, known):
 def register_rule(layer_class, function=None):
     """Teach `trace` what a layer class of your own does with channels.
 
+    Most need no rule: what the code of a layer without one calls is followed.
     A rule takes the layer and one call of it. It says which variables of the
     layer hold an entry for each channel, and returns the channels of what
     comes out. `help(CallTrace)` lists everything that a rule can say.
