@@ -17,7 +17,7 @@ def pink_noise(
     last, so that neighbouring pixels are similar, as in photographs or sound.
     Real samples are better, and `synthetic_images` where the model has a
     `BatchNormalization`. Compare with pruning without data before you use
-    it: of three networks in examples/README.md, noise was better for one.
+    it: of three networks in examples/accuracy.md, noise was better for one.
 
     Args:
         shape: the shape of a sample, channels last, such as (32, 32, 3).
