@@ -101,6 +101,8 @@ from keras_redundancy._keras.recording import (
     Weight as Weight,
     has_state as has_state,
     recorded as recorded,
+    returns_weight as returns_weight,
+    scaling_equation as scaling_equation,
     stand_for_weight as stand_for_weight,
     stands_for_weight as stands_for_weight,
 )
