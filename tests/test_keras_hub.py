@@ -215,6 +215,9 @@ def test_a_language_model_generates_the_same_tokens(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:The new model is not compiled")
+@pytest.mark.filterwarnings(
+    r"ignore:The new model takes .* \(10,\), \(10,\) al"
+)
 def test_a_model_without_its_class_says_what_it_lacks(tmp_path):
     keras.utils.set_random_seed(0)
     model = hub.models.GPT2CausalLM(gpt2(), preprocessor=None)

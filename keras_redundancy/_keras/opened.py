@@ -1,5 +1,6 @@
 """Copies of graphs in which the graphs inside of layers take their place."""
 
+import contextlib
 import functools
 import inspect
 import itertools
@@ -101,8 +102,7 @@ def with_opened(model, opener, shapes: list | None = None):
             inside have the attribute `is_inside`.
         shapes: those of the inputs of the copy, where sizes that the model
             leaves open have to be known. The `InputLayer`s of the copy then
-            have the attribute `open_shape`, that of the model. The opener is
-            given the open sizes first.
+            have the attribute `open_shape`, that of the model.
     """
     copier = Copier(opener, has_known_sizes=shapes is not None)
     copier.go_through(model, models_to_merge(model))
@@ -379,18 +379,20 @@ class Copier(Interpreter):
                 self._note(old, opened)
 
     def _opened(self, call, values):
-        """What the opener makes of a call: on open sizes, if that can be."""
-        one_sample = functools.partial(self._first_sizes, call)
-        others = self._prefix, one_sample
-        known = call.fill_in(values)
-        if self._has_known_sizes:
-            try:
+        """What the opener makes of a call.
+
+        Where sizes have to be known, layers that will be put in place are
+        still recorded on open sizes, if that can be.
+        """
+        others = self._prefix, functools.partial(self._first_sizes, call)
+        opened = self._opener(call.operation, *call.fill_in(values), *others)
+        if opened is None or not self._has_known_sizes:
+            return opened
+        if self._is_shared(opened):
+            with contextlib.suppress(RecordingError):
                 return self._opener(call.operation, *call.arguments, *others)
-            except RecordingError:
-                opened = self._opener(call.operation, *known, *others)
-                vars(opened)["has_known_sizes"] = True
-                return opened
-        return self._opener(call.operation, *known, *others)
+        vars(opened)["has_known_sizes"] = True
+        return opened
 
     def _first_sizes(self, call):
         """Those of the tensors that a call reads, for one sample."""

@@ -122,9 +122,10 @@ def _rebuilt(recipe):
     with _keras.scope_of(model):
         builder = Builder(recipe)
         result = builder.model(model)
-        if builder.has_fixed_sizes:
+        if fixed := builder.with_fixed_sizes:
             builder = Builder(recipe, is_fixed=True)
             result = builder.model(model)
+            _warn_of_fixed_sizes(result, fixed)
         pairs = builder.pairs
         recipe = builder.recipe
         copy_trainable(pairs)
@@ -138,6 +139,18 @@ def _rebuilt(recipe):
     saving.warn_of_faults(builder.loading_faults)
     _warn_if_not_opened_again(result)
     return result, matches, builder.inlined
+
+
+def _warn_of_fixed_sizes(model, opened):
+    shapes = ", ".join(str(x.shape[1:]) for x in _keras.graph_of(model).inputs)
+    kind = type(opened[0].layer).__name__
+    warnings.warn(
+        f"The new model takes inputs of the shapes {shapes} alone, as it was "
+        f"traced on: the layers inside of {opened[0].layer.name!r} ({kind}) "
+        "take its place, and compute the same for these sizes only. Pass "
+        "input_shape= for others, or inline=False if that keeps the layer.",
+        stacklevel=3,
+    )
 
 
 def _warn_if_not_opened_again(model):
@@ -174,15 +187,16 @@ class Builder(_keras.Interpreter):
         self.loading_faults, self._saved = [], set()
 
     @property
-    def has_fixed_sizes(self) -> bool:
-        """Whether the new model computes the same for the traced sizes only.
+    def with_fixed_sizes(self) -> list:
+        """The `Opened`s that compute the same for the traced sizes only.
 
         The graph inside of a layer does that, where it could not be recorded
-        on open sizes.
+        on open sizes. The new model then takes inputs of these sizes.
         """
         opened = [x for x, _ in self.pairs if isinstance(x, _keras.Opened)]
         opened += _keras.put_in_place(self.recipe.model)
-        return any(x.has_known_sizes for x in opened)
+        model = self.recipe.model
+        return [x for x in opened if x.has_known_sizes and x is not model]
 
     @property
     def pairs(self) -> list[tuple]:
