@@ -21,7 +21,7 @@ from keras_redundancy._keras.layers import (
     BORDER,
     copy_operation,
     flat_layers,
-    is_stock_class,
+    stock_base,
 )
 from keras_redundancy._keras.merging import (
     mergeable_models,
@@ -46,7 +46,6 @@ OF_THE_GRAPH = (
 )
 COMPILED = ("train_function", "test_function", "predict_function")
 CONSTANT = "its call returns something that does not depend on what it reads"
-ABSTRACT = (keras.Layer, keras.Model, keras.Sequential, keras.layers.Wrapper)
 
 
 class Opened(Functional):
@@ -442,14 +441,3 @@ def _copied_input(x, shape):
     if tuple(shape) != tuple(x.shape):
         vars(new)["open_shape"] = tuple(x.shape)
     return new.output
-
-
-def has_stock_bases(layer) -> bool:
-    """Whether the class of a layer inside extends one of Keras's layers."""
-    return any(stock_base(type(x)) for x in flat_layers(layer)[1:])
-
-
-def stock_base(cls):
-    """The class of Keras that a class of layers extends, or None."""
-    first = next(base for base in cls.__mro__ if is_stock_class(base))
-    return None if first is cls or first in ABSTRACT else first

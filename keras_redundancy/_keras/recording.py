@@ -15,13 +15,13 @@ from keras_redundancy._keras.layers import (
     BORDER,
     flat_layers,
     is_stock_class,
+    stock_base,
 )
 from keras_redundancy._keras.opened import (
     Copier,
     RecordingError,
     new_input,
     replaced,
-    stock_base,
     tensors_in,
     what_and_where,
 )
