@@ -44,6 +44,7 @@ from keras_redundancy._keras.layers import (
     copy_operation as copy_operation,
     flat_layers as flat_layers,
     has_config as has_config,
+    has_stock_bases as has_stock_bases,
     is_stock_class as is_stock_class,
     lambda_output_shape as lambda_output_shape,
     returning_sequences as returning_sequences,
@@ -68,7 +69,6 @@ from keras_redundancy._keras.models import (
 from keras_redundancy._keras.opened import (
     Opened as Opened,
     RecordingError as RecordingError,
-    has_stock_bases as has_stock_bases,
     opened_from as opened_from,
     put_in_place as put_in_place,
     tensors_in as tensors_in,
@@ -101,6 +101,8 @@ from keras_redundancy._keras.recording import (
     Weight as Weight,
     has_state as has_state,
     recorded as recorded,
+    returns_weight as returns_weight,
+    scaling_equation as scaling_equation,
     stand_for_weight as stand_for_weight,
     stands_for_weight as stands_for_weight,
 )

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import string
 
 import keras
 from keras.src import backend
@@ -14,13 +15,13 @@ from keras_redundancy._keras.layers import (
     BORDER,
     flat_layers,
     is_stock_class,
+    stock_base,
 )
 from keras_redundancy._keras.opened import (
     Copier,
     RecordingError,
     new_input,
     replaced,
-    stock_base,
     tensors_in,
     what_and_where,
 )
@@ -85,16 +86,30 @@ def stands_for_weight(operation) -> bool:
     return "_stands_for_weight" in vars(operation)
 
 
+def returns_weight(operation) -> bool:
+    """Whether it is a `Weight`, or the layer that stands for one."""
+    if isinstance(operation, keras.layers.EinsumDense):
+        return operation.equation == scaling_equation(operation.kernel.shape)
+    return isinstance(operation, Weight)
+
+
+def scaling_equation(shape) -> str:
+    """That of an `EinsumDense` which returns its kernel if it reads ones."""
+    axes = string.ascii_lowercase[: len(shape)]
+    return f"{axes[:1]},{axes}->{axes}"
+
+
 def recorded(
     layer,
     args,
     kwargs,
     *,
-    batch,
+    rows,
     through,
     as_stock=False,
     opener=None,
     prefix="",
+    one_sample=None,
 ):
     """The graph that `layer.call(*args, **kwargs)` records.
 
@@ -104,7 +119,8 @@ def recorded(
     Args:
         layer: a built layer or model.
         args, kwargs: what it is called with; `KerasTensor`s for tensors.
-        batch: the size of the batch while it runs; None leaves it open.
+        rows: the first size of each of these tensors for a batch of one
+            sample, on which it runs; None leaves batches open.
         through: a function of a layer inside that says whether what it calls
             is recorded in place of its own call. A layer with variables of
             its own has to be left in one piece.
@@ -112,6 +128,8 @@ def recorded(
             Keras's layers is of Keras's class.
         opener: a function of the graph that returns what `with_opened` takes.
         prefix: what to put before the names of the layers inside.
+        one_sample: a function that returns `rows`, also where these are None;
+            each is 1 without it.
 
     Returns:
         An `Opened`.
@@ -122,8 +140,11 @@ def recorded(
     """
     given = tensors_in((args, kwargs))
 
-    def recorded_for(size):
-        inputs = [new_input(layer, x, size) for x in given]
+    def recorded_for(samples):
+        sizes = [n and samples * n for n in rows or [None] * len(given)]
+        inputs = [
+            new_input(layer, x, n) for x, n in zip(given, sizes, strict=True)
+        ]
         arguments = replaced((args, kwargs), given, inputs)
         with _seen_through(layer, is_opened):
             return arguments, *_recorded(layer, *arguments, inputs)
@@ -133,16 +154,23 @@ def recorded(
         return not becomes_stock and through(part)
 
     with _undisturbed(layer, is_opened):
-        arguments, graph, returned, returns_more = recorded_for(batch)
+        arguments, graph, returned, returns_more = recorded_for(1)
         twice = {}
-        if batch == 1 and (of_one := _reshapes(graph)):
+        if rows is not None and (of_one := _reshapes(graph)):
             of_two = _reshapes(recorded_for(2)[1])
             if len(of_one) == len(of_two):
                 nodes = (id(x.node) for x in of_one)
                 twice = dict(zip(nodes, of_two, strict=True))
-        copier = Copier(opener and opener(graph), prefix, as_stock, twice)
+        copier = Copier(
+            opener and opener(graph), prefix, as_stock, twice, one_sample
+        )
         opened = copier.opened(layer, graph, arguments, given)
-        vars(opened).update(returned=returned, returns_more=returns_more)
+        ones = rows or [1] * len(given)
+        vars(opened).update(
+            returned=returned,
+            returns_more=returns_more,
+            rows=[x.shape[0] or n for x, n in zip(given, ones, strict=True)],
+        )
         return opened
 
 

@@ -3,7 +3,7 @@
 import functools
 import warnings
 import weakref
-from numbers import Integral, Number
+from numbers import Integral
 
 import keras
 
@@ -200,7 +200,8 @@ def _once_for_all_alike(opened, kind, find):
     config = configs.config_of(layer)
     known = TRIALS.setdefault(type(layer), {})
     shapes = [x.shape for x in opened.inputs]
-    key = repr((kind, _without_names(config), shapes, shapes_of(layer)))
+    names = configs.without_names(config)
+    key = repr((kind, names, shapes, shapes_of(layer)))
     if key not in known:
         known[key] = find(config)
     return known[key]
@@ -211,15 +212,6 @@ def _shapes_with(opened, settings, given=None):
     with _keras.shapes_alone():
         new = _made(recipe, opened, given or opened.inputs)
         return None if new is None else shapes_of(new)
-
-
-def _without_names(config):
-    """A config without names and objects, which are not the same anywhere."""
-    if isinstance(config, dict):
-        return {k: _without_names(x) for k, x in config.items() if k != "name"}
-    if isinstance(config, list | tuple):
-        return [_without_names(x) for x in config]
-    return config if isinstance(config, Number | str) else type(config)
 
 
 def tried(made, before: list, path: tuple, value: int):

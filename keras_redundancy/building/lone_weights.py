@@ -1,7 +1,5 @@
 """A model of layers of Keras that returns a weight, whatever it reads."""
 
-import string
-
 import keras
 from keras import ops
 
@@ -23,9 +21,8 @@ def weight_model(weight: _keras.Weight, shape: tuple, x):
         A model, the only variable of which has this shape.
     """
     inputs = keras.Input(batch_shape=x.shape, dtype=x.dtype)
-    axes = string.ascii_lowercase[: len(shape)]
     kernel = keras.layers.EinsumDense(
-        f"{axes[0]},{axes}->{axes}",
+        _keras.scaling_equation(shape),
         shape[1:],
         name=weight.name,
         dtype=weight.weight_policy,

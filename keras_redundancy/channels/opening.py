@@ -1,7 +1,5 @@
 """Layers without a rule: the graphs that they record take their place."""
 
-import itertools
-
 import keras
 import numpy as np
 
@@ -110,13 +108,15 @@ class Opener:
             ways = self._calls.setdefault(id(call.operation), set())
             ways.add(_way(call))
 
-    def __call__(self, layer, args, kwargs, prefix):
+    def __call__(self, layer, args, kwargs, prefix, one_sample):
         if not isinstance(layer, keras.Layer) or not _is_unknown(layer):
             return None
         if len(self._calls[id(layer)]) > 1 and layer.weights:
             raise _keras.RecordingError(SEVERAL_CALLS)
         prefix = f"{prefix}{layer.name}{_keras.BORDER}"
-        return recorded(layer, args, kwargs, opener=Opener, prefix=prefix)
+        return recorded(
+            layer, args, kwargs, one_sample, opener=Opener, prefix=prefix
+        )
 
 
 def _way(call):
@@ -138,35 +138,54 @@ def _way(call):
     return repr(keras.tree.map_structure(described, call.arguments))
 
 
-def recorded(layer, args, kwargs, **options):
+def recorded(layer, args, kwargs, one_sample=None, **options):
     """The `Opened` of a call, once it has returned the same numbers.
 
     Args:
         layer, args, kwargs, **options: as for `_keras.recorded`, which is
             called in several ways.
+        one_sample: a function that returns the first sizes of the tensors
+            that are read, for one sample; None if each is 1.
 
     Raises:
         RecordingError: the call cannot be recorded, or returns other numbers.
     """
-    failure = None
-    ways = (True, False) if _keras.has_stock_bases(layer) else (False,)
-    # Masks are made from the size of a batch: one sample broadcasts to many.
-    for batch, as_stock in itertools.product((None, 1), ways):
-        try:
-            found = _keras.recorded(
-                layer,
-                args,
-                kwargs,
-                batch=batch,
-                through=_is_gone_through,
-                as_stock=as_stock,
-                **options,
-            )
-            _require_same_numbers(layer, found)
-            return found
-        except _keras.RecordingError as error:
-            failure = error
+    failure, count = None, len(_keras.tensors_in((args, kwargs)))
+    for rows in _first_sizes(count, one_sample):
+        for as_stock in _ways_of_classes(layer):
+            try:
+                found = _keras.recorded(
+                    layer,
+                    args,
+                    kwargs,
+                    rows=rows,
+                    one_sample=one_sample,
+                    through=_is_gone_through,
+                    as_stock=as_stock,
+                    **options,
+                )
+                _require_same_numbers(layer, found)
+                return found
+            except _keras.RecordingError as error:
+                failure = error
     raise failure
+
+
+def _first_sizes(count, one_sample):
+    """What to record a call on, one after the other until one is right.
+
+    First open sizes of batches. Then one entry, as masks are made from the
+    size of a batch, and one entry broadcasts to many. Then as many entries as
+    one sample is made of, such as all windows of an image.
+    """
+    yield None
+    yield [1] * count
+    if one_sample is not None and (rows := one_sample()) != [1] * count:
+        yield rows
+
+
+def _ways_of_classes(layer):
+    return (True, False) if _keras.has_stock_bases(layer) else (False,)
 
 
 def _require_same_numbers(layer, found):
@@ -194,30 +213,36 @@ def differs(layer, model, opened) -> bool:
         returned = _keras.run_for_inference(layer, args, kwargs)
         return opened.outputs_among(returned)
 
-    return not returns_the_same(run, model)
+    return not returns_the_same(run, model, opened.rows)
 
 
-def returns_the_same(run, model) -> bool:
+def returns_the_same(run, model, rows=None) -> bool:
     """Whether a function returns the numbers that a model does.
 
     Args:
         run: takes a list of a tensor for each input of the model.
         model: a functional model; its variables do not change.
+        rows: the size of the first axis of each input for one sample; None
+            where each entry is a sample.
     """
+    rows = rows or [1] * len(_keras.graph_of(model).inputs)
     try:
-        found = _both(run, model, OPEN_SIZE)
+        found = _both(run, model, rows, OPEN_SIZE)
     except Exception:  # Some layers take only so many positions.
-        found = _both(run, model, SMALL_SIZE)
+        found = _both(run, model, rows, SMALL_SIZE)
     return all(
         a.shape == b.shape and np.allclose(a, b, 1e-3, 1e-4)
         for a, b in zip(*map(_arrays, found), strict=True)
     )
 
 
-def _both(run, model, size):
+def _both(run, model, rows, size):
     """What a function and a model return for random numbers."""
     random = np.random.default_rng(0)
-    given = [_numbers(x, random, size) for x in _keras.graph_of(model).inputs]
+    given = [
+        _numbers(x, random, SAMPLES * count, size)
+        for x, count in zip(_keras.graph_of(model).inputs, rows, strict=True)
+    ]
     with keras.StatelessScope(), _keras.without_gradients():
         return run(given), run_packed(model, given)
 
@@ -236,11 +261,9 @@ def _arrays(structure):
     return [x.astype("float64") for x in arrays]
 
 
-def _numbers(x, random, size):
+def _numbers(x, random, rows, size):
     """Random numbers of the shape of an input; 0 and 1 for integers."""
-    first, *others = x.shape
-    shape = [size if n is None else n for n in others]
-    shape = (SAMPLES * (first or 1), *shape)  # Windows may be samples, too.
+    shape = (rows, *(size if n is None else n for n in x.shape[1:]))
     if keras.backend.is_float_dtype(x.dtype):
         return keras.ops.cast(random.normal(size=shape), x.dtype)
     return keras.ops.cast(random.integers(0, 2, shape), x.dtype)

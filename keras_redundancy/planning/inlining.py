@@ -3,7 +3,6 @@
 from keras_redundancy import _keras
 from keras_redundancy.building.closing import set_by_arguments, set_by_inputs
 from keras_redundancy.building.recipe import operations
-from keras_redundancy.channels.opening import has_stand_ins
 from keras_redundancy.channels.reasons import Reason
 
 NOT_INLINE = Reason(
@@ -26,29 +25,39 @@ def needing_inline(graph, spaces, inline: bool | None) -> list:
     Returns:
         A reason, or None, for each space.
     """
-    is_fixed = has_stand_ins(graph.model)
-    if inline or (inline is None and not is_fixed):
+    if inline:
         return [None] * len(spaces)
-    remark = FIXED if is_fixed else ""
-    opened = [
-        (x.layer, {id(v) for v in x.layer.variables}, _ways_to_set(x))
-        for x in operations(graph.model)
-        if isinstance(x, _keras.Opened)
-    ]
-    opened += [
-        (x.layer, {id(v) for v in x.layer.variables}, [])
-        for x in _keras.put_in_place(graph.model)
-    ]
-    return [_reason(space, opened, remark) for space in spaces]
+    blocks = [x for x in operations(graph.model) if _is_opened(x)]
+    in_place = _keras.put_in_place(graph.model)
+    if inline is None:
+        blocks, in_place = (
+            [x for x in found if x.has_known_sizes]
+            for found in (blocks, in_place)
+        )
+    opened = [(x, _ways_to_set(x)) for x in blocks]
+    opened += [(x, []) for x in in_place]
+    return [_reason(space, opened) for space in spaces]
 
 
-def _reason(space, opened, remark):
-    done = [own for _, own, ways in opened if _is_set(space, own, ways)]
-    for layer, variables, _ in opened:
+def _is_opened(operation):
+    return isinstance(operation, _keras.Opened)
+
+
+def _reason(space, opened):
+    own = [{id(v) for v in x.layer.variables} for x, _ in opened]
+    done = [
+        variables
+        for (_, ways), variables in zip(opened, own, strict=True)
+        if _is_set(space, variables, ways)
+    ]
+    for (block, _), variables in zip(opened, own, strict=True):
         # A layer whose widths are set makes the layers inside anew as well.
-        if not any(variables <= own for own in done):
-            kind = type(layer).__name__
-            return NOT_INLINE.format(name=layer.name, kind=kind, remark=remark)
+        if not any(variables <= others for others in done):
+            kind = type(block.layer).__name__
+            remark = FIXED if block.has_known_sizes else ""
+            return NOT_INLINE.format(
+                name=block.layer.name, kind=kind, remark=remark
+            )
     return None
 
 
@@ -105,5 +114,4 @@ def ways_of_blocks(graph, decisions) -> dict[str, str]:
 
 
 def _is_block(operation):
-    is_inside = hasattr(operation, "blocks")
-    return isinstance(operation, _keras.Opened) and not is_inside
+    return _is_opened(operation) and not hasattr(operation, "blocks")

@@ -69,6 +69,9 @@ def plan(
     Args:
         model: a built `keras.Model`: functional, Sequential, or subclassed
             with a `call` that `functional` can record. It is never changed.
+            The smaller model of a subclassed one takes inputs of the shapes
+            that it was called on; for open sizes, such as lengths of
+            sequences, pass functional(model, keras.Input((None,))).
         method: which units stay: a `Clusters`, `Random`, `L1`, `FPGM`,
             `Greedy`, `Pivoted`, `Taylor` or `BatchNormalizationScales`; one
             of the short names "clusters", "random", "l1", "fpgm", "greedy",

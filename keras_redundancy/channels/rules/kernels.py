@@ -261,7 +261,12 @@ def _einsum_dense(layer, call):
 
 
 def _count_products(layer, call, letters, kernel, read):
-    """Every axis that the kernel does not have repeats its product."""
+    """Every axis that the kernel does not have repeats its product.
+
+    A layer that returns its kernel, as it reads ones, multiplies nothing else.
+    """
+    if _keras.returns_weight(layer):
+        return
     x, shapes = call.inputs[0], [*call.input_sizes[0], *call.output_sizes[0]]
     sizes = dict(zip(letters, shapes, strict=True))
     per = None if read in kernel or x.batch else x.ids
