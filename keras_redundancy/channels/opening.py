@@ -1,5 +1,6 @@
 """Layers that are made of layers: the graphs inside take their place."""
 
+import contextlib
 import functools
 import itertools
 
@@ -139,7 +140,10 @@ class Opener:
             raise _keras.RecordingError(SEVERAL_CALLS)
         prefix = f"{prefix}{layer.name}{_keras.BORDER}"
         opener = functools.partial(Opener, is_inside=True)
-        return recorded(layer, args, kwargs, opener=opener, prefix=prefix)
+        found = recorded(layer, args, kwargs, opener=opener, prefix=prefix)
+        if found.branches:
+            raise _keras.RecordingError(_keras.BRANCHES)
+        return found
 
 
 def _way(call):
@@ -168,27 +172,36 @@ def recorded(layer, args, kwargs, **options):
         layer, args, kwargs, **options: as for `_keras.recorded`, which is
             called in several ways.
 
+    Returns:
+        The `Opened`. Its attribute `branches` says whether the call does
+        something else in training, which is not in the graph.
+
     Raises:
         RecordingError: the call cannot be recorded, or returns other numbers.
     """
     failure = None
     ways = (True, False) if _keras.has_stock_bases(layer) else (False,)
+
+    def record(**ways):
+        found = _keras.recorded(
+            layer, args, kwargs, through=_is_gone_through, **ways, **options
+        )
+        _require_same_numbers(layer, found)
+        return found
+
     # Masks are made from the size of a batch: one sample broadcasts to many.
     for batch, as_stock in itertools.product((None, 1), ways):
         try:
-            found = _keras.recorded(
-                layer,
-                args,
-                kwargs,
-                batch=batch,
-                through=_is_gone_through,
-                as_stock=as_stock,
-                **options,
-            )
-            _require_same_numbers(layer, found)
-            return found
+            found = record(batch=batch, as_stock=as_stock)
         except _keras.RecordingError as error:
             failure = error
+            continue
+        if found.branches:
+            # What a Dropout `if training` is in there does no harm.
+            with contextlib.suppress(_keras.RecordingError):
+                found = record(batch=batch, as_stock=as_stock, training=True)
+                vars(found)["branches"] = False
+        return found
     raise failure
 
 
