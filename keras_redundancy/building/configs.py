@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import numbers
 from collections.abc import Callable
 
 import keras
@@ -13,6 +14,7 @@ from keras_redundancy.building import faults
 
 # Entries that all layers and metrics have in their configs.
 OF_EVERY_OBJECT = {"name", "trainable", "dtype"}
+PLAIN = (numbers.Number, str, np.generic, type(None))
 REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
 
 
@@ -83,8 +85,39 @@ def _made(recipe, settings, make, config=None):
         keras.saving.custom_object_scope(objects_of(old)),
     ):
         new = from_config(form.kind, config, make)
+    if names := forgotten(old, new, config):
+        raise ValueError(
+            f"it leaves out {', '.join(names)}, so the new layer has other "
+            "values."
+        )
     _name_like(old, new)
     return new
+
+
+def forgotten(old, new, config) -> list[str]:
+    """Arguments of a constructor that a layer made from `config` has not got.
+
+    Those that the config leaves out, where attributes of the same names show
+    that the old layer was given something else than the default.
+    """
+    if type(old) is not type(new) or _keras.is_stock_class(type(old)):
+        return []
+    return [
+        name
+        for name in list(inspect.signature(type(old).__init__).parameters)[1:]
+        if name not in config and _is_other(vars(old), vars(new), name)
+    ]
+
+
+def _is_other(one, other, name):
+    """Whether two dictionaries hold different numbers or words at a key."""
+    if name not in one or name not in other:
+        return False
+    pair = [np.asarray(x[name], dtype=object) for x in (one, other)]
+    is_plain = any(
+        all(isinstance(x, PLAIN) for x in array.flat) for array in pair
+    )
+    return is_plain and not np.array_equal(*pair)
 
 
 def operation_anew(old, settings):
@@ -208,10 +241,10 @@ def _no_build_config():
 def makes(layer, config_of=_keras.get_config) -> bool:
     """Whether a layer can be made from its config, as a saved model is."""
     try:
-        type(layer).from_config(config_of(layer))
+        new = type(layer).from_config(config_of(layer))
     except Exception:  # Whatever the layer's own code raises.
         return False
-    return True
+    return not forgotten(layer, new, {})
 
 
 def _taken_config(layer):

@@ -87,7 +87,7 @@ def with_graph(model, input_shape=None):
         warnings.warn(
             f"The call of {model.name!r} ({type(model).__name__}) does "
             "something else with training=True, which no copy of it will do. "
-            "Pass `training` on to layers such as Dropout, in place of an `if`.",
+            "Pass `training` on to layers such as Dropout instead of an `if`.",
             stacklevel=2,
         )
     return _keras.with_compile_state_of(model, found)
