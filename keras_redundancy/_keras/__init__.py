@@ -97,14 +97,10 @@ from keras_redundancy._keras.optimizers import (
 )
 from keras_redundancy._keras.penalties import penalized as penalized
 from keras_redundancy._keras.recording import (
+    BRANCHES as BRANCHES,
     NO_TENSORS as NO_TENSORS,
-    Weight as Weight,
     has_state as has_state,
     recorded as recorded,
-    returns_weight as returns_weight,
-    scaling_equation as scaling_equation,
-    stand_for_weight as stand_for_weight,
-    stands_for_weight as stands_for_weight,
 )
 from keras_redundancy._keras.running import (
     flush as flush,
@@ -119,6 +115,14 @@ from keras_redundancy._keras.running import (
     scope_of as scope_of,
     sharded as sharded,
     without_gradients as without_gradients,
+)
+from keras_redundancy._keras.symbols import (
+    Constant as Constant,
+    Weight as Weight,
+    returns_weight as returns_weight,
+    scaling_equation as scaling_equation,
+    stand_for_weight as stand_for_weight,
+    stands_for_weight as stands_for_weight,
 )
 from keras_redundancy._keras.variables import (
     Reads as Reads,

@@ -13,6 +13,7 @@ from keras_redundancy.building import faults
 
 # Entries that all layers and metrics have in their configs.
 OF_EVERY_OBJECT = {"name", "trainable", "dtype"}
+PLAIN = (Number, str, np.generic, type(None))
 REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
 
 
@@ -83,8 +84,39 @@ def _made(recipe, settings, make, config=None):
         keras.saving.custom_object_scope(objects_of(old)),
     ):
         new = from_config(form.kind, config, make)
+    if names := forgotten(old, new, config):
+        raise ValueError(
+            f"it leaves out {', '.join(names)}, so the new layer has other "
+            "values."
+        )
     _name_like(old, new)
     return new
+
+
+def forgotten(old, new, config) -> list[str]:
+    """Arguments of a constructor that a layer made from `config` has not got.
+
+    Those that the config leaves out, where attributes of the same names show
+    that the old layer was given something else than the default.
+    """
+    if type(old) is not type(new) or _keras.is_stock_class(type(old)):
+        return []
+    return [
+        name
+        for name in list(inspect.signature(type(old).__init__).parameters)[1:]
+        if name not in config and _is_other(vars(old), vars(new), name)
+    ]
+
+
+def _is_other(one, other, name):
+    """Whether two dictionaries hold different numbers or words at a key."""
+    if name not in one or name not in other:
+        return False
+    pair = [np.asarray(x[name], dtype=object) for x in (one, other)]
+    is_plain = any(
+        all(isinstance(x, PLAIN) for x in array.flat) for array in pair
+    )
+    return is_plain and not np.array_equal(*pair)
 
 
 def operation_anew(old, settings):

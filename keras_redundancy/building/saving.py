@@ -13,6 +13,7 @@ from keras_redundancy import _keras
 from keras_redundancy.building import configs
 
 OTHER_SHAPES = "it has other weights then."
+FORGOTTEN = "it leaves out {names}."
 # {class: {config and shapes: fault}}: models have many layers that are alike.
 FAULTS = weakref.WeakKeyDictionary()
 
@@ -90,7 +91,8 @@ def _loading_fault(layer, args, kwargs):
         return _words_of(error)
     shapes = [tuple(x.shape) for x in layer.variables]
     args, kwargs = keras.tree.map_structure(_like_tensor, (args, kwargs))
-    words = configs.without_names(json.loads(saved)), args, kwargs, shapes
+    own = configs.without_names([vars(layer).get(x) for x in _taken_by(layer)])
+    words = configs.without_names(json.loads(saved)), own, args, kwargs, shapes
     known = FAULTS.setdefault(type(layer), {})
     if (key := repr(words)) not in known:
         known[key] = _fault_of(layer, json.loads(saved), args, kwargs, shapes)
@@ -111,6 +113,8 @@ def _fault_of(layer, saved, args, kwargs, shapes):
             found = [tuple(x.shape) for x in new.variables]
     except Exception as error:  # Whatever the layer's own code raises.
         return _words_of(error)
+    if names := configs.forgotten(layer, new, {}):
+        return FORGOTTEN.format(names=", ".join(names))
     return None if found == shapes else OTHER_SHAPES
 
 
@@ -128,10 +132,11 @@ def _words_of(error):
 
 
 def _taken_by(layer):
-    """Names of the entries of a config that the constructor takes."""
+    """Names of the entries of a config that the constructor takes, in order."""
     parameters = inspect.signature(type(layer).__init__).parameters
     takes_all = any(x.kind is x.VAR_KEYWORD for x in parameters.values())
-    return {*parameters, *(configs.OF_EVERY_OBJECT if takes_all else ())}
+    others = configs.OF_EVERY_OBJECT if takes_all else ()
+    return dict.fromkeys((*parameters, *sorted(others)))
 
 
 def _taken_config(layer):

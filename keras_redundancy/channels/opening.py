@@ -1,5 +1,7 @@
 """Layers without a rule: the graphs that they record take their place."""
 
+import contextlib
+
 import keras
 import numpy as np
 
@@ -114,9 +116,12 @@ class Opener:
         if len(self._calls[id(layer)]) > 1 and layer.weights:
             raise _keras.RecordingError(SEVERAL_CALLS)
         prefix = f"{prefix}{layer.name}{_keras.BORDER}"
-        return recorded(
+        found = recorded(
             layer, args, kwargs, one_sample, opener=Opener, prefix=prefix
         )
+        if found.branches:
+            raise _keras.RecordingError(_keras.BRANCHES)
+        return found
 
 
 def _way(call):
@@ -147,27 +152,45 @@ def recorded(layer, args, kwargs, one_sample=None, **options):
         one_sample: a function that returns the first sizes of the tensors
             that are read, for one sample; None if each is 1.
 
+    Returns:
+        The `Opened`. Its attribute `branches` says whether the call does
+        something else in training, which is not in the graph.
+
     Raises:
         RecordingError: the call cannot be recorded, or returns other numbers.
     """
     failure, count = None, len(_keras.tensors_in((args, kwargs)))
-    for rows in _first_sizes(count, one_sample):
-        for as_stock in _ways_of_classes(layer):
-            try:
-                found = _keras.recorded(
-                    layer,
-                    args,
-                    kwargs,
-                    rows=rows,
-                    one_sample=one_sample,
-                    through=_is_gone_through,
-                    as_stock=as_stock,
-                    **options,
-                )
-                _require_same_numbers(layer, found)
-                return found
-            except _keras.RecordingError as error:
-                failure = error
+
+    def record(**ways):
+        found = _keras.recorded(
+            layer,
+            args,
+            kwargs,
+            one_sample=one_sample,
+            through=_is_gone_through,
+            **ways,
+            **options,
+        )
+        _require_same_numbers(layer, found)
+        return found
+
+    ways = (
+        (rows, as_stock)
+        for rows in _first_sizes(count, one_sample)
+        for as_stock in _ways_of_classes(layer)
+    )
+    for rows, as_stock in ways:
+        try:
+            found = record(rows=rows, as_stock=as_stock)
+        except _keras.RecordingError as error:
+            failure = error
+            continue
+        if found.branches:
+            # What a Dropout `if training` is in there does no harm.
+            with contextlib.suppress(_keras.RecordingError):
+                found = record(rows=rows, as_stock=as_stock, training=True)
+                vars(found)["branches"] = False
+        return found
     raise failure
 
 

@@ -7,7 +7,7 @@ from keras_redundancy import _keras
 from keras_redundancy._shared import convolutions
 from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import of_call
+from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.rules.contractions import letters_of
 from keras_redundancy.channels.rules.pointwise import activated, behaviour
 from keras_redundancy.channels.rules.registry import (
@@ -23,6 +23,9 @@ NO_UNITS = of_call("no_units", "writes no channels")
 REVERSED = of_call(
     "tied_embeddings",
     "multiplies the channels with the embeddings, in reverse",
+)
+CONSTANT = Reason(
+    "constant_inside", "it is an array in the code of a layer or a model"
 )
 VOCABULARY = of_call("vocabulary", "returns a number for each token")
 
@@ -101,6 +104,11 @@ def _weight(layer, call):
         call.carried_by(layer.weight, axis, ids)
     call.counted_in("shape", axis, ids=ids)
     return Channels(ids, axis)
+
+
+@rule.register(_keras.Constant)
+def _constant(layer, call):
+    return call.frozen(call.outputs[0], CONSTANT)
 
 
 # --- convolutions -----------------------------------------------------------
