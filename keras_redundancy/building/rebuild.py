@@ -374,8 +374,8 @@ class Builder(_keras.Interpreter):
     def _close(self, opened, given):
         """Make the layer anew that an `Opened` took the place of, if possible.
 
-        Where an argument of the constructor changes, the new layer is compared
-        with the graph inside: the argument may do more than set a size.
+        The new layer is compared with the graph inside: an argument of the
+        constructor, or the size of what it reads, may do more than set a size.
         """
         if id(opened) in self._made:
             return
@@ -389,7 +389,7 @@ class Builder(_keras.Interpreter):
             return
         new.name = opened.name  # The layer can be there several times.
         recipe = self.recipe.with_layer(layer_recipe)
-        if layer_recipe.settings:
+        if closing.is_changed(opened, self.recipe):
             assign_weights(opened.layer, new, recipe)
             inline = rebuild(self.recipe.of_part(opened))
             if differs(new, inline, opened):

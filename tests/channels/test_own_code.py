@@ -82,6 +82,18 @@ def test_copies_go_through_them(own, tmp_path):
     assert type(small.get_layer(own.name)) is type(own)
 
 
+@serializable
+class BySize(layers.Layer):
+    def call(self, x):
+        return x * x.shape[-1] ** -0.5
+
+
+def test_the_size_of_what_they_read_does_more_than_set_sizes(tmp_path):
+    model = between(BySize(name="own"))
+    assert_copies_go(model, tmp_path)
+    assert isinstance(kr.prune(model, ratio=0.5).get_layer("own"), keras.Model)
+
+
 def test_channels_over_which_they_compute():
     model = models.randomized(between(RootMeanSquare(name="own")))
     [reason] = {x.frozen for x in kr.trace(model).spaces if x.size == 16}
