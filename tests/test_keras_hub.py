@@ -109,6 +109,53 @@ def test_heads_that_are_samples_of_windows_go(tmp_path):
     models.assert_same_function(half, again)
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* a mask attached to it")
+@pytest.mark.filterwarnings("ignore:Layer .* looks like it has unbuilt state")
+def test_heads_in_shifted_windows_go(tmp_path):
+    """The shifted windows of an image have masks, one for each."""
+    keras.utils.set_random_seed(0)
+    model = hub.models.SwinTransformerBackbone(
+        image_shape=(16, 16, 3),
+        embed_dim=16,
+        depths=(2,),
+        num_heads=(4,),
+        window_size=4,
+        patch_size=2,
+    )
+    models.randomized(model)
+    assert sorted(x.size for x in kr.trace(model).prunable) == [4, 4, 64, 64]
+    models.plant(model)
+    plan = kr.plan(model, tau=0.9999)
+    small = plan.apply()
+    assert small.count_params() == plan.parameters[1] < plan.parameters[0]
+    assert kr.flops(small) == plan.flops[1] < plan.flops[0]
+    models.assert_same_function(model, small)
+    small.save(tmp_path / "small.keras")
+    again = keras.models.load_model(tmp_path / "small.keras")
+    models.assert_same_function(small, again)
+
+
+@pytest.mark.filterwarnings("ignore:.*compile", "ignore:Keras saves the new")
+def test_a_task_takes_sequences_of_any_length():
+    """Its layers are looked into on sequences of one length."""
+    keras.utils.set_random_seed(0)
+    backbone = hub.models.FNetBackbone(**SIZES, max_sequence_length=16)
+    model = models.randomized(hub.models.FNetMaskedLM(backbone, None))
+    models.plant(model, spaces=[feed_forward(model)])
+    plain = keras.Model(model.inputs, model.outputs)
+    small = [kr.prune(x, tau=0.9999) for x in (model, plain)]
+    assert type(small[0]) is type(model)
+    for length in (5, 16):
+        inputs = {
+            "token_ids": np.arange(2 * length).reshape(2, length),
+            "segment_ids": np.zeros((2, length), int),
+            "mask_positions": np.array([[1, 2, 3], [4, 0, 1]]),
+        }
+        wanted = model(inputs)
+        for found in small:
+            np.testing.assert_allclose(wanted, found(inputs), atol=1e-4)
+
+
 def test_widths_inside_are_chosen_by_data():
     keras.utils.set_random_seed(0)
     model = gpt2()
@@ -168,6 +215,9 @@ def test_a_language_model_generates_the_same_tokens(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:The new model is not compiled")
+@pytest.mark.filterwarnings(
+    r"ignore:The new model takes .* \(10,\), \(10,\) al"
+)
 def test_a_model_without_its_class_says_what_it_lacks(tmp_path):
     keras.utils.set_random_seed(0)
     model = hub.models.GPT2CausalLM(gpt2(), preprocessor=None)

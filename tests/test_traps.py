@@ -271,6 +271,15 @@ def test_masks_that_come_with_an_embedding():
     np.testing.assert_allclose(models.numpy(small(data)), short, atol=1e-5)
 
 
+@pytest.mark.parametrize("layer", ["before", "top"])
+def test_an_activation_that_is_taken_away(layer):
+    """As in examples of Grad-CAM, which look at what a softmax reads."""
+    model = image_model(lambda x: x)
+    model.get_layer(layer).activation = None
+    small = cut_in_half(model)
+    assert small.get_layer(layer).activation is keras.activations.linear
+
+
 # --- code of the user's own -------------------------------------------------
 
 

@@ -11,10 +11,12 @@ Accelerator: None
 ## Introduction
 
 `keras_redundancy` follows every channel of a model from the layer that writes
-it to the layers that read it. For that it has a rule for each layer of Keras.
-A layer of your own has none, so the channels that go into it and come out of it
-are not pruned. In this guide we write a rule for a layer that scales channels,
-and use a ready-made rule for a block with a wide part inside.
+it to the layers that read it. For that it has a rule for each layer of Keras. A
+layer of your own needs none as long as it is made of such layers and of
+operations of `keras.ops`: its `call` is run once on symbols, and the graph that
+it records is followed. Some operations have no rule, such as a loop over time.
+In this guide we write a rule for a layer with such a loop, and use a ready-made
+rule for a block with a wide part inside.
 """
 
 import os
@@ -30,29 +32,36 @@ import keras_redundancy as kr
 keras.utils.set_random_seed(0)
 
 """
-## A layer without a rule
+## A layer that cannot be followed
 
-`ChannelScale` multiplies each channel by a number of its own. It is registered
-with Keras, as any custom layer has to be, so that the smaller model can be
-saved and loaded.
+`RunningMean` averages over time, and forgets each channel at a rate of its own.
+It is registered with Keras, as any custom layer has to be, so that the smaller
+model can be saved and loaded.
 """
 
 
 @keras.saving.register_keras_serializable(package="guides")
-class ChannelScale(layers.Layer):
+class RunningMean(layers.Layer):
     def build(self, shape):
-        self.scale = self.add_weight(shape=shape[-1:], initializer="ones")
+        self.keep = self.add_weight(shape=shape[-1:], initializer="ones")
 
     def call(self, x):
-        return x * self.scale
+        def step(mean, x_now):
+            mean = self.keep * mean + (1 - self.keep) * x_now
+            return mean, mean
+
+        times = keras.ops.moveaxis(x, 1, 0)
+        first = keras.ops.zeros_like(times[0])
+        _, means = keras.ops.scan(step, first, times)
+        return keras.ops.moveaxis(means, 0, 1)
 
 
 def build():
     return keras.Sequential(
         [
-            keras.Input((20,)),
+            keras.Input((10, 20)),
             layers.Dense(32, activation="relu", name="wide"),
-            ChannelScale(name="scale"),
+            RunningMean(name="mean"),
             layers.Dense(3, name="answer"),
         ]
     )
@@ -64,7 +73,7 @@ without_rule.explain().render()
 
 """
 The table says that the units of `wide` stay because there is no rule for
-`scale`. The package does not guess: the layer might mix its channels.
+`scan`. The package does not guess: the loop might mix the channels.
 
 ## Write the rule
 
@@ -72,7 +81,7 @@ A rule is a function of the layer and of one call of it. It answers two
 questions.
 
 1. Which variables hold an entry for each channel, and on which axis? Here
-   `layer.scale`, on axis 0: `call.carried_by` says so, and the variable will be
+   `layer.keep`, on axis 0: `call.carried_by` says so, and the variable will be
    cut with the channels.
 2. Which channels come out? Each channel of the output is computed from the
    same channel of the input and from no other, so both are kept or removed
@@ -82,10 +91,10 @@ questions.
 """
 
 
-@kr.register_rule(ChannelScale)
-def channel_scale(layer, call):
+@kr.register_rule(RunningMean)
+def running_mean(layer, call):
     x = call.inputs[0]
-    call.carried_by(layer.scale, 0, x.ids)
+    call.carried_by(layer.keep, 0, x.ids)
     return kr.Channels(call.tied(x.ids), x.axis)
 
 
@@ -94,7 +103,7 @@ small = kr.prune(model, ratio=0.5)
 kr.difference(model, small).render()
 
 """
-Half of the units were removed, and with them half of `scale`.
+Half of the units were removed, and with them half of `keep`.
 
 ## Check it
 
@@ -104,26 +113,28 @@ prune just below `tau=1`. This has to remove exactly the copies, and must not
 change the output.
 """
 
-wide, scale, answer = model.layers[-3:]
+wide, mean, answer = model.layers[-3:]
 kernel, bias = wide.get_weights()
 kernel[:, 16:], bias[16:] = kernel[:, :16], bias[:16]
 wide.set_weights([kernel, bias])
+keep = np.linspace(0.1, 0.9, 16)
+mean.keep.assign(np.concatenate([keep, keep]))
 
 small = kr.prune(model, tau=0.9999)
-x = np.random.default_rng(0).normal(size=(100, 20)).astype("float32")
+x = np.random.default_rng(0).normal(size=(100, 10, 20)).astype("float32")
 error = np.abs(model.predict(x, verbose=0) - small.predict(x, verbose=0)).max()
-print(f"{small.layers[-2].scale.shape[0]} of 32 channels are left,")
+print(f"{small.layers[-2].keep.shape[0]} of 32 channels are left,")
 print(f"the output differs by at most {error:.1e}")
 
 """
 ## A block with a wide part inside
 
 Many custom layers are blocks: layers that hold layers, such as the feed-forward
-part of a transformer. The channels that go into the block and come out of it
-are fixed; the width inside is an argument of the constructor. For such blocks
-there is a ready-made rule, `kr.hidden_widths`. You tell it which argument sets
-the width, and which attributes hold the layers that write and read the channels
-inside.
+part of a transformer, whose width inside is an argument of the constructor. The
+package finds that out by itself where it can follow the block. Where it cannot,
+there is a ready-made rule, `kr.hidden_widths`: the channels that go into the
+block and come out of it stay, and you say which argument sets the width inside,
+and which attributes hold the layers that write and read the channels there.
 """
 
 

@@ -44,6 +44,7 @@ from keras_redundancy._keras.layers import (
     copy_operation as copy_operation,
     flat_layers as flat_layers,
     has_config as has_config,
+    has_stock_bases as has_stock_bases,
     is_stock_class as is_stock_class,
     lambda_output_shape as lambda_output_shape,
     returning_sequences as returning_sequences,
@@ -68,7 +69,6 @@ from keras_redundancy._keras.models import (
 from keras_redundancy._keras.opened import (
     Opened as Opened,
     RecordingError as RecordingError,
-    has_stock_bases as has_stock_bases,
     opened_from as opened_from,
     put_in_place as put_in_place,
     tensors_in as tensors_in,
@@ -97,12 +97,10 @@ from keras_redundancy._keras.optimizers import (
 )
 from keras_redundancy._keras.penalties import penalized as penalized
 from keras_redundancy._keras.recording import (
+    BRANCHES as BRANCHES,
     NO_TENSORS as NO_TENSORS,
-    Weight as Weight,
     has_state as has_state,
     recorded as recorded,
-    stand_for_weight as stand_for_weight,
-    stands_for_weight as stands_for_weight,
 )
 from keras_redundancy._keras.running import (
     flush as flush,
@@ -117,6 +115,14 @@ from keras_redundancy._keras.running import (
     scope_of as scope_of,
     sharded as sharded,
     without_gradients as without_gradients,
+)
+from keras_redundancy._keras.symbols import (
+    Constant as Constant,
+    Weight as Weight,
+    returns_weight as returns_weight,
+    scaling_equation as scaling_equation,
+    stand_for_weight as stand_for_weight,
+    stands_for_weight as stands_for_weight,
 )
 from keras_redundancy._keras.variables import (
     Reads as Reads,

@@ -31,11 +31,14 @@ def get_config(layer):
 
 
 def _with_a_config(layer):
-    """The layer, or a copy without activations that Keras cannot serialize."""
+    """The layer, or a copy without activations that Keras cannot serialize.
+
+    Such as None, which is set to look at what a softmax reads.
+    """
     others = {
         key: keras.activations.linear
-        for key in ACTIVATIONS
-        if has_no_config(vars(layer).get(key))
+        for key, value in vars(layer).items()
+        if key in ACTIVATIONS and (value is None or has_no_config(value))
     }
     for key in ("cell", "layer"):
         inner = attributes_of(layer).get(key)

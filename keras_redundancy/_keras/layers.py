@@ -12,6 +12,7 @@ OF_A_MODULE = {"_buffers", "_modules", "_parameters"}
 # Between the names of a layer or model and of one inside of it. PyTorch takes
 # no dot, and TensorFlow few other signs.
 BORDER = "-"
+ABSTRACT = (keras.Layer, keras.Model, keras.Sequential, keras.layers.Wrapper)
 
 
 def flat_layers(layer, recursive: bool = True) -> list:
@@ -109,6 +110,17 @@ def lambda_output_shape(layer):
 def is_stock_class(cls) -> bool:
     """Whether a class comes with Keras or with this package."""
     return cls.__module__.split(".")[0] in ("keras", "keras_redundancy")
+
+
+def has_stock_bases(layer) -> bool:
+    """Whether the class of a layer inside extends one of Keras's layers."""
+    return any(stock_base(type(x)) for x in flat_layers(layer)[1:])
+
+
+def stock_base(cls):
+    """The class of Keras that a class of layers extends, or None."""
+    first = next(base for base in cls.__mro__ if is_stock_class(base))
+    return None if first is cls or first in ABSTRACT else first
 
 
 def has_config(operation) -> bool:

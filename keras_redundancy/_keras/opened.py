@@ -1,5 +1,7 @@
 """Copies of graphs in which the graphs inside of layers take their place."""
 
+import contextlib
+import functools
 import inspect
 import itertools
 import traceback
@@ -19,7 +21,7 @@ from keras_redundancy._keras.layers import (
     BORDER,
     copy_operation,
     flat_layers,
-    is_stock_class,
+    stock_base,
 )
 from keras_redundancy._keras.merging import (
     mergeable_models,
@@ -27,6 +29,7 @@ from keras_redundancy._keras.merging import (
     names_in_one_graph,
     shared_parts,
 )
+from keras_redundancy._keras.one_sample import OneSample
 from keras_redundancy._keras.walk import Interpreter
 
 # What a copy of a model has of its own: its graph, and what was compiled.
@@ -43,7 +46,6 @@ OF_THE_GRAPH = (
 )
 COMPILED = ("train_function", "test_function", "predict_function")
 CONSTANT = "its call returns something that does not depend on what it reads"
-ABSTRACT = (keras.Layer, keras.Model, keras.Sequential, keras.layers.Wrapper)
 
 
 class Opened(Functional):
@@ -56,7 +58,13 @@ class Opened(Functional):
         returned: which entries of what the layer returns, in flat order, the
             outputs of this model are. Others do not depend on the inputs.
         returns_more: whether there are others.
+        rows: the first size of each of the inputs for one sample, which may
+            be made of many entries, such as all windows of an image.
+        has_known_sizes: whether it computes the same for the sizes of its
+            inputs only, which the model around it leaves open.
     """
+
+    has_known_sizes = False
 
     def arguments_with(self, tensors: list) -> tuple[tuple, dict]:
         """`arguments`, with other tensors for the inputs of the model."""
@@ -83,18 +91,20 @@ def with_opened(model, opener, shapes: list | None = None):
 
     Args:
         model: a functional or Sequential model.
-        opener: a function of a layer, of the arguments of its call, and of
-            what to put before the names of layers inside, that returns an
-            `Opened`, or None where the layer stays. It is asked once for a
-            layer, but for each call of a layer without weights. Where it
-            raises a `RecordingError`, the layer in the copy has the attribute
-            `not_opened`, which says why. Copies of layers inside have the
-            attribute `is_inside`.
+        opener: a function that returns an `Opened`, or None where the layer
+            stays. It is given a layer, the arguments of its call, what to put
+            before the names of layers inside, and a function that returns the
+            first size of each tensor that the call reads, for one sample. It
+            is asked once for a layer, but for each call of a layer without
+            weights. Where it raises a `RecordingError`, the layer in the copy
+            has the attribute `not_opened`, which says why. Copies of layers
+            inside have the attribute `blocks`, the names of the layers that
+            they are inside of.
         shapes: those of the inputs of the copy, where sizes that the model
             leaves open have to be known. The `InputLayer`s of the copy then
             have the attribute `open_shape`, that of the model.
     """
-    copier = Copier(opener)
+    copier = Copier(opener, has_known_sizes=shapes is not None)
     copier.go_through(model, models_to_merge(model))
     return copier.model(model, shapes)
 
@@ -146,14 +156,30 @@ class Copier(Interpreter):
     The values of this walk are the `KerasTensor`s of the new graph.
     """
 
-    def __init__(self, opener=None, prefix="", as_stock=False, twice=None):
-        """`twice`: {id(node): the same call for a batch of two samples}."""
+    def __init__(
+        self,
+        opener=None,
+        prefix="",
+        as_stock=False,
+        twice=None,
+        one_sample=None,
+        has_known_sizes=False,
+    ):
+        """Args:
+        opener, prefix, as_stock: as for `recorded`.
+        twice: {id(node): the same call for a batch of two samples}.
+        one_sample: a function that returns the first sizes of the inputs for
+            one sample; None if each is 1.
+        has_known_sizes: whether the copy has sizes that the model leaves open.
+        """
+        self._has_known_sizes = has_known_sizes
         self._opener, self._prefix = opener, prefix
-        self._twice = twice or {}
+        self._twice, self._one_sample = twice or {}, one_sample
         self._as_stock, self._made, self._read = as_stock, {}, set()
         self._merged, self._shared = set(), set()
         self._names, self._identities, self._count = {}, {}, 0
-        self._put_in_place = []
+        self._put_in_place, self._graph, self._recorded = [], None, None
+        self._sizes = {}
 
     def go_through(self, model, merged):
         """Put the calls of models into the graphs that call them.
@@ -170,7 +196,10 @@ class Copier(Interpreter):
         graph = graph_of(model)
         read = itertools.chain(graph.outputs, *(x.inputs for x in calls(graph)))
         self._read |= set(map(id, read))
-        return super().run(model, inputs, path)
+        around, self._graph = self._graph, graph
+        outputs = super().run(model, inputs, path)
+        self._graph = around
+        return outputs
 
     def operation(self, old):
         """The copy of an operation; made when first asked for."""
@@ -189,7 +218,9 @@ class Copier(Interpreter):
         name = self._names.get(id(old), old.name)
         if self._prefix and isinstance(old, keras.Layer):
             name = self._prefix + name
-            vars(new)["is_inside"] = True
+            parts = name.split(BORDER)[:-1]
+            ends = range(1, len(parts) + 1)
+            vars(new)["blocks"] = [BORDER.join(parts[:end]) for end in ends]
         if name != old.name:
             new.name = name
         if isinstance(old, keras.Layer) and old.weights:
@@ -198,7 +229,7 @@ class Copier(Interpreter):
 
     def opened(self, layer, graph, arguments, given):
         """The `Opened` of a graph that a layer recorded on `arguments`."""
-        inputs = [new_input(layer, x) for x in given]
+        inputs, self._recorded = [new_input(layer, x) for x in given], graph
         self.go_through(graph, mergeable_models(graph))
         try:
             outputs = self._outputs(graph, inputs)
@@ -336,9 +367,8 @@ class Copier(Interpreter):
             shapes = [values[id(x)].shape for x in handed_to(old, call)]
             self._note(old, self.model(old, shapes))
         elif self._opener is not None and not self._becomes_stock(old):
-            args, kwargs = call.fill_in(values)
             try:
-                opened = self._opener(old, args, kwargs, self._prefix)
+                opened = self._opened(call, values)
             except RecordingError as error:
                 vars(self.operation(old))["not_opened"] = str(error)
                 return
@@ -349,6 +379,35 @@ class Copier(Interpreter):
                 vars(self.operation(old))["not_opened"] = CONSTANT
             else:
                 self._note(old, opened)
+
+    def _opened(self, call, values):
+        """What the opener makes of a call.
+
+        Where sizes have to be known, layers that will be put in place are
+        still recorded on open sizes, if that can be.
+        """
+        others = self._prefix, functools.partial(self._first_sizes, call)
+        opened = self._opener(call.operation, *call.fill_in(values), *others)
+        if opened is None or not self._has_known_sizes:
+            return opened
+        if self._is_shared(opened):
+            with contextlib.suppress(RecordingError):
+                return self._opener(call.operation, *call.arguments, *others)
+        vars(opened)["has_known_sizes"] = True
+        return opened
+
+    def _first_sizes(self, call):
+        """Those of the tensors that a call reads, for one sample."""
+        tensors, graph = tensors_in(call.arguments), self._graph
+        sizes = [x.shape[0] for x in tensors]
+        if None not in sizes:
+            return sizes
+        if id(graph) not in self._sizes:
+            rows = [1] * len(graph.inputs)
+            if graph is self._recorded and self._one_sample is not None:
+                rows = self._one_sample()
+            self._sizes[id(graph)] = OneSample().run_on(graph, rows).sizes
+        return [self._sizes[id(graph)][id(x)] for x in tensors]
 
 
 def _copied_from(layer):
@@ -385,14 +444,3 @@ def _copied_input(x, shape):
     if tuple(shape) != tuple(x.shape):
         vars(new)["open_shape"] = tuple(x.shape)
     return new.output
-
-
-def has_stock_bases(layer) -> bool:
-    """Whether the class of a layer inside extends one of Keras's layers."""
-    return any(stock_base(type(x)) for x in flat_layers(layer)[1:])
-
-
-def stock_base(cls):
-    """The class of Keras that a class of layers extends, or None."""
-    first = next(base for base in cls.__mro__ if is_stock_class(base))
-    return None if first is cls or first in ABSTRACT else first

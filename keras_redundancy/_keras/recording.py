@@ -5,7 +5,9 @@ import functools
 import inspect
 
 import keras
+import numpy as np
 from keras.src import backend
+from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 
@@ -14,74 +16,38 @@ from keras_redundancy._keras.layers import (
     BORDER,
     flat_layers,
     is_stock_class,
+    stock_base,
 )
 from keras_redundancy._keras.opened import (
     Copier,
     RecordingError,
     new_input,
     replaced,
-    stock_base,
     tensors_in,
     what_and_where,
 )
 from keras_redundancy._keras.running import without_gradients
+from keras_redundancy._keras.symbols import Constant, Weight
 from keras_redundancy._keras.tf_functions import tf_functions_recorded
+from keras_redundancy._keras.variables import Reads, variables_in
 
 NO_TENSORS = "its call returns something else than tensors"
+BRANCHES = (
+    "its call does something else with training=True: pass `training` on to "
+    "layers such as Dropout, in place of an `if`"
+)
 
 
-class Weight(keras.layers.Layer):
-    """Returns a weight, whatever it is called on.
+class _Recording(Reads):
+    """The scope of a call that is recorded.
 
-    In the graph inside of a layer it stands where the `call` of the layer
-    reads a weight of its own, so that a rule can say what its axes hold.
+    Attributes:
+        symbol: the symbolic tensor that constants in the graph are called on.
     """
 
-    def __init__(self, shape, **kwargs):
-        super().__init__(**kwargs)
-        self.shape = shape
-
-    @classmethod
-    def of(cls, layer, variable, prefix=""):
-        """The `Weight` that holds a variable of a layer."""
-        new = cls(
-            tuple(variable.shape),
-            dtype=layer.dtype_policy,
-            name=f"{prefix}{prefix and BORDER}{variable.name}_weight",
-        )
-        new.weight, new.built = variable, True
-        return new
-
-    def build(self, shape):
-        self.weight = self.add_weight(shape=self.shape, name="weight")
-
-    def call(self, x):
-        return keras.ops.convert_to_tensor(self.weight)
-
-    @property
-    def weight_policy(self):
-        """The dtype policy of what it returns."""
-        is_cast = self.weight._autocast
-        own = self.weight.dtype
-        return self.dtype_policy if is_cast else keras.DTypePolicy(own)
-
-    def compute_output_spec(self, x):
-        dtype = self.weight_policy.compute_dtype
-        return keras.KerasTensor(self.weight.shape, dtype)
-
-    def get_config(self):
-        return {**super().get_config(), "shape": self.shape}
-
-
-def stand_for_weight(model):
-    """`model`, marked as what takes the place of a `Weight`."""
-    vars(model)["_stands_for_weight"] = True
-    return model
-
-
-def stands_for_weight(operation) -> bool:
-    """Whether an operation takes the place of a `Weight`."""
-    return "_stands_for_weight" in vars(operation)
+    def __init__(self, symbol):
+        super().__init__()
+        self.symbol = symbol
 
 
 def recorded(
@@ -89,11 +55,13 @@ def recorded(
     args,
     kwargs,
     *,
-    batch,
+    rows,
     through,
     as_stock=False,
     opener=None,
     prefix="",
+    one_sample=None,
+    training=False,
 ):
     """The graph that `layer.call(*args, **kwargs)` records.
 
@@ -103,7 +71,8 @@ def recorded(
     Args:
         layer: a built layer or model.
         args, kwargs: what it is called with; `KerasTensor`s for tensors.
-        batch: the size of the batch while it runs; None leaves it open.
+        rows: the first size of each of these tensors for a batch of one
+            sample, on which it runs; None leaves batches open.
         through: a function of a layer inside that says whether what it calls
             is recorded in place of its own call. A layer with variables of
             its own has to be left in one piece.
@@ -111,37 +80,61 @@ def recorded(
             Keras's layers is of Keras's class.
         opener: a function of the graph that returns what `with_opened` takes.
         prefix: what to put before the names of the layers inside.
+        one_sample: a function that returns `rows`, also where these are None;
+            each is 1 without it.
+        training: the `training` that `call` gets where it takes that. The
+            layers in the graph get False even so, unless they are called in
+            another way.
 
     Returns:
         An `Opened`.
 
     Raises:
-        RecordingError: the call fails on symbols, changes variables, or returns
-            something else than tensors.
+        RecordingError: the call fails on symbols, changes variables, reads
+            their values, or returns something else than tensors.
     """
     given = tensors_in((args, kwargs))
 
-    def recorded_for(size):
-        inputs = [new_input(layer, x, size) for x in given]
+    def recorded_for(samples, training=training):
+        sizes = [n and samples * n for n in rows or [None] * len(given)]
+        inputs = [
+            new_input(layer, x, n) for x, n in zip(given, sizes, strict=True)
+        ]
         arguments = replaced((args, kwargs), given, inputs)
-        with _seen_through(layer, is_opened):
-            return arguments, *_recorded(layer, *arguments, inputs)
+        with _seen_through(layer, is_opened, training):
+            return arguments, *_recorded(layer, *arguments, inputs, training)
 
     def is_opened(part):
         becomes_stock = as_stock and stock_base(type(part))
         return not becomes_stock and through(part)
 
+    parts = flat_layers(layer)[1:]
     with _undisturbed(layer, is_opened):
-        arguments, graph, returned, returns_more = recorded_for(batch)
+        arguments, graph, returned, returns_more = recorded_for(1)
+        branches = False
+        if any(map(_takes_training, [layer, *filter(is_opened, parts)])):
+            branches = _branches(
+                graph, lambda: recorded_for(1, not training)[1]
+            )
+        if training:
+            _set_to_inference(graph)
         twice = {}
-        if batch == 1 and (of_one := _reshapes(graph)):
+        if rows is not None and (of_one := _reshapes(graph)):
             of_two = _reshapes(recorded_for(2)[1])
             if len(of_one) == len(of_two):
                 nodes = (id(x.node) for x in of_one)
                 twice = dict(zip(nodes, of_two, strict=True))
-        copier = Copier(opener and opener(graph), prefix, as_stock, twice)
+        copier = Copier(
+            opener and opener(graph), prefix, as_stock, twice, one_sample
+        )
         opened = copier.opened(layer, graph, arguments, given)
-        vars(opened).update(returned=returned, returns_more=returns_more)
+        ones = rows or [1] * len(given)
+        vars(opened).update(
+            returned=returned,
+            returns_more=returns_more,
+            branches=branches,
+            rows=[x.shape[0] or n for x, n in zip(given, ones, strict=True)],
+        )
         return opened
 
 
@@ -155,7 +148,53 @@ def _reshapes(graph):
     return [x for x in calls(graph) if type(x.operation) is Reshape]
 
 
-def _recorded(layer, args, kwargs, inputs):
+def _takes_training(layer) -> bool:
+    own = not is_stock_class(type(layer))
+    return own and "training" in inspect.signature(layer.call).parameters
+
+
+def _branches(graph, record_other) -> bool:
+    """Whether another graph, recorded by a function, has other calls."""
+    try:
+        other = record_other()
+    except Exception:  # Such as random numbers, which change variables.
+        return True
+    return _described(graph) != _described(other)
+
+
+def _described(graph) -> list:
+    """The calls of a graph, the same for two graphs of the same calls."""
+    numbers = {id(x): n for n, x in enumerate(graph.inputs)}
+
+    def described(x):
+        if isinstance(x, keras.KerasTensor):
+            return numbers[id(x)]
+        if isinstance(x, keras.Variable):
+            return id(x)
+        return tuple(x.shape) if hasattr(x, "shape") else repr(x)
+
+    found = []
+    for call in calls(graph):
+        args, kwargs = call.arguments
+        kwargs = {k: x for k, x in kwargs.items() if k != "training"}
+        has_weights = getattr(call.operation, "weights", ())
+        what = id(call.operation) if has_weights else type(call.operation)
+        flat = keras.tree.flatten((args, kwargs))
+        found.append((what, [*kwargs], [described(x) for x in flat]))
+        for x in call.outputs:
+            numbers.setdefault(id(x), len(numbers))
+    return [*found, [numbers[id(x)] for x in graph.outputs]]
+
+
+def _set_to_inference(graph) -> None:
+    """Layers in the graph are called with training=False instead of True."""
+    for call in calls(graph):
+        kwargs = call.node.arguments.kwargs
+        if kwargs.get("training") is True:
+            call.node.arguments.kwargs = {**kwargs, "training": False}
+
+
+def _recorded(layer, args, kwargs, inputs, training):
     """The graph of one call, on the layers inside of `layer` themselves.
 
     Returns:
@@ -163,16 +202,18 @@ def _recorded(layer, args, kwargs, inputs):
     """
     try:
         with (
-            keras.StatelessScope() as scope,
+            _Recording(inputs[0]) as scope,
             _own_weights(layer, inputs[0]),
             without_gradients(),
             tf_functions_recorded(),
         ):
-            outputs = layer.call(*args, **_for_inference(layer, kwargs))
+            kwargs = _with_training(layer, kwargs, training)
+            outputs = layer.call(*args, **kwargs)
     except Exception as error:
         raise RecordingError(what_and_where(error)) from error
     if scope.state_mapping:
         raise RecordingError("its call changes variables")
+    _require_no_values(scope.variables.values())
     flat = keras.tree.flatten(outputs)
     returned = [
         i for i, x in enumerate(flat) if isinstance(x, keras.KerasTensor)
@@ -183,16 +224,37 @@ def _recorded(layer, args, kwargs, inputs):
     if returns_more:
         outputs = [flat[number] for number in returned]
     try:
-        return Functional(inputs, outputs), returned, returns_more
+        graph = Functional(inputs, outputs)
     except ValueError as error:
         raise RecordingError(what_and_where(error)) from error
+    known = set(map(id, graph.variables))
+    read = (x for call in calls(graph) for x in variables_in(call.arguments))
+    _require_no_values(x for x in read if id(x) not in known)
+    return graph, returned, returns_more
+
+
+def _require_no_values(variables) -> None:
+    """Raise an error if a call reads variables that the graph cannot hold.
+
+    A graph would hold what is computed from their values as a constant, which
+    is not trained, and which the smaller model does not share with a layer.
+    """
+    paths = ", ".join(dict.fromkeys(repr(x.path) for x in variables))
+    if paths:
+        raise RecordingError(
+            f"its call itself computes with variables ({paths}); only layers, "
+            "and weights that add_weight() makes, of one axis or more, in an "
+            "attribute each, can be followed"
+        )
 
 
 @contextlib.contextmanager
 def _own_weights(layer, x, prefix=""):
     """Put symbols in the place of the weights that a layer itself holds."""
     own = set(map(id, layer._trainable_variables))
-    before = {k: v for k, v in vars(layer).items() if id(v) in own and v.shape}
+    before = {
+        k: v for k, v in vars(layer).items() if id(v) in own and len(v.shape)
+    }
     made = {id(v): Weight.of(layer, v, prefix)(x) for v in before.values()}
     vars(layer).update({key: made[id(v)] for key, v in before.items()})
     try:
@@ -245,16 +307,32 @@ def _set_names(layer, prefix, through, seen, names):
 
 
 @contextlib.contextmanager
-def _seen_through(layer, through):
+def _seen_through(layer, through, training):
     """Let layers inside record what they call, in place of their own calls.
 
     Those are the ones that are gone through, and those that return None among
-    tensors, which no node can record.
+    tensors, which no node can record. Layers with weights record calls on
+    arrays as well.
     """
-    parts = [x for x in flat_layers(layer)[1:] if not is_stock_class(type(x))]
+
+    def calling(function):
+        return lambda part, /, *args, **kwargs: function(
+            part, training, *args, **kwargs
+        )
+
+    parts = [
+        x
+        for x in flat_layers(layer)[1:]
+        if x.weights or not is_stock_class(type(x))
+    ]
     classes = list(map(type, parts))
-    for part, cls in zip(parts, classes, strict=True):
-        call = _call_inside if through(part) else _call
+    is_stock = list(map(is_stock_class, classes))
+    ways = [
+        _call_on_constants if x else _call_inside if through(part) else _call
+        for part, x in zip(parts, is_stock, strict=True)
+    ]
+    for part, cls, way in zip(parts, classes, ways, strict=True):
+        call = calling(way)
         part.__class__ = type(cls.__name__, (cls,), {"__call__": call})
     try:
         yield
@@ -263,25 +341,51 @@ def _seen_through(layer, through):
             part.__class__ = cls
 
 
-def _call_inside(layer, *args, **kwargs):
+def _call_on_constants(layer, training, /, *args, **kwargs):
+    args, kwargs = _with_symbols(layer, args, kwargs)
+    return super(type(layer), layer).__call__(*args, **kwargs)
+
+
+def _with_symbols(layer, args, kwargs):
+    """The arguments of a call, with symbols for arrays if there are no others.
+
+    Inside of calls of layers that are recorded as one operation, there are
+    tensors of the backend in place of symbols.
+    """
+    scope = get_stateless_scope()
+    is_recorded = isinstance(scope, _Recording) and layer.weights
+    if not is_recorded or tensors_in((args, kwargs)):
+        return args, kwargs
+
+    def symbol(x):
+        if not (isinstance(x, np.ndarray) or keras.ops.is_tensor(x)):
+            return x
+        return Constant(keras.ops.convert_to_numpy(x))(scope.symbol)
+
+    return keras.tree.map_structure(symbol, (args, kwargs))
+
+
+def _call_inside(layer, training, /, *args, **kwargs):
+    args, kwargs = _with_symbols(layer, args, kwargs)
     if tensors_in((args, kwargs)):
         try:
-            return _on_symbols(layer, args, kwargs)
+            return _on_symbols(layer, training, args, kwargs)
         except Exception:  # Its own code fails: then it is one operation.
-            return _call(layer, *args, **kwargs)
+            return _call(layer, training, *args, **kwargs)
     return super(type(layer), layer).__call__(*args, **kwargs)
 
 
-def _call(layer, *args, **kwargs):
+def _call(layer, training, /, *args, **kwargs):
+    args, kwargs = _with_symbols(layer, args, kwargs)
     if tensors_in((args, kwargs)):
-        kwargs = _for_inference(layer, kwargs)
+        kwargs = _with_training(layer, kwargs, training)
         made = layer.compute_output_spec(*args, **kwargs)
         if any(x is None for x in keras.tree.flatten(made)):
-            return _on_symbols(layer, args, kwargs)
+            return _on_symbols(layer, training, args, kwargs)
     return super(type(layer), layer).__call__(*args, **kwargs)
 
 
-def _on_symbols(layer, args, kwargs):
+def _on_symbols(layer, training, args, kwargs):
     """What the `call` of a layer returns, on tensors of its own dtype."""
     args, kwargs = keras.tree.map_structure(
         lambda x: layer.dtype_policy.convert_input(
@@ -290,17 +394,17 @@ def _on_symbols(layer, args, kwargs):
         (args, kwargs),
     )
     with _own_weights(layer, tensors_in((args, kwargs))[0], layer.name):
-        return layer.call(*args, **_for_inference(layer, kwargs))
+        return layer.call(*args, **_with_training(layer, kwargs, training))
 
 
-def _for_inference(layer, kwargs):
-    """`kwargs` with training=False if the layer's `call` takes that.
+def _with_training(layer, kwargs, training):
+    """`kwargs` with `training` if the layer's `call` takes that.
 
     Keras leaves `training` out as well where a `call` does not take it.
     """
     taken = inspect.signature(layer.call).parameters
     if "training" in taken:
-        return {**kwargs, "training": False}
+        return {**kwargs, "training": training}
     if any(x.kind is x.VAR_KEYWORD for x in taken.values()):
         return kwargs
     return {k: x for k, x in kwargs.items() if k != "training"}

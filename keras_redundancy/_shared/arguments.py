@@ -193,10 +193,13 @@ def _levels_of_mapping(level, layers, where, check):
         key: None if value is None else check(value, f"{where}[{key!r}]")
         for key, value in level.items()
     }
-    exact_first = sorted(tests, key=lambda key: key not in _names(layers))
+    own = [layer.name for layer in layers]
+    known = own, {name for layer in layers for name in _names(layer)}
+    # The name of a layer, that of a block around it, an expression.
+    closest_first = sorted(tests, key=lambda key: [key not in x for x in known])
     found = {}
     for layer in layers:
-        fitting = (values[k] for k in exact_first if tests[k](layer.name))
+        fitting = (values[k] for k in closest_first if tests[k](layer))
         found[id(layer)] = next(fitting, None)
     return found
 
@@ -205,8 +208,9 @@ def selected_layers(choice: Layers, layers: list, where: str) -> set[int]:
     """The ids of the layers that `choice` names; None names no layer.
 
     Args:
-        choice: a name or regular expression (matched against the whole name),
-            a list of them, or a callable that takes a layer and returns bool.
+        choice: a name or regular expression (matched against the whole name
+            of a layer, or of a layer made of layers that it is inside of), a
+            list of them, or a callable that takes a layer and returns bool.
         layers: the layers with units.
         where: the argument's name, for messages.
 
@@ -231,16 +235,17 @@ def selected_layers(choice: Layers, layers: list, where: str) -> set[int]:
     return {
         id(layer)
         for layer in layers
-        if any(matches(layer.name) for matches in tests)
+        if any(matches(layer) for matches in tests)
     }
 
 
-def _names(layers):
-    return [layer.name for layer in layers]
+def _names(layer):
+    """Its own name, and those of the layers made of layers around it."""
+    return [layer.name, *getattr(layer, "blocks", ())]
 
 
 def _matching(pattern, layers, where):
-    """A test of names: equality if a layer has that name, else the regex."""
+    """A test of layers: a name if there is one like it, else the regex."""
     if not isinstance(pattern, str):
         hint = ""
         if isinstance(pattern, keras.Layer):
@@ -248,9 +253,8 @@ def _matching(pattern, layers, where):
         raise TypeError(
             f"{where} names layers by strings, but received {pattern!r}.{hint}"
         )
-    names = _names(layers)
-    if pattern in names:
-        return lambda name: name == pattern
+    if any(pattern in _names(layer) for layer in layers):
+        return lambda layer: pattern in _names(layer)
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -258,10 +262,15 @@ def _matching(pattern, layers, where):
             f"{where} has {pattern!r}, which is no name of a layer and no "
             f"regular expression ({error})."
         ) from error
-    if not any(expression.fullmatch(name) for name in names):
+
+    def matches(layer):
+        return any(map(expression.fullmatch, _names(layer)))
+
+    if not any(map(matches, layers)):
+        names = [layer.name for layer in layers]
         raise ValueError(
             f"{where} has {pattern!r}, which matches no layer with units "
             "(names and regular expressions are matched against the whole "
             f"name). The layers are: {listed(names)}."
         )
-    return lambda name: expression.fullmatch(name) is not None
+    return matches

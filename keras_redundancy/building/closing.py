@@ -3,7 +3,7 @@
 import functools
 import warnings
 import weakref
-from numbers import Integral, Number
+from numbers import Integral
 
 import keras
 
@@ -47,8 +47,23 @@ def set_by_arguments(opened) -> list[set]:
         For each entry of the layer's config that only sets sizes, in
         proportion to its value, {(id(variable), axis), ...}.
     """
+    return _axes_set_by(_trials(opened), opened)
+
+
+def set_by_inputs(opened) -> list[list[set]]:
+    """The axes of variables whose sizes are those of what the layer reads.
+
+    Returns:
+        [axes, ...] as from `set_by_arguments`, for the sizes of single inputs;
+        and the same for sizes that inputs have in common.
+    """
+    alone, common = _trials_of_inputs(opened)
+    return [_axes_set_by(trials, opened) for trials in (alone, common)]
+
+
+def _axes_set_by(trials, opened):
     found = []
-    for _, value, step, shapes in _trials(opened):
+    for _, value, step, shapes in trials:
         sizes = [
             (id(variable), axis, a, b)
             for variable, new in zip(
@@ -120,34 +135,83 @@ def _trials(opened) -> list[tuple]:
         (path of the entry, its value, what was added to it, the shapes of the
         variables).
     """
+
+    def found(config):
+        sizes = shapes_of(opened.layer)
+        made = functools.partial(_shapes_with, opened)
+        numbers = whole_numbers(config, sizes)
+        trials = (tried(made, sizes, *each) for each in numbers)
+        return [x for x in trials if x is not None]
+
+    return _once_for_all_alike(opened, "arguments", found)
+
+
+def _trials_of_inputs(opened) -> tuple[list, list]:
+    """What becomes of a layer that reads tensors of other sizes.
+
+    Returns:
+        For the axes of single inputs, and for axes of several inputs which
+        have the same size: entries like those of `_trials`, with the axis in
+        place of a path.
+    """
+
+    def found(config):
+        before, groups = shapes_of(opened.layer), {}
+        sizes = {size for shape in before for size in shape} - {1}
+        for number, x in enumerate(opened.inputs):
+            for axis, size in enumerate(x.shape[1:], 1):
+                if size in sizes:
+                    groups.setdefault((axis, size), []).append(number)
+        alone = [(n, *key) for key, numbers in groups.items() for n in numbers]
+        return (
+            _tried_on_inputs(opened, [([n], *key) for n, *key in alone]),
+            _tried_on_inputs(
+                opened, [(numbers, *key) for key, numbers in groups.items()]
+            ),
+        )
+
+    return _once_for_all_alike(opened, "inputs", found)
+
+
+def _tried_on_inputs(opened, groups):
+    """Trials of (numbers of inputs, axis, size), where a layer can be made."""
+
+    def made(settings):
+        [((numbers, axis), size)] = settings.items()
+        given = list(opened.inputs)
+        for number in numbers:
+            shape = list(given[number].shape)
+            shape[axis] = size
+            dtype = given[number].dtype
+            given[number] = keras.KerasTensor(shape, dtype)
+        return _shapes_with(opened, {}, given)
+
+    before = shapes_of(opened.layer)
+    trials = [
+        tried(made, before, (tuple(numbers), axis), size)
+        for numbers, axis, size in groups
+    ]
+    return [x for x in trials if x is not None]
+
+
+def _once_for_all_alike(opened, kind, find):
+    """What `find(config of the layer)` returned for a layer like this one."""
     layer = opened.layer
     config = configs.config_of(layer)
     known = TRIALS.setdefault(type(layer), {})
     shapes = [x.shape for x in opened.inputs]
-    key = repr((_without_names(config), shapes, shapes_of(layer)))
+    names = configs.without_names(config)
+    key = repr((kind, names, shapes, shapes_of(layer)))
     if key not in known:
-        sizes = shapes_of(layer)
-        made = functools.partial(_shapes_with, opened)
-        numbers = whole_numbers(config, sizes)
-        trials = (tried(made, sizes, *each) for each in numbers)
-        known[key] = [x for x in trials if x is not None]
+        known[key] = find(config)
     return known[key]
 
 
-def _shapes_with(opened, settings):
+def _shapes_with(opened, settings, given=None):
     recipe = LayerRecipe(opened.layer, LayerForm(opened.layer), settings)
     with _keras.shapes_alone():
-        new = _made(recipe, opened, opened.inputs)
+        new = _made(recipe, opened, given or opened.inputs)
         return None if new is None else shapes_of(new)
-
-
-def _without_names(config):
-    """A config without names and objects, which are not the same anywhere."""
-    if isinstance(config, dict):
-        return {k: _without_names(x) for k, x in config.items() if k != "name"}
-    if isinstance(config, list | tuple):
-        return [_without_names(x) for x in config]
-    return config if isinstance(config, Number | str) else type(config)
 
 
 def tried(made, before: list, path: tuple, value: int):

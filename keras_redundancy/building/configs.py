@@ -1,9 +1,9 @@
 """Make single layers and operations anew from their configs."""
 
 import copy
-import functools
 import inspect
 from collections.abc import Callable
+from numbers import Number
 
 import keras
 import numpy as np
@@ -13,6 +13,7 @@ from keras_redundancy.building import faults
 
 # Entries that all layers and metrics have in their configs.
 OF_EVERY_OBJECT = {"name", "trainable", "dtype"}
+PLAIN = (Number, str, np.generic, type(None))
 REBUILD_ERRORS = (AttributeError, NotImplementedError, TypeError, ValueError)
 
 
@@ -42,7 +43,7 @@ def made_from_attributes(recipe):
         The layer; None if its attributes do not hold all arguments of its
         constructor.
     """
-    config = _attributes_config(recipe.layer)
+    config = attributes_config(recipe.layer)
     if config is None:
         return None
     make = type(recipe.layer).from_config
@@ -83,8 +84,39 @@ def _made(recipe, settings, make, config=None):
         keras.saving.custom_object_scope(objects_of(old)),
     ):
         new = from_config(form.kind, config, make)
+    if names := forgotten(old, new, config):
+        raise ValueError(
+            f"it leaves out {', '.join(names)}, so the new layer has other "
+            "values."
+        )
     _name_like(old, new)
     return new
+
+
+def forgotten(old, new, config) -> list[str]:
+    """Arguments of a constructor that a layer made from `config` has not got.
+
+    Those that the config leaves out, where attributes of the same names show
+    that the old layer was given something else than the default.
+    """
+    if type(old) is not type(new) or _keras.is_stock_class(type(old)):
+        return []
+    return [
+        name
+        for name in list(inspect.signature(type(old).__init__).parameters)[1:]
+        if name not in config and _is_other(vars(old), vars(new), name)
+    ]
+
+
+def _is_other(one, other, name):
+    """Whether two dictionaries hold different numbers or words at a key."""
+    if name not in one or name not in other:
+        return False
+    pair = [np.asarray(x[name], dtype=object) for x in (one, other)]
+    is_plain = any(
+        all(isinstance(x, PLAIN) for x in array.flat) for array in pair
+    )
+    return is_plain and not np.array_equal(*pair)
 
 
 def operation_anew(old, settings):
@@ -169,65 +201,19 @@ def config_of(layer) -> dict:
     try:
         return _keras.get_config(layer)
     except REBUILD_ERRORS:
-        return _attributes_config(layer) or {}
+        return attributes_config(layer) or {}
 
 
-def make_saveable(layer) -> None:
-    """Give a layer a config to save, where its own one does not make it.
-
-    That is the part of its `get_config` that its constructor takes, or the
-    attributes that have the names of the constructor's arguments. Nothing is
-    done where these do not make it, either.
-    """
-    if makes(layer):
-        return
-    for config_of in (_taken_config, _saved_attributes):
-        if makes(layer, config_of):
-            config = config_of(layer)
-            vars(layer)["get_config"] = functools.partial(copy.deepcopy, config)
-            return
+def without_names(config):
+    """A config without names and objects, which are not the same anywhere."""
+    if isinstance(config, dict):
+        return {k: without_names(x) for k, x in config.items() if k != "name"}
+    if isinstance(config, list | tuple):
+        return [without_names(x) for x in config]
+    return config if isinstance(config, Number | str) else type(config)
 
 
-def build_by_calls(layer) -> None:
-    """Have a layer of a class of others built by its first call once loaded.
-
-    Keras builds a layer that it loads by `build`, on lists for shapes. That
-    fails where `build` takes tuples only, and without a `build` of its own
-    the layer counts as built, although the layers inside are not.
-    """
-    own = type(layer)
-    is_plain = own.get_build_config is keras.Layer.get_build_config
-    if is_plain and not _keras.is_stock_class(own):
-        vars(layer)["get_build_config"] = _no_build_config
-
-
-def _no_build_config():
-    return None
-
-
-def makes(layer, config_of=_keras.get_config) -> bool:
-    """Whether a layer can be made from its config, as a saved model is."""
-    try:
-        type(layer).from_config(config_of(layer))
-    except Exception:  # Whatever the layer's own code raises.
-        return False
-    return True
-
-
-def _taken_config(layer):
-    taken = inspect.signature(type(layer).__init__).parameters
-    config = _keras.get_config(layer)
-    return {k: x for k, x in config.items() if k in {*taken, *OF_EVERY_OBJECT}}
-
-
-def _saved_attributes(layer):
-    config = _attributes_config(layer) or {}
-    return {
-        k: keras.saving.serialize_keras_object(x) for k, x in config.items()
-    }
-
-
-def _attributes_config(layer):
+def attributes_config(layer) -> dict | None:
     """The arguments of a layer's constructor, as far as attributes hold them.
 
     That is a convention of Keras. None if it does not hold for the layer.

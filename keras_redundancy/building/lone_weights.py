@@ -1,6 +1,7 @@
-"""A model of layers of Keras that returns a weight, whatever it reads."""
+"""Models of layers of Keras that return a weight or an array.
 
-import string
+Whatever they read does not matter.
+"""
 
 import keras
 from keras import ops
@@ -23,9 +24,8 @@ def weight_model(weight: _keras.Weight, shape: tuple, x):
         A model, the only variable of which has this shape.
     """
     inputs = keras.Input(batch_shape=x.shape, dtype=x.dtype)
-    axes = string.ascii_lowercase[: len(shape)]
     kernel = keras.layers.EinsumDense(
-        f"{axes[0]},{axes}->{axes}",
+        _keras.scaling_equation(shape),
         shape[1:],
         name=weight.name,
         dtype=weight.weight_policy,
@@ -34,4 +34,19 @@ def weight_model(weight: _keras.Weight, shape: tuple, x):
     one = ops.ones_like(ops.sum(inputs), dtype=kernel.compute_dtype)
     outputs = kernel(ops.broadcast_to(one, shape[:1]))
     model = keras.Model(inputs, outputs, name=weight.name)
+    return _keras.stand_for_weight(model)
+
+
+def constant_model(constant: _keras.Constant, x):
+    """What takes the place of a constant that a layer inside is called on.
+
+    Args:
+        constant: the `Constant` in the graph inside of the layer.
+        x: the `KerasTensor` that it is called on in the new model.
+    """
+    inputs = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+    value = constant.value
+    zero = ops.sum(ops.cast(ops.zeros_like(inputs), value.dtype.name))
+    outputs = ops.add(ops.cast(zero, value.dtype.name), value)
+    model = keras.Model(inputs, outputs, name=constant.name)
     return _keras.stand_for_weight(model)

@@ -21,15 +21,15 @@ def in_own_class(model, plain, twins: dict):
     Args:
         model: a functional model whose class has a constructor of its own.
         plain: the smaller model that was made like it, a plain one.
-        twins: {id(variable of model): its counterpart in plain}.
+        twins: {id(variable of model): its counterpart in plain}. Variables
+            that the graph does not read have none: they stay as they are.
 
     Returns:
         The model, with weights of its own. None if no arguments of the
         constructor are found that make all variables of the right shapes, or
         the model that they make computes something else.
     """
-    has_twins = all(id(x) in twins for x in _variables(model))
-    if not _keras.has_own_config(type(model)) or not has_twins:
+    if not _keras.has_own_config(type(model)):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -40,7 +40,7 @@ def in_own_class(model, plain, twins: dict):
     if new is None:
         return None
     for old, its_twin in variable_pairs(model, new):
-        _keras.set_value(its_twin, twins[id(old)])
+        _keras.set_value(its_twin, twins.get(id(old), old))
     run = functools.partial(run_packed, new)
     return new if returns_the_same(run, plain) else None
 
@@ -65,7 +65,7 @@ def _made(model, twins):
                 return None
         elif isinstance(value, dict) and hasattr(attribute, "get_config"):
             others[name] = attribute  # Such as a preprocessor: it stays.
-    wanted = _sizes(model, lambda x: twins[id(x)])
+    wanted = _sizes(model, lambda x: twins.get(id(x), x))
     make = _Maker(type(model), config | others | models)
     settings = {} if models else make.settings_for(_sizes(model), wanted)
     new = make(settings)

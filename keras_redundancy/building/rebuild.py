@@ -17,10 +17,11 @@ from keras_redundancy.building import (
     configs,
     faults,
     model_classes,
+    saving,
     ties,
 )
 from keras_redundancy.building.compiling import compile_like
-from keras_redundancy.building.lone_weights import weight_model
+from keras_redundancy.building.lone_weights import constant_model, weight_model
 from keras_redundancy.building.own_class import (
     in_own_class,
     variable_pairs,
@@ -29,7 +30,6 @@ from keras_redundancy.building.rebinding import Rebinder
 from keras_redundancy.building.recipe import (
     Recipe,
     is_configured,
-    operations,
 )
 from keras_redundancy.building.weights import (
     assign_weights,
@@ -44,6 +44,17 @@ def _becomes_a_bias(call, args, kwargs) -> bool:
     """Whether Keras would add an array along another axis than it did."""
     now = _keras.is_added_as_bias(call.operation, args, kwargs)
     return now and not _keras.is_added_as_bias(call.operation, *call.arguments)
+
+
+def _stays_as_it_is(recipe) -> bool:
+    """Whether what a layer reads and returns was left as it is.
+
+    So are layers that no rule follows, and those whose `get_config` fails.
+    """
+    layer = recipe.layer
+    if recipe.is_changed or not isinstance(layer, keras.Layer):
+        return False
+    return not has_rule(layer) or _keras.config_fault(layer) is not None
 
 
 def require_rebuildable(model) -> None:
@@ -111,9 +122,10 @@ def _rebuilt(recipe):
     with _keras.scope_of(model):
         builder = Builder(recipe)
         result = builder.model(model)
-        if builder.has_fixed_sizes:
+        if fixed := builder.with_fixed_sizes:
             builder = Builder(recipe, is_fixed=True)
             result = builder.model(model)
+            _warn_of_fixed_sizes(result, fixed)
         pairs = builder.pairs
         recipe = builder.recipe
         copy_trainable(pairs)
@@ -124,8 +136,21 @@ def _rebuilt(recipe):
             if _keras.is_model(old) and type(old) is type(new):
                 model_classes.copy_attributes(old, new, twins)
         compile_like(model, result, Rebinder(twins))
+    saving.warn_of_faults(builder.loading_faults)
     _warn_if_not_opened_again(result)
     return result, matches, builder.inlined
+
+
+def _warn_of_fixed_sizes(model, opened):
+    shapes = ", ".join(str(x.shape[1:]) for x in _keras.graph_of(model).inputs)
+    kind = type(opened[0].layer).__name__
+    warnings.warn(
+        f"The new model takes inputs of the shapes {shapes} alone, as it was "
+        f"traced on: the layers inside of {opened[0].layer.name!r} ({kind}) "
+        "take its place, and compute the same for these sizes only. Pass "
+        "input_shape= for others, or inline=False if that keeps the layer.",
+        stacklevel=3,
+    )
 
 
 def _warn_if_not_opened_again(model):
@@ -150,6 +175,8 @@ class Builder(_keras.Interpreter):
     Attributes:
         inlined: the `Opened`s of layers that no arguments make as the recipe
             says.
+        loading_faults: (layer, why) of layers that Keras does not make again
+            once they are saved.
     """
 
     def __init__(self, recipe: Recipe, is_fixed: bool = False):
@@ -157,26 +184,19 @@ class Builder(_keras.Interpreter):
         self.recipe, self._ties = recipe, ties.Ties(recipe)
         self._is_fixed, self._made = is_fixed, {}
         self.inlined = []
-        # Models that Keras saves by their constructors may become plain ones.
-        self._saves_graph = any(
-            _keras.rebuildable_class(x) is not type(x)
-            for x in operations(recipe.model)
-            if _keras.is_model(x)
-        )
-        self._depth = 0  # Of the layers that are opened around a call.
+        self.loading_faults, self._saved = [], set()
 
     @property
-    def has_fixed_sizes(self) -> bool:
-        """Whether the new model computes the same for the traced sizes only.
+    def with_fixed_sizes(self) -> list:
+        """The `Opened`s that compute the same for the traced sizes only.
 
         The graph inside of a layer does that, where it could not be recorded
-        on open sizes.
+        on open sizes. The new model then takes inputs of these sizes.
         """
-        made = [old for old, _ in self.pairs]
-        is_opened = _keras.put_in_place(self.recipe.model) or any(
-            isinstance(x, _keras.Opened) for x in made
-        )
-        return bool(is_opened) and any(hasattr(x, "open_shape") for x in made)
+        opened = [x for x, _ in self.pairs if isinstance(x, _keras.Opened)]
+        opened += _keras.put_in_place(self.recipe.model)
+        model = self.recipe.model
+        return [x for x in opened if x.has_known_sizes and x is not model]
 
     @property
     def pairs(self) -> list[tuple]:
@@ -188,18 +208,12 @@ class Builder(_keras.Interpreter):
         if id(old) not in self._made:
             new = self._make(self.recipe[old])
             if isinstance(new, keras.Layer):
-                configs.build_by_calls(new)
+                saving.build_by_calls(new)
             self._made[id(old)] = old, new
         return self._made[id(old)][1]
 
     def _make(self, recipe):
         old, form = recipe.layer, recipe.form
-        if isinstance(old, _keras.Opened):
-            self._depth += 1
-            try:
-                return self.model(old)
-            finally:
-                self._depth -= 1
         if _keras.is_model(old):
             return self.model(old)
         if type(old) is keras.layers.Lambda:
@@ -220,13 +234,9 @@ class Builder(_keras.Interpreter):
         try:
             return configs.made_anew(recipe, form.kind.from_config)
         except ValueError:
-            # What such a layer reads and returns was left as it is.
-            stays = not has_rule(old) or _keras.config_fault(old) is not None
-            if recipe.is_changed or not stays:
+            if not _stays_as_it_is(recipe):
                 raise
-            new = _keras.copy_with_variables(old)
-            configs.make_saveable(new)
-            return new
+            return _keras.copy_with_variables(old)
 
     def _input_layer(self, recipe):
         """A new `InputLayer`, with the sizes open that were left open."""
@@ -313,6 +323,9 @@ class Builder(_keras.Interpreter):
             self._close(call.operation, given)
         if isinstance(call.operation, _keras.Weight):
             self._make_weight(call.operation, *given)
+        if isinstance(call.operation, _keras.Constant):
+            made = constant_model(call.operation, *given)
+            self._made.setdefault(id(call.operation), (call.operation, made))
         new = self.operation(call.operation)
         opened = call.operation
         is_closed = isinstance(opened, _keras.Opened) and not _keras.is_model(
@@ -327,12 +340,30 @@ class Builder(_keras.Interpreter):
         try:
             made = new(*arguments["args"], **arguments["kwargs"])
         except configs.REBUILD_ERRORS as error:
-            message = faults.not_called(recipe, call, given, error)
-            raise ValueError(message) from error
+            if not _stays_as_it_is(recipe) or new.built:
+                message = faults.not_called(recipe, call, given, error)
+                raise ValueError(message) from error
+            # Its config fails in build() alone.
+            new = _keras.copy_with_variables(opened)
+            saving.build_by_calls(new)
+            self._made[id(opened)] = opened, new
+            made = new(*arguments["args"], **arguments["kwargs"])
+        self._note_fault(new, arguments)
         flat = keras.tree.flatten(made)
         made = opened.outputs_among(flat) if is_closed else flat
         self._ties.note(made, lent)
         return made
+
+    def _note_fault(self, new, arguments):
+        """Note a layer that does not open again once it is saved."""
+        is_stock = _keras.is_stock_class(type(new)) or _keras.is_model(new)
+        is_new = isinstance(new, keras.Layer) and id(new) not in self._saved
+        if is_stock or not is_new:
+            return
+        self._saved.add(id(new))
+        fault = saving.make_saveable(new, *arguments.values())
+        if fault is not None:
+            self.loading_faults.append((new, fault))
 
     def _make_weight(self, old, x):
         """Make what takes the place of a `Weight` that is called on x."""
@@ -343,8 +374,8 @@ class Builder(_keras.Interpreter):
     def _close(self, opened, given):
         """Make the layer anew that an `Opened` took the place of, if possible.
 
-        Where an argument of the constructor changes, the new layer is compared
-        with the graph inside: the argument may do more than set a size.
+        The new layer is compared with the graph inside: an argument of the
+        constructor, or the size of what it reads, may do more than set a size.
         """
         if id(opened) in self._made:
             return
@@ -352,21 +383,19 @@ class Builder(_keras.Interpreter):
         if found is None:
             self.inlined.append(opened)
             return
-        if self._depth and not configs.makes(found[1]):
-            return
         layer_recipe, new = found
-        configs.make_saveable(new)
-        if self._saves_graph and not configs.makes(new):
+        saving.build_by_calls(new)
+        if saving.make_saveable(new, *opened.arguments_with(given)):
             return
-        configs.build_by_calls(new)
         new.name = opened.name  # The layer can be there several times.
         recipe = self.recipe.with_layer(layer_recipe)
-        if layer_recipe.settings:
+        if closing.is_changed(opened, self.recipe):
             assign_weights(opened.layer, new, recipe)
             inline = rebuild(self.recipe.of_part(opened))
             if differs(new, inline, opened):
                 self.inlined.append(opened)
                 return
+        self._saved.add(id(new))
         self.recipe, self._made[id(opened)] = recipe, (opened.layer, new)
 
     def tie(self, twins) -> dict:

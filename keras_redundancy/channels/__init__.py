@@ -49,9 +49,12 @@ its share of the parameters and the reason:
   inexact.
 - Channels that are multiplied with those of another tensor and summed, such as
   queries and keys: a copy cannot be merged into another unit.
-- Layers without a rule, `Lambda`, layers with weights that their rule does not
-  know, and subclasses that override `call` or a part of it: nobody knows what
-  they do with channels. `register_rule` adds a rule for a layer of your own.
+- `Lambda`, layers with weights that their rule does not know, and code that
+  cannot be followed: nobody knows what these do with channels.
+
+A layer of your own, or one made of layers, needs no rule where its `call` runs
+on symbolic tensors: the graph that it records is followed, once it has returned
+the same numbers as the layer. `register_rule` adds a rule for any other.
 """
 
 from keras_redundancy.channels.calls import CallTrace as CallTrace

@@ -168,7 +168,7 @@ class CallTrace(LabelledCall):
             self._access(bias, spans.index(axis), ids, Role.CARRIER)
         layer = self.operation
         # A layer inside of a block has what the arguments of the block set.
-        if self.part or getattr(layer, "is_inside", False):
+        if self.part or hasattr(layer, "blocks"):
             setting = None
         step = labels.Shifted(
             ids, kernel, axis, bias, layer, setting, linear, taps, spans

@@ -2,6 +2,8 @@
 
 from __future__ import annotations  # help() shows the names of types.
 
+import warnings
+
 import keras
 
 from keras_redundancy import _keras
@@ -80,7 +82,15 @@ def with_graph(model, input_shape=None):
         return model
     _require_built(model)
     inputs = _inputs(model, input_shape)
-    return _keras.with_compile_state_of(model, _recorded(model, (inputs,), {}))
+    found = _recorded(model, (inputs,), {})
+    if found.branches:
+        warnings.warn(
+            f"The call of {model.name!r} ({type(model).__name__}) does "
+            "something else with training=True, which no copy of it will do. "
+            "Pass `training` on to layers such as Dropout instead of an `if`.",
+            stacklevel=2,
+        )
+    return _keras.with_compile_state_of(model, found)
 
 
 def _require_built(layer):

@@ -1,7 +1,6 @@
-"""Layers that are made of layers: the graphs inside take their place."""
+"""Layers without a rule: the graphs that they record take their place."""
 
-import functools
-import itertools
+import contextlib
 
 import keras
 import numpy as np
@@ -16,19 +15,18 @@ OPEN_SIZE = 16  # In place of sizes that are not known.
 SMALL_SIZE = 4  # Where that is too much.
 
 
-def opened(model, shapes=None, names=frozenset()):
+def opened(model, shapes=None):
     """The model, with the graphs inside of layers in their places.
 
-    Those are the layers of classes without a rule that are made of other
-    layers: their `call` is run on symbols, and the graph that it records is
-    compared with the layer on random numbers. Where that fails because a size
-    of the model's inputs is open, as where a mask is made for the length of
-    a sequence, the copy gets inputs of known sizes.
+    Those are the layers of classes without a rule: their `call` is run on
+    symbols, and the graph that it records is compared with the layer on random
+    numbers. Where that fails because a size of the model's inputs is open, as
+    where a mask is made for the length of a sequence, the copy gets inputs of
+    known sizes.
 
     Args:
         model: a functional or Sequential model, which does not change.
         shapes: the shape of a sample of each input, for open sizes.
-        names: those of layers that are opened though they hold no layers.
 
     Returns:
         `model` itself if it has no such layer, and no nested models whose
@@ -36,10 +34,9 @@ def opened(model, shapes=None, names=frozenset()):
         shares its variables; layers in it that could not be opened have the
         attribute `not_opened`, which says why.
     """
-    has_layers = has_layers_to_open(model, names)
-    if not has_layers and not _keras.models_to_merge(model):
+    if not has_layers_to_open(model) and not _keras.models_to_merge(model):
         return model
-    opener = Opener(model, names=names)
+    opener = Opener(model)
     found = _keras.with_opened(model, opener)
     inputs = _keras.graph_of(model).inputs
     if not _closed(found) or not any(None in x.shape[1:] for x in inputs):
@@ -59,24 +56,13 @@ def opened(model, shapes=None, names=frozenset()):
 
 
 def opened_like(model, other):
-    """`opened`, with the sizes and the layers open that are so in another.
-
-    Of the layers inside of an opened one, some stand in the model itself where
-    it was made by putting the graph in the place of the layer.
-    """
-    shapes = [x.shape[1:] for x in _keras.graph_of(other).inputs]
-    found = [x for x in _keras.flat_layers(other) if _is_opened(x)]
-    return opened(model, shapes, {x.name for x in found})
+    """`opened`, with the sizes of the inputs of another model."""
+    return opened(model, [x.shape[1:] for x in _keras.graph_of(other).inputs])
 
 
-def has_layers_to_open(model, names=frozenset()) -> bool:
-    """Whether a model has layers to look into; `names`: as for `opened`."""
-    opener = Opener(model, names=names)
-    return any(map(opener.opens, _keras.flat_graph(model).layers))
-
-
-def _is_opened(layer):
-    return isinstance(layer, _keras.Opened)
+def has_layers_to_open(model) -> bool:
+    """Whether a model has layers to look into."""
+    return any(map(_is_unknown, _keras.flat_graph(model).layers))
 
 
 def has_stand_ins(model) -> bool:
@@ -86,19 +72,24 @@ def has_stand_ins(model) -> bool:
 
 
 def _closed(model) -> int:
-    """The number of layers that could not be opened, and of their weights."""
-    closed = [x for x in _keras.flat_layers(model) if hasattr(x, "not_opened")]
+    """The number of layers that could not be opened, and of their weights.
+
+    Only those that are made of layers: for less no size is worth fixing.
+    """
+    closed = [
+        x
+        for x in _keras.flat_layers(model)
+        if hasattr(x, "not_opened") and len(_keras.flat_layers(x)) > 1
+    ]
     return len(closed) + sum(x.count_params() for x in closed)
-
-
-def is_made_of_layers(layer) -> bool:
-    """Whether it is of an unknown class, and has layers inside."""
-    return _is_unknown(layer) and len(_keras.flat_layers(layer)) > 1
 
 
 def _is_gone_through(layer):
     """Whether a layer inside of another one is no more than what it calls."""
-    return is_made_of_layers(layer) and not _keras.has_state(layer)
+    is_made_of_layers = len(_keras.flat_layers(layer)) > 1
+    return (
+        is_made_of_layers and _is_unknown(layer) and not _keras.has_state(layer)
+    )
 
 
 def _is_unknown(layer):
@@ -112,34 +103,25 @@ def _is_unknown(layer):
 class Opener:
     """Makes the `Opened` of a layer that is called, or returns None."""
 
-    def __init__(self, model, is_inside: bool = False, names=frozenset()):
-        """Args:
-        model: the model that is walked through.
-        is_inside: whether it is the graph inside of a layer. There, layers
-            without layers inside are opened as well: whoever uses a block can
-            hardly write rules for what its author put into it.
-        names: those of layers that are opened as if they were inside.
-        """
-        self._is_inside, self._names = is_inside, names
+    def __init__(self, model):
+        """`model`: the model that is walked through."""
         self._calls = {}
         for call in _keras.flat_graph(model).calls:
             ways = self._calls.setdefault(id(call.operation), set())
             ways.add(_way(call))
 
-    def opens(self, layer) -> bool:
-        """Whether to look inside of a layer."""
-        if self._is_inside or layer.name in self._names:
-            return _is_unknown(layer)
-        return is_made_of_layers(layer)
-
-    def __call__(self, layer, args, kwargs, prefix):
-        if not isinstance(layer, keras.Layer) or not self.opens(layer):
+    def __call__(self, layer, args, kwargs, prefix, one_sample):
+        if not isinstance(layer, keras.Layer) or not _is_unknown(layer):
             return None
         if len(self._calls[id(layer)]) > 1 and layer.weights:
             raise _keras.RecordingError(SEVERAL_CALLS)
         prefix = f"{prefix}{layer.name}{_keras.BORDER}"
-        opener = functools.partial(Opener, is_inside=True)
-        return recorded(layer, args, kwargs, opener=opener, prefix=prefix)
+        found = recorded(
+            layer, args, kwargs, one_sample, opener=Opener, prefix=prefix
+        )
+        if found.branches:
+            raise _keras.RecordingError(_keras.BRANCHES)
+        return found
 
 
 def _way(call):
@@ -161,35 +143,72 @@ def _way(call):
     return repr(keras.tree.map_structure(described, call.arguments))
 
 
-def recorded(layer, args, kwargs, **options):
+def recorded(layer, args, kwargs, one_sample=None, **options):
     """The `Opened` of a call, once it has returned the same numbers.
 
     Args:
         layer, args, kwargs, **options: as for `_keras.recorded`, which is
             called in several ways.
+        one_sample: a function that returns the first sizes of the tensors
+            that are read, for one sample; None if each is 1.
+
+    Returns:
+        The `Opened`. Its attribute `branches` says whether the call does
+        something else in training, which is not in the graph.
 
     Raises:
         RecordingError: the call cannot be recorded, or returns other numbers.
     """
-    failure = None
-    ways = (True, False) if _keras.has_stock_bases(layer) else (False,)
-    # Masks are made from the size of a batch: one sample broadcasts to many.
-    for batch, as_stock in itertools.product((None, 1), ways):
+    failure, count = None, len(_keras.tensors_in((args, kwargs)))
+
+    def record(**ways):
+        found = _keras.recorded(
+            layer,
+            args,
+            kwargs,
+            one_sample=one_sample,
+            through=_is_gone_through,
+            **ways,
+            **options,
+        )
+        _require_same_numbers(layer, found)
+        return found
+
+    ways = (
+        (rows, as_stock)
+        for rows in _first_sizes(count, one_sample)
+        for as_stock in _ways_of_classes(layer)
+    )
+    for rows, as_stock in ways:
         try:
-            found = _keras.recorded(
-                layer,
-                args,
-                kwargs,
-                batch=batch,
-                through=_is_gone_through,
-                as_stock=as_stock,
-                **options,
-            )
-            _require_same_numbers(layer, found)
-            return found
+            found = record(rows=rows, as_stock=as_stock)
         except _keras.RecordingError as error:
             failure = error
+            continue
+        if found.branches:
+            # What a Dropout `if training` is in there does no harm.
+            with contextlib.suppress(_keras.RecordingError):
+                found = record(rows=rows, as_stock=as_stock, training=True)
+                vars(found)["branches"] = False
+        return found
     raise failure
+
+
+def _first_sizes(count, one_sample):
+    """What to record a call on, one after the other until one is right.
+
+    First open sizes of batches. Then one entry, as masks are made from the
+    size of a batch, and one entry broadcasts to many. Then as many entries as
+    one sample is made of, such as all windows of an image.
+    """
+    yield None
+    yield [1] * count
+    if one_sample is not None and (rows := one_sample()) != [1] * count:
+        yield rows
+
+
+def _ways_of_classes(layer):
+    return (True, False) if _keras.has_stock_bases(layer) else (False,)
 
 
 def _require_same_numbers(layer, found):
@@ -217,30 +236,36 @@ def differs(layer, model, opened) -> bool:
         returned = _keras.run_for_inference(layer, args, kwargs)
         return opened.outputs_among(returned)
 
-    return not returns_the_same(run, model)
+    return not returns_the_same(run, model, opened.rows)
 
 
-def returns_the_same(run, model) -> bool:
+def returns_the_same(run, model, rows=None) -> bool:
     """Whether a function returns the numbers that a model does.
 
     Args:
         run: takes a list of a tensor for each input of the model.
         model: a functional model; its variables do not change.
+        rows: the size of the first axis of each input for one sample; None
+            where each entry is a sample.
     """
+    rows = rows or [1] * len(_keras.graph_of(model).inputs)
     try:
-        found = _both(run, model, OPEN_SIZE)
+        found = _both(run, model, rows, OPEN_SIZE)
     except Exception:  # Some layers take only so many positions.
-        found = _both(run, model, SMALL_SIZE)
+        found = _both(run, model, rows, SMALL_SIZE)
     return all(
         a.shape == b.shape and np.allclose(a, b, 1e-3, 1e-4)
         for a, b in zip(*map(_arrays, found), strict=True)
     )
 
 
-def _both(run, model, size):
+def _both(run, model, rows, size):
     """What a function and a model return for random numbers."""
     random = np.random.default_rng(0)
-    given = [_numbers(x, random, size) for x in _keras.graph_of(model).inputs]
+    given = [
+        _numbers(x, random, SAMPLES * count, size)
+        for x, count in zip(_keras.graph_of(model).inputs, rows, strict=True)
+    ]
     with keras.StatelessScope(), _keras.without_gradients():
         return run(given), run_packed(model, given)
 
@@ -259,11 +284,9 @@ def _arrays(structure):
     return [x.astype("float64") for x in arrays]
 
 
-def _numbers(x, random, size):
+def _numbers(x, random, rows, size):
     """Random numbers of the shape of an input; 0 and 1 for integers."""
-    first, *others = x.shape
-    shape = [size if n is None else n for n in others]
-    shape = (SAMPLES * (first or 1), *shape)  # Windows may be samples, too.
+    shape = (rows, *(size if n is None else n for n in x.shape[1:]))
     if keras.backend.is_float_dtype(x.dtype):
         return keras.ops.cast(random.normal(size=shape), x.dtype)
     return keras.ops.cast(random.integers(0, 2, shape), x.dtype)

@@ -76,11 +76,14 @@ def _of_shape(tensor, shape):
     return keras.KerasTensor(shape, tensor.dtype, sparse=tensor.sparse)
 
 
+NOT_OF_SAMPLES = (layers.Lambda, _keras.Constant, _keras.Weight)
+
+
 def _keeps_samples(operation):
     """Whether it is known to return one entry on axis 0 for each it reads."""
     return (
         isinstance(operation, keras.Layer)
         and _keras.is_stock_class(type(operation))
-        and not isinstance(operation, layers.Lambda | _keras.Weight)
+        and not isinstance(operation, NOT_OF_SAMPLES)
         and getattr(operation, "axis", None) != 0
     )

@@ -60,7 +60,7 @@ def trace(model, *, allow_inexact: bool = False, shapes=None) -> ChannelGraph:
             what the model computes, even if it is an exact copy of another
             one.
         shapes: for a model with open input sizes, the shape of one sample of
-            each input, to look inside layers that are made of layers.
+            each input, to look inside layers without a rule.
 
     Returns:
         A `ChannelGraph`: the spaces of the model, with the reason for each
@@ -127,7 +127,7 @@ def record(model, tensors, chosen=None, behaviours=None) -> Recorder:
 
 
 def _kernels(flat) -> set[int]:
-    """Ids of the `Weight`s that matrix products and nothing else reads."""
+    """Ids of what returns weights that matrix products alone read."""
     others = set()
     for call in flat.calls:
         if not isinstance(call.operation, PRODUCTS):
@@ -135,7 +135,7 @@ def _kernels(flat) -> set[int]:
     return {
         id(call.operation)
         for call in flat.calls
-        if isinstance(call.operation, _keras.Weight)
+        if _keras.returns_weight(call.operation)
         and others.isdisjoint(call.makes)
     }
 

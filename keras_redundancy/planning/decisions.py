@@ -195,12 +195,12 @@ class Plan(Rendered):
 
     @functools.cached_property
     def blocks(self) -> dict[str, str]:
-        """How layers that are made of layers are made anew, by their names.
+        """How layers without a rule that change are made anew, by their names.
 
-        "by its arguments": as a layer of the same class, of which arguments
-        of the constructor are smaller; "inline": the layers inside take its
-        place. It is inline as well where an argument turns out to do more
-        than set a size.
+        "by its arguments": as a layer of the same class, whose sizes are set
+        by arguments of the constructor and by what it reads; "inline": the
+        graph inside takes its place. It is inline as well where an argument
+        turns out to do more than set a size.
         """
         return ways_of_blocks(self.graph, self.decisions)
 

@@ -1,9 +1,8 @@
-"""Layers made of layers: made anew by their arguments, or inline."""
+"""Layers without a rule: made anew in their own class, or inline."""
 
 from keras_redundancy import _keras
-from keras_redundancy.building.closing import set_by_arguments
+from keras_redundancy.building.closing import set_by_arguments, set_by_inputs
 from keras_redundancy.building.recipe import operations
-from keras_redundancy.channels.opening import has_stand_ins
 from keras_redundancy.channels.reasons import Reason
 
 NOT_INLINE = Reason(
@@ -15,7 +14,7 @@ FIXED = ", for inputs of the traced sizes only: pass input_shape= or data="
 
 
 def needing_inline(graph, spaces, inline: bool | None) -> list:
-    """Why spaces stay where layers made of layers are to keep their classes.
+    """Why spaces stay where layers without a rule are to keep their classes.
 
     Args:
         graph: the traced model.
@@ -26,36 +25,59 @@ def needing_inline(graph, spaces, inline: bool | None) -> list:
     Returns:
         A reason, or None, for each space.
     """
-    is_fixed = has_stand_ins(graph.model)
-    if inline or (inline is None and not is_fixed):
+    if inline:
         return [None] * len(spaces)
-    remark = FIXED if is_fixed else ""
-    opened = [
-        (x.layer, {id(v) for v in x.layer.variables}, set_by_arguments(x))
-        for x in operations(graph.model)
-        if isinstance(x, _keras.Opened)
-    ]
-    opened += [
-        (x.layer, {id(v) for v in x.layer.variables}, [])
-        for x in _keras.put_in_place(graph.model)
-    ]
-    return [_reason(space, opened, remark) for space in spaces]
+    blocks = [x for x in operations(graph.model) if _is_opened(x)]
+    in_place = _keras.put_in_place(graph.model)
+    if inline is None:
+        blocks, in_place = (
+            [x for x in found if x.has_known_sizes]
+            for found in (blocks, in_place)
+        )
+    opened = [(x, _ways_to_set(x)) for x in blocks]
+    opened += [(x, []) for x in in_place]
+    return [_reason(space, opened) for space in spaces]
 
 
-def _reason(space, opened, remark):
-    done = [own for _, own, axes in opened if _is_set(space, own, axes)]
-    for layer, variables, _ in opened:
+def _is_opened(operation):
+    return isinstance(operation, _keras.Opened)
+
+
+def _reason(space, opened):
+    own = [{id(v) for v in x.layer.variables} for x, _ in opened]
+    done = [
+        variables
+        for (_, ways), variables in zip(opened, own, strict=True)
+        if _is_set(space, variables, ways)
+    ]
+    for (block, _), variables in zip(opened, own, strict=True):
         # A layer whose widths are set makes the layers inside anew as well.
-        if not any(variables <= own for own in done):
-            kind = type(layer).__name__
-            return NOT_INLINE.format(name=layer.name, kind=kind, remark=remark)
+        if not any(variables <= others for others in done):
+            kind = type(block.layer).__name__
+            remark = FIXED if block.has_known_sizes else ""
+            return NOT_INLINE.format(
+                name=block.layer.name, kind=kind, remark=remark
+            )
     return None
 
 
-def _is_set(space, variables, settable):
-    """Whether arguments set the width of a space, and no other, in a layer."""
+def _ways_to_set(opened):
+    """Lists of the axes that arguments and inputs of a layer set.
+
+    Inputs whose sizes are equal may grow together, or each one alone.
+    """
+    axes = set_by_arguments(opened)
+    return [axes + of_inputs for of_inputs in set_by_inputs(opened)]
+
+
+def _is_set(space, variables, ways):
+    """Whether one of `_ways_to_set` sets the width of a space, and no other."""
     own = {(id(axis.on.variable), axis.on.axis) for axis in space.axes}
     inside = {key for key in own if key[0] in variables}
+    return not inside or any(_is_made_up(inside, own, way) for way in ways)
+
+
+def _is_made_up(inside, own, settable):
     found = [axes & inside for axes in settable if axes <= own]
     # Where two set the same axis, it is not known which of them has to change.
     once = sum(map(len, found)) == len(set().union(*found))
@@ -63,7 +85,7 @@ def _is_set(space, variables, settable):
 
 
 def ways_of_blocks(graph, decisions) -> dict[str, str]:
-    """How layers made of layers are made anew, as far as their sizes say.
+    """How layers without a rule are made anew, as far as their sizes say.
 
     Args:
         graph: the traced model.
@@ -84,13 +106,12 @@ def ways_of_blocks(graph, decisions) -> dict[str, str]:
             if any(id(axis.on.variable) in own for axis in space.axes)
         ]
         if changed:
-            axes = [] if opened in in_place else set_by_arguments(opened)
-            by_arguments = all(_is_set(x, own, axes) for x in changed)
+            ways = [] if opened in in_place else _ways_to_set(opened)
+            by_arguments = all(_is_set(x, own, ways) for x in changed)
             way = "by its arguments" if by_arguments else "inline"
             found[opened.name] = way
     return found
 
 
 def _is_block(operation):
-    is_inside = getattr(operation, "is_inside", False)
-    return isinstance(operation, _keras.Opened) and not is_inside
+    return _is_opened(operation) and not hasattr(operation, "blocks")

@@ -69,6 +69,9 @@ def plan(
     Args:
         model: a built `keras.Model`: functional, Sequential, or subclassed
             with a `call` that `functional` can record. It is never changed.
+            The smaller model of a subclassed one takes inputs of the shapes
+            that it was called on; for open sizes, such as lengths of
+            sequences, pass functional(model, keras.Input((None,))).
         method: which units stay: a `Clusters`, `Random`, `L1`, `FPGM`,
             `Greedy`, `Pivoted`, `Taylor` or `BatchNormalizationScales`; one
             of the short names "clusters", "random", "l1", "fpgm", "greedy",
@@ -120,7 +123,8 @@ def plan(
             returns on `data`; or a `Mend` or `Distill`, which say how.
             Default: True with `data`. Fitting takes most of the time.
         layers: prune these layers only: a name, a regular expression, a list
-            of them, or a function that takes a layer and returns a bool.
+            of them, or a function that takes a layer and returns a bool. The
+            name of a layer made of layers stands for all inside of it.
         skip: leave these layers alone, given in the same ways.
         verbose: whether to draw progress bars: of the batches of `data`, and
             of the spaces whose units are ranked.
@@ -141,10 +145,11 @@ def plan(
                 computed, as by a LayerNormalization or a softmax. To remove
                 one of these channels changes what the model computes, even if
                 it is an exact copy of another one.
-            inline: what becomes of a layer made of layers if no argument of
-                its constructor sets a width inside it. With True, the layers
-                inside take its place in the smaller model, which is then made
-                of Keras's layers; with False, that width stays. Default: True,
+            inline: what becomes of a layer of your own, or made of layers, if
+                neither an argument of its constructor nor what it reads sets
+                a width inside it. With True, the graph inside takes its place
+                in the smaller model, which is then made of Keras's layers;
+                with False, that width stays. Default: True,
                 unless that would fix an input size that is open, such as the
                 length of the sequence that a mask is made for.
             optimizer: whether training goes on: the smaller model then keeps

@@ -130,9 +130,9 @@ def test_weights_that_code_reads_are_of_stock_layers_then(tmp_path):
 class Unsaved(layers.Layer):
     """Its config cannot be made, which only saving its graph asks for."""
 
-    def __init__(self):
+    def __init__(self, width):
         super().__init__(name="unsaved")
-        self.inner = layers.Dense(6, name="inner")
+        self.inner = layers.Dense(width, name="inner")
 
     def build(self, shape):
         self.inner.build(shape)
@@ -148,7 +148,7 @@ class OfUnsaved(keras.Model):
     def __init__(self):
         inputs = keras.Input((6,))
         x = layers.Dense(12, activation="relu", name="wide")(inputs)
-        x = Unsaved()(layers.Dense(6, name="narrow")(x))
+        x = Unsaved(6)(layers.Dense(6, name="narrow")(x))
         super().__init__(inputs, layers.Dense(2)(x))
 
 

@@ -7,7 +7,13 @@ from keras import layers, ops
 
 import keras_redundancy as kr
 from tests import models
-from tests.channels.test_heads import HEADS, LENGTH, SIZE, Attention
+from tests.channels.test_heads import (
+    HEADS,
+    LENGTH,
+    SIZE,
+    Attention,
+    OneKernel,
+)
 from tests.rule_checks import assert_copies_go, between
 
 SAMPLE = LENGTH, SIZE
@@ -154,3 +160,52 @@ def test_what_works_along_the_batch_stays(name):
     assert graph.prunable == []
     (space,) = (s for s in graph.spaces if s.name == "a")
     assert reason in space.frozen
+
+
+# --- windows that are samples -----------------------------------------------
+
+
+class MaskedWindows(OneKernel):
+    """Attention within windows that are samples, with a mask for each."""
+
+    windows = 4
+
+    def scored(self, scores, x, query):
+        mask = np.tri(LENGTH)[None] * np.arange(self.windows)[:, None, None]
+        count = ops.shape(x)[0] // self.windows
+        shape = self.heads, LENGTH, LENGTH
+        scores = ops.reshape(scores, (count, self.windows, *shape))
+        scores = scores - mask[:, None].astype("float32")
+        return ops.reshape(scores, (-1, *shape))
+
+
+class Windows(layers.Layer):
+    """Takes images apart into windows, whose number per image is known."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = MaskedWindows(name="attention")
+
+    def build(self, shape):
+        self.attention.build((None, LENGTH, shape[-1]))
+
+    def call(self, x):
+        channels = x.shape[-1]
+        y = ops.reshape(x, (-1, LENGTH, channels))
+        y = self.attention(y)
+        return ops.reshape(y, (-1, *x.shape[1:-1], y.shape[-1]))
+
+
+class WindowsOfABatch(Windows):
+    """Its call takes known sizes of batches alone."""
+
+    def call(self, x):
+        count = ops.shape(x)[0] // 1
+        return ops.reshape(super().call(x), (count, *x.shape[1:-1], 8))
+
+
+@pytest.mark.parametrize("kind", [Windows, WindowsOfABatch])
+def test_heads_in_masked_windows_go(kind, tmp_path):
+    model = between(kind(), (MaskedWindows.windows * LENGTH, 7))
+    graph = assert_copies_go(model, tmp_path)
+    assert {s.size for s in graph.prunable} == {HEADS, 8, 16}

@@ -111,12 +111,6 @@ def test_positions_correspond_by_the_value_they_come_from():
 
 
 @keras.saving.register_keras_serializable("tests")
-class Doubled(layers.Dense):
-    def call(self, x):
-        return 2 * super().call(x)
-
-
-@keras.saving.register_keras_serializable("tests")
 class Narrowed(layers.Dense):
     """Inherits `call`, but has a weight that the rule does not know."""
 
@@ -136,7 +130,6 @@ class Plain(layers.Dense):
         (layers.Dense(6, "softmax"), "over the channels (softmax)"),
         (layers.Dense(6, lambda x: ops.flip(x, 1)), "not known to act"),
         (layers.Dense(6, lambda x: x), None),
-        (Doubled(6), "overrides call of Dense"),
         (Narrowed(6), "has the weights extra"),
         (Plain(6), None),
     ],

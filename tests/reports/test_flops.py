@@ -248,3 +248,28 @@ def test_a_shape_for_a_model_that_is_looked_into_on_another_one():
     inputs = keras.Input((None, 5))
     model = keras.Model(inputs, layers.Dense(3)(Causal()(inputs)))
     assert kr.flops(model, input_shape=(9, 5)) == 9 * (5 * 4 + 4 * 3)
+
+
+class OwnKernel(layers.Layer):
+    """Its code reads a kernel, and a bias of two axes, of its own."""
+
+    def build(self, shape):
+        self.dense = layers.Dense(8, activation="relu")
+        self.dense.build(shape)
+        self.kernel = self.add_weight(shape=(8, 12), name="kernel")
+        self.bias = self.add_weight(shape=(1, 12), name="bias")
+        self.out = layers.Dense(5)
+        self.out.build((None, 12))
+
+    def call(self, x):
+        y = keras.ops.relu(self.dense(x) @ self.kernel + self.bias)
+        return self.out(y)
+
+
+def test_weights_that_code_reads_count_as_planned():
+    """Layers that multiply them by ones stand for them in the result."""
+    inputs = keras.Input((6, 7))
+    model = keras.Model(inputs, OwnKernel()(inputs))
+    plan = kr.plan(model, ratio=0.5, inline=True)
+    assert plan.flops == (6 * (7 * 8 + 8 * 12 + 12 * 5), 6 * (28 + 24 + 30))
+    assert kr.flops(plan.apply()) == plan.flops[1]

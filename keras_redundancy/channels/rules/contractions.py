@@ -180,12 +180,15 @@ def _times_weight(call, given, out):
     if not is_read or own[-1] in letters or own[-1] not in out:
         return None
     axis, weight = own.index(read), makers[number]
-    call.read_by(weight.weight, axis, x.ids)
-    call.recorder.widths.append(Width(weight, ("shape", axis), x.ids))
     shapes = [*call.input_sizes[1 - number], *call.output_sizes[0]]
     sizes = dict(zip(letters + out, shapes, strict=True))
     others = [size for letter, size in sizes.items() if letter not in own]
-    call.multiplies_in_all(weight.weight, positions(others))
+    (kernel,) = weight.weights[:1]
+    call.multiplies_in_all(kernel, positions(others))
+    if not isinstance(weight, _keras.Weight):
+        return None  # A layer that returns its kernel: it stays.
+    call.read_by(kernel, axis, x.ids)
+    call.recorder.widths.append(Width(weight, ("shape", axis), x.ids))
     return Channels(call.inputs[number].ids, out.index(own[-1]))
 
 

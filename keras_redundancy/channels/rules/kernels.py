@@ -7,7 +7,7 @@ from keras_redundancy import _keras
 from keras_redundancy._shared import convolutions
 from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
-from keras_redundancy.channels.reasons import of_call
+from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.rules.contractions import letters_of
 from keras_redundancy.channels.rules.pointwise import activated, behaviour
 from keras_redundancy.channels.rules.registry import (
@@ -23,6 +23,9 @@ NO_UNITS = of_call("no_units", "writes no channels")
 REVERSED = of_call(
     "tied_embeddings",
     "multiplies the channels with the embeddings, in reverse",
+)
+CONSTANT = Reason(
+    "constant_inside", "it is an array in the code of a layer or a model"
 )
 VOCABULARY = of_call("vocabulary", "returns a number for each token")
 
@@ -68,10 +71,10 @@ def _embedding(layer, call):
 
 @rule.register(layers.ReversibleEmbedding)
 def _reversible_embedding(layer, call):
-    """In reverse, embeddings are a kernel: what they write and read stays.
+    """In reverse, embeddings are a kernel: no channel can stand for another.
 
     The channels that a tied kernel reads are those that it writes where it
-    embeds, so there is none that could read a removed one's stand-in.
+    embeds: to change how it reads a channel would change what it embeds.
     """
     own = None if layer.tie_weights else layer.reverse_embeddings
     if not call.argument("reverse"):
@@ -80,8 +83,8 @@ def _reversible_embedding(layer, call):
         return out
     x = call.inputs[0]
     kernel, axis = (layer.embeddings, 1) if own is None else (own, 0)
-    call.freeze(REVERSED, x.ids)
-    call.read_by(kernel, axis, x.ids)
+    call.inexact(REVERSED, x.ids)
+    call.carried_by(kernel, axis, x.ids)
     call.keeps(*layer.weights)
     call.multiplies(kernel, positions(x.shape[1:-1]))
     return call.frozen(call.outputs[0], VOCABULARY)
@@ -101,6 +104,11 @@ def _weight(layer, call):
         call.carried_by(layer.weight, axis, ids)
     call.counted_in("shape", axis, ids=ids)
     return Channels(ids, axis)
+
+
+@rule.register(_keras.Constant)
+def _constant(layer, call):
+    return call.frozen(call.outputs[0], CONSTANT)
 
 
 # --- convolutions -----------------------------------------------------------
@@ -261,7 +269,12 @@ def _einsum_dense(layer, call):
 
 
 def _count_products(layer, call, letters, kernel, read):
-    """Every axis that the kernel does not have repeats its product."""
+    """Every axis that the kernel does not have repeats its product.
+
+    A layer that returns its kernel, as it reads ones, multiplies nothing else.
+    """
+    if _keras.returns_weight(layer):
+        return
     x, shapes = call.inputs[0], [*call.input_sizes[0], *call.output_sizes[0]]
     sizes = dict(zip(letters, shapes, strict=True))
     per = None if read in kernel or x.batch else x.ids

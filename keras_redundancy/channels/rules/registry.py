@@ -35,7 +35,7 @@ NO_RULE = Reason(
 NOT_OPENED = Reason(
     "not_opened",
     "there is no rule for {name} ({kind}), which register_rule can teach, and "
-    "the layers inside cannot be followed: {why}",
+    "what it computes cannot be followed: {why}",
 )
 NO_CONFIG = Reason(
     "no_config",
@@ -79,7 +79,7 @@ NO_CHANNEL_AXIS = of_call(
 )
 MASK = Reason("mask", "it is a mask of {name} ({kind})")
 FOLLOWS_KERNELS = (numpy_operations.Matmul,)
-READS_NO_CHANNELS = (layers.Embedding, _keras.Weight)
+READS_NO_CHANNELS = (layers.Embedding, _keras.Constant, _keras.Weight)
 MASK_NAME = re.compile("(^|_)mask$")
 
 
@@ -188,6 +188,7 @@ def _overridden(kind, known):
 def register_rule(layer_class, function=None):
     """Teach `trace` what a layer class of your own does with channels.
 
+    Most need no rule: what the code of a layer without one calls is followed.
     A rule takes the layer and one call of it. It says which variables of the
     layer hold an entry for each channel, and returns the channels of what
     comes out. `help(CallTrace)` lists everything that a rule can say.
@@ -208,22 +209,30 @@ def register_rule(layer_class, function=None):
         TypeError: `layer_class` is no class of layers, or `function` cannot be
             called.
 
-    Example: a layer that scales every channel.
+    Example: a layer that averages over time. It needs a rule, since there is
+    none for the loop.
 
         @keras.saving.register_keras_serializable()
-        class ChannelScale(keras.layers.Layer):
+        class RunningMean(keras.layers.Layer):
             def build(self, shape):
-                self.scale = self.add_weight(
+                self.keep = self.add_weight(
                     shape=shape[-1:], initializer="ones"
                 )
 
             def call(self, x):
-                return x * self.scale
+                def step(mean, x_now):
+                    mean = self.keep * mean + (1 - self.keep) * x_now
+                    return mean, mean
 
-        @kr.register_rule(ChannelScale)
-        def channel_scale(layer, call):
+                times = keras.ops.moveaxis(x, 1, 0)
+                first = keras.ops.zeros_like(times[0])
+                _, means = keras.ops.scan(step, first, times)
+                return keras.ops.moveaxis(means, 0, 1)
+
+        @kr.register_rule(RunningMean)
+        def running_mean(layer, call):
             x = call.inputs[0]
-            call.carried_by(layer.scale, 0, x.ids)
+            call.carried_by(layer.keep, 0, x.ids)
             return kr.Channels(call.tied(x.ids), x.axis)
 
     Example: a layer made of layers; two arguments of its constructor set how

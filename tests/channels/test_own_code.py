@@ -1,0 +1,154 @@
+"""Layers of a user's own whose code multiplies, adds and averages itself."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_redundancy as kr
+from tests import models
+from tests.channels.own_layers import names_and_sizes, serializable
+from tests.rule_checks import assert_copies_go, between
+
+
+@serializable
+class Swish(layers.Layer):
+    def call(self, x):
+        return x * ops.sigmoid(1.7 * x)
+
+
+@serializable
+class Affine(layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[-1:], name="scale")
+        self.shift = self.add_weight(shape=shape[-1:], name="shift")
+
+    def call(self, x):
+        return x * self.scale + self.shift
+
+
+@serializable
+class Product(layers.Layer):
+    def __init__(self, units, **options):
+        super().__init__(**options)
+        self.units = units
+
+    def build(self, shape):
+        self.kernel = self.add_weight(
+            shape=(shape[-1], self.units), name="kernel"
+        )
+        self.bias = self.add_weight(shape=(self.units,), name="bias")
+
+    def call(self, x):
+        return ops.relu(ops.matmul(x, self.kernel) + self.bias)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
+
+
+@serializable
+class RootMeanSquare(layers.Layer):
+    def build(self, shape):
+        self.scale = self.add_weight(shape=shape[-1:], name="scale")
+
+    def call(self, x):
+        squares = ops.mean(ops.square(x), -1, keepdims=True)
+        return x * ops.rsqrt(squares + 1e-3) * self.scale
+
+
+@serializable
+class Doubled(layers.Dense):
+    def call(self, x):
+        return 2 * super().call(x)
+
+
+class Late(layers.Layer):
+    """What its constructor does not set is in no config."""
+
+    factor = None
+
+    def call(self, x):
+        return x * self.factor
+
+
+@pytest.mark.parametrize(
+    "own", [Swish(), Affine(), Product(20), Doubled(20)], ids=repr
+)
+def test_copies_go_through_them(own, tmp_path):
+    model = between(own)
+    graph = assert_copies_go(model, tmp_path)
+    assert len(graph.prunable) == 1 + (own.name.startswith(("prod", "doub")))
+    small = kr.prune(model, ratio=0.5)
+    assert type(small.get_layer(own.name)) is type(own)
+
+
+@serializable
+class BySize(layers.Layer):
+    def call(self, x):
+        return x * x.shape[-1] ** -0.5
+
+
+def test_the_size_of_what_they_read_does_more_than_set_sizes(tmp_path):
+    model = between(BySize(name="own"))
+    assert_copies_go(model, tmp_path)
+    assert isinstance(kr.prune(model, ratio=0.5).get_layer("own"), keras.Model)
+
+
+def test_channels_over_which_they_compute():
+    model = models.randomized(between(RootMeanSquare(name="own")))
+    [reason] = {x.frozen for x in kr.trace(model).spaces if x.size == 16}
+    assert "reduces over the channels" in reason
+    plan = kr.plan(model, ratio=0.5, allow_inexact=True, inline=False)
+    assert plan.blocks == {"own": "by its arguments"}
+    small = plan.apply()
+    assert small.get_layer("own").scale.shape == (8,)
+
+
+def test_an_attribute_that_the_constructor_does_not_set():
+    late = Late(name="late")
+    late.factor = 3.0
+    model = models.randomized(between(late))
+    models.plant(model)
+    small = kr.prune(model, 0.9999)
+    assert small.count_params() < model.count_params()
+    models.assert_same_function(model, small)
+
+
+def test_they_are_chosen_by_their_names():
+    model = between(Product(20, name="own"))
+    found = names_and_sizes(kr.trace(model))
+    assert found == {"before": 16, "own-kernel_weight": 20}
+
+    def removed(**options):
+        plan = kr.plan(model, **options)
+        return [len(x.selection.removed) for x in plan.decisions][:2]
+
+    assert removed(ratio=0.5, layers="own") == [0, 10]
+    assert removed(ratio=0.5, skip="own") == [8, 0]
+    assert removed(ratio=0.5, skip="ow.") == [8, 0]
+    assert removed(ratio={"own": 0.25}) == [0, 5]
+    assert removed(ratio={".*": 0.5, "own": 0.25}) == [8, 5]
+    exact = {"own-.*": 0.5, "own": 0.25, "own-kernel_weight": 0.1}
+    assert removed(ratio=exact) == [0, 2]
+
+
+def test_tied_embeddings_go_where_inexact_is_allowed(tmp_path):
+    inputs = keras.Input((6,), dtype="int32")
+    tied = layers.ReversibleEmbedding(30, 16, name="tied")
+    x = tied(inputs)
+    y = layers.Dense(12, activation="relu")(layers.LayerNormalization()(x))
+    x = layers.Add()([x, layers.Dense(16)(y)])
+    model = keras.Model(inputs, tied(x, reverse=True))
+    models.randomized(model)
+    frozen = [x.frozen for x in kr.trace(model).spaces if x.size == 16]
+    assert "with allow_inexact=True" in frozen[0]
+    plan = kr.plan(model, ratio=0.25, allow_inexact=True)
+    small = plan.apply()
+    assert small.get_layer("tied").embeddings.shape == (30, 12)
+    assert small.count_params() == plan.parameters[1]
+    assert kr.flops(small) == plan.flops[1]
+    data = np.arange(12).reshape(2, 6)
+    assert small(data).shape == (2, 6, 30)
+    small.save(tmp_path / "small.keras")
+    again = keras.models.load_model(tmp_path / "small.keras")
+    models.assert_same_function(small, again, data)
