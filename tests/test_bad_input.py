@@ -302,15 +302,17 @@ class NoConfig(layers.Layer):
         return self.function(x)
 
 
-def test_a_layer_that_cannot_say_how_it_was_made_stays_as_it_is():
+@pytest.mark.parametrize("function", [keras.ops.sign, keras.ops.sort])
+def test_a_layer_that_cannot_say_how_it_was_made(function):
+    """What it computes takes its place, so that the model can be saved."""
     inputs = keras.Input((4,))
     x = layers.Dense(8)(layers.Dense(8)(inputs))
-    x = NoConfig(keras.ops.sign, name="mystery")(x)
+    x = NoConfig(function, name="mystery")(x)
     model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
     models.plant(model)
     small = kr.prune(model, 0.9999)
     assert small.count_params() < model.count_params()
-    assert type(small.get_layer("mystery")) is NoConfig
+    assert isinstance(small.get_layer("mystery"), keras.Model)
     models.assert_same_function(model, small)
 
 

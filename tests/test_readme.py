@@ -1,4 +1,4 @@
-"""The code of README.md and examples/README.md runs as it stands."""
+"""The code of README.md and of the pages of examples/ runs as it stands."""
 
 import re
 from pathlib import Path
@@ -71,8 +71,8 @@ def test_there_are_blocks_to_run():
         ("kr.callbacks.DynamicLowRank", 1),
         ("kr.merge_correlated", 1),
         ("kr.prune", 4),
-        ("kr.pink_noise", 1),
         ("kr.callbacks.RedundancyMonitor", 1),
+        ("kr.pink_noise", 1),
         ("kr.merge_correlated", 1),
     )
     assert len(BLOCKS) == len(words)
@@ -84,7 +84,9 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
+@pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: page.parent.name + page.stem
+)
 def test_links_lead_to_files(page):
     links = LINK.findall(page.read_text())
     assert links

@@ -9,6 +9,7 @@ from keras_redundancy import _keras
 from keras_redundancy.channels.rules.registry import has_rule
 
 SEVERAL_CALLS = "it is called in several ways"
+OPTIONAL = "it reads an input of the model that can be left out"
 OTHER_NUMBERS = "its call returns other numbers than the graph it records"
 SAMPLES = 3  # Not the batch that the graph is recorded on.
 OPEN_SIZE = 16  # In place of sizes that are not known.
@@ -115,6 +116,8 @@ class Opener:
             return None
         if len(self._calls[id(layer)]) > 1 and layer.weights:
             raise _keras.RecordingError(SEVERAL_CALLS)
+        if any(map(_is_optional, _keras.tensors_in((args, kwargs)))):
+            raise _keras.RecordingError(OPTIONAL)
         prefix = f"{prefix}{layer.name}{_keras.BORDER}"
         found = recorded(
             layer, args, kwargs, one_sample, opener=Opener, prefix=prefix
@@ -122,6 +125,10 @@ class Opener:
         if found.branches:
             raise _keras.RecordingError(_keras.BRANCHES)
         return found
+
+
+def _is_optional(x):
+    return getattr(_keras.origin(x), "optional", False)
 
 
 def _way(call):

@@ -295,6 +295,7 @@ def test_copies_go_and_the_model_is_saved(name, tmp_path):
     assert_copies_go(network(*SAVED[name]()), tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:Keras does not open the new model again")
 @pytest.mark.parametrize("name", NOT_SAVED)
 def test_copies_go_where_keras_cannot_save(name):
     assert_copies_go(network(*NOT_SAVED[name]()))

@@ -249,6 +249,7 @@ class NoConfig(Pair):
     get_config = layers.Layer.get_config
 
 
+@pytest.mark.filterwarnings("ignore:Keras does not open the new model again")
 def test_a_layer_without_a_config_stays():
     kr.register_rule(NoConfig, kr.hidden_widths(hidden=("expand", "project")))
     model = models.randomized(between(NoConfig(object(), name="own")))
