@@ -3,7 +3,7 @@
 Small configurations with random weights. For each model:
 
 - before, looked into: the share of the parameters in spaces of units that can
-  be pruned, without looking into the layers that are made of layers, and with.
+  be pruned, without looking into layers that have no rule, and with.
 - copies: the greatest difference after units that are copies of others are
   removed, over the greatest output.
 - half: of all units, the half with the least L1 norms is removed; the smaller
@@ -31,7 +31,7 @@ from keras_redundancy._shared.tables import Table
 from keras_redundancy.channels import Role
 from keras_redundancy.channels.labels import Constant
 
-INSIDE = "keras_redundancy.channels.opening.Opener.opens"
+INSIDE = "keras_redundancy.channels.opening._is_unknown"
 
 
 def share(model) -> float:
