@@ -97,7 +97,6 @@ from keras_redundancy._keras.optimizers import (
 )
 from keras_redundancy._keras.penalties import penalized as penalized
 from keras_redundancy._keras.recording import (
-    BRANCHES as BRANCHES,
     NO_TENSORS as NO_TENSORS,
     has_state as has_state,
     recorded as recorded,

@@ -45,6 +45,11 @@ OF_THE_GRAPH = (
     "_layers",
 )
 COMPILED = ("train_function", "test_function", "predict_function")
+BRANCHES = (
+    "its call does something else with training=True, and it holds a layer "
+    "that another one holds as well: pass `training` on to layers such as "
+    "Dropout, in place of an `if`"
+)
 CONSTANT = "its call returns something that does not depend on what it reads"
 
 
@@ -60,11 +65,13 @@ class Opened(Functional):
         returns_more: whether there are others.
         rows: the first size of each of the inputs for one sample, which may
             be made of many entries, such as all windows of an image.
+        branches: whether the call of the layer does something else in
+            training, which is not in the graph.
         has_known_sizes: whether it computes the same for the sizes of its
             inputs only, which the model around it leaves open.
     """
 
-    has_known_sizes = False
+    branches = has_known_sizes = False
 
     def arguments_with(self, tensors: list) -> tuple[tuple, dict]:
         """`arguments`, with other tensors for the inputs of the model."""
@@ -388,6 +395,8 @@ class Copier(Interpreter):
         """
         others = self._prefix, functools.partial(self._first_sizes, call)
         opened = self._opener(call.operation, *call.fill_in(values), *others)
+        if opened is not None and opened.branches and self._is_shared(opened):
+            raise RecordingError(BRANCHES)
         if opened is None or not self._has_known_sizes:
             return opened
         if self._is_shared(opened):

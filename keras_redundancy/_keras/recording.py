@@ -32,10 +32,6 @@ from keras_redundancy._keras.tf_functions import tf_functions_recorded
 from keras_redundancy._keras.variables import Reads, variables_in
 
 NO_TENSORS = "its call returns something else than tensors"
-BRANCHES = (
-    "its call does something else with training=True: pass `training` on to "
-    "layers such as Dropout, in place of an `if`"
-)
 
 
 class _Recording(Reads):

@@ -127,6 +127,7 @@ def _rebuilt(recipe):
             result = builder.model(model)
             _warn_of_fixed_sizes(result, fixed)
         pairs = builder.pairs
+        _warn_of_branches(x for x in builder.inline if x is not model)
         recipe = builder.recipe
         copy_trainable(pairs)
         for old, new in pairs:
@@ -151,6 +152,22 @@ def _warn_of_fixed_sizes(model, opened):
         "input_shape= for others, or inline=False if that keeps the layer.",
         stacklevel=3,
     )
+
+
+def _warn_of_branches(inline):
+    branching = [x for x in inline if x.branches]
+    if branching:
+        names = ", ".join(
+            f"{x.name!r} ({type(x.layer).__name__})" for x in branching
+        )
+        warnings.warn(
+            f"The call of {names} does something else with training=True, "
+            "which the layers inside do not do in its place. The class makes "
+            "no layer that computes what is left: pass skip= to leave it whole,"
+            " or pass `training` on to layers such as Dropout instead of an "
+            "`if`.",
+            stacklevel=3,
+        )
 
 
 def _warn_if_not_opened_again(model):
@@ -187,16 +204,20 @@ class Builder(_keras.Interpreter):
         self.loading_faults, self._saved = [], set()
 
     @property
+    def inline(self) -> list:
+        """The `Opened`s that are left in the place of their layers."""
+        opened = [x for x, _ in self.pairs if isinstance(x, _keras.Opened)]
+        return opened + _keras.put_in_place(self.recipe.model)
+
+    @property
     def with_fixed_sizes(self) -> list:
-        """The `Opened`s that compute the same for the traced sizes only.
+        """Those of `inline` that compute the same for the traced sizes only.
 
         The graph inside of a layer does that, where it could not be recorded
         on open sizes. The new model then takes inputs of these sizes.
         """
-        opened = [x for x, _ in self.pairs if isinstance(x, _keras.Opened)]
-        opened += _keras.put_in_place(self.recipe.model)
         model = self.recipe.model
-        return [x for x in opened if x.has_known_sizes and x is not model]
+        return [x for x in self.inline if x.has_known_sizes and x is not model]
 
     @property
     def pairs(self) -> list[tuple]:
@@ -385,7 +406,8 @@ class Builder(_keras.Interpreter):
             return
         layer_recipe, new = found
         saving.build_by_calls(new)
-        if saving.make_saveable(new, *opened.arguments_with(given)):
+        fault = saving.make_saveable(new, *opened.arguments_with(given))
+        if fault is not None and not opened.branches:
             return
         new.name = opened.name  # The layer can be there several times.
         recipe = self.recipe.with_layer(layer_recipe)
@@ -395,7 +417,8 @@ class Builder(_keras.Interpreter):
             if differs(new, inline, opened):
                 self.inlined.append(opened)
                 return
-        self._saved.add(id(new))
+        if fault is None:
+            self._saved.add(id(new))
         self.recipe, self._made[id(opened)] = recipe, (opened.layer, new)
 
     def tie(self, twins) -> dict:

@@ -119,12 +119,9 @@ class Opener:
         if any(map(_is_optional, _keras.tensors_in((args, kwargs)))):
             raise _keras.RecordingError(OPTIONAL)
         prefix = f"{prefix}{layer.name}{_keras.BORDER}"
-        found = recorded(
+        return recorded(
             layer, args, kwargs, one_sample, opener=Opener, prefix=prefix
         )
-        if found.branches:
-            raise _keras.RecordingError(_keras.BRANCHES)
-        return found
 
 
 def _is_optional(x):
@@ -160,8 +157,7 @@ def recorded(layer, args, kwargs, one_sample=None, **options):
             that are read, for one sample; None if each is 1.
 
     Returns:
-        The `Opened`. Its attribute `branches` says whether the call does
-        something else in training, which is not in the graph.
+        The `Opened`.
 
     Raises:
         RecordingError: the call cannot be recorded, or returns other numbers.

@@ -10,6 +10,13 @@ NOT_INLINE = Reason(
     "no argument of {name} ({kind}) sets just this width; with inline=True "
     "the layers inside take its place{remark}",
 )
+BRANCHES = Reason(
+    "not_inline",
+    "no argument of {name} ({kind}) sets just this width, and its call does "
+    "something else with training=True, which the layers inside would not do "
+    "in its place: pass `training` on to layers such as Dropout, in place of "
+    "an `if`",
+)
 FIXED = ", for inputs of the traced sizes only: pass input_shape= or data="
 
 
@@ -20,23 +27,30 @@ def needing_inline(graph, spaces, inline: bool | None) -> list:
         graph: the traced model.
         spaces: some spaces of it.
         inline: the option of `plan`. None keeps those whose graphs inside are
-            right for inputs of the traced sizes only.
+            right for inputs of the traced sizes only. Those that do something
+            else in training are always kept.
 
     Returns:
         A reason, or None, for each space.
     """
-    if inline:
-        return [None] * len(spaces)
     blocks = [x for x in operations(graph.model) if _is_opened(x)]
     in_place = _keras.put_in_place(graph.model)
-    if inline is None:
-        blocks, in_place = (
-            [x for x in found if x.has_known_sizes]
-            for found in (blocks, in_place)
-        )
-    opened = [(x, _ways_to_set(x)) for x in blocks]
-    opened += [(x, []) for x in in_place]
-    return [_reason(space, opened) for space in spaces]
+    kept = [
+        (x, ways(x))
+        for found, ways in ((blocks, _ways_to_set), (in_place, _no_ways))
+        for x in found
+        if _is_to_keep_its_class(x, inline)
+        or (x.branches and x is not graph.model)
+    ]
+    return [_reason(space, kept) for space in spaces]
+
+
+def _is_to_keep_its_class(opened, inline):
+    return opened.has_known_sizes if inline is None else not inline
+
+
+def _no_ways(_):
+    return []
 
 
 def _is_opened(operation):
@@ -53,10 +67,11 @@ def _reason(space, opened):
     for (block, _), variables in zip(opened, own, strict=True):
         # A layer whose widths are set makes the layers inside anew as well.
         if not any(variables <= others for others in done):
-            kind = type(block.layer).__name__
-            remark = FIXED if block.has_known_sizes else ""
-            return NOT_INLINE.format(
-                name=block.layer.name, kind=kind, remark=remark
+            reason = BRANCHES if block.branches else NOT_INLINE
+            return reason.format(
+                name=block.layer.name,
+                kind=type(block.layer).__name__,
+                remark=FIXED if block.has_known_sizes else "",
             )
     return None
 

@@ -102,12 +102,92 @@ def test_a_block_that_computes_with_variables_stays(cls):
     models.assert_same_function(model, small)
 
 
+@pytest.mark.parametrize("inline", [None, True, False])
 @pytest.mark.parametrize("cls", [MoreInTraining, NoiseInTraining])
-def test_a_block_that_does_something_else_in_training_stays(cls):
+def test_a_block_that_does_something_else_in_training_stays_whole(cls, inline):
     model = models.randomized(around(cls()))
-    plan = kr.plan(model, ratio=0.5)
-    assert "training=True" in plan["before"].reason
-    assert type(plan.apply().layers[2]) is cls
+    plan = kr.plan(model, ratio=0.5, inline=inline)
+    inside = [x for x in plan.decisions if "in_training" in x.space.name]
+    assert len(inside) == 2
+    for decision in inside:
+        assert "training=True" in decision.reason
+        assert decision.reason_code == "not_inline"
+    small = plan.apply()
+    assert type(small.layers[2]) is cls
+    assert small.layers[1].units == 8  # The block reads what is left.
+
+
+class Wide(keras.Layer):
+    """A block whose width is an argument, and that adds 7 in training."""
+
+    def __init__(self, width, scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.width, self.scale = width, scale
+        self.expand, self.project = layers.Dense(width), layers.Dense(16)
+
+    def build(self, shape):
+        if not self.expand.built:
+            self.expand.build(shape)
+        self.project.build((*shape[:-1], self.width))
+
+    def call(self, x, training=None):
+        x = self.project(ops.relu(self.expand(x)) * self.scale)
+        return x + 7.0 if training else x
+
+    def get_config(self):
+        config = {"width": self.width, "scale": self.scale}
+        return {**super().get_config(), **config}
+
+
+class PerWidth(Wide):
+    def call(self, x, training=None):
+        return super().call(x / self.width, training)
+
+
+class Unsaved(Wide):
+    def __init__(self, sizes):
+        super().__init__(sum(sizes))
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("inline", [None, True, False])
+def test_a_block_that_does_something_else_in_training_is_made_anew(inline):
+    model = models.randomized(around(Wide(12)))
+    models.plant(model)
+    plan = kr.plan(model, tau=0.9999, inline=inline)
+    assert len(models.widths(plan)) == 4
+    small = plan.apply()
+    assert type(small.layers[2]) is Wide
+    models.assert_same_function(model, small)
+    data = models.random_inputs(model)
+    answers = [models.numpy(x(data, training=True)) for x in (model, small)]
+    np.testing.assert_allclose(*answers, rtol=1e-3, atol=1e-3)
+
+
+def test_a_block_that_its_class_does_not_make_as_cut_loses_its_branch():
+    """Its argument is no width alone, which shows once the layer is made."""
+    model = models.randomized(around(PerWidth(12)))
+    models.plant(model)
+    with pytest.warns(UserWarning, match=r"\(PerWidth\) does something else"):
+        small = kr.prune(model, tau=0.9999)
+    models.assert_same_function(model, small)
+
+
+def test_a_block_with_a_branch_that_cannot_be_saved_keeps_its_class():
+    model = models.randomized(around(Unsaved([5, 7])))
+    with pytest.warns(UserWarning, match="Unsaved"):
+        small = kr.prune(model, ratio=0.5)
+    assert type(small.layers[2]) is Unsaved
+
+
+def test_blocks_with_a_branch_that_share_a_layer_stay():
+    first, second = Wide(12), Wide(12)
+    second.expand = first.expand
+    model = models.randomized(around(keras.Sequential([first, second])))
+    with pytest.raises(ValueError, match="share the variable"):
+        kr.plan(model, ratio=0.5)
 
 
 def differs_in_training(model):
