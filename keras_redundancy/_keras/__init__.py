@@ -117,6 +117,7 @@ from keras_redundancy._keras.running import (
 )
 from keras_redundancy._keras.symbols import (
     Constant as Constant,
+    EachSample as EachSample,
     Weight as Weight,
     returns_weight as returns_weight,
     scaling_equation as scaling_equation,

@@ -30,6 +30,7 @@ from keras_redundancy._keras.merging import (
     shared_parts,
 )
 from keras_redundancy._keras.one_sample import OneSample
+from keras_redundancy._keras.symbols import EachSample
 from keras_redundancy._keras.walk import Interpreter
 
 # What a copy of a model has of its own: its graph, and what was compiled.
@@ -186,7 +187,7 @@ class Copier(Interpreter):
         self._merged, self._shared = set(), set()
         self._names, self._identities, self._count = {}, {}, 0
         self._put_in_place, self._graph, self._recorded = [], None, None
-        self._sizes = {}
+        self._sizes, self._samples = {}, None
 
     def go_through(self, model, merged):
         """Put the calls of models into the graphs that call them.
@@ -238,6 +239,12 @@ class Copier(Interpreter):
         """The `Opened` of a graph that a layer recorded on `arguments`."""
         inputs, self._recorded = [new_input(layer, x) for x in given], graph
         self.go_through(graph, mergeable_models(graph))
+        ones = [
+            y
+            for x, y in zip(graph.inputs, inputs, strict=True)
+            if x.shape[0] == 1
+        ]
+        self._samples = next(iter(ones), None)
         try:
             outputs = self._outputs(graph, inputs)
         except Exception as error:
@@ -358,7 +365,26 @@ class Copier(Interpreter):
         if type(new) is not type(old):
             taken = inspect.signature(new.call).parameters
             kwargs = {k: x for k, x in kwargs.items() if k in taken}
-        return keras.tree.flatten(new(*args, **kwargs))
+        made = keras.tree.flatten(new(*args, **kwargs))
+        if self._samples is not None and self._repeats(call):
+            made = [EachSample()([x, self._samples]) for x in made]
+        return made
+
+    def _repeats(self, call):
+        """Whether a call repeats what it reads, once for each sample."""
+        twice = self._twice.get(id(call.node))
+        if twice is None:
+            return False
+        read, made = (
+            [(x.shape, y.shape) for x, y in zip(*tensors, strict=True)]
+            for tensors in (
+                (call.inputs, twice.inputs),
+                (call.outputs, twice.outputs),
+            )
+        )
+        return all(a == b for a, b in read) and all(
+            a[:1] == (1,) and b == (2, *a[1:]) for a, b in made
+        )
 
     def _is_opened(self, old):
         new = self.operation(old)

@@ -3,13 +3,13 @@
 import contextlib
 import functools
 import inspect
+import operator
 
 import keras
 import numpy as np
 from keras.src import backend
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.models.functional import Functional
-from keras.src.ops.numpy import Reshape
 
 from keras_redundancy._keras.graph import calls
 from keras_redundancy._keras.layers import (
@@ -115,11 +115,9 @@ def recorded(
         if training:
             _set_to_inference(graph)
         twice = {}
-        if rows is not None and (of_one := _reshapes(graph)):
-            of_two = _reshapes(recorded_for(2)[1])
-            if len(of_one) == len(of_two):
-                nodes = (id(x.node) for x in of_one)
-                twice = dict(zip(nodes, of_two, strict=True))
+        if rows is not None:
+            with contextlib.suppress(RecordingError):
+                twice = _same_calls(graph, recorded_for(2)[1])
         copier = Copier(
             opener and opener(graph), prefix, as_stock, twice, one_sample
         )
@@ -140,8 +138,13 @@ def has_state(layer) -> bool:
     return bool(own or layer._seed_generators)
 
 
-def _reshapes(graph):
-    return [x for x in calls(graph) if type(x.operation) is Reshape]
+def _same_calls(graph, other) -> dict:
+    """{id(node): the same call in another graph}; empty if there are others."""
+    both = calls(graph), calls(other)
+    kinds = ([type(x.operation) for x in found] for found in both)
+    if operator.ne(*kinds):
+        return {}
+    return {id(a.node): b for a, b in zip(*both, strict=True)}
 
 
 def _takes_training(layer) -> bool:

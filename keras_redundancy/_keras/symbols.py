@@ -1,4 +1,4 @@
-"""Layers that stand for weights and arrays in the graph inside of a layer."""
+"""Layers that stand for what the code of a layer does with weights."""
 
 import string
 
@@ -71,14 +71,33 @@ class Constant(keras.layers.Layer):
         return {**super().get_config(), "value": self.value}
 
 
+class EachSample(keras.layers.Layer):
+    """Repeats the first of two tensors, once for each sample of the second.
+
+    The first one has a single entry on its first axis. In the graph inside of
+    a layer it stands where the `call` of the layer repeats a weight, such as
+    the class token of a transformer, for the size of the batch.
+    """
+
+    def call(self, tensors):
+        x, samples = tensors
+        count = keras.ops.shape(samples)[0]
+        return keras.ops.broadcast_to(x, (count, *keras.ops.shape(x)[1:]))
+
+    def compute_output_spec(self, tensors):
+        x, samples = tensors
+        shape = samples.shape[0], *x.shape[1:]
+        return keras.KerasTensor(shape, x.dtype)
+
+
 def stand_for_weight(model):
-    """`model`, marked as what takes the place of a `Weight` or `Constant`."""
+    """`model`, marked as what takes the place of a layer of this module."""
     vars(model)["_stands_for_weight"] = True
     return model
 
 
 def stands_for_weight(operation) -> bool:
-    """Whether an operation takes the place of a `Weight` or `Constant`."""
+    """Whether an operation takes the place of a layer of this module."""
     return "_stands_for_weight" in vars(operation)
 
 

@@ -1,6 +1,6 @@
 """Models of layers of Keras that return a weight or an array.
 
-Whatever they read does not matter.
+What they read beside it does not matter.
 """
 
 import keras
@@ -49,4 +49,21 @@ def constant_model(constant: _keras.Constant, x):
     zero = ops.sum(ops.cast(ops.zeros_like(inputs), value.dtype.name))
     outputs = ops.add(ops.cast(zero, value.dtype.name), value)
     model = keras.Model(inputs, outputs, name=constant.name)
+    return _keras.stand_for_weight(model)
+
+
+def each_sample_model(old: _keras.EachSample, x, samples):
+    """What takes the place of a layer that repeats a weight.
+
+    Args:
+        old: the `EachSample` in the graph inside of the layer.
+        x, samples: the `KerasTensor`s that it is called on in the new model.
+    """
+    inputs = [
+        keras.Input(batch_shape=y.shape, dtype=y.dtype) for y in (x, samples)
+    ]
+    zeros = ops.cast(ops.zeros_like(inputs[1]), x.dtype)
+    zeros = ops.sum(zeros, axis=tuple(range(1, len(samples.shape))))
+    zeros = ops.reshape(zeros, (-1, *(1 for _ in x.shape[1:])))
+    model = keras.Model(inputs, ops.add(inputs[0], zeros), name=old.name)
     return _keras.stand_for_weight(model)

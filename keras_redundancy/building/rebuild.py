@@ -21,7 +21,11 @@ from keras_redundancy.building import (
     ties,
 )
 from keras_redundancy.building.compiling import compile_like
-from keras_redundancy.building.lone_weights import constant_model, weight_model
+from keras_redundancy.building.lone_weights import (
+    constant_model,
+    each_sample_model,
+    weight_model,
+)
 from keras_redundancy.building.own_class import (
     in_own_class,
     variable_pairs,
@@ -346,6 +350,9 @@ class Builder(_keras.Interpreter):
             self._make_weight(call.operation, *given)
         if isinstance(call.operation, _keras.Constant):
             made = constant_model(call.operation, *given)
+            self._made.setdefault(id(call.operation), (call.operation, made))
+        if isinstance(call.operation, _keras.EachSample):
+            made = each_sample_model(call.operation, *given)
             self._made.setdefault(id(call.operation), (call.operation, made))
         new = self.operation(call.operation)
         opened = call.operation

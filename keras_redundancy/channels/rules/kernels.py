@@ -111,6 +111,11 @@ def _constant(layer, call):
     return call.frozen(call.outputs[0], CONSTANT)
 
 
+@rule.register(_keras.EachSample)
+def _each_sample(layer, call):
+    return Channels(call.inputs[0].ids, call.inputs[0].axis)
+
+
 # --- convolutions -----------------------------------------------------------
 
 

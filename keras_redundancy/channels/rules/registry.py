@@ -79,7 +79,10 @@ NO_CHANNEL_AXIS = of_call(
 )
 MASK = Reason("mask", "it is a mask of {name} ({kind})")
 FOLLOWS_KERNELS = (numpy_operations.Matmul,)
-READS_NO_CHANNELS = (layers.Embedding, _keras.Constant, _keras.Weight)
+READS_NO_CHANNELS = (
+    layers.Embedding,
+    *(_keras.Constant, _keras.EachSample, _keras.Weight),
+)
 MASK_NAME = re.compile("(^|_)mask$")
 
 
