@@ -5,6 +5,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
+from keras_redundancy.channels.rules.contractions import CONSTANT
 from tests.channels.images import (
     array,
     assert_followed,
@@ -85,6 +86,36 @@ def test_products_of_tensors(name, tmp_path):
     made = {layer.name for layer in model.layers}
     frozen = {"thin"} & made - set(expected)
     assert assert_followed(model, tmp_path, frozen) == expected
+
+
+MIXED = {
+    "matrix first": lambda x: ops.matmul(array(5, 5), x),
+    "of another shape": lambda x: ops.matmul(array(7, 5), x),
+    "einsum": lambda x: ops.einsum("hk,bkwc->bhwc", array(5, 5), x),
+    "einsum of three": lambda x: ops.einsum(
+        "hk,bkwc,vw->bhvc", array(5, 5), x, array(3, 5)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_constants_that_mix_positions(name, tmp_path):
+    """Such as the adjacency matrix of a graph network."""
+    found = assert_followed(image_model(MIXED[name]), tmp_path)
+    assert found == {"a": 12}
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda x: ops.einsum("bhwc,cd->bhwd", x, array(12, 7)),
+        lambda x: ops.einsum("bhwc,c->bhw", x, array(12)),
+        lambda x: ops.matmul(array(7, 12), ops.swapaxes(x, -1, -2)),
+    ],
+)
+def test_constants_that_mix_channels(mix):
+    graph = kr.trace(image_model(mix))
+    assert {s.name: s.reason_code for s in graph.spaces}["a"] == CONSTANT.code
 
 
 def test_a_constant_matrix_is_read_like_a_kernel(tmp_path):

@@ -27,8 +27,8 @@ POSITIONS = of_call(
 )
 CONSTANT = of_call(
     "constant_width",
-    "has a constant array operand of a fixed width: use a Dense layer with "
-    "this kernel, which can be followed",
+    "multiplies channels with a constant array of a fixed width: use a Dense "
+    "layer with this kernel, which can be followed",
 )
 OTHER_SIZE = of_call("fixed_size", "needs this axis in the size that it has")
 IMPLICIT = of_call(
@@ -49,12 +49,17 @@ PRODUCTS = (ops.Matmul, ops.Einsum)
 @rule.register(ops.Matmul)
 @with_batch_axis
 def _matmul(operation, call):
-    ranks = [len(x.shape) for x in call.inputs]
-    if len(ranks) != 2:
+    args, kwargs = call.arguments
+    operands = _keras.both_operands(args, kwargs)
+    ranks = list(map(np.ndim, operands))
+    if len(call.inputs) != 2 and isinstance(operands[0], keras.KerasTensor):
         return _times_matrix(call)
     if min(ranks) < 2:
         return call.opaque(CONTRACTS)
-    return _product(call, *letters_of("...xy,...yz->...xz", ranks))
+    letters = letters_of("...xy,...yz->...xz", ranks)
+    if len(call.inputs) != 2:
+        return _times_constants(call, operands, *letters)
+    return _product(call, *letters)
 
 
 def _times_matrix(call):
@@ -91,15 +96,33 @@ def _times_kernel(call, kernel):
     return Channels(call.written_by(kernel, 1), len(shape) - 1)
 
 
+def _times_constants(call, operands, given, out):
+    """An einsum of one tensor and arrays, which have no axis of channels."""
+    if variables := variables_in(call.arguments):
+        return variables_stay(call, variables)
+    [x] = call.inputs
+    number = [isinstance(y, keras.KerasTensor) for y in operands].index(True)
+    letter, own = given[number][x.axis], given[number]
+    others = "".join(given[:number] + given[number + 1 :])
+    if letter in others or letter not in out or own.count(letter) > 1:
+        return call.opaque(CONSTANT)
+    return Channels(x.ids, out.index(letter))
+
+
 @rule.register(ops.Einsum)
 @with_batch_axis
 def _einsum(operation, call):
     operands, _ = call.arguments
-    tensors = all(isinstance(x, keras.KerasTensor) for x in operands)
-    if "->" not in operation.subscripts or not tensors:
-        return call.opaque(IMPLICIT if tensors else CONSTANT)
-    ranks = [len(x.shape) for x in call.inputs]
-    return _product(call, *letters_of(operation.subscripts, ranks))
+    if "->" not in operation.subscripts:
+        return call.opaque(IMPLICIT)
+    ranks = list(map(np.ndim, operands))
+    letters = letters_of(operation.subscripts, ranks)
+    tensors = [x for x in operands if isinstance(x, keras.KerasTensor)]
+    if len(tensors) == 1 < len(operands):
+        return _times_constants(call, operands, *letters)
+    if len(tensors) < len(operands):
+        return call.opaque(CONSTANT)
+    return _product(call, *letters)
 
 
 def letters_of(subscripts: str, ranks: list[int]) -> tuple[list[str], str]:
