@@ -11,7 +11,7 @@ NOT_INLINE = Reason(
     "the layers inside take its place{remark}",
 )
 BRANCHES = Reason(
-    "not_inline",
+    "other_in_training",
     "no argument of {name} ({kind}) sets just this width, and its call does "
     "something else with training=True, which the layers inside would not do "
     "in its place: pass `training` on to layers such as Dropout, in place of "

@@ -92,12 +92,17 @@ MIXED = {
     "matrix first": lambda x: ops.matmul(array(5, 5), x),
     "of another shape": lambda x: ops.matmul(array(7, 5), x),
     "einsum": lambda x: ops.einsum("hk,bkwc->bhwc", array(5, 5), x),
+    "tensordot": lambda x: ops.moveaxis(
+        ops.tensordot(x, array(5, 6), axes=[[2], [0]]), -1, 1
+    ),
     "einsum of three": lambda x: ops.einsum(
         "hk,bkwc,vw->bhvc", array(5, 5), x, array(3, 5)
     ),
 }
 
 
+# Keras itself compares None with numbers in Tensordot.
+@pytest.mark.filterwarnings("ignore:NotImplemented should not be used")
 @pytest.mark.parametrize("name", MIXED)
 def test_constants_that_mix_positions(name, tmp_path):
     """Such as the adjacency matrix of a graph network."""
@@ -118,7 +123,10 @@ def test_constants_that_mix_channels(mix):
     assert {s.name: s.reason_code for s in graph.spaces}["a"] == CONSTANT.code
 
 
-def test_a_constant_matrix_is_read_like_a_kernel(tmp_path):
-    matrix = array(12, 7)
-    found = assert_followed(image_model(lambda x: x @ matrix), tmp_path)
-    assert found == {"a": 12}
+@pytest.mark.parametrize(
+    "times",
+    [ops.matmul, ops.dot, lambda x, y: ops.tensordot(x, y, axes=1)],
+)
+def test_a_constant_matrix_is_read_like_a_kernel(times, tmp_path):
+    model = image_model(lambda x: times(x, array(12, 7)))
+    assert assert_followed(model, tmp_path) == {"a": 12}

@@ -111,7 +111,7 @@ def test_a_block_that_does_something_else_in_training_stays_whole(cls, inline):
     assert len(inside) == 2
     for decision in inside:
         assert "training=True" in decision.reason
-        assert decision.reason_code == "not_inline"
+        assert decision.reason_code == "other_in_training"
     small = plan.apply()
     assert type(small.layers[2]) is cls
     assert small.layers[1].units == 8  # The block reads what is left.

@@ -176,3 +176,50 @@ def test_channels_first(layer, tmp_path):
     x = layers.AveragePooling2D(2, **first)(x)
     x = layers.Flatten(**first)(x)
     assert_copies_go(keras.Model(inputs, layers.Dense(3)(x)), tmp_path)
+
+
+def mixing(layer):
+    """A layer that mixes the 5 positions of 16 channels, "before" it Dense."""
+    inputs = keras.Input((5, 20))
+    x = layers.Dense(16, activation="relu", name="before")(inputs)
+    return keras.Model(inputs, layers.Dense(3, name="top")(layer(x)))
+
+
+def over_positions(dense):
+    """A `Dense` on the axis of positions, as mixers of MLPs have it."""
+    return lambda x: layers.Permute((2, 1))(dense(layers.Permute((2, 1))(x)))
+
+
+MIXERS = {
+    "dense": lambda: over_positions(layers.Dense(7)),
+    "activated": lambda: over_positions(layers.Dense(7, "gelu")),
+    "einsum": lambda: layers.EinsumDense("abc,bd->adc", (7, 16), bias_axes="d"),
+}
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_channels_go_on_where_positions_are_mixed(name, tmp_path):
+    graph = assert_copies_go(mixing(MIXERS[name]()), tmp_path)
+    assert [s.name for s in graph.prunable] == ["before"]
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_parallel_units_do_not_merge_scaled_where_positions_have_biases(name):
+    """A bias of a position is added to all channels, whatever their scale."""
+    model = models.randomized(mixing(MIXERS[name]()))
+    (space,) = kr.trace(model).prunable
+    models.copy_units(space, np.array([0]), np.array([5]), scale=2.5)
+    small = kr.prune(model, tau=0.9999)
+    old, new = (models.numpy(m.get_layer("top").kernel) for m in (model, small))
+    np.testing.assert_allclose(new[0], old[0] + old[5], rtol=1e-5)
+
+
+def test_hidden_units_of_a_token_mixer_go(tmp_path):
+    """They are on the last axis, where the channels come back behind them."""
+    inputs = keras.Input((5, 12))
+    x = layers.Dense(16, "relu", name="before")(inputs)
+    hidden = layers.Dense(9, "gelu", name="hidden")
+    y = over_positions(lambda z: layers.Dense(5)(hidden(z)))(x)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Add()([x, y])))
+    graph = assert_copies_go(model, tmp_path)
+    assert "hidden" in {s.name for s in graph.prunable}

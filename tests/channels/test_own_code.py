@@ -39,11 +39,26 @@ class Product(layers.Layer):
         )
         self.bias = self.add_weight(shape=(self.units,), name="bias")
 
+    def times(self, x):
+        return ops.matmul(x, self.kernel)
+
     def call(self, x):
-        return ops.relu(ops.matmul(x, self.kernel) + self.bias)
+        return ops.relu(self.times(x) + self.bias)
 
     def get_config(self):
         return {**super().get_config(), "units": self.units}
+
+
+@serializable
+class Dotted(Product):
+    def times(self, x):
+        return ops.dot(x, self.kernel)
+
+
+@serializable
+class TensorDotted(Product):
+    def times(self, x):
+        return ops.tensordot(x, self.kernel, axes=1)
 
 
 @serializable
@@ -72,12 +87,18 @@ class Late(layers.Layer):
 
 
 @pytest.mark.parametrize(
-    "own", [Swish(), Affine(), Product(20), Doubled(20)], ids=repr
+    "own",
+    [
+        *(Swish(), Affine(), Doubled(20)),
+        *(Product(20), Dotted(20), TensorDotted(20)),
+    ],
+    ids=repr,
 )
 def test_copies_go_through_them(own, tmp_path):
     model = between(own)
     graph = assert_copies_go(model, tmp_path)
-    assert len(graph.prunable) == 1 + (own.name.startswith(("prod", "doub")))
+    has_units = isinstance(own, Product | Doubled)
+    assert len(graph.prunable) == 1 + has_units
     small = kr.prune(model, ratio=0.5)
     assert type(small.get_layer(own.name)) is type(own)
 

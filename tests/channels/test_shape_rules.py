@@ -113,6 +113,11 @@ IMAGES = {
     "upsampling": (lambda x: layers.UpSampling2D(2)(x), 16),
     "resizing": (lambda x: layers.Resizing(4, 8)(x), 16),
     "resize": (lambda x: ops.image.resize(x, (9, 3)), 16),
+    "patches": (lambda x: ops.image.extract_patches(x, (2, 3)), 16),
+    "patches that overlap": (
+        lambda x: ops.image.extract_patches(x, 3, strides=1, padding="same"),
+        16,
+    ),
     "pad images": (lambda x: ops.image.pad_images(x, 1, 2, 1, 2), 16),
     "crop images": (lambda x: ops.image.crop_images(x, 1, 2, 1, 2), 16),
     "center crop": (lambda x: layers.CenterCrop(4, 3)(x), 16),

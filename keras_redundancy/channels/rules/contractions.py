@@ -43,7 +43,7 @@ TIED = of_call(
 )
 
 
-PRODUCTS = (ops.Matmul, ops.Einsum)
+PRODUCTS = (ops.Dot, ops.Einsum, ops.Matmul, ops.Tensordot)
 
 
 @rule.register(ops.Matmul)
@@ -145,6 +145,42 @@ def letters_of(subscripts: str, ranks: list[int]) -> tuple[list[str], str]:
         for letters, count in zip(given, missing, strict=True)
     ]
     return given, out.replace("...", others)
+
+
+@rule.register(ops.Dot)
+@rule.register(ops.Tensordot)
+@with_batch_axis
+def _tensordot(operation, call):
+    args, kwargs = call.arguments
+    operands = _keras.both_operands(args, kwargs)
+    ranks = list(map(np.ndim, operands))
+    if min(ranks) < 2:
+        return call.opaque(CONTRACTS)
+    pairs = _summed_axes(operation, *ranks)
+    if len(call.inputs) == 2:
+        return _product(call, *_letters_of_sums(*ranks, pairs))
+    if isinstance(operands[0], keras.KerasTensor) and pairs == [(-1, 0)]:
+        return _times_matrix(call)
+    return _times_constants(call, operands, *_letters_of_sums(*ranks, pairs))
+
+
+def _summed_axes(operation, first, second):
+    """Pairs of axes of two operands, of so many axes, that are summed over."""
+    if isinstance(operation, ops.Dot):
+        return [(-1, 0 if second == 2 else -2)]
+    if isinstance(operation.axes, int):
+        return [(n - operation.axes, n) for n in range(operation.axes)]
+    return list(zip(*operation.axes, strict=True))
+
+
+def _letters_of_sums(first, second, pairs):
+    """As `letters_of`, for pairs of axes that are summed over."""
+    left = list(string.ascii_lowercase[:first])
+    right = list(string.ascii_uppercase[:second])
+    for a, b in pairs:
+        right[b] = left[a]
+    out = [x for x in left + right if (x in left) != (x in right)]
+    return ["".join(left), "".join(right)], "".join(out)
 
 
 @rule.register(layers.Dot)

@@ -33,10 +33,23 @@ VOCABULARY = of_call("vocabulary", "returns a number for each token")
 @rule.register(layers.Dense)
 @with_batch_axis
 def _dense(layer, call):
+    """Where the last axis is one of positions, the channels may go on."""
+    x, (*sizes, _) = call.inputs[0], call.output_sizes[0]
+    if x.axis < len(sizes) and call.choose([False, True]):
+        return _over_positions(layer, call, x, sizes)
     call.read_by(layer.kernel, 0, call.labels_on(-1))
-    *sizes, _ = call.output_sizes[0]
     call.multiplies_in_all(layer.kernel, positions(sizes))
     return _written(layer, call, layer.kernel, 1, "units", len(sizes))
+
+
+def _over_positions(layer, call, x, sizes):
+    """The same kernel for each channel, as the mixers of MLPs have it."""
+    call.keeps(*layer.weights)
+    others = [size for axis, size in enumerate(sizes) if axis != x.axis]
+    per = None if x.batch else x.ids
+    call.multiplies_in_all(layer.kernel, positions(others), per)
+    ids = x.ids if layer.bias is None else call.tied(x.ids)
+    return Channels(activated(call, ids, layer.activation, x.axis), x.axis)
 
 
 def _written(layer, call, kernel, axis, setting, out_axis, taps="all"):
@@ -268,8 +281,9 @@ def _einsum_dense(layer, call):
         )
     elif layer.bias is not None and letter in layer.bias_axes:
         call.carried_by(layer.bias, axis - len(out), ids, acts="adds")
-    elif layer.bias is not None:
+    elif layer.bias is not None:  # The same is added to all channels.
         call.keeps(layer.bias)
+        ids = call.tied(ids)
     return Channels(activated(call, ids, layer.activation, axis), axis)
 
 

@@ -1,5 +1,7 @@
 """Pooling, padding, cropping and resizing of positions."""
 
+import math
+
 from keras import layers
 
 from keras_redundancy._keras import image_operations, nn_operations as nn
@@ -17,6 +19,7 @@ CHANNELS_FIRST = of_call(
     "orders channels_first channels in its own way: use channels_last, which "
     "can be followed",
 )
+NO_BATCH = of_call("no_batch_axis", "reads an image without a batch axis")
 
 
 def _of_all_ranks(names: str) -> list:
@@ -41,6 +44,16 @@ def _spatial(operation, call):
         # A border of a fixed value does not scale with the channels.
         ids = call.tied(ids)
     return Channels(ids, axis)
+
+
+@rule.register(image_operations.ExtractPatches)
+def _extract_patches(operation, call):
+    """All channels of the first place of a patch, of the second, and so on."""
+    if len(call.inputs[0].shape) < len(operation.size) + 2:
+        return call.opaque(NO_BATCH)
+    axis = channel_axis(operation, call)
+    places = math.prod(operation.size)
+    return Channels(call.copied(call.labels_on(axis), places), axis)
 
 
 @for_classes(*_of_all_ranks("GlobalAveragePooling GlobalMaxPooling"))
