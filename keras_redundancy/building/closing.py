@@ -258,8 +258,6 @@ def _made(recipe, opened, given):
         try:
             new = _from_config(recipe)
             new(*args, **kwargs)
-            if opened.branches:
-                new(*args, **kwargs | {"training": True})
         except Exception:  # Whatever the layer's own code raises.
             return None
     new._inbound_nodes.clear()
