@@ -1,5 +1,6 @@
 """What the rules say while a model is traced."""
 
+import collections
 import dataclasses
 
 import numpy as np
@@ -77,6 +78,7 @@ class Recorder:
             first for all others.
         choices, rivals: the records of those names.
         kernels: ids of the `Weight`s that are multiplied like kernels.
+        read_as_kernels: how often each of these was, by its id.
         batch: the size of the batch that products are counted on: 1, or the
             one that the model's inputs fix.
     """
@@ -97,6 +99,9 @@ class Recorder:
     choices: list = dataclasses.field(default_factory=list)
     rivals: list = dataclasses.field(default_factory=list)
     kernels: set = dataclasses.field(default_factory=set)
+    read_as_kernels: collections.Counter = dataclasses.field(
+        default_factory=collections.Counter
+    )
     batch: int = 1
 
 

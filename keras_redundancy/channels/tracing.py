@@ -104,16 +104,27 @@ def record(model, tensors, chosen=None, behaviours=None) -> Recorder:
         chosen, behaviours: those of the `Recorder`.
     """
     flat = _keras.flat_graph(model)
+    kernels = _kernels(flat)
+    while True:
+        recorder = Recorder(
+            LabelStore(),
+            behaviours=behaviours or Behaviours(),
+            owners=owners_of(flat.layers),
+            chosen=chosen or {},
+            kernels=kernels,
+            batch=batch_of(tensors),
+        )
+        readers = _walk(model, flat, tensors, recorder)
+        others = _read_in_other_ways(flat, readers, recorder)
+        if not others:
+            return recorder
+        kernels = kernels - others
+
+
+def _walk(model, flat, tensors, recorder):
+    """Have the rules say all of a model; how often each tensor is read."""
     read = itertools.chain(flat.outputs, *(call.reads for call in flat.calls))
     readers = collections.Counter(read)
-    recorder = Recorder(
-        LabelStore(),
-        behaviours=behaviours or Behaviours(),
-        owners=owners_of(flat.layers),
-        chosen=chosen or {},
-        kernels=_kernels(flat),
-        batch=batch_of(tensors),
-    )
     walk = _Trace(recorder, readers)
     inputs = [
         Traced(_input_channels(x, tensor, readers[key], recorder.store), tensor)
@@ -123,7 +134,23 @@ def record(model, tensors, chosen=None, behaviours=None) -> Recorder:
     ]
     outputs = [x.channels.ids for x in walk.run(model, inputs)]
     recorder.store.frozen[:0] = [(ids, MODEL_OUTPUT) for ids in outputs]
-    return recorder
+    return readers
+
+
+def _read_in_other_ways(flat, readers, recorder) -> set[int]:
+    """Ids of weights that not all of what reads them reads as kernels.
+
+    Their first axes could not be cut for those that do.
+    """
+    times = collections.Counter()
+    for call in flat.calls:
+        if isinstance(call.operation, _keras.Weight):
+            times[id(call.operation)] += sum(readers[x] for x in call.makes)
+    return {
+        key
+        for key in recorder.kernels & times.keys()
+        if recorder.read_as_kernels[key] != times[key]
+    }
 
 
 def _kernels(flat) -> set[int]:

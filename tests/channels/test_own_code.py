@@ -1,5 +1,7 @@
 """Layers of a user's own whose code multiplies, adds and averages itself."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -173,3 +175,52 @@ def test_tied_embeddings_go_where_inexact_is_allowed(tmp_path):
     small.save(tmp_path / "small.keras")
     again = keras.models.load_model(tmp_path / "small.keras")
     models.assert_same_function(small, again, data)
+
+
+class ReadTwice(Product):
+    """The kernel's rows are positions where something else reads it."""
+
+    def call(self, x):
+        return super().call(x) + self.more(x)
+
+
+class TimesConstant(ReadTwice):
+    def more(self, x):
+        ones = np.ones((2, x.shape[-1]), "float32")
+        return ops.matmul(ones, self.kernel)[0]
+
+
+class TimesItself(ReadTwice):
+    def more(self, x):
+        return ops.matmul(ops.transpose(self.kernel), self.kernel)[0]
+
+
+class FirstState(Product):
+    """A recurrent layer whose first state is an array of zeros."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.recurrent = self.add_weight(
+            shape=(self.units, self.units), name="recurrent"
+        )
+
+    def call(self, x):
+        state = ops.zeros((ops.shape(x)[0], self.units))
+        for step in range(x.shape[1]):
+            new = self.times(x[:, step]) + self.bias
+            state = ops.tanh(new + ops.matmul(state, self.recurrent))
+        return state
+
+
+@pytest.mark.parametrize("cls", [TimesConstant, TimesItself, FirstState])
+def test_kernels_that_are_read_in_other_ways(cls):
+    """What cannot be cut in all of these ways is not cut in one of them."""
+    model = models.randomized(between(cls(20)))
+    models.plant(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Nothing can go")
+        small = kr.prune(model, tau=0.9999)
+        models.assert_same_function(model, small)
+        half = kr.prune(model, ratio=0.5)
+    for answer in models.outputs(half, models.random_inputs(model)):
+        assert np.isfinite(answer).all()

@@ -247,6 +247,7 @@ def _times_weight(call, given, out):
     if not isinstance(weight, _keras.Weight):
         return None  # A layer that returns its kernel: it stays.
     call.read_by(kernel, axis, x.ids)
+    call.recorder.read_as_kernels[id(weight)] += 1
     call.recorder.widths.append(Width(weight, ("shape", axis), x.ids))
     return Channels(call.inputs[number].ids, out.index(own[-1]))
 
