@@ -346,14 +346,7 @@ class Builder(_keras.Interpreter):
             handed = _keras.handed_to(call.operation, call)
             given = [values[id(x)] for x in handed]
             self._close(call.operation, given)
-        if isinstance(call.operation, _keras.Weight):
-            self._make_weight(call.operation, *given)
-        if isinstance(call.operation, _keras.Constant):
-            made = constant_model(call.operation, *given)
-            self._made.setdefault(id(call.operation), (call.operation, made))
-        if isinstance(call.operation, _keras.EachSample):
-            made = each_sample_model(call.operation, *given)
-            self._made.setdefault(id(call.operation), (call.operation, made))
+        self._make_stand_in(call.operation, given)
         new = self.operation(call.operation)
         opened = call.operation
         is_closed = isinstance(opened, _keras.Opened) and not _keras.is_model(
@@ -393,11 +386,22 @@ class Builder(_keras.Interpreter):
         if fault is not None:
             self.loading_faults.append((new, fault))
 
-    def _make_weight(self, old, x):
-        """Make what takes the place of a `Weight` that is called on x."""
-        if id(old) not in self._made:
+    def _make_stand_in(self, old, given):
+        """Make what takes the place of a layer that stands for code, if it is.
+
+        Args:
+            old: what is called in the old graph.
+            given: the tensors that it is called on in the new one.
+        """
+        if id(old) in self._made:
+            return
+        if isinstance(old, _keras.Weight):
             shape = tuple(self.recipe.value(old.weight).shape)
-            self._made[id(old)] = old, weight_model(old, shape, x)
+            self._made[id(old)] = old, weight_model(old, shape, *given)
+        elif isinstance(old, _keras.Constant):
+            self._made[id(old)] = old, constant_model(old, *given)
+        elif isinstance(old, _keras.EachSample):
+            self._made[id(old)] = old, each_sample_model(old, *given)
 
     def _close(self, opened, given):
         """Make the layer anew that an `Opened` took the place of, if possible.

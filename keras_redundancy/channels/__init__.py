@@ -22,12 +22,13 @@ Followed are:
   functions, your own);
 - shapes: `Flatten`, `Reshape`, `Permute`, `RepeatVector`, and of `keras.ops`
   reshape, transpose, split, slices such as `x[..., :k]`, stack, concatenate,
-  repeat, tile, pad, flip, expand and squeeze. Fixed sizes in them are counted
-  anew for the smaller model. Channels may be merged with the batch axis and
-  split from it again, as where attention makes samples of heads;
+  repeat, tile, pad, flip, expand, squeeze and image patches. Fixed sizes in
+  them are counted anew for the smaller model. Channels may be merged with the
+  batch axis and split from it again, as where attention makes samples of heads;
 - several tensors: sums, products, maxima and comparisons, with broadcasting,
-  with numbers and with arrays; `matmul` and `einsum` of two tensors, as in
-  attention written by hand;
+  with numbers and with arrays; `matmul`, `einsum`, `dot` and `tensordot` of
+  two tensors, as in attention written by hand, and with arrays over positions,
+  such as the adjacency matrix of a graph;
 - reductions over positions or channels: mean, max, sum and the like;
 - structure: several inputs and outputs, shared layers, nested models at any
   depth, wrappers, subclasses that compute the same.
