@@ -219,23 +219,29 @@ def augmentation(far, seed):
     return changed
 
 
-def draw(runs, methods, path):
-    """Accuracy over seconds: one panel for each cut, a line for a method."""
+def draw(runs, methods, distilled, path):
+    """Accuracy over seconds: one panel for each cut, a line for a method.
+
+    Methods that are not distilled are single points.
+    """
     cuts, epochs = runs[0].args.cuts, runs[0].args.epochs
     figure = Figure((4 * len(cuts), 3.5), layout="constrained")
     panels = figure.subplots(1, len(cuts), squeeze=False)
     for panel, cut in zip(panels[0], cuts, strict=True):
-        for method in methods:
+        for method in dict.fromkeys([*distilled, *methods]):
             points = [[run.pruned(method, cut) for run in runs]]
-            points += [
-                [run.distilled(method, cut, n) for run in runs] for n in epochs
-            ]
+            if method in distilled:
+                points += [
+                    [run.distilled(method, cut, n) for run in runs]
+                    for n in epochs
+                ]
             scores, seconds = np.mean(points, axis=1).T
             panel.plot(seconds, scores, marker="o", label=method)
         base = np.mean([run.base() for run in runs])
         panel.axhline(base, color="gray", linestyle=":")
         panel.set_title(f"{cut:.0%} of multiply-adds cut")
         panel.set_xlabel("seconds of processor time")
+        panel.set_xscale("log")
     panels[0][0].set_ylabel("accuracy, %")
     panels[0][0].legend()
     figure.savefig(path, dpi=120)
@@ -300,7 +306,7 @@ def main():
     if rows:
         print(Table("Accuracy after distillation, %", header, rows))
     if args.draw:
-        draw(runs, methods, args.draw)
+        draw(runs, args.methods or METHODS, methods, args.draw)
 
 
 if __name__ == "__main__":

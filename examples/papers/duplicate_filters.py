@@ -157,6 +157,7 @@ def groups(run):
                 linkage="single",
                 shape=run.data.shape,
                 clusters=8,
+                units=8,
                 axes=panel,
             )
         return figure

@@ -111,6 +111,7 @@ def filters_by_cluster(
     linkage: str = "average",
     shape: tuple[int, int, int] | None = None,
     clusters: int | None = None,
+    units: int | None = None,
     axes=None,
 ):
     """Draw the filters of a layer as pictures, a line of them per cluster.
@@ -128,6 +129,7 @@ def filters_by_cluster(
             reads flattened images.
         clusters: draw so many of the largest clusters; default: all, in the
             order of their first units.
+        units: draw so many units of a cluster, the first ones; default: all.
 
     Raises:
         ValueError: the model has no such layer, or its filters have no such
@@ -138,12 +140,12 @@ def filters_by_cluster(
     kernel = keras.ops.convert_to_numpy(model.get_layer(name).kernel)
     pictures = _as_pictures(name, kernel, shape)
     matrix = pictures.reshape(-1, pictures.shape[-1])
-    units, labels = heatmaps.by_cluster(matrix, tau, linkage)
-    lines = [units[labels == x] for x in dict.fromkeys(labels.tolist())]
+    found, labels = heatmaps.by_cluster(matrix, tau, linkage)
+    lines = [found[labels == x] for x in dict.fromkeys(labels.tolist())]
     title = f"{name}: {len(lines)} clusters at tau = {tau:g}"
     if clusters is not None:
         lines = sorted(lines, key=len, reverse=True)[:clusters]
-    canvas = _in_lines(pictures, lines)
+    canvas = _in_lines(pictures, [line[:units] for line in lines])
     size = max(3.5, 8 * canvas.shape[1] / canvas.shape[0]), 8
     figure, axes = _figure(axes, size)
     axes.imshow(canvas)

@@ -97,6 +97,8 @@ def test_filters_of_a_dense_layer():
     figure = plots.filters_by_cluster(model, "d", 0.9999, **options)
     (image,) = figure.axes[0].images
     assert image.get_array().shape == (3, 3 * 3, 3)
+    first = plots.filters_by_cluster(model, "d", 0.9999, **options, units=2)
+    assert first.axes[0].images[0].get_array().shape == (3, 2 * 3, 3)
     reach = np.abs(kernel).max()
     expected = kernel[:, 4].reshape(2, 2, 3) / (2 * reach) + 0.5
     drawn = image.get_array()[:2, 6:8]
