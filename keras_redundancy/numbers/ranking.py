@@ -20,6 +20,8 @@ EXPLAINED = 1e-6
 # So many numbers are taken at once, out of so many that are best before.
 BLOCK = 32
 CANDIDATES = 4 * BLOCK
+# So many rows are changed at once, which stay in the processor's cache.
+PART = 256
 # Scores that differ by less are the same up to rounding.
 TIE = 1e-9
 # Numbers taken are forgotten when fewer than this share are left.
@@ -230,10 +232,10 @@ def _block(views, short, count):
         for view, factor in zip(views, factors, strict=True)
     ]
     scores = _mean([step.gains for step in found])
-    own = scores[rows, steps]
-    scores[short] = 0
+    own = scores[steps, rows]
+    scores[:, short] = 0
     # The first one is the best of all in any case.
-    is_beaten = scores.max(axis=0) > own * (1 + TIE)
+    is_beaten = scores.max(axis=1) > own * (1 + TIE)
     is_beaten[0] = False
     taken = int(is_beaten.argmax()) if is_beaten.any() else len(rows)
     for view, step in zip(views, found, strict=True):
@@ -298,9 +300,9 @@ class _Steps:
     """What taking b numbers one after the other changes for a reader.
 
     Attributes:
-        columns: v for each step, which leaves C - v v^T, shape (n, b).
+        columns: v for each step, which leaves C - v v^T, shape (b, n).
         outputs: u for each step, which leaves G - v u^T, shape (b, m).
-        gains: those of all numbers before each step, shape (n, b).
+        gains: those of all numbers before each step, shape (b, n).
     """
 
     columns: NDArray
@@ -317,8 +319,9 @@ class _View:
         covariance: C before any step, shape (n, n).
         total: the whole error, trace(W^T C W), before any step.
         numbers: those of the n that are held here: m of them.
-        factor: L with C = covariance - L L^T, shape (m, most); its first
-            `count` columns are filled.
+        factor: L^T with C = covariance - L L^T, shape (most, m); its first
+            `count` rows are filled. What is done step by step is laid out so
+            that the numbers of a step lie together in memory.
         read: G = C W, shape (m, outputs).
         variance, strength: the diagonals of C and of G G^T, shape (m,).
         least: the variances that may be rounding, shape (m,).
@@ -349,10 +352,10 @@ class _View:
 
     def _rows(self, rows, of):
         """C for some numbers, beside others."""
-        factor = self.factor[:, : self.count]
+        factor = self.factor[: self.count]
         # Rows first: they lie together in memory.
         whole = self.covariance[self.numbers[rows]][:, self.numbers[of]]
-        return whole - factor[rows] @ factor[of].T
+        return whole - factor[:, rows].T @ factor[:, of]
 
     def among(self, short):
         """The arguments of `_greedy` for these candidates."""
@@ -379,30 +382,31 @@ class _View:
         columns, outputs = self._rows(rows, slice(None)), self.read[rows]
         columns[is_known], outputs[is_known] = 0, 0
         factor = factor * ~is_known[:, None] + np.diag(is_known)
-        solve = functools.partial(
-            linalg.solve_triangular, factor, lower=True, check_finite=False
-        )
-        columns, outputs = solve(columns).T, solve(outputs)
+        # With numpy alone: its threads and scipy's wait for each other.
+        inverse = np.linalg.inv(factor)
+        columns, outputs = inverse @ columns, inverse @ outputs
         lengths = outputs @ outputs.T
-        seen = self.read @ outputs.T - columns @ np.triu(lengths, 1)
-        changes = columns * (2 * seen - columns * lengths.diagonal())
+        seen = outputs @ self.read.T - np.triu(lengths, 1).T @ columns
+        changes = columns * (2 * seen - columns * lengths.diagonal()[:, None])
         gains = _shares(
-            self.variance[:, None] - _before(columns**2),
-            self.strength[:, None] - _before(changes),
-            self.least[:, None],
+            self.variance - _before(columns**2),
+            self.strength - _before(changes),
+            self.least,
             self.total,
         )
-        gains[~self.is_left] = 0
+        gains[:, ~self.is_left] = 0
         return _Steps(columns, outputs, gains)
 
     def take(self, rows, steps):
         """Take the first of these steps: those of `rows`."""
         count = len(rows)
-        columns = steps.columns[:, :count]
-        self.factor[:, self.count : self.count + count] = columns
+        columns, outputs = steps.columns[:count], steps.outputs[:count]
+        self.factor[self.count : self.count + count] = columns
         self.count += count
-        self.read -= columns @ steps.outputs[:count]
-        self.variance -= np.einsum("nb,nb->n", columns, columns)
+        for start in range(0, len(self.read), PART):
+            part = slice(start, start + PART)
+            self.read[part] -= columns[:, part].T @ outputs
+        self.variance -= np.einsum("bn,bn->n", columns, columns)
         self.variance[rows] = 0
         self.is_left[rows] = False
         self._measure()
@@ -410,11 +414,11 @@ class _View:
     def shrink(self, left):
         """Forget all numbers but those that are left."""
         self.numbers, self.is_left = self.numbers[left], self.is_left[left]
-        self.factor, self.read = self.factor[left], self.read[left]
+        self.factor, self.read = self.factor[:, left], self.read[left]
         self.variance, self.least = self.variance[left], self.least[left]
         self.strength = self.strength[left]
 
 
 def _before(changes):
-    """The sum of all columns before each one."""
-    return np.cumsum(changes, axis=1) - changes
+    """The sum of all rows before each one."""
+    return np.cumsum(changes, axis=0) - changes
