@@ -3,7 +3,8 @@
 Times `rank_by_outputs` on spaces of the sizes of well-known networks, against
 the bare products C W of every reader's covariance and kernel, without which
 no unit can be judged. Both are taken in turn, and the least of several times
-counts, so that the ratio says little of what else the machine does.
+counts, so that the ratio says little of what else the machine does. Both run in
+one thread, as everything does that the package computes with NumPy.
 
     python examples/benchmarks/ranking.py
     python examples/benchmarks/ranking.py --quick
@@ -15,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_redundancy._shared.threads import one_thread
 from keras_redundancy.numbers.ranking import (
     Readout,
     rank_by_outputs,
@@ -96,9 +98,10 @@ def main() -> None:
             continue
         for kind in arguments.kind or KINDS:
             readers, bare, ours = readers_of(kind, *space), [], []
-            for _ in range(repeats):
-                bare.append(seconds(lambda r=readers: products(r)))
-                ours.append(seconds(lambda r=readers: rank_by_outputs(r)))
+            with one_thread():
+                for _ in range(repeats):
+                    bare.append(seconds(lambda r=readers: products(r)))
+                    ours.append(seconds(lambda r=readers: rank_by_outputs(r)))
             least, time_taken = min(bare), min(ours)
             print(
                 f"{name:24}{kind:12}{least * 1e3:9.1f} ms{time_taken:8.2f} s"

@@ -382,7 +382,7 @@ class _View:
         columns, outputs = self._rows(rows, slice(None)), self.read[rows]
         columns[is_known], outputs[is_known] = 0, 0
         factor = factor * ~is_known[:, None] + np.diag(is_known)
-        # With numpy alone: its threads and scipy's wait for each other.
+        # Not by SciPy, whose threads and NumPy's wait for each other.
         inverse = np.linalg.inv(factor)
         columns, outputs = inverse @ columns, inverse @ outputs
         lengths = outputs @ outputs.T
