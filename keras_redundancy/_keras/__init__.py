@@ -12,6 +12,7 @@ from keras_redundancy._keras.configs import (
     has_no_config as has_no_config,
     is_function as is_function,
 )
+from keras_redundancy._keras.copier import with_opened as with_opened
 from keras_redundancy._keras.copying import (
     copy_with_variables as copy_with_variables,
 )
@@ -73,7 +74,6 @@ from keras_redundancy._keras.opened import (
     put_in_place as put_in_place,
     tensors_in as tensors_in,
     what_and_where as what_and_where,
-    with_opened as with_opened,
 )
 from keras_redundancy._keras.operations import (
     ConvLSTMCell as ConvLSTMCell,

@@ -11,6 +11,7 @@ from keras.src import backend
 from keras.src.backend.common.stateless_scope import get_stateless_scope
 from keras.src.models.functional import Functional
 
+from keras_redundancy._keras.copier import Copier
 from keras_redundancy._keras.graph import calls
 from keras_redundancy._keras.layers import (
     BORDER,
@@ -19,7 +20,6 @@ from keras_redundancy._keras.layers import (
     stock_base,
 )
 from keras_redundancy._keras.opened import (
-    Copier,
     RecordingError,
     new_input,
     replaced,

@@ -9,7 +9,28 @@ from keras import ops
 from keras_redundancy import _keras
 
 
-def weight_model(weight: _keras.Weight, shape: tuple, x):
+def stand_in(old, given: list, recipe):
+    """What takes the place of a layer that stands for code, if it is one.
+
+    Args:
+        old: what is called in the old graph.
+        given: the `KerasTensor`s that it is called on in the new one.
+        recipe: that of the new model.
+
+    Returns:
+        A model, or None.
+    """
+    if isinstance(old, _keras.Weight):
+        shape = tuple(recipe.value(old.weight).shape)
+        return _weight_model(old, shape, *given)
+    if isinstance(old, _keras.Constant):
+        return _constant_model(old, *given)
+    if isinstance(old, _keras.EachSample):
+        return _each_sample_model(old, *given)
+    return None
+
+
+def _weight_model(weight: _keras.Weight, shape: tuple, x):
     """What takes the place of a weight that the code of a layer reads.
 
     No layer of Keras returns a weight: an `EinsumDense` multiplies it by ones.
@@ -37,7 +58,7 @@ def weight_model(weight: _keras.Weight, shape: tuple, x):
     return _keras.stand_for_weight(model)
 
 
-def constant_model(constant: _keras.Constant, x):
+def _constant_model(constant: _keras.Constant, x):
     """What takes the place of a constant that a layer inside is called on.
 
     Args:
@@ -52,7 +73,7 @@ def constant_model(constant: _keras.Constant, x):
     return _keras.stand_for_weight(model)
 
 
-def each_sample_model(old: _keras.EachSample, x, samples):
+def _each_sample_model(old: _keras.EachSample, x, samples):
     """What takes the place of a layer that repeats a weight.
 
     Args:

@@ -21,11 +21,7 @@ from keras_redundancy.building import (
     ties,
 )
 from keras_redundancy.building.compiling import compile_like
-from keras_redundancy.building.lone_weights import (
-    constant_model,
-    each_sample_model,
-    weight_model,
-)
+from keras_redundancy.building.lone_weights import stand_in
 from keras_redundancy.building.own_class import (
     in_own_class,
     variable_pairs,
@@ -346,7 +342,10 @@ class Builder(_keras.Interpreter):
             handed = _keras.handed_to(call.operation, call)
             given = [values[id(x)] for x in handed]
             self._close(call.operation, given)
-        self._make_stand_in(call.operation, given)
+        if id(call.operation) not in self._made:
+            made = stand_in(call.operation, given, self.recipe)
+            if made is not None:
+                self._made[id(call.operation)] = call.operation, made
         new = self.operation(call.operation)
         opened = call.operation
         is_closed = isinstance(opened, _keras.Opened) and not _keras.is_model(
@@ -385,23 +384,6 @@ class Builder(_keras.Interpreter):
         fault = saving.make_saveable(new, *arguments.values())
         if fault is not None:
             self.loading_faults.append((new, fault))
-
-    def _make_stand_in(self, old, given):
-        """Make what takes the place of a layer that stands for code, if it is.
-
-        Args:
-            old: what is called in the old graph.
-            given: the tensors that it is called on in the new one.
-        """
-        if id(old) in self._made:
-            return
-        if isinstance(old, _keras.Weight):
-            shape = tuple(self.recipe.value(old.weight).shape)
-            self._made[id(old)] = old, weight_model(old, shape, *given)
-        elif isinstance(old, _keras.Constant):
-            self._made[id(old)] = old, constant_model(old, *given)
-        elif isinstance(old, _keras.EachSample):
-            self._made[id(old)] = old, each_sample_model(old, *given)
 
     def _close(self, opened, given):
         """Make the layer anew that an `Opened` took the place of, if possible.
