@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import inspect
-import operator
 
 import keras
 import numpy as np
@@ -141,8 +140,8 @@ def has_state(layer) -> bool:
 def _same_calls(graph, other) -> dict:
     """{id(node): the same call in another graph}; empty if there are others."""
     both = calls(graph), calls(other)
-    kinds = ([type(x.operation) for x in found] for found in both)
-    if operator.ne(*kinds):
+    first, second = ([type(x.operation) for x in found] for found in both)
+    if first != second:
         return {}
     return {id(a.node): b for a, b in zip(*both, strict=True)}
 

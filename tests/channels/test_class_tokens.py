@@ -94,7 +94,7 @@ def around(own):
     return models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
 
 
-def assert_copies_go(model, path, data=None):
+def assert_copies_go(model, path):
     """As `tests.rule_checks` has it, for batches of several sizes as well."""
     models.plant(model)
     small = kr.prune(model, tau=0.9999)

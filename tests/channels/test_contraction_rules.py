@@ -102,7 +102,10 @@ MIXED = {
 
 
 # Keras itself compares None with numbers in Tensordot.
-@pytest.mark.filterwarnings("ignore:NotImplemented should not be used")
+COMPARES_NONE = "ignore:NotImplemented should not be used"
+
+
+@pytest.mark.filterwarnings(COMPARES_NONE)
 @pytest.mark.parametrize("name", MIXED)
 def test_constants_that_mix_positions(name, tmp_path):
     """Such as the adjacency matrix of a graph network."""
@@ -123,9 +126,15 @@ def test_constants_that_mix_channels(mix):
     assert {s.name: s.reason_code for s in graph.spaces}["a"] == CONSTANT.code
 
 
+@pytest.mark.filterwarnings(COMPARES_NONE)
 @pytest.mark.parametrize(
     "times",
-    [ops.matmul, ops.dot, lambda x, y: ops.tensordot(x, y, axes=1)],
+    [
+        *(ops.matmul, ops.dot),
+        lambda x, y: ops.tensordot(x, y, axes=1),
+        lambda x, y: ops.tensordot(x, y, axes=[[3], [0]]),
+        lambda x, y: ops.tensordot(x, y, axes=[[-1], [-2]]),
+    ],
 )
 def test_a_constant_matrix_is_read_like_a_kernel(times, tmp_path):
     model = image_model(lambda x: times(x, array(12, 7)))

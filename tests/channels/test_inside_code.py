@@ -182,7 +182,7 @@ def test_a_block_with_a_branch_that_cannot_be_saved_keeps_its_class():
     assert type(small.layers[2]) is Unsaved
 
 
-def test_blocks_with_a_branch_that_share_a_layer_stay():
+def test_blocks_with_a_branch_that_share_a_layer_are_refused():
     first, second = Wide(12), Wide(12)
     second.expand = first.expand
     model = models.randomized(around(keras.Sequential([first, second])))

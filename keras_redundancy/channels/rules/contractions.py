@@ -12,6 +12,7 @@ from keras_redundancy._keras import numpy_operations as ops, variables_in
 from keras_redundancy.channels.labels import Channels, Width
 from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.registry import (
+    for_classes,
     positions,
     rule,
     variables_stay,
@@ -46,18 +47,25 @@ TIED = of_call(
 PRODUCTS = (ops.Dot, ops.Einsum, ops.Matmul, ops.Tensordot)
 
 
-@rule.register(ops.Matmul)
+@for_classes(ops.Dot, ops.Matmul, ops.Tensordot)
 @with_batch_axis
-def _matmul(operation, call):
+def _of_two(operation, call):
+    """A product of two tensors, or of a tensor and an array on a side."""
     args, kwargs = call.arguments
     operands = _keras.both_operands(args, kwargs)
     ranks = list(map(np.ndim, operands))
-    if len(call.inputs) != 2 and isinstance(operands[0], keras.KerasTensor):
+    is_first, has_array = call.index_of(operands[0]) == 0, len(call.inputs) == 1
+    is_matmul = isinstance(operation, ops.Matmul)
+    pairs = None if is_matmul else _summed_axes(operation, *ranks)
+    if has_array and is_first and pairs in (None, [(ranks[0] - 1, 0)]):
         return _times_matrix(call)
     if min(ranks) < 2:
         return call.opaque(CONTRACTS)
-    letters = letters_of("...xy,...yz->...xz", ranks)
-    if len(call.inputs) != 2:
+    if is_matmul:
+        letters = letters_of("...xy,...yz->...xz", ranks)
+    else:
+        letters = _letters_of_sums(*ranks, pairs)
+    if has_array:
         return _times_constants(call, operands, *letters)
     return _product(call, *letters)
 
@@ -147,30 +155,16 @@ def letters_of(subscripts: str, ranks: list[int]) -> tuple[list[str], str]:
     return given, out.replace("...", others)
 
 
-@rule.register(ops.Dot)
-@rule.register(ops.Tensordot)
-@with_batch_axis
-def _tensordot(operation, call):
-    args, kwargs = call.arguments
-    operands = _keras.both_operands(args, kwargs)
-    ranks = list(map(np.ndim, operands))
-    if min(ranks) < 2:
-        return call.opaque(CONTRACTS)
-    pairs = _summed_axes(operation, *ranks)
-    if len(call.inputs) == 2:
-        return _product(call, *_letters_of_sums(*ranks, pairs))
-    if isinstance(operands[0], keras.KerasTensor) and pairs == [(-1, 0)]:
-        return _times_matrix(call)
-    return _times_constants(call, operands, *_letters_of_sums(*ranks, pairs))
-
-
 def _summed_axes(operation, first, second):
     """Pairs of axes of two operands, of so many axes, that are summed over."""
     if isinstance(operation, ops.Dot):
-        return [(-1, 0 if second == 2 else -2)]
-    if isinstance(operation.axes, int):
-        return [(n - operation.axes, n) for n in range(operation.axes)]
-    return list(zip(*operation.axes, strict=True))
+        pairs = [(first - 1, max(second - 2, 0))]
+    elif isinstance(operation.axes, int):
+        count = operation.axes
+        pairs = [(first - count + n, n) for n in range(count)]
+    else:
+        pairs = zip(*operation.axes, strict=True)
+    return [(a % first, b % second) for a, b in pairs]
 
 
 def _letters_of_sums(first, second, pairs):
