@@ -11,12 +11,11 @@ measures on in place of the test set. Each seed draws --samples of the images
 (all of them by default), and distils in an order of its own. --features are
 names of layers whose outputs are compared as well.
 
-The first table compares methods of others with those of this package: the same
-cuts, of the same model, on the same images, and every BatchNormalization
-estimated anew on them. With --epochs, the second one has the accuracy after so
-many epochs of distillation from there, and the seconds of processor time that
-it all took; --draw makes a picture of it. What is in --out is not measured
-again; a file of another model or of other data is refused.
+With --labelled-epochs, DATA.npz also holds `labels`, integers, one for each
+of the images. A third table then has the accuracy after so many epochs with
+them: of plain fine-tuning, and of distillation with labels. Both start from
+the same smaller model and use the same images, optimizer and learning rates;
+seconds are those of this training alone.
 """
 
 import argparse
@@ -82,11 +81,14 @@ class Measured:
         self.model = keras.models.load_model(args.model, compile=False)
         with np.load(args.data) as arrays:
             images = arrays["images"]
+            labels = arrays["labels"] if args.labelled_epochs else None
             kind = "held_out" if args.held_out else "test"
-            labels = arrays[f"{kind}_labels"].reshape(-1)
-            self.judge = arrays[f"{kind}_images"], labels
+            truth = arrays[f"{kind}_labels"].reshape(-1)
+            self.judge = arrays[f"{kind}_images"], truth
         order = np.random.default_rng(seed).permutation(len(images))
-        self.images = images[order[: args.samples]]
+        order = order[: args.samples]
+        self.images = images[order]
+        self.labels = None if labels is None else labels.reshape(-1)[order]
         args.out.mkdir(parents=True, exist_ok=True)
         arrays = *self.model.get_weights(), self.images, *self.judge
         path = args.out / f"{args.model.stem}-{kind}-seed{seed}.json"
@@ -171,40 +173,128 @@ class Measured:
         def find():
             small, seconds = self.small(method, cut)
             start = time.process_time()
-            small = kr.distill(
-                small,
-                self.model,
-                self.images,
-                epochs=epochs,
-                learning_rate=self.args.learning_rate,
-                batch_size=self.args.batch_size,
-                outputs="softmax",
-                augment=augmentation(self.args.shift, self.seed),
-                held_out=0.0,
-                batch_statistics=True,
-                features=self.args.features,
-                seed=self.seed,
-                verbose=0,
-            )
+            small = self._distilled(small, epochs, self.args.features)
             seconds += time.process_time() - start
             return [self.accuracy(small), round(seconds, 1)]
 
-        args = self.args
-        key = method, cut, f"{epochs} epochs", f"shift {args.shift}"
-        key += f"batch {args.batch_size}", f"rate {args.learning_rate:g}"
-        key += ("features", *args.features) if args.features else ()
+        key = method, cut, *self._trained_how(epochs)
+        key += ("features", *self.args.features) if self.args.features else ()
         return self.result(*key, find=find)
+
+    def with_labels(self, method, cut, epochs, has_teacher):
+        """[accuracy, seconds of the training alone]."""
+
+        def find():
+            small, _ = self.small(method, cut)
+            start = time.process_time()
+            if has_teacher:
+                small.compile(loss=self._loss())
+                small = self._distilled(small, epochs, labels=self.labels)
+            else:
+                small = self._fitted(small, epochs)
+            return [
+                self.accuracy(small),
+                round(time.process_time() - start, 1),
+            ]
+
+        how = "distilled" if has_teacher else "fine-tuned"
+        key = method, cut, "labels", how, *self._trained_how(epochs)
+        return self.result(*key, find=find)
+
+    def _trained_how(self, epochs):
+        args = self.args
+        return (
+            f"{epochs} epochs",
+            f"shift {args.shift}",
+            f"batch {args.batch_size}",
+            f"rate {args.learning_rate:g}",
+        )
+
+    def _distilled(self, small, epochs, features=(), labels=None):
+        return kr.distill(
+            small,
+            self.model,
+            self.images,
+            labels,
+            epochs=epochs,
+            learning_rate=self.args.learning_rate,
+            batch_size=self.args.batch_size,
+            outputs="softmax",
+            augment=augmentation(self.args.shift, self.seed),
+            held_out=0.0,
+            batch_statistics=True,
+            features=features,
+            seed=self.seed,
+            verbose=0,
+        )
+
+    def _fitted(self, small, epochs):
+        """A copy that `fit` trained, with what `kr.distill` trains with."""
+        args, seed = self.args, self.seed
+        fitted = keras.models.clone_model(small)
+        fitted.set_weights(small.get_weights())
+        batches = Labelled(
+            self.images,
+            self.labels,
+            args.batch_size,
+            augmentation(args.shift, seed),
+            seed,
+        )
+        rate = keras.optimizers.schedules.CosineDecay(
+            args.learning_rate, epochs * len(batches)
+        )
+        fitted.compile(
+            keras.optimizers.Adam(rate),
+            self._loss(),
+            jit_compile=False,  # faster so without a GPU
+        )
+        fitted.fit(batches, epochs=epochs, shuffle=False, verbose=0)
+        return fitted
+
+    def _loss(self):
+        answers = self.model.predict(self.images[:64], verbose=0)
+        is_shares = np.allclose(answers.sum(axis=-1), 1, atol=1e-3)
+        return keras.losses.SparseCategoricalCrossentropy(
+            from_logits=not (is_shares and answers.min() >= 0)
+        )
+
+
+class Labelled(keras.utils.PyDataset):
+    """Shuffled batches of changed images and their labels."""
+
+    def __init__(self, images, labels, batch_size, augment, seed):
+        super().__init__()
+        self.images, self.labels = images, labels
+        self.batch_size, self.augment = batch_size, augment
+        self.rng = np.random.default_rng(seed)
+        self.on_epoch_end()
+
+    def on_epoch_end(self):
+        self.order = self.rng.permutation(len(self.images))
+
+    def __len__(self):
+        return len(self.images) // self.batch_size
+
+    def __getitem__(self, number):
+        start = number * self.batch_size
+        chosen = self.order[start : start + self.batch_size]
+        images = self.augment(self.images[chosen])
+        return keras.ops.convert_to_numpy(images), self.labels[chosen]
 
 
 def augmentation(far, seed):
     """Images are mirrored, and shifted by up to `far` pixels."""
-    mirrored = keras.layers.RandomFlip("horizontal", seed=seed)
+    flip = keras.layers.RandomFlip("horizontal", seed=seed)
+
+    def mirrored(images):
+        return flip(images, training=True)
+
     if not far:
         return mirrored
     rng = np.random.default_rng(seed)
 
     def changed(images):
-        images = keras.ops.convert_to_numpy(mirrored(images, training=True))
+        images = keras.ops.convert_to_numpy(mirrored(images))
         height, width = images.shape[1:3]
         padding = [(0, 0), (far, far), (far, far), (0, 0)]
         padded = np.pad(images, padding, mode="reflect")
@@ -257,6 +347,7 @@ def parsed():
     parser.add_argument("--cuts", type=float, nargs="+", default=CUTS)
     parser.add_argument("--methods", nargs="+", choices=METHODS)
     parser.add_argument("--epochs", type=int, nargs="+", default=[])
+    parser.add_argument("--labelled-epochs", type=int, default=0)
     parser.add_argument("--distil", nargs="+", choices=METHODS)
     parser.add_argument("--shift", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -278,35 +369,59 @@ def cell(found):
     return f"{spread(scores)} ({np.mean(seconds):.0f} s)"
 
 
+def show(runs, title, rows):
+    """A table of what `rows` find, a mapping: name -> (method, what, ...)."""
+    if not rows:
+        return
+    cuts = runs[0].args.cuts
+    header = ["method", *(f"{cut:.0%} cut" for cut in cuts)]
+    found = [
+        [
+            name,
+            *(
+                cell([find(run, method, cut, *how) for run in runs])
+                for cut in cuts
+            ),
+        ]
+        for name, (find, method, *how) in rows.items()
+    ]
+    print(Table(title, header, found))
+
+
 def main():
     args = parsed()
     runs = [Measured(args, seed) for seed in range(args.seeds)]
     base = spread([run.base() for run in runs])
-    header = ["method", *(f"{cut:.0%} cut" for cut in args.cuts)]
-    known = [(method, "images") for method in args.methods or METHODS]
+    sources = {
+        method: (Measured.pruned, method) for method in args.methods or METHODS
+    }
     if args.without_data:
-        known += [("greedy", source) for source in MADE]
-    rows = []
-    for method, source in known:
-        found = [
-            cell([run.pruned(method, cut, source) for run in runs])
-            for cut in args.cuts
-        ]
-        on = "" if source == "images" else f", on {source}"
-        rows.append([method + on, *found])
-    print(Table(f"Accuracy, %; {base} before", header, rows))
-    methods, rows = args.distil or DISTILLED, []
-    for method in methods if args.epochs else ():
-        for epochs in args.epochs:
-            found = [
-                cell([run.distilled(method, cut, epochs) for run in runs])
-                for cut in args.cuts
-            ]
-            rows.append([f"{method}, {epochs} epochs", *found])
-    if rows:
-        print(Table("Accuracy after distillation, %", header, rows))
+        for source in MADE:
+            row = Measured.pruned, "greedy", source
+            sources[f"greedy, on {source}"] = row
+    show(runs, f"Accuracy, %; {base} before", sources)
+    distilled = args.distil or DISTILLED
+    show(
+        runs,
+        "Accuracy after distillation, %",
+        {
+            f"{method}, {epochs} epochs": (Measured.distilled, method, epochs)
+            for method in distilled
+            for epochs in args.epochs
+        },
+    )
+    epochs = args.labelled_epochs
+    show(
+        runs,
+        f"Accuracy after {epochs} epochs with labels, %",
+        {
+            f"{method}, {name}": (Measured.with_labels, method, epochs, how)
+            for method in distilled * bool(epochs)
+            for name, how in (("fine-tuned", False), ("distilled", True))
+        },
+    )
     if args.draw:
-        draw(runs, args.methods or METHODS, methods, args.draw)
+        draw(runs, args.methods or METHODS, distilled, args.draw)
 
 
 if __name__ == "__main__":

@@ -175,14 +175,20 @@ def test_recovery_compares_methods_and_draws(tmp_path, run_here):
     keras.Model(inputs, keras.layers.Dense(3)(x)).save(tmp_path / "m.keras")
     images = np.random.default_rng(0).normal(size=(96, 12, 12, 1))
     labels = np.arange(96) % 3
-    arrays = {"test_images": images, "test_labels": labels}
+    arrays = {"test_images": images, "test_labels": labels, "labels": labels}
     np.savez(tmp_path / "data.npz", images=images.astype("float32"), **arrays)
     command = [ROOT / "examples/recovery.py", "m.keras", "data.npz"]
     command += ["--cuts", 0.5, "--epochs", 1, "--distil", "greedy"]
     command += ["--without-data", "--synthetic-samples", 16, "--samples", 64]
     command += ["--synthetic-steps", 2, "--draw", "curves.png"]
+    command += ["--labelled-epochs", 1]
     printed = run_here(*command)
-    for word in ("Taylor, drop", "on synthetic images", "greedy, 1 epochs"):
+    for word in (
+        "Taylor, drop",
+        "on synthetic images",
+        "greedy, 1 epochs",
+        "greedy, fine-tuned",
+    ):
         assert word in printed
     assert (tmp_path / "curves.png").stat().st_size > 3000
 
