@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import numbers
 import reprlib
 import textwrap
 from collections.abc import Sequence
@@ -113,11 +114,14 @@ def shown(value) -> str:
 
 
 def cell_text(value) -> str:
-    """How a table shows a str, an int, a float or None."""
+    """How a table shows a str, an integer, a float or None.
+
+    Numbers of NumPy count as such.
+    """
     if value is None:
         return "-"
     if isinstance(value, str):
         return value
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return f"{value:,}"
+    if isinstance(value, numbers.Integral):
+        return f"{value:,}"
+    return f"{value:.3f}"
