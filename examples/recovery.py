@@ -53,6 +53,12 @@ METHODS = {
         "method": kr.Clusters(criterion="folded"),
         "absorb": "merge",
     },
+    # With hierarchical clusters, where that method has k-means.
+    "Model Folding": {
+        "method": kr.Clusters(criterion="folded"),
+        "absorb": "merge",
+        "ratio": "the same",
+    },
     "L1, ridge regression (GRAIL)": {
         "method": kr.L1(),
         "absorb": "least_squares",
@@ -69,8 +75,12 @@ METHODS = {
     },
 }
 DISTILLED = ("L1, drop", "greedy", "greedy by the loss")
-# Sources of samples where there are none: --without-data.
-MADE = ("pink noise", "synthetic images")
+# Methods and sources of samples, where there are none: --without-data.
+MADE = (
+    ("greedy", "pink noise"),
+    ("greedy", "synthetic images"),
+    ("Model Folding", "synthetic images"),
+)
 
 
 class Measured:
@@ -143,15 +153,31 @@ class Measured:
         key = method, cut, source
         if key not in self._small:
             start = time.process_time()
-            options = {"mend": kr.Mend(rounds=0), **METHODS[method]}
-            small = kr.prune(
-                self.model,
-                target={"flops": 1 - cut},
-                data=self.known(source),
-                **options,
-            )
+            options = {
+                "data": self.known(source),
+                "mend": kr.Mend(rounds=0),
+                **METHODS[method],
+            }
+            if options.get("ratio") == "the same":
+                options["ratio"] = self._share(cut, options)
+            else:
+                options["target"] = {"flops": 1 - cut}
+            small = kr.prune(self.model, **options)
             self._small[key] = small, time.process_time() - start
         return self._small[key]
+
+    def _share(self, cut, options):
+        """The share of each layer's units to remove for this cut."""
+        low, high = 0.0, 1.0
+        while high - low > 1e-3:
+            ratio = (low + high) / 2
+            plan = kr.plan(self.model, **options | {"ratio": ratio})
+            before, after = plan.flops
+            if after > before * (1 - cut):
+                low = ratio
+            else:
+                high = ratio
+        return high
 
     def pruned(self, method, cut, source="images"):
         """[accuracy, seconds]."""
@@ -396,9 +422,9 @@ def main():
         method: (Measured.pruned, method) for method in args.methods or METHODS
     }
     if args.without_data:
-        for source in MADE:
-            row = Measured.pruned, "greedy", source
-            sources[f"greedy, on {source}"] = row
+        for method, source in MADE:
+            row = Measured.pruned, method, source
+            sources[f"{method}, on {source}"] = row
     show(runs, f"Accuracy, %; {base} before", sources)
     distilled = args.distil or DISTILLED
     show(
