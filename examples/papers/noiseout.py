@@ -340,12 +340,24 @@ def last_neurons(run):
 
     def draw():
         figure, axes = drawing.panels(2)
-        for panel, matrix, name in (
-            (axes[0], means.T, "mean activation"),
-            (axes[1], logits.get_weights()[0], "weight of the logit"),
+        weights = logits.get_weights()[0]
+        largest = abs(weights).max()
+        for panel, matrix, name, least, colors in (
+            (axes[0], means.T, "mean activation", 0, "viridis"),
+            (axes[1], weights, "weight of the logit", -largest, "RdBu_r"),
         ):
-            image = panel.imshow(matrix, aspect="auto", cmap="RdBu_r")
+            count, digits = matrix.shape
+            image = panel.imshow(
+                matrix,
+                aspect="auto",
+                cmap=colors,
+                vmin=least,
+                vmax=abs(matrix).max(),
+                extent=(-0.5, digits - 0.5, count + 0.5, 0.5),
+            )
             panel.set(title=name, xlabel="digit", ylabel="unit")
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.get_major_locator().set_params(integer=True)
             figure.colorbar(image)
         return figure
 
