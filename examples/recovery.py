@@ -9,7 +9,8 @@ labels; `test_images` and `test_labels`, integers; and, if it is to choose
 between settings, `held_out_images` and `held_out_labels`, which --held-out
 measures on in place of the test set. Each seed draws --samples of the images
 (all of them by default), and distils in an order of its own. --features are
-names of layers whose outputs are compared as well.
+names of layers whose outputs are compared as well; --outputs values compares
+logits by their squares.
 
 With --labelled-epochs, DATA.npz also holds `labels`, integers, one for each
 of the images. A third table then has the accuracy after so many epochs with
@@ -234,6 +235,7 @@ class Measured:
             f"shift {args.shift}",
             f"batch {args.batch_size}",
             f"rate {args.learning_rate:g}",
+            *[args.outputs] * (args.outputs != "softmax"),
         )
 
     def _distilled(self, small, epochs, features=(), labels=None):
@@ -245,7 +247,7 @@ class Measured:
             epochs=epochs,
             learning_rate=self.args.learning_rate,
             batch_size=self.args.batch_size,
-            outputs="softmax",
+            outputs=self.args.outputs,
             augment=augmentation(self.args.shift, self.seed),
             held_out=0.0,
             batch_statistics=True,
@@ -378,6 +380,7 @@ def parsed():
     parser.add_argument("--shift", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--outputs", default="softmax")
     parser.add_argument("--samples", type=int)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--held-out", action="store_true")
