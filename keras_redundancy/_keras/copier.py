@@ -118,7 +118,7 @@ class Copier(Interpreter):
         self._merged, self._shared = set(), set()
         self._names, self._identities, self._count = {}, {}, 0
         self._put_in_place, self._graph, self._recorded = [], None, None
-        self._sizes, self._samples = {}, None
+        self._sizes, self._samples, self._given = {}, None, {}
 
     def go_through(self, model, merged):
         """Put the calls of models into the graphs that call them.
@@ -130,6 +130,18 @@ class Copier(Interpreter):
         """
         self._merged |= set(map(id, merged))
         self._shared |= set(map(id, shared_parts(model)))
+        self._note_calls_of_models(graph_of(model))
+
+    def _note_calls_of_models(self, graph):
+        """Note the shapes that nested models, at any depth, are called on."""
+        for call in calls(graph):
+            model = call.operation
+            if is_model(model):
+                shapes = tuple(x.shape for x in handed_to(model, call))
+                is_known = id(model) in self._given
+                self._given.setdefault(id(model), (model, []))[1].append(shapes)
+                if not is_known:
+                    self._note_calls_of_models(graph_of(model))
 
     def run(self, model, inputs, path=()):
         graph = graph_of(model)
@@ -187,8 +199,11 @@ class Copier(Interpreter):
         ]
         outputs = keras.tree.pack_sequence_as(graph._outputs_struct, outputs)
         arguments = replaced(arguments, graph.inputs, inputs)
-        args, kwargs = arguments
-        is_one = len(args) == 1 and not tensors_in(kwargs)
+        args, _ = arguments
+        # One that is read twice is one input.
+        flat = keras.tree.flatten(args)
+        each = sum(isinstance(x, keras.KerasTensor) for x in flat)
+        is_one = len(args) == 1 and each == len(inputs)
         new = Opened(args[0] if is_one else inputs, outputs, name=layer.name)
         # Past Keras's tracking: they are no part of the model.
         vars(new).update(layer=layer, arguments=arguments)
@@ -328,8 +343,7 @@ class Copier(Interpreter):
             shape = _with_open_batch(call, self._twice.get(id(call.node)))
             self._note(old, Reshape(shape, name=old.name))
         elif is_model(old):
-            shapes = [values[id(x)].shape for x in handed_to(old, call)]
-            self._note(old, self.model(old, shapes))
+            self._note(old, self.model(old, self._shapes_of(call, values)))
         elif self._opener is not None and not self._becomes_stock(old):
             try:
                 opened = self._opened(call, values)
@@ -343,6 +357,17 @@ class Copier(Interpreter):
                 vars(self.operation(old))["not_opened"] = CONSTANT
             else:
                 self._note(old, opened)
+
+    def _shapes_of(self, call, values):
+        """Those of the inputs of the copy of a model that is called.
+
+        Sizes that it leaves open stay so, unless all its calls have the same.
+        """
+        model, shapes = self._given[id(call.operation)]
+        is_known = all(None not in x[1:] for found in shapes for x in found)
+        if len(shapes) > 1 and not (is_known and len(set(shapes)) == 1):
+            return None
+        return [values[id(x)].shape for x in handed_to(model, call)]
 
     def _opened(self, call, values):
         """What the opener makes of a call.

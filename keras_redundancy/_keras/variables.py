@@ -80,7 +80,9 @@ def shapes_alone():
                 with contextlib.suppress(Exception):
                     given = _with_batch((args, kwargs), None, 1)
                     made = function(*given[0], **given[1])
-                    return _with_batch(made, 1, None)
+                    # A weight that is repeated for each sample is no symbol.
+                    if not any(map(_is_array, keras.tree.flatten(made))):
+                        return _with_batch(made, 1, None)
             return spec_by_backend(function, *args, **kwargs)
 
         before = global_state.get_global_attribute(WAITING)
@@ -92,6 +94,10 @@ def shapes_alone():
         finally:
             backend.compute_output_spec = spec_by_backend
             global_state.set_global_attribute(WAITING, before)
+
+
+def _is_array(x):
+    return hasattr(x, "shape") and not isinstance(x, keras.KerasTensor)
 
 
 def _with_batch(structure, old, new):

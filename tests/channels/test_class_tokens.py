@@ -65,6 +65,24 @@ class Mixed(ClassToken):
         return self.out(self.hidden(super().call(x)))
 
 
+@serializable
+class Latents(layers.Layer):
+    """Reads the size of the batch alone."""
+
+    def __init__(self, way, **options):
+        super().__init__(**options)
+        self.way = way
+
+    def build(self, shape):
+        self.latents = self.add_weight(shape=(1, 4, 8), name="latents")
+
+    def call(self, x):
+        return WAYS[self.way](self.latents, x)
+
+    def get_config(self):
+        return {**super().get_config(), "way": self.way}
+
+
 class Transformer(keras.Model):
     """A vision transformer of a user's own, as tutorials write it."""
 
@@ -121,6 +139,17 @@ def test_a_token_in_a_graph_in_place_of_its_layer(way, tmp_path):
     assert len(kr.trace(model).prunable) == 4
     small = assert_copies_go(model, tmp_path)
     assert not any(isinstance(x, Mixed) for x in small.layers)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_queries_that_are_the_same_for_all_samples(way, tmp_path):
+    """As in a Perceiver; nothing warns that the model would not open again."""
+    inputs = keras.Input((6, 5))
+    x = layers.Dense(16, activation="relu")(inputs)
+    queries = layers.Dense(8)(Latents(way)(x))
+    x = layers.Attention()([queries, layers.Dense(12)(x), layers.Dense(8)(x)])
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    assert_copies_go(models.randomized(model), tmp_path)
 
 
 def test_a_token_in_a_subclassed_model(tmp_path):

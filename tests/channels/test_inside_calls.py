@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import keras_redundancy as kr
 from tests import models, subclassed
@@ -22,6 +22,31 @@ class Mixer(layers.Layer):
 
     def call(self, x, y, scales=1.0):
         return self.narrow(self.wide(x * scales) + self.other(y))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Cross(layers.Layer):
+    """A layer of a deep and cross network, which reads a list."""
+
+    def build(self, shapes):
+        width = shapes[0][-1]
+        self.w = self.add_weight(shape=(width, width), name="w")
+        self.b = self.add_weight(shape=(width,), name="b")
+
+    def call(self, tensors):
+        first, x = tensors
+        return first * (ops.matmul(x, self.w) + self.b) + x
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scales(layers.Layer):
+    """A factor for each channel."""
+
+    def build(self, shape):
+        self.scales = self.add_weight(shape=shape[-1:], name="scales")
+
+    def call(self, x):
+        return x * self.scales
 
 
 def summed(*tensors):
@@ -97,6 +122,60 @@ def test_a_block_that_is_called_in_several_ways_stays(name):
     plan = kr.plan(model, ratio=0.3)
     assert "it is called in several ways" in str(plan)
     models.assert_same_function(model, kr.plan(model, tau=1.0).apply())
+
+
+def test_a_list_with_the_same_tensor_twice(tmp_path):
+    inputs = keras.Input((6,))
+    first = x = layers.Dense(12, activation="relu")(inputs)
+    for _ in range(2):
+        x = Cross()([first, x])
+    x = layers.Dense(8, activation="relu")(x)
+    assert_copies_go(keras.Model(inputs, layers.Dense(2)(x)), tmp_path)
+
+
+def head():
+    """Takes images of any size."""
+    return keras.Sequential(
+        [
+            keras.Input((None, None, 8)),
+            layers.Conv2D(10, 3, padding="same", activation="relu"),
+            Scales(),
+            layers.Conv2D(4, 1),
+        ]
+    )
+
+
+def pyramid(size=8):
+    """One head on features of two sizes."""
+    inputs = keras.Input((size, size, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    x, shared = Scales()(x), head()
+    return keras.Model(inputs, [shared(x), shared(layers.MaxPooling2D()(x))])
+
+
+def nested_pyramid():
+    """The other size is that of a nested model that calls the head."""
+    features = keras.Input((8, 8, 8))
+    shared = head()
+    nested = keras.Model(features, shared(layers.ReLU()(features)))
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    x = Scales()(x)
+    return keras.Model(inputs, [nested(x), shared(layers.MaxPooling2D()(x))])
+
+
+@pytest.mark.filterwarnings("ignore:Keras saves the new model, but does not")
+@pytest.mark.parametrize(
+    "make", [pyramid, lambda: pyramid(None), nested_pyramid]
+)
+def test_a_nested_model_that_is_called_on_several_sizes(make):
+    model = models.randomized(make())
+    assert kr.trace(model).prunable
+    models.plant(model)
+    small = kr.prune(model, tau=0.9999)
+    assert small.count_params() < model.count_params()
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3))
+    models.assert_same_function(model, small, images.astype("float32"))
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
