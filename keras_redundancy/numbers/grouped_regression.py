@@ -35,15 +35,14 @@ def grouped_ridge(
     """
     k = starts.shape[1]
     scale = scales(np.diagonal(whole.known, axis1=1, axis2=2))
-    prior = starts * (scale > 0)[:, :, None]
 
     def equations(side):
-        rest = side.shared - side.known @ prior
+        rest = side.shared - side.known @ starts
         known = side.known * scale[:, :, None] * scale[:, None, :]
         return known, rest * scale[:, :, None]
 
-    products = whole.known @ prior - 2 * whole.shared
-    left = whole.size + (prior * products).sum(axis=1)
+    products = whole.known @ starts - 2 * whole.shared
+    left = whole.size + (starts * products).sum(axis=1)
     is_open = (left > rounding * whole.size)[:, None, :]
     known, shared = equations(fitted)
     seen, seen_shared = equations(held_out)

@@ -221,8 +221,7 @@ def ridge_from_rows(
     variance = np.einsum("ij,ij->j", x, x, dtype=np.float64) / count
     variance -= np.square(x.mean(axis=0)) * has_shift
     scale = scales(variance)
-    prior = start if scale.all() else start * (scale > 0)[:, None]
-    errors = y - x @ prior.astype(x.dtype)
+    errors = y - x @ start.astype(x.dtype)
     left, size = (np.square(about_mean(z)).mean(axis=0) for z in (errors, y))
     errors *= left > rounding * size
     x *= scale.astype(x.dtype)
@@ -361,19 +360,20 @@ def _less_start(equations, start, alive, scale, few=None):
         with what is left, shape (k, m), and the mean squares of what is left,
         shape (r,), None for mixtures.
     """
-    shared, prior = equations.shared[alive], start[alive]
+    known, shared, left = equations.known, equations.shared, None
     if few is not None:
-        shared, prior = shared @ few, prior @ few
-    known = equations.known
+        shared, start = shared @ few, start @ few
+    # Inputs that are not taken keep their start, which predicts as well.
+    predicted = known @ start
+    if few is None:
+        products = np.einsum("kr,kr->r", start, predicted - 2 * shared)
+        left = equations.size + products
+    rest = (shared - predicted)[alive] * scale[:, None]
     if len(alive) < len(known):
         known = known[np.ix_(alive, alive)]
-    predicted, left = known @ prior, None
-    if few is None:
-        products = np.einsum("kr,kr->r", prior, predicted - 2 * shared)
-        left = equations.size + products
     known = known * scale
     known *= scale[:, None]
-    return known, (shared - predicted) * scale[:, None], left
+    return known, rest, left
 
 
 def _mixed(is_open):

@@ -61,3 +61,14 @@ def test_an_input_that_hardly_varies_keeps_its_weights():
     moments = [equations(x) for x in (rows, rows[:, :80], rows[:, 80:])]
     is_kept = np.all(grouped_ridge(*moments, starts) == starts, axis=2)
     assert list(zip(*np.nonzero(is_kept), strict=True)) == [(1, 4)]
+
+
+def test_an_input_that_hardly_varies_may_count_all_the_same():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2, 100, 9))
+    x[:, :, 4] *= 1e-3
+    starts = rng.normal(size=(2, 9, 2))
+    starts[:, 4] *= 1000
+    rows = np.concatenate([x, x @ starts], axis=2)
+    moments = [equations(x) for x in (rows, rows[:, :80], rows[:, 80:])]
+    np.testing.assert_array_equal(grouped_ridge(*moments, starts), starts)

@@ -211,3 +211,20 @@ def test_without_both_kinds_of_rows_the_start_stays(is_held_out):
     x, y, start, _ = problem(20)
     found, _ = regression.ridge_from_rows(x, y, np.full(20, is_held_out), start)
     np.testing.assert_array_equal(found, start)
+
+
+@pytest.mark.parametrize("has_shift", [True, False])
+@pytest.mark.parametrize("count", [60, 400])
+def test_inputs_that_hardly_vary_are_part_of_what_the_start_predicts(
+    count, has_shift
+):
+    """They keep their coefficients, however much these count."""
+    x, _, start, is_held_out = problem(count, k=100)
+    x[:, 7] *= 2e-3
+    start[7] *= 500
+    y = x @ start
+    for found in (
+        regression.ridge_from_rows(x, y, is_held_out, start, has_shift)[0],
+        by_moments(x, y, start, is_held_out, has_shift),
+    ):
+        np.testing.assert_array_equal(found, start)
