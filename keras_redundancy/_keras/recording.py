@@ -26,6 +26,7 @@ from keras_redundancy._keras.opened import (
     what_and_where,
 )
 from keras_redundancy._keras.running import without_gradients
+from keras_redundancy._keras.subscripts import all_subscripts
 from keras_redundancy._keras.symbols import Constant, Weight
 from keras_redundancy._keras.tf_functions import tf_functions_recorded
 from keras_redundancy._keras.variables import Reads, variables_in
@@ -204,6 +205,7 @@ def _recorded(layer, args, kwargs, inputs, training):
             _own_weights(layer, inputs[0]),
             without_gradients(),
             tf_functions_recorded(),
+            all_subscripts(),
         ):
             kwargs = _with_training(layer, kwargs, training)
             outputs = layer.call(*args, **kwargs)

@@ -177,6 +177,44 @@ def test_tied_embeddings_go_where_inexact_is_allowed(tmp_path):
     models.assert_same_function(small, again, data)
 
 
+SUBSCRIPTS = {
+    "a slice": lambda w, x: x + w[: x.shape[1]],
+    "a new axis": lambda w, x: x + w[None][:, : x.shape[1]],
+    "dots": lambda w, x: x + w[...][:5],
+    "an integer of NumPy": lambda w, x: x * w[np.int64(2)],
+    "numbers": lambda w, x: x + ops.convert_to_tensor(w)[np.arange(x.shape[1])],
+}
+
+
+@serializable
+class Positions(layers.Layer):
+    """Learned embeddings of more positions than there are."""
+
+    def __init__(self, way, **options):
+        super().__init__(**options)
+        self.way = way
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(9, shape[-1]), name="table")
+
+    def call(self, x):
+        return SUBSCRIPTS[self.way](self.table, x)
+
+    def get_config(self):
+        return {**super().get_config(), "way": self.way}
+
+
+@pytest.mark.parametrize("way", SUBSCRIPTS)
+def test_weights_with_subscripts(way, tmp_path):
+    if way == "numbers" and keras.backend.backend() == "tensorflow":
+        pytest.skip("TensorFlow takes no arrays there")
+    model = between(
+        Positions(way, name="own"), (5 if way != "numbers" else 3, 8)
+    )
+    graph = assert_copies_go(model, tmp_path)
+    assert len(graph.prunable) == 1
+
+
 class ReadTwice(Product):
     """The kernel's rows are positions where something else reads it."""
 
