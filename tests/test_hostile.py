@@ -229,6 +229,25 @@ def test_a_constant_in_a_concatenation(axis):
     check(head(inputs, x))
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_unit_without_weights_in_a_model_of_one_batch_size(batch):
+    """That the unit is constant is found on batches of this size."""
+    inputs = keras.Input(batch_shape=(batch, 6, 5))
+    x = layers.Dense(8, activation="relu")(inputs)
+    x = keras.ops.reshape(x, (batch * 6, 8))
+    x = layers.Dense(10, activation="relu", name="zeros")(x)
+    x = layers.LSTM(6)(keras.ops.reshape(x, (batch, 6, 10)))
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    kernel, bias = model.get_layer("zeros").get_weights()
+    kernel[:, 1], bias[1] = 0, 0.5
+    model.get_layer("zeros").set_weights([kernel, bias])
+    small = kr.prune(model, tau=0.9999)
+    assert small.get_layer("zeros").units == 9
+    models.assert_same_function(
+        model, small, models.random_inputs(model, batch=batch)
+    )
+
+
 def test_layers_called_by_keyword():
     inputs = keras.Input((4, 3))
     x = layers.Conv1D(8, 1, name="before")(inputs=inputs)

@@ -195,15 +195,19 @@ def _constants(model, axes):
         and all(read.columns.ndim == 1 for read in on.reads)
     ]
     places = {r.place.key: r.place for on in seen for r in on.reads}
-    inputs = _made_up(model)
-    if inputs is None or not places:
+    batches = _made_up(model)
+    if batches is None or not places:
         return unknown
     extremes = Extremes(model, list(places.values()))
     extremes.run_eagerly = extremes.can_run_eagerly
     with restoring_states(extremes):
-        start = np.zeros(len(inputs[0]), "int32")
-        (found,) = _keras.predict_on_replicas(extremes, [[*inputs, start]])
-    found = dict(zip(places, found, strict=True))
+        batches = [[*x, np.zeros(len(x[0]), "int32")] for x in batches]
+        found = [_keras.predict_on_replicas(extremes, [x])[0] for x in batches]
+    found = {
+        key: (np.min(least, axis=0), np.max(most, axis=0))
+        for key, *of_batches in zip(places, *found, strict=True)
+        for least, most in [zip(*of_batches, strict=True)]
+    }
     for on in seen:
         unknown[on] = _constant_on(on, found)
     return unknown
@@ -224,23 +228,34 @@ def _constant_on(on, extremes):
 
 
 def _made_up(model):
-    """A batch for each input; None where one is text."""
+    """Batches, each a list with one for each input; None where one is text.
+
+    They are as large as the model takes them.
+    """
     rng = np.random.default_rng(0)
     embeds, words = _embedded(model)
     found, inputs = _keras.graph_of(model).inputs, []
     shapes = [[size or OPEN_SIZE for size in x.shape[1:]] for x in found]
     count = NUMBERS // max(1, *map(math.prod, shapes))
     count = min(max(count, SAMPLES[0]), SAMPLES[1])
+    size = next((x.shape[0] for x in found if x.shape[0]), count)
+    batches = -(-count // size)
     for x, sizes in zip(found, shapes, strict=True):
         dtype = keras.backend.standardize_dtype(x.dtype)
         if dtype == "string":
             return None
-        shape = (count, *sizes)
+        shape = (size * batches, *sizes)
         values = random_input(rng, shape, dtype)
         if id(x) in embeds or not keras.backend.is_float_dtype(dtype):
             values = _words(rng, shape, words)
-        inputs.append(ops.convert_to_tensor(values, dtype))
-    return inputs
+        inputs.append(np.split(values, batches))
+    return [
+        [
+            ops.convert_to_tensor(values, x.dtype)
+            for values, x in zip(batch, found, strict=True)
+        ]
+        for batch in zip(*inputs, strict=True)
+    ]
 
 
 def _embedded(model):
