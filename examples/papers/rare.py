@@ -241,7 +241,7 @@ def sizes(run):
 
 @paper.figure(1, **OF_PAPER)
 def curves(run):
-    """accuracy and loss over epochs"""
+    """accuracy and loss over epochs; the loss includes RaRe's own"""
     found = {kind: perceptrons(run, kind) for kind in KINDS}
     epochs = range(1, run.args.epochs + 1)
     rows = [
@@ -258,7 +258,7 @@ def curves(run):
         ]
         for kind, results in found.items()
     ]
-    header = ["network", "accuracy, %", "loss", "training loss"]
+    header = ["network", "accuracy, %", "loss with RaRe's", "when training"]
     table = Table("After the last epoch", header, rows, described(run))
 
     def draw():
