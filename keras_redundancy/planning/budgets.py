@@ -120,9 +120,10 @@ def widths_for(
         raise OutOfReachError(
             f"The target of {_shown(target)} {words} cannot be reached: "
             f"{_shown(least)} are left when everything is removed that can be. "
-            "The rest is frozen, left out by layers= or skip=, or kept by "
-            "min_units= or round_to=; kr.plan(model, ratio=0).explain() lists "
-            "what is frozen. Pass a share of at least "
+            "The rest is frozen, left out by layers= or skip=, kept by "
+            "min_units= or round_to=, or inside of layers that keep their "
+            "class without inline=True; kr.plan(model, ratio=0).explain() "
+            "lists what stays, and why. Pass a share of at least "
             f"{math.ceil(1000 * least / total) / 1000:g}."
         )
     deep, shallow = _bisected(widths_at, cost, target)
