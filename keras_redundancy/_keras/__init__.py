@@ -23,6 +23,7 @@ from keras_redundancy._keras.graph import (
     calls as calls,
     graph_beside_call as graph_beside_call,
     graph_of as graph_of,
+    fixed_batch as fixed_batch,
     handed_to as handed_to,
     imagined_call as imagined_call,
     input_structure as input_structure,

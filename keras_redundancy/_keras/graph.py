@@ -84,6 +84,12 @@ def output_structure(graph):
 # --- tensors ----------------------------------------------------------------
 
 
+def fixed_batch(model) -> int | None:
+    """The size of the batches that a model takes; None where it is open."""
+    sizes = (x.shape[0] for x in graph_of(model).inputs if x.shape)
+    return next((size for size in sizes if size), None)
+
+
 def origin(tensor):
     """The operation that made a `KerasTensor`."""
     return tensor._keras_history.operation

@@ -238,7 +238,7 @@ def _made_up(model):
     shapes = [[size or OPEN_SIZE for size in x.shape[1:]] for x in found]
     count = NUMBERS // max(1, *map(math.prod, shapes))
     count = min(max(count, SAMPLES[0]), SAMPLES[1])
-    size = next((x.shape[0] for x in found if x.shape[0]), count)
+    size = _keras.fixed_batch(model) or count
     batches = -(-count // size)
     for x, sizes in zip(found, shapes, strict=True):
         dtype = keras.backend.standardize_dtype(x.dtype)

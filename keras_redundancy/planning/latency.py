@@ -198,6 +198,7 @@ def _timer(model, batch) -> Callable:
 def _some_batch(model, batch_size, shapes):
     inputs = _keras.graph_of(model).inputs
     shapes = shapes or [x.shape[1:] for x in inputs]
+    batch_size = _keras.fixed_batch(model) or batch_size
     rng = np.random.default_rng(0)
     batch = []
     for x, shape in zip(inputs, shapes, strict=True):
