@@ -28,7 +28,8 @@ Followed are:
 - several tensors: sums, products, maxima and comparisons, with broadcasting,
   with numbers and with arrays; `matmul`, `einsum`, `dot` and `tensordot` of
   two tensors, as in attention written by hand, and with arrays over positions,
-  such as the adjacency matrix of a graph;
+  such as the adjacency matrix of a graph; these and `conv` with a weight of a
+  layer of your own;
 - reductions over positions or channels: mean, max, sum and the like;
 - structure: several inputs and outputs, shared layers, nested models at any
   depth, wrappers, subclasses that compute the same.

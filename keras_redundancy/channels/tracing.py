@@ -154,10 +154,12 @@ def _read_in_other_ways(flat, readers, recorder) -> set[int]:
 
 
 def _kernels(flat) -> set[int]:
-    """Ids of what returns weights that matrix products alone read."""
+    """Ids of what returns weights that products and convolutions alone read."""
     others = set()
     for call in flat.calls:
-        if not isinstance(call.operation, PRODUCTS):
+        if not isinstance(
+            call.operation, (*PRODUCTS, _keras.nn_operations.Conv)
+        ):
             others.update(call.reads)
     return {
         id(call.operation)

@@ -31,13 +31,15 @@ class Affine(layers.Layer):
 
 @serializable
 class Product(layers.Layer):
+    taps = ()
+
     def __init__(self, units, **options):
         super().__init__(**options)
         self.units = units
 
     def build(self, shape):
         self.kernel = self.add_weight(
-            shape=(shape[-1], self.units), name="kernel"
+            shape=(*self.taps, shape[-1], self.units), name="kernel"
         )
         self.bias = self.add_weight(shape=(self.units,), name="bias")
 
@@ -61,6 +63,34 @@ class Dotted(Product):
 class TensorDotted(Product):
     def times(self, x):
         return ops.tensordot(x, self.kernel, axes=1)
+
+
+@serializable
+class Convolved(Product):
+    taps = (3,)
+
+    def times(self, x):
+        return ops.conv(x, self.kernel, padding="same")
+
+
+@serializable
+class OfOneWidth(Convolved):
+    """No argument sets how many units it has."""
+
+    def __init__(self, **options):
+        super().__init__(20, **options)
+
+    def get_config(self):
+        return layers.Layer.get_config(self)
+
+
+@serializable
+class Centered(Convolved):
+    """Its kernel is computed from what it reads of all channels."""
+
+    def times(self, x):
+        means = ops.mean(self.kernel, axis=1, keepdims=True)
+        return ops.conv(x, self.kernel - means, padding="same")
 
 
 @serializable
@@ -92,7 +122,7 @@ class Late(layers.Layer):
     "own",
     [
         *(Swish(), Affine(), Doubled(20)),
-        *(Product(20), Dotted(20), TensorDotted(20)),
+        *(Product(20), Dotted(20), TensorDotted(20), Convolved(20)),
     ],
     ids=repr,
 )
@@ -103,6 +133,26 @@ def test_copies_go_through_them(own, tmp_path):
     assert len(graph.prunable) == 1 + has_units
     small = kr.prune(model, ratio=0.5)
     assert type(small.get_layer(own.name)) is type(own)
+
+
+def test_a_convolution_in_place_of_the_layer(tmp_path):
+    model = models.randomized(between(OfOneWidth(name="own")))
+    models.plant(model)
+    plan = kr.plan(model, tau=0.9999)
+    small = plan.apply()
+    assert isinstance(small.get_layer("own"), keras.Model)
+    assert kr.flops(small) == plan.flops[1] < plan.flops[0]
+    small.save(tmp_path / "small.keras")
+    loaded = keras.models.load_model(tmp_path / "small.keras")
+    models.assert_same_function(model, loaded)
+
+
+def test_a_convolution_with_a_kernel_that_is_computed_stays():
+    model = models.randomized(between(Centered(20)))
+    models.plant(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Nothing can go")
+        models.assert_same_function(model, kr.prune(model, tau=0.9999))
 
 
 @serializable

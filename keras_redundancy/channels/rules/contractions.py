@@ -232,7 +232,7 @@ def _times_weight(call, given, out):
     is_read = read in own[:-1] and read not in out
     if not is_read or own[-1] in letters or own[-1] not in out:
         return None
-    axis, weight = own.index(read), makers[number]
+    weight = makers[number]
     shapes = [*call.input_sizes[1 - number], *call.output_sizes[0]]
     sizes = dict(zip(letters + out, shapes, strict=True))
     others = [size for letter, size in sizes.items() if letter not in own]
@@ -240,10 +240,15 @@ def _times_weight(call, given, out):
     call.multiplies_in_all(kernel, positions(others))
     if not isinstance(weight, _keras.Weight):
         return None  # A layer that returns its kernel: it stays.
-    call.read_by(kernel, axis, x.ids)
-    call.recorder.read_as_kernels[id(weight)] += 1
-    call.recorder.widths.append(Width(weight, ("shape", axis), x.ids))
+    read_as_kernel(call, weight, own.index(read), x.ids)
     return Channels(call.inputs[number].ids, out.index(own[-1]))
+
+
+def read_as_kernel(call, weight, axis, ids) -> None:
+    """Note that an axis of a `Weight` reads channels, as a kernel does."""
+    call.read_by(weight.weight, axis, ids)
+    call.recorder.read_as_kernels[id(weight)] += 1
+    call.recorder.widths.append(Width(weight, ("shape", axis), ids))
 
 
 def _labels_of(letter, call, given):

@@ -4,11 +4,15 @@ import keras
 from keras import layers, ops
 
 from keras_redundancy import _keras
+from keras_redundancy._keras import nn_operations as nn
 from keras_redundancy._shared import convolutions
 from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason, of_call
-from keras_redundancy.channels.rules.contractions import letters_of
+from keras_redundancy.channels.rules.contractions import (
+    letters_of,
+    read_as_kernel,
+)
 from keras_redundancy.channels.rules.pointwise import activated, behaviour
 from keras_redundancy.channels.rules.registry import (
     channel_axis,
@@ -165,6 +169,26 @@ def _convolution(layer, call):
     if layer.groups > 1:
         call.tie(*out.ids.reshape(layer.groups, -1))
     return out
+
+
+@rule.register(nn.Conv)
+@with_batch_axis
+def _convolved_by_code(operation, call):
+    """The code of a layer convolves with a weight of its own."""
+    makers = [x.place and _keras.origin(x.place.tensor) for x in call.inputs]
+    first = operation.data_format or keras.config.image_data_format()
+    axis = 1 if first == "channels_first" else len(call.inputs[0].shape) - 1
+    is_known = [id(maker) in call.recorder.kernels for maker in makers]
+    if is_known != [False, True]:
+        return call.opaque(SUMMED)  # Such as with a kernel that is computed.
+    weight, ids = makers[1], call.labels_on(axis)
+    (kernel,) = weight.weights[:1]
+    _multiplies(call, call.outputs[0], axis, kernel)
+    has_groups = len(ids) != kernel.shape[-2]
+    if has_groups or not isinstance(weight, _keras.Weight):
+        return call.opaque(SUMMED)
+    read_as_kernel(call, weight, len(kernel.shape) - 2, ids)
+    return Channels(call.inputs[1].ids, axis)
 
 
 def _one_group_per_channel(layer, call, ids, axis):
