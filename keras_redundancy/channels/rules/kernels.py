@@ -31,6 +31,10 @@ REVERSED = of_call(
 CONSTANT = Reason(
     "constant_inside", "it is an array in the code of a layer or a model"
 )
+COMPUTED = of_call(
+    "computed_kernel",
+    "sums over the channels with a kernel that is no weight itself",
+)
 VOCABULARY = of_call("vocabulary", "returns a number for each token")
 
 
@@ -180,7 +184,7 @@ def _convolved_by_code(operation, call):
     axis = 1 if first == "channels_first" else len(call.inputs[0].shape) - 1
     is_known = [id(maker) in call.recorder.kernels for maker in makers]
     if is_known != [False, True]:
-        return call.opaque(SUMMED)  # Such as with a kernel that is computed.
+        return call.opaque(COMPUTED)
     weight, ids = makers[1], call.labels_on(axis)
     (kernel,) = weight.weights[:1]
     _multiplies(call, call.outputs[0], axis, kernel)
