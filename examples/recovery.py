@@ -12,6 +12,13 @@ measures on in place of the test set. Each seed draws --samples of the images
 names of layers whose outputs are compared as well; --outputs values compares
 logits by their squares.
 
+The first table compares methods of others with those of this package: the same
+cuts, of the same model, on the same images, and every BatchNormalization
+estimated anew on them. With --epochs, the second one has the accuracy after so
+many epochs of distillation from there, and the seconds of processor time that
+it all took; --draw makes a picture of it. What is in --out is not measured
+again; a file of another model or of other data is refused.
+
 With --labelled-epochs, DATA.npz also holds `labels`, integers, one for each
 of the images. A third table then has the accuracy after so many epochs with
 them: of plain fine-tuning, and of distillation with labels. Both start from
@@ -399,7 +406,14 @@ def cell(found):
 
 
 def show(runs, title, rows):
-    """A table of what `rows` find, a mapping: name -> (method, what, ...)."""
+    """Print a table of what was measured for each cut.
+
+    Args:
+        runs: the `Measured` of each seed.
+        title: a line above the table.
+        rows: {name: (a method of `Measured`, which method prunes, what else
+            it takes after the cut, ...)}.
+    """
     if not rows:
         return
     cuts = runs[0].args.cuts

@@ -248,6 +248,15 @@ def test_a_unit_without_weights_in_a_model_of_one_batch_size(batch):
     )
 
 
+def test_the_latency_of_a_model_of_one_batch_size():
+    """It is timed on batches of that size, as it takes no others."""
+    inputs = keras.Input(batch_shape=(4, 6, 5))
+    x = keras.ops.reshape(layers.Dense(8)(inputs), (24, 8))
+    x = keras.ops.reshape(layers.Dense(10)(x), (4, 6, 10))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    assert kr.plan(model, target={"latency": 1.0}).latency <= 1
+
+
 def test_layers_called_by_keyword():
     inputs = keras.Input((4, 3))
     x = layers.Conv1D(8, 1, name="before")(inputs=inputs)

@@ -276,6 +276,7 @@ class Copier(Interpreter):
         """The outputs of an `Opened` whose calls are made in its place."""
         if not any(opened is x for x in self._put_in_place):
             self._put_in_place.append(opened)
+            self._note_calls_of_models(opened)
         self._names |= {
             id(x): f"{opened.name}{BORDER}{x.name}"
             for x in opened.operations

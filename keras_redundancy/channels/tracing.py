@@ -23,7 +23,7 @@ from keras_redundancy.channels.recorder import (
     frozen_channels,
 )
 from keras_redundancy.channels.rules import apply_rule
-from keras_redundancy.channels.rules.contractions import PRODUCTS
+from keras_redundancy.channels.rules.kernels import READ_KERNELS
 from keras_redundancy.channels.rules.registry import MASK
 from keras_redundancy.channels.samples import batch_of
 from keras_redundancy.channels.tied import borrowed, owners_of
@@ -157,9 +157,7 @@ def _kernels(flat) -> set[int]:
     """Ids of what returns weights that products and convolutions alone read."""
     others = set()
     for call in flat.calls:
-        if not isinstance(
-            call.operation, (*PRODUCTS, _keras.nn_operations.Conv)
-        ):
+        if not isinstance(call.operation, READ_KERNELS):
             others.update(call.reads)
     return {
         id(call.operation)

@@ -203,13 +203,12 @@ def _constants(model, axes):
     with restoring_states(extremes):
         batches = [[*x, np.zeros(len(x[0]), "int32")] for x in batches]
         found = [_keras.predict_on_replicas(extremes, [x])[0] for x in batches]
-    found = {
-        key: (np.min(least, axis=0), np.max(most, axis=0))
-        for key, *of_batches in zip(places, *found, strict=True)
-        for least, most in [zip(*of_batches, strict=True)]
-    }
+    known = {}
+    for key, *of_batches in zip(places, *found, strict=True):
+        least, most = zip(*of_batches, strict=True)
+        known[key] = np.min(least, axis=0), np.max(most, axis=0)
     for on in seen:
-        unknown[on] = _constant_on(on, found)
+        unknown[on] = _constant_on(on, known)
     return unknown
 
 
@@ -228,9 +227,9 @@ def _constant_on(on, extremes):
 
 
 def _made_up(model):
-    """Batches, each a list with one for each input; None where one is text.
+    """Batches, each a list of a tensor for each input; None for text.
 
-    They are as large as the model takes them.
+    Where the model fixes the size of a batch, there are several of that size.
     """
     rng = np.random.default_rng(0)
     embeds, words = _embedded(model)

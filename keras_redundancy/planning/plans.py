@@ -129,7 +129,8 @@ def plan(
         verbose: whether to draw progress bars: of the batches of `data`, and
             of the spaces whose units are ranked.
         **options:
-            batch_size: for arrays in `data`, and for measuring latency; 128.
+            batch_size: for arrays in `data`, and for measuring latency, unless
+                the model fixes the size of a batch; 128.
             steps: how many batches of `data` to use at most. Data without an
                 end need it; of data of unknown length, such as a generator,
                 the first 10,000 samples are used without it, with a warning

@@ -178,6 +178,41 @@ def test_a_nested_model_that_is_called_on_several_sizes(make):
     models.assert_same_function(model, small, images.astype("float32"))
 
 
+@keras.saving.register_keras_serializable("tests")
+class Around(layers.Layer):
+    """Calls a model on several sizes, and a layer that others call too."""
+
+    def __init__(self, shared, **kwargs):
+        super().__init__(**kwargs)
+        self.shared, self.first = shared, layers.Dense(12, activation="relu")
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.inner = keras.Sequential(
+            [
+                keras.Input((None, 12)),
+                layers.Dense(10, activation="relu"),
+                layers.Dense(8),
+            ]
+        )
+
+    def call(self, x):
+        y = self.first(x)
+        some = self.shared(self.inner(y[:, :2]))
+        return self.shared(self.inner(y)) + some[:, :1]
+
+
+def test_a_model_in_layers_that_share_another_one():
+    inputs, shared = keras.Input((5, 6)), layers.Dense(8)
+    x = layers.Dense(8, activation="relu")(inputs)
+    x = Around(shared, name="b")(Around(shared, name="a")(x))
+    model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
+    models.plant(model)
+    small = kr.prune(model, tau=0.9999)
+    assert small.count_params() < model.count_params()
+    models.assert_same_function(model, small)
+
+
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
 def test_a_block_that_reads_a_masked_tensor():
     """Keras hands the mask over as one more tensor."""

@@ -10,6 +10,7 @@ from keras_redundancy.channels.activations import Kind
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.rules.contractions import (
+    PRODUCTS,
     letters_of,
     read_as_kernel,
 )
@@ -35,6 +36,8 @@ COMPUTED = of_call(
     "computed_kernel",
     "sums over the channels with a kernel that is no weight itself",
 )
+# What may read a weight of the code of a layer as its kernel.
+READ_KERNELS = (*PRODUCTS, nn.Conv)
 VOCABULARY = of_call("vocabulary", "returns a number for each token")
 
 
@@ -188,9 +191,8 @@ def _convolved_by_code(operation, call):
     weight, ids = makers[1], call.labels_on(axis)
     (kernel,) = weight.weights[:1]
     _multiplies(call, call.outputs[0], axis, kernel)
-    has_groups = len(ids) != kernel.shape[-2]
-    if has_groups or not isinstance(weight, _keras.Weight):
-        return call.opaque(SUMMED)
+    if not isinstance(weight, _keras.Weight):
+        return call.opaque(SUMMED)  # A layer that returns its kernel: it stays.
     read_as_kernel(call, weight, len(kernel.shape) - 2, ids)
     return Channels(call.inputs[1].ids, axis)
 
