@@ -45,6 +45,11 @@ def backbone(request):
     return BACKBONES[request.param]()
 
 
+def values(model, inputs):
+    """What a model returns, as an array: PyTorch keeps gradients for it."""
+    return keras.ops.convert_to_numpy(model(inputs))
+
+
 def share(model):
     """The share of the parameters that lie in prunable spaces."""
     spaces = kr.trace(model).prunable
@@ -60,9 +65,9 @@ def test_most_of_a_small_decoder_can_go(backbone):
 
 
 def test_decoders_keep_their_class_and_their_open_length(backbone):
-    wanted = backbone(INPUTS)
+    wanted = values(backbone, INPUTS)
     same = kr.prune(backbone, ratio=0)
-    np.testing.assert_allclose(wanted, same(INPUTS), atol=1e-6)
+    np.testing.assert_allclose(wanted, values(same, INPUTS), atol=1e-6)
     plan = kr.plan(backbone, ratio=0.5)
     small = plan.apply()
     assert small.count_params() == plan.parameters[1] < plan.parameters[0]
@@ -82,6 +87,10 @@ def test_an_encoder_without_some_of_its_heads_is_of_stock_layers(tmp_path):
     assert_opens_again(small, data, tmp_path)
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax",
+    reason="JAX cannot trace KerasHub's code of this layer",
+)
 def test_heads_that_are_samples_of_windows_go(tmp_path):
     """Windows of 3 x 3 positions, of 4 x 4, are padded."""
     keras.utils.set_random_seed(0)
@@ -151,9 +160,9 @@ def test_a_task_takes_sequences_of_any_length():
             "segment_ids": np.zeros((2, length), int),
             "mask_positions": np.array([[1, 2, 3], [4, 0, 1]]),
         }
-        wanted = model(inputs)
+        wanted = values(model, inputs)
         for found in small:
-            np.testing.assert_allclose(wanted, found(inputs), atol=1e-4)
+            np.testing.assert_allclose(wanted, values(found, inputs), atol=1e-4)
 
 
 def test_widths_inside_are_chosen_by_data():
@@ -164,10 +173,10 @@ def test_widths_inside_are_chosen_by_data():
         "token_ids": rng.integers(1, 50, (32, 10)),
         "padding_mask": np.ones((32, 10), "int32"),
     }
-    wanted, errors = model(data), []
+    wanted, errors = values(model, data), []
     for options in ({"data": data}, {"absorb": "drop"}):
         small = kr.prune(model, ratio=0.5, inline=False, **options)
-        errors.append(float(np.square(np.subtract(wanted, small(data))).mean()))
+        errors.append(np.square(wanted - values(small, data)).mean())
     assert errors[0] < errors[1]
 
 
@@ -176,7 +185,7 @@ def language_model():
     rng = np.random.default_rng(2)
     for variable in model.trainable_variables:
         noise = rng.normal(0, 0.3, variable.shape)
-        variable.assign(variable.numpy() + noise)
+        variable.assign_add(noise)
     models.plant(model, spaces=[feed_forward(model)])
     model.compile(sampler="greedy")
     return model
@@ -195,7 +204,7 @@ def generated(model):
     cached = model.generate(prompt, stop_token_ids=None)["token_ids"]
     for i in range(3, 8):
         prompt = {"token_ids": tokens, "padding_mask": mask}
-        tokens[:, i] = np.argmax(model(prompt)[:, i - 1], -1)
+        tokens[:, i] = np.argmax(values(model, prompt)[:, i - 1], -1)
         mask[:, i] = 1
     return np.array([cached, tokens])
 
@@ -233,7 +242,8 @@ def test_a_model_without_its_class_says_what_it_lacks(tmp_path):
 def assert_opens_again(model, inputs, path):
     model.save(path / "small.keras")
     again = keras.models.load_model(path / "small.keras")
-    np.testing.assert_allclose(model(inputs), again(inputs), atol=1e-6)
+    found, wanted = values(again, inputs), values(model, inputs)
+    np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 
 @pytest.mark.filterwarnings("ignore:.*compile")
@@ -248,7 +258,8 @@ def test_a_head_that_holds_the_embeddings_of_the_backbone(tmp_path):
         "mask_positions": np.array([[1, 2], [0, 3], [2, 1]]),
     }
     models.plant(model)
-    wanted, found = model(inputs), kr.prune(model, tau=0.9999)(inputs)
+    wanted = values(model, inputs)
+    found = values(kr.prune(model, tau=0.9999), inputs)
     np.testing.assert_allclose(wanted, found, rtol=1e-4, atol=1e-4)
     small = kr.prune(model, ratio=0.5, inline=True)
     assert small.count_params() < 0.7 * model.count_params()

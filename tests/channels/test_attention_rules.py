@@ -158,7 +158,109 @@ def test_a_mask_for_every_head_freezes_the_heads():
     graph = assert_copies_go(model)
     assert names_and_sizes(graph) == {"x": 16, "mha (attention_output)": 16}
     reasons = {space.name: space.frozen for space in graph.spaces}
-    assert "attention_mask for each" in reasons["mha (query, key, value)"]
+    assert "a mask or a bias for each" in reasons["mha (query, key, value)"]
+
+
+@keras.saving.register_keras_serializable("tests")
+class Attend(layers.Layer):
+    """Heads of 3 numbers, groups of which share those of keys and values.
+
+    Args:
+        mask: an argument of `keras.ops.dot_product_attention`, or None.
+        of_heads: whether that is another one for each head.
+    """
+
+    def __init__(self, heads, shared, mask=None, of_heads=False, **options):
+        super().__init__(**options)
+        self.heads, self.shared = heads, shared
+        self.mask, self.of_heads = mask, of_heads
+        self.query = layers.Dense(3 * heads, name="query")
+        self.key = layers.Dense(3 * shared, name="key")
+        self.value = layers.Dense(3 * shared, name="value")
+        self.out = layers.Dense(8, name="out")
+
+    def build(self, shape):
+        for layer in (self.query, self.key, self.value):
+            layer.build(shape)
+        self.out.build((*shape[:-1], 3 * self.heads))
+        self.length = shape[1]
+
+    def call(self, x):
+        query, key, value = (
+            keras.ops.reshape(layer(x), (-1, self.length, heads, 3))
+            for layer, heads in (
+                (self.query, self.heads),
+                (self.key, self.shared),
+                (self.value, self.shared),
+            )
+        )
+        given = {}
+        if self.mask is not None:
+            heads = self.heads if self.of_heads else 1
+            shape = 1, heads, self.length, self.length
+            given = {self.mask: np.random.default_rng(0).random(shape) < 0.7}
+        x = keras.ops.dot_product_attention(query, key, value=value, **given)
+        return self.out(keras.ops.reshape(x, (-1, self.length, 3 * self.heads)))
+
+    def get_config(self):
+        own = {"heads": self.heads, "shared": self.shared}
+        own |= {"mask": self.mask, "of_heads": self.of_heads}
+        return super().get_config() | own
+
+
+def attending(*args, **options):
+    inputs = keras.Input((5, 12))
+    x = Attend(*args, **options, name="own")(layers.Dense(9, name="x")(inputs))
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+
+
+NO_SINGLE_HEAD = pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow",
+    reason="on TensorFlow, Keras cannot share one head of keys",
+)
+
+
+@pytest.mark.parametrize("mask", [None, "mask", "bias"])
+def test_heads_of_an_operation_that_attends_go(mask, tmp_path):
+    graph = assert_copies_go(attending(6, 6, mask), tmp_path)
+    expected = {"x": 9, "own-query + own-key + own-value": 6, "own-out": 8}
+    found = names_and_sizes(graph)
+    assert sorted(found.values()) == sorted(expected.values())
+
+
+@NO_SINGLE_HEAD
+@pytest.mark.parametrize(("shared", "sizes"), [(3, [9, 3, 8]), (1, [9, 6, 8])])
+def test_groups_go_where_heads_share_keys(shared, sizes, tmp_path):
+    graph = assert_copies_go(attending(6, shared), tmp_path)
+    assert sorted(names_and_sizes(graph).values()) == sorted(sizes)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="it can")
+def test_on_tensorflow_heads_that_share_keys_stay():
+    graph = assert_copies_go(attending(6, 3))
+    assert sorted(names_and_sizes(graph).values()) == [8, 9]
+    reasons = " ".join(space.frozen or "" for space in graph.spaces)
+    assert "fewer heads of keys" in reasons
+
+
+@pytest.mark.parametrize("mask", ["mask", "bias"])
+def test_masks_for_each_head_of_an_operation_freeze_the_heads(mask):
+    graph = assert_copies_go(attending(6, 6, mask, of_heads=True))
+    assert sorted(names_and_sizes(graph).values()) == [8, 9]
+    reasons = " ".join(space.frozen or "" for space in graph.spaces)
+    assert "a mask or a bias for each" in reasons
+
+
+def test_heads_go_that_share_a_single_key():
+    inputs = keras.Input((5, 12))
+    x = layers.Dense(9, name="x")(inputs)
+    x = layers.GroupQueryAttention(3, 6, 1, name="gqa")(x, x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    assert sorted(names_and_sizes(assert_copies_go(model)).values()) == [
+        1,
+        6,
+        9,
+    ]
 
 
 def test_a_layer_that_is_called_twice_and_in_a_nested_model():
@@ -297,9 +399,8 @@ def test_inside_of_a_subclass_its_own_calls_are_followed():
     x = layers.Dense(16, name="before")(inputs)
     x = layers.Flatten()(Sharpened(8, 2)(x, x))
     model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
-    frozen = {space.name: space.frozen for space in kr.trace(model).spaces}
-    assert frozen["before"] is None
-    assert "dot_product_attention" in frozen["sharpened-query"]
+    sizes = [space.size for space in kr.trace(model).prunable]
+    assert sorted(sizes) == [8, 16, 16]
     models.plant(model)
     small = kr.prune(model, tau=0.9999)
     assert small.count_params() < model.count_params()

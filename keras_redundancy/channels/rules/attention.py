@@ -1,9 +1,13 @@
 """Attention: whole heads are the units that can go."""
 
 import numpy as np
-from keras import layers, ops
+from keras import backend, layers, ops
 
-from keras_redundancy._keras import attention_projections, attention_values
+from keras_redundancy._keras import (
+    attention_projections,
+    attention_values,
+    nn_operations as nn,
+)
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import Reason, of_call
 from keras_redundancy.channels.rules.registry import (
@@ -29,11 +33,22 @@ OTHER_OUTPUT = of_call(
     "attention_output_shape", "has an output_shape of several axes"
 )
 HEADS_MASKED = of_call(
-    "attention_mask_of_heads", "has an attention_mask for each of its heads"
+    "attention_mask_of_heads", "has a mask or a bias for each of its heads"
+)
+INSIDE_HEADS = of_call(
+    "attention_inside_heads",
+    "attends by whole heads: of the channels inside of a head none can go",
 )
 NO_TENSOR = of_call(
     "no_tensor", "is called on something other than tensors of the model"
 )
+SHARED = of_call(
+    "shared_key_heads",
+    "has fewer heads of keys than of queries, and on TensorFlow Keras cannot "
+    "run it where one of them is left",
+)
+# Of `keras.ops.dot_product_attention`.
+ARGUMENTS = ("query", "key", "value", "mask", "bias")
 
 
 @for_classes(layers.Attention, layers.AdditiveAttention)
@@ -84,15 +99,60 @@ def _group_query(layer, call):
         return call.opaque(reason)
     written = _project(layer, call, read)
     queries = written.pop("query")
-    groups = queries.reshape(layer.num_key_value_heads, -1).T
     gates = written.pop("gate", queries)
-    shared = call.tied(*written.values(), *groups)
+    shared = _shared(call, queries, *written.values())
     heads = call.tied(queries, gates)
     call.counted_in("num_query_heads", ids=heads)
     call.counted_in("num_key_value_heads", ids=shared)
     units = _output(layer, call, heads, read["query"])
     call.tie(units, read["query"].ids, read["value"].ids)
     return _outputs(call, units, heads)
+
+
+def _shared(call, queries, *shared):
+    """Labels of heads that groups of query heads share, and go with.
+
+    A single one stays, and any of the query heads can go.
+    """
+    count = len(shared[0])
+    groups = queries.reshape(count, -1).T if count > 1 else ()
+    return call.tied(*shared, *groups)
+
+
+@rule.register(nn.DotProductAttention)
+def _dot_product_attention(operation, call):
+    """Heads on axis 2 of query, key and value; channels of a head on axis 3."""
+    query, key, value, *others = map(call.argument, ARGUMENTS)
+    numbers = [call.index_of(x) for x in (query, key, value)]
+    if None in numbers:
+        return call.opaque(NO_TENSOR)
+    read = [call.inputs[number] for number in numbers]
+    for x in others:
+        _freeze_heads_of(x, call, read)
+    query, *shared = read
+    is_shared = 1 < shared[0].shape[2] < query.shape[2]
+    if is_shared and backend.backend() == "tensorflow":
+        return call.opaque(SHARED)
+    # A reshape into one head leaves the channels inside of it.
+    single = [x for x in shared if x.axis != 2 and x.shape[2] == 1]
+    inside = [x for x in read if x.axis != 2]
+    if len(inside) > len(single):
+        call.freeze(INSIDE_HEADS, *(x.ids for x in read))
+        return call.frozen(call.outputs[0], INSIDE_HEADS)
+    for x in single:
+        call.freeze(INSIDE_HEADS, x.ids)
+    if not single:
+        _shared(call, query.ids, *(x.ids for x in shared))
+    return Channels(call.tied(query.ids), 2)
+
+
+def _freeze_heads_of(x, call, read):
+    """A mask or a bias of shape (batch, heads or 1, queries, keys)."""
+    number, shape = call.index_of(x), getattr(x, "shape", np.shape(x))
+    if number is not None:
+        call.freeze(HEADS_MASKED, call.inputs[number].ids)
+    if len(shape) > 2 and shape[-3] != 1:
+        call.freeze(HEADS_MASKED, *(y.ids for y in read))
 
 
 def _read(layer, call):
