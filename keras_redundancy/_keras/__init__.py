@@ -29,6 +29,7 @@ from keras_redundancy._keras.graph import (
     input_structure as input_structure,
     is_model as is_model,
     mask_of as mask_of,
+    needed_batch as needed_batch,
     node_of as node_of,
     origin as origin,
     output_structure as output_structure,

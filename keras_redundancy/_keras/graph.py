@@ -90,6 +90,36 @@ def fixed_batch(model) -> int | None:
     return next((size for size in sizes if size), None)
 
 
+def needed_batch(model) -> int | None:
+    """The only size of batches that a model can be called on; None if any.
+
+    A model whose inputs fix it can mostly be called on other batches as well,
+    but not where its code has the size in it, or where states are kept.
+    """
+    if fixed_batch(model) is None:
+        return None
+    graph = graph_of(model)
+    try:
+        twice = graph.compute_output_spec(
+            keras.tree.map_structure(_doubled, graph._inputs_struct)
+        )
+        wanted = [_doubled(x).shape for x in graph.outputs]
+        is_any = [x.shape for x in keras.tree.flatten(twice)] == wanted
+    except (TypeError, ValueError):
+        is_any = False
+    has_states = any(
+        getattr(layer, "stateful", False)
+        for layer in model._flatten_layers(recursive=True)
+    )
+    return None if is_any and not has_states else fixed_batch(model)
+
+
+def _doubled(x):
+    """A tensor of twice as many samples."""
+    first, *shape = x.shape
+    return keras.KerasTensor((first and 2 * first, *shape), dtype=x.dtype)
+
+
 def origin(tensor):
     """The operation that made a `KerasTensor`."""
     return tensor._keras_history.operation

@@ -111,12 +111,13 @@ def batches(model, data, batch_size: int):
             `Model.predict` takes them, or `Samples` of that; targets and
             weights are left out, and so are entries of a dictionary that are
             no inputs of the model.
-        batch_size: for arrays; all other data come in batches.
+        batch_size: for arrays; all other data come in batches. A model that
+            can be called on batches of one size alone is given those.
 
     Yields:
         A list with an array for each input of the model, in their order;
         None for an optional input that the data leave out. Batches without
-        samples are left out.
+        samples are left out, and so are those with too few for the model.
 
     Raises:
         TypeError: `data` is of a kind that Keras does not take.
@@ -128,9 +129,9 @@ def batches(model, data, batch_size: int):
             samples, and the rest is not used.
     """
     samples = data if isinstance(data, Samples) else Samples(data)
-    graph = _keras.graph_of(model)
-    found, is_bounded = _batches_of(samples, batch_size, graph)
-    seen = 0
+    graph, needed = _keras.graph_of(model), _keras.needed_batch(model)
+    found, is_bounded = _batches_of(samples, needed or batch_size, graph)
+    seen = given = 0
     for number, x in enumerate(found):
         if not is_bounded and seen >= MOST_SAMPLES:
             _warn_of_the_rest(samples.data, seen)
@@ -139,9 +140,18 @@ def batches(model, data, batch_size: int):
         arrays = _checked(graph, x, number)
         if samples.shapes is None:
             samples.shapes = tuple(map(_sample_shape, arrays))
-        if size := samples_in(arrays):
+        size = samples_in(arrays)
+        given += size
+        if size > (needed or size):
+            raise _misfit(graph, x, number)
+        if size >= (needed or 1):
             seen += size
             yield arrays
+    if given and not seen:
+        raise ValueError(
+            f"data has {given} samples, but the model takes batches of "
+            f"{needed}. Pass so many samples, or a multiple of it."
+        )
     if not seen:
         raise ValueError(
             "data is empty: there is no batch to calibrate on. Pass some "
@@ -155,11 +165,11 @@ def samples_in(batch) -> int:
     return next(len(x) for x in batch if x is not None)
 
 
-def expected_samples(data, batch_size: int, first: list) -> int:
+def expected_samples(data, first: list) -> int:
     """The number of samples, or a lower bound of it.
 
     Args:
-        data, batch_size: as for `batches`.
+        data: as for `batches`.
         first: the first batches, or the only one.
     """
     samples = data if isinstance(data, Samples) else Samples(data)
@@ -169,7 +179,7 @@ def expected_samples(data, batch_size: int, first: list) -> int:
     elif isinstance(data, _Remembered):
         count = len(data)
     else:
-        options = {"batch_size": batch_size}
+        options = {"batch_size": sizes[0]}
         count = _keras.number_of_batches(data, None, options) or 0
     if samples.steps is not None:
         count = min(count, samples.steps)

@@ -112,7 +112,7 @@ def answers(observer, data, batch_size: int):
     found = batches(observer.model, data, batch_size)
     first = list(itertools.islice(found, SHORT + 1))
     most = samples_at_once(observer.model, first[0], observer.keeps_all)
-    observer.samples = expected_samples(data, batch_size, first)
+    observer.samples = expected_samples(data, first)
     observer.run_eagerly = observer.can_run_eagerly and _is_short(
         observer, first, most
     )

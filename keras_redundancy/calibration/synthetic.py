@@ -83,9 +83,11 @@ def synthetic_images(
     check_seed(seed)
     _require_statistics(model)
     shape = _keras.graph_of(model).inputs[0].shape[1:]
+    wanted = samples
+    if needed := _keras.needed_batch(model):
+        batch_size, samples = needed, -(-samples // needed) * needed
     images = pink_noise(shape, samples, mean=mean, stddev=stddev, seed=seed)
-    looked_at = images[:batch_size]
-    answers = keras.tree.flatten(model.predict(looked_at, verbose=0))
+    answers = keras.tree.flatten(model.predict_on_batch(images[:batch_size]))
     kinds = outputs_of(model, outputs, answers)
     observer = MismatchObserver(model, kinds)
     starts = range(0, samples, batch_size)
@@ -97,7 +99,7 @@ def synthetic_images(
             rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
             adam = keras.optimizers.Adam(rate)
             part += _change(part, observer, adam, steps, stddev, done)
-    return images
+    return images[:wanted]
 
 
 def _change(images, observer, optimizer, steps, stddev, done):

@@ -321,7 +321,7 @@ def train(
             epochs=training.epochs,
             steps_per_epoch=data.steps,
             validation_data=data.held_out,
-            validation_batch_size=training.batch_size,
+            validation_batch_size=data.batch_size,
             shuffle=False,  # `Batches` are, and datasets are the user's.
             callbacks=[*keras.tree.flatten(callbacks or []), best],
             verbose=verbose,
@@ -349,7 +349,7 @@ class _Best(keras.callbacks.Callback):
         self._rate, self._value, self._epoch = training.learning_rate, None, 0
         self._is_judged, self._failed = data.held_out is not None, None
         if self._is_judged:
-            found = _evaluated(distiller, data.held_out, training.batch_size)
+            found = _evaluated(distiller, data.held_out, data.batch_size)
             self._value = found
         self._weights = self._student.get_weights()
 

@@ -6,6 +6,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_redundancy import _keras
+from keras_redundancy.calibration.data import samples_in
 from keras_redundancy.calibration.outputs import Output
 
 # What is added to the variance of every channel, as a share of the mean one.
@@ -14,6 +15,18 @@ RIDGE = 1e-3
 
 def answers(model, samples: list[NDArray]) -> list[NDArray]:
     """What a model returns for a few samples, an array for each output."""
+    count = samples_in(samples)
+    size = _keras.needed_batch(model) or count
+    found = [
+        _of_batch(
+            model, [None if x is None else x[n : n + size] for x in samples]
+        )
+        for n in range(0, count - size + 1, size)
+    ]
+    return [np.concatenate(x) for x in zip(*found, strict=True)]
+
+
+def _of_batch(model, samples):
     structure = _keras.input_structure(_keras.graph_of(model))
     x = keras.tree.pack_sequence_as(structure, samples)
     with _keras.without_gradients():

@@ -271,7 +271,7 @@ def read_batches(model, data, batch_size: int):
     """
     found = batches(model, data, batch_size)
     first = list(itertools.islice(found, 2))
-    expected = expected_samples(data, batch_size, first)
+    expected = expected_samples(data, first)
     return itertools.chain(first, found), first, expected
 
 

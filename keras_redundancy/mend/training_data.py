@@ -27,12 +27,14 @@ class TrainingData:
         steps: how many batches an epoch takes.
         held_out: batches to validate on, or None.
         some: a few samples, a list with an array for each input of the model.
+        batch_size: of arrays that are held out; None for a dataset.
     """
 
     batches: object
     steps: int
     held_out: object
     some: list[NDArray]
+    batch_size: int | None = None
 
 
 class Batches(keras.utils.PyDataset):
@@ -137,13 +139,22 @@ def of_arrays(
             labels, or are less than a batch.
     """
     arrays = gathered(model, data, steps, batch_size or BATCH)
-    count = len(arrays[0])
+    count, needed = len(arrays[0]), _keras.needed_batch(model)
+    if batch_size not in (None, needed or batch_size):
+        raise ValueError(
+            f"batch_size={batch_size}, but {model.name!r} takes batches of "
+            f"{needed}. Leave batch_size out."
+        )
+    if (
+        needed and labels is not None
+    ):  # Samples after the last whole batch are left out.
+        labels = keras.tree.map_structure(
+            lambda y: y[:count] if len(y) < count + needed else y, labels
+        )
     _require_as_many(labels, count)
     order = np.random.default_rng(seed).permutation(count)
-    held = min(round(held_out * count), count - 1)
-    if held_out:
-        held = max(held, 1)
-    batch_size = batch_size or max(1, min(BATCH, count - held))
+    held = _held_out(held_out, count, needed or 1)
+    batch_size = needed or batch_size or max(1, min(BATCH, count - held))
     if count - held < batch_size:
         raise ValueError(
             f"batch_size={batch_size} is more than the {count - held} samples "
@@ -162,7 +173,13 @@ def of_arrays(
         seed=seed,
     )
     some = [x[:LOOKED_AT] for x in arrays]
-    return TrainingData(train, len(train), validation, some)
+    return TrainingData(train, len(train), validation, some, batch_size)
+
+
+def _held_out(share, count, of):
+    """How many of so many samples are held out, a multiple of `of`."""
+    least = of if share else 0
+    return max(min(round(share * count), count - 1) // of * of, least)
 
 
 def gathered(model, data, steps, batch_size) -> list[NDArray]:

@@ -77,9 +77,9 @@ def test_how_many_samples_there_are(kind):
         data = tf.data.Dataset.from_tensor_slices(x).batch(16)
     else:
         data = {"array": x, "list": [x], "generator": iter(x)}[kind]
-    count = observer.expected_samples(data, 16, batches)
+    count = observer.expected_samples(data, batches)
     assert count == (32 if kind == "generator" else 7 * 16)
-    assert observer.expected_samples(data, 16, batches[:1]) == 16
+    assert observer.expected_samples(data, batches[:1]) == 16
 
 
 @pytest.mark.parametrize("count", [1, 4, 5, 9, 10, 23])
