@@ -85,6 +85,7 @@ from keras_redundancy._keras.operations import (
     core_operations as core_operations,
     image_operations as image_operations,
     is_added_as_bias as is_added_as_bias,
+    linalg_operations as linalg_operations,
     math_operations as math_operations,
     nn_operations as nn_operations,
     numpy_operations as numpy_operations,

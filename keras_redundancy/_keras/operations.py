@@ -7,10 +7,11 @@ from keras.src.applications.inception_resnet_v2 import (
     CustomScaleLayer as CustomScaleLayer,
 )
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
-from keras.src.ops import core, image, math, nn, numpy
+from keras.src.ops import core, image, linalg, math, nn, numpy
 
 core_operations = core
 image_operations = image
+linalg_operations = linalg
 math_operations = math
 nn_operations = nn
 numpy_operations = numpy

@@ -18,6 +18,13 @@ FIXED_STATISTICS = of_call(
     "fixed_statistics",
     "has statistics of a fixed width from adapt() or its constructor",
 )
+NOT_ALIGNED = of_call(
+    "normalized_by_others",
+    "normalises with arrays, or with weights that have no entry for each "
+    "channel",
+)
+# Arguments of operations that are weights where a layer calls them.
+WEIGHTS = ("gamma", "beta", "scale", "offset", "mean", "variance")
 
 
 @rule.register(layers.BatchNormalization)
@@ -56,6 +63,25 @@ def _layer_normalization(layer, call):
         acts = "adds" if is_shift else "multiplies"
         call.carried_by(variable, axes.index(x.axis), ids, acts=acts)
     return Channels(ids, x.axis)
+
+
+@for_classes(nn.BatchNorm, nn.LayerNorm, nn.RMSNorm)
+def _normalized_by_code(operation, call):
+    """The code of a layer normalises, with weights of its own."""
+    given = [call.argument(name) for name in ("x", *WEIGHTS)]
+    numbers = [call.index_of(x) for x in given if x is not None]
+    if None in numbers:
+        return call.opaque(NOT_ALIGNED)
+    x, *weights = (call.inputs[number] for number in numbers)
+    axes = axes_of(operation.axis, x)
+    if x.axis not in axes:
+        return call.opaque(NOT_ALIGNED) if weights else bent(operation, call)
+    place = axes.index(x.axis), len(x.ids)
+    if any((y.axis, len(y.ids)) != place for y in weights):
+        return call.opaque(NOT_ALIGNED)
+    if not isinstance(operation, nn.BatchNorm):
+        call.inexact(NORMALIZES, x.ids, what="its mean and variance")
+    return Channels(call.tied(x.ids, *(y.ids for y in weights)), x.axis)
 
 
 @rule.register(layers.UnitNormalization)

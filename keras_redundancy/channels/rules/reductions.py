@@ -1,12 +1,18 @@
 """Sums, means and maxima over positions, and over channels."""
 
-from keras_redundancy._keras import math_operations, numpy_operations as ops
+from keras_redundancy._keras import (
+    linalg_operations,
+    math_operations,
+    nn_operations,
+    numpy_operations as ops,
+)
 from keras_redundancy._shared.named import named
 from keras_redundancy.channels.labels import Channels
 from keras_redundancy.channels.reasons import of_call
 from keras_redundancy.channels.rules.registry import (
     axes_of,
     for_classes,
+    rule,
     with_batch_axis,
 )
 
@@ -37,6 +43,7 @@ def _along_an_axis(operation, call):
 
 
 @for_classes(
+    linalg_operations.Norm,
     math_operations.Logsumexp,
     *named(ops, "All Amax Amin Any CountNonzero Max Mean Median Min Prod Std"),
     *named(ops, "Sum Var"),
@@ -54,8 +61,27 @@ def _reduction(operation, call):
     starts = getattr(operation, "initial", None) is not None
     if starts or not isinstance(operation, HOMOGENEOUS):
         ids = call.tied(ids)
-    removed = 0 if keepdims else sum(a < x.axis for a in axes)
-    return Channels(ids, x.axis - removed)
+    return Channels(ids, _axis_after(x, axes, keepdims))
+
+
+def _axis_after(x, axes, keepdims):
+    """The channel axis of `x` where other axes are reduced."""
+    return x.axis - (0 if keepdims else sum(a < x.axis for a in axes))
+
+
+@rule.register(nn_operations.Moments)
+@with_batch_axis
+def _moments(operation, call):
+    """Mean and variance."""
+    x, keepdims = call.inputs[0], operation.keepdims
+    axes = axes_of(operation.axes, x)
+    if 0 in axes:
+        return call.opaque(WHOLE_BATCH)
+    if x.axis in axes:
+        found = _over_channels(operation, call, x, keepdims)
+        return [found, _over_channels(operation, call, x, keepdims)]
+    axis = _axis_after(x, axes, keepdims)
+    return [Channels(call.tied(x.ids), axis) for _ in call.outputs]
 
 
 def _over_channels(operation, call, x, keepdims):
