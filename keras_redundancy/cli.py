@@ -15,7 +15,11 @@ import numpy as np
 
 import keras_redundancy as kr
 from keras_redundancy import _keras
-from keras_redundancy._shared.files import replaced, require_folder
+from keras_redundancy._shared.files import (
+    replaced,
+    require_folder,
+    require_no_folder,
+)
 from keras_redundancy._shared.progress import showing
 from keras_redundancy_command.parsing import parser, without_startup_lines
 
@@ -338,10 +342,12 @@ def _require_place(path, *inputs):
 
     Raises:
         ValueError: its folder is not there, or it is a file that is read.
+        IsADirectoryError: it is a folder, and not that of a SavedModel.
     """
     if path is None:
         return
     require_folder(path)
+    require_no_folder(path, of_model=True)
     for given in inputs:
         exist = given is not None and path.exists() and given.exists()
         if exist and path.samefile(given):

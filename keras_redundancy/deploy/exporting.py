@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_redundancy._shared.arguments import check_option
-from keras_redundancy._shared.files import require_folder
+from keras_redundancy._shared.files import is_saved_model, require_folder
 from keras_redundancy._shared.tables import Rendered, Table, listed, shown
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
@@ -209,6 +209,11 @@ def _check_path(path, overwrite):
             raise ValueError(
                 f"{str(path)!r} exists. Choose another path, or pass "
                 "overwrite=True."
+            )
+        if path.is_dir() and not is_saved_model(path) and any(path.iterdir()):
+            raise ValueError(
+                f"{str(path)!r} is a folder, but not that of a SavedModel: "
+                "what is in it would be lost. Choose another path."
             )
     require_folder(path)
 

@@ -43,7 +43,10 @@ def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
     """
     kind = FORMATS[path.suffix]
     on_torch = keras.backend.backend() == "torch"
-    with replaced(path) as fresh, warnings.catch_warnings():
+    with (
+        replaced(path, of_model=not path.suffix) as fresh,
+        warnings.catch_warnings(),
+    ):
         # The converters use what TensorFlow and NumPy will remove.
         warnings.simplefilter("ignore")
         try:

@@ -198,3 +198,19 @@ def test_a_crash_leaves_no_file(folder, tmp_path, monkeypatch):
         cli.main(list(map(str, arguments)))
     assert names(tmp_path) == ["small.keras"]
     assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("report", "--tau", 0.5, "--html"), ("prune", "--ratio", 0.3, "-o")],
+    ids=["report", "prune"],
+)
+def test_a_folder_is_not_replaced(arguments, folder, tmp_path, command_here):
+    out = tmp_path / "out.keras"
+    out.mkdir()
+    (out / "thesis.txt").touch()
+    name, *options = arguments
+    code, _, said = command_here(name, folder / "model.keras", *options, out)
+    assert code != 0
+    assert "is a folder" in said
+    assert [*out.iterdir()] == [out / "thesis.txt"]

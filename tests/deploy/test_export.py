@@ -216,3 +216,11 @@ def test_a_failure_of_the_converter(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="'mlp' cannot be converted to litert"):
         kr.deploy.litert(models.mlp(), tmp_path / "x.tflite")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/thesis.txt").touch()
+    with pytest.raises(ValueError, match="not that of a SavedModel"):
+        kr.deploy.export(models.mlp(), tmp_path / "folder", overwrite=True)
+    assert (tmp_path / "folder/thesis.txt").exists()
