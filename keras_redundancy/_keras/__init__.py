@@ -81,6 +81,7 @@ from keras_redundancy._keras.operations import (
     ConvLSTMCell as ConvLSTMCell,
     CustomScaleLayer as CustomScaleLayer,
     LayerScale as LayerScale,
+    ReLUOperation as ReLUOperation,
     both_operands as both_operands,
     core_operations as core_operations,
     image_operations as image_operations,

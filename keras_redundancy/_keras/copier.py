@@ -116,7 +116,7 @@ class Copier(Interpreter):
         self._twice, self._one_sample = twice or {}, one_sample
         self._as_stock, self._made, self._read = as_stock, {}, set()
         self._merged, self._shared = set(), set()
-        self._names, self._identities, self._count = {}, {}, 0
+        self._names, self._taken, self._identities = {}, set(), {}
         self._put_in_place, self._graph, self._recorded = [], None, None
         self._sizes, self._samples, self._given = {}, None, {}
 
@@ -147,6 +147,7 @@ class Copier(Interpreter):
         graph = graph_of(model)
         read = itertools.chain(graph.outputs, *(x.inputs for x in calls(graph)))
         self._read |= set(map(id, read))
+        self._taken |= {self._name_of(x.operation) for x in calls(graph)}
         around, self._graph = self._graph, graph
         outputs = super().run(model, inputs, path)
         self._graph = around
@@ -165,10 +166,14 @@ class Copier(Interpreter):
         is_layer = isinstance(old, keras.Layer)
         return self._as_stock and is_layer and stock_base(type(old))
 
-    def _note(self, old, new):
+    def _name_of(self, old):
+        """The name of the copy of an operation."""
         name = self._names.get(id(old), old.name)
+        return self._prefix + name if isinstance(old, keras.Layer) else name
+
+    def _note(self, old, new):
+        name = self._name_of(old)
         if self._prefix and isinstance(old, keras.Layer):
-            name = self._prefix + name
             parts = name.split(BORDER)[:-1]
             ends = range(1, len(parts) + 1)
             vars(new)["blocks"] = [BORDER.join(parts[:end]) for end in ends]
@@ -296,8 +301,9 @@ class Copier(Interpreter):
             self._make(call, values)
         elif self._is_opened(old) and not old.weights:
             self._make(call, values)
-            self._count += 1
-            self.operation(old).name += f"_{self._count}"
+            new = self.operation(old)
+            new.name = _another_name(new.name, self._taken)
+            self._taken.add(new.name)
         new = self.operation(old)
         if self._is_opened(old):
             given = [values[id(x)] for x in tensors_in(call.arguments)]
@@ -391,7 +397,7 @@ class Copier(Interpreter):
     def _first_sizes(self, call):
         """Those of the tensors that a call reads, for one sample."""
         tensors, graph = tensors_in(call.arguments), self._graph
-        sizes = [x.shape[0] for x in tensors]
+        sizes = [x.shape[0] if x.shape else 1 for x in tensors]
         if None not in sizes:
             return sizes
         if id(graph) not in self._sizes:
@@ -400,6 +406,12 @@ class Copier(Interpreter):
                 rows = self._one_sample()
             self._sizes[id(graph)] = OneSample().run_on(graph, rows).sizes
         return [self._sizes[id(graph)][id(x)] for x in tensors]
+
+
+def _another_name(name, taken) -> str:
+    """The name with a number, so that it is none of those taken."""
+    numbered = (f"{name}_{number}" for number in itertools.count(1))
+    return next(x for x in numbered if x not in taken)
 
 
 def _copied_from(layer):

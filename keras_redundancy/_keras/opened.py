@@ -21,11 +21,14 @@ class Opened(Functional):
             be made of many entries, such as all windows of an image.
         branches: whether the call of the layer does something else in
             training, which is not in the graph.
+        adding: the layers whose calls add losses, which are not in the graph:
+            `layer`, or some inside of it.
         has_known_sizes: whether it computes the same for the sizes of its
             inputs only, which the model around it leaves open.
     """
 
     branches = has_known_sizes = False
+    adding = ()
 
     def arguments_with(self, tensors: list) -> tuple[tuple, dict]:
         """`arguments`, with other tensors for the inputs of the model."""
@@ -64,7 +67,13 @@ def replaced(structure, old, new):
 
 
 def new_input(layer, x, batch=None):
-    """An input like `x`, of the dtype that the layer casts it to."""
+    """An input like `x`, of the dtype that the layer casts it to.
+
+    Raises:
+        RecordingError: it has no axis for the batch.
+    """
+    if not x.shape:
+        raise RecordingError("its call is given a number")
     size = x.shape[0] if batch is None else batch
     is_cast = layer.autocast and backend.is_float_dtype(x.dtype)
     dtype = layer.compute_dtype if is_cast else x.dtype

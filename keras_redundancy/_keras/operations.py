@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+from keras.src.activations import activations
 from keras.src.applications.convnext import LayerScale as LayerScale
 from keras.src.applications.inception_resnet_v2 import (
     CustomScaleLayer as CustomScaleLayer,
@@ -9,6 +10,7 @@ from keras.src.applications.inception_resnet_v2 import (
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
 from keras.src.ops import core, image, linalg, math, nn, numpy
 
+ReLUOperation = activations.ReLU  # Of `keras.activations.relu`.
 core_operations = core
 image_operations = image
 linalg_operations = linalg

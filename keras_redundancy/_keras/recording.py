@@ -27,7 +27,7 @@ from keras_redundancy._keras.opened import (
 )
 from keras_redundancy._keras.running import without_gradients
 from keras_redundancy._keras.subscripts import all_subscripts
-from keras_redundancy._keras.symbols import Constant, Weight
+from keras_redundancy._keras.symbols import CHANGES, Constant, own_weights
 from keras_redundancy._keras.tf_functions import tf_functions_recorded
 from keras_redundancy._keras.variables import Reads, variables_in
 
@@ -105,7 +105,7 @@ def recorded(
         return not becomes_stock and through(part)
 
     parts = flat_layers(layer)[1:]
-    with _undisturbed(layer, is_opened):
+    with _undisturbed(layer, is_opened) as adding:
         arguments, graph, returned, returns_more = recorded_for(1)
         branches = False
         if any(map(_takes_training, [layer, *filter(is_opened, parts)])):
@@ -127,6 +127,7 @@ def recorded(
             returned=returned,
             returns_more=returns_more,
             branches=branches,
+            adding=list(adding.values()),
             rows=[x.shape[0] or n for x, n in zip(given, ones, strict=True)],
         )
         return opened
@@ -202,17 +203,19 @@ def _recorded(layer, args, kwargs, inputs, training):
     try:
         with (
             _Recording(inputs[0]) as scope,
-            _own_weights(layer, inputs[0]),
+            own_weights(layer, inputs[0]),
             without_gradients(),
             tf_functions_recorded(),
             all_subscripts(),
         ):
             kwargs = _with_training(layer, kwargs, training)
             outputs = layer.call(*args, **kwargs)
+    except RecordingError:
+        raise
     except Exception as error:
         raise RecordingError(what_and_where(error)) from error
     if scope.state_mapping:
-        raise RecordingError("its call changes variables")
+        raise RecordingError(CHANGES)
     _require_no_values(scope.variables.values())
     flat = keras.tree.flatten(outputs)
     returned = [
@@ -243,24 +246,9 @@ def _require_no_values(variables) -> None:
     if paths:
         raise RecordingError(
             f"its call itself computes with variables ({paths}); only layers, "
-            "and weights that add_weight() makes, of one axis or more, in an "
-            "attribute each, can be followed"
+            "and weights that add_weight() makes, in an attribute each, can "
+            "be followed"
         )
-
-
-@contextlib.contextmanager
-def _own_weights(layer, x, prefix=""):
-    """Put symbols in the place of the weights that a layer itself holds."""
-    own = set(map(id, layer._trainable_variables))
-    before = {
-        k: v for k, v in vars(layer).items() if id(v) in own and len(v.shape)
-    }
-    made = {id(v): Weight.of(layer, v, prefix)(x) for v in before.values()}
-    vars(layer).update({key: made[id(v)] for key, v in before.items()})
-    try:
-        yield
-    finally:
-        vars(layer).update(before)
 
 
 @contextlib.contextmanager
@@ -270,12 +258,26 @@ def _undisturbed(layer, through):
     Meanwhile no two layers have the same name, and those inside of a layer
     that is gone through have its name before theirs. They say what they return
     even where their own `compute_output_spec` fails. An `EinsumDense` does not
-    forget the sizes that it is called on.
+    forget the sizes that it is called on. Losses and metrics are left out,
+    which are computed beside what a call returns.
+
+    Yields:
+        {id: a layer that adds a loss, and would not if its graph took its
+        place}, which is filled while calls are recorded.
     """
     parts = flat_layers(layer)
     before = [
         (x, x.name, x._inbound_nodes[:], x._outbound_nodes[:]) for x in parts
     ]
+    beside, adding = [], {}
+    for part in parts:
+        if not is_stock_class(type(part)):
+            is_lost = part is layer or through(part)
+            lost = adding if is_lost else {}
+            beside.append((part, "add_loss", _Noting(lost, part)))
+        beside += [(m, "update_state", _Noting({}, m)) for m in part._metrics]
+    for owner, name, noting in beside:
+        vars(owner)[name] = noting
     _set_names(layer, "", through, set(map(id, parts[:1])), set())
     for part in parts[1:]:
         if isinstance(part, keras.layers.EinsumDense):
@@ -284,12 +286,24 @@ def _undisturbed(layer, through):
         elif not is_stock_class(type(part)):
             vars(part)["compute_output_spec"] = functools.partial(_spec, part)
     try:
-        yield
+        yield adding
     finally:
         for part, name, inbound, outbound in before:
             part.name = name
             part._inbound_nodes, part._outbound_nodes = inbound, outbound
             vars(part).pop("compute_output_spec", None)
+        for owner, name, _ in beside:
+            vars(owner).pop(name, None)
+
+
+class _Noting:
+    """Called in place of a method, it notes whose method that was."""
+
+    def __init__(self, noted, owner):
+        self.noted, self.owner = noted, owner
+
+    def __call__(self, *args, **kwargs):
+        self.noted[id(self.owner)] = self.owner
 
 
 def _set_names(layer, prefix, through, seen, names):
@@ -393,7 +407,7 @@ def _on_symbols(layer, training, args, kwargs):
         ),
         (args, kwargs),
     )
-    with _own_weights(layer, tensors_in((args, kwargs))[0], layer.name):
+    with own_weights(layer, tensors_in((args, kwargs))[0], layer.name):
         return layer.call(*args, **_with_training(layer, kwargs, training))
 
 

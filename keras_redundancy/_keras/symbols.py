@@ -1,10 +1,15 @@
 """Layers that stand for what the code of a layer does with weights."""
 
+import contextlib
 import string
 
 import keras
 
 from keras_redundancy._keras.layers import BORDER
+from keras_redundancy._keras.opened import RecordingError
+
+CHANGES = "its call changes variables"
+ASSIGNS = ("assign", "assign_add", "assign_sub")
 
 
 class Weight(keras.layers.Layer):
@@ -48,6 +53,26 @@ class Weight(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "shape": self.shape}
+
+
+@contextlib.contextmanager
+def own_weights(layer, x, prefix=""):
+    """Put symbols in the place of the weights that a layer itself holds."""
+    own = layer._trainable_variables + layer._non_trainable_variables
+    own = set(map(id, own))
+    before = {k: v for k, v in vars(layer).items() if id(v) in own}
+    made = {id(v): Weight.of(layer, v, prefix)(x) for v in before.values()}
+    for symbol in made.values():
+        vars(symbol).update(dict.fromkeys(ASSIGNS, _assign))
+    vars(layer).update({key: made[id(v)] for key, v in before.items()})
+    try:
+        yield
+    finally:
+        vars(layer).update(before)
+
+
+def _assign(*args):
+    raise RecordingError(CHANGES)
 
 
 class Constant(keras.layers.Layer):

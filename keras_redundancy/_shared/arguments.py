@@ -7,6 +7,7 @@ from numbers import Integral, Real
 
 import keras
 
+from keras_redundancy import _keras
 from keras_redundancy._shared.tables import listed
 
 Level = float | Mapping[str, float] | Callable[[object], float | None]
@@ -151,7 +152,7 @@ def several(name: str, values) -> list:
 
 
 def levels_by_layer(
-    level: Level, layers: list, where: str, check: Callable
+    level: Level, layers: list, where: str, check: Callable, model
 ) -> dict[int, float | None]:
     """The level of every layer, by id(layer); None leaves it alone.
 
@@ -164,13 +165,14 @@ def levels_by_layer(
         where: the argument's name, for messages.
         check: takes a number and its name for messages, returns the number,
             or raises.
+        model: the model that they are layers of.
 
     Raises:
         TypeError, ValueError: a number is refused by `check`, or a key of
             the mapping matches no layer.
     """
     if isinstance(level, Mapping):
-        return _levels_of_mapping(level, layers, where, check)
+        return _levels_of_mapping(level, layers, where, check, model)
     if callable(level):
         found = {}
         for layer in layers:
@@ -182,37 +184,42 @@ def levels_by_layer(
     return {id(layer): value for layer in layers}
 
 
-def _levels_of_mapping(level, layers, where, check):
+def _levels_of_mapping(level, layers, where, check, model):
     if not level:
         raise ValueError(
             f"{where} is an empty mapping, which would prune nothing. Put "
             "names of layers in it, or pass a number for all layers."
         )
-    tests = {key: _matching(key, layers, where) for key in level}
+    names_of = _names_in(model, layers)
+    tests = {key: _matching(key, names_of, where) for key in level}
     values = {
         key: None if value is None else check(value, f"{where}[{key!r}]")
         for key, value in level.items()
     }
     own = [layer.name for layer in layers]
-    known = own, {name for layer in layers for name in _names(layer)}
+    known = own, {name for names in names_of.values() for name in names}
     # The name of a layer, that of a block around it, an expression.
     closest_first = sorted(tests, key=lambda key: [key not in x for x in known])
     found = {}
     for layer in layers:
-        fitting = (values[k] for k in closest_first if tests[k](layer))
+        fitting = (values[k] for k in closest_first if tests[k](id(layer)))
         found[id(layer)] = next(fitting, None)
     return found
 
 
-def selected_layers(choice: Layers, layers: list, where: str) -> set[int]:
+def selected_layers(
+    choice: Layers, layers: list, where: str, model
+) -> set[int]:
     """The ids of the layers that `choice` names; None names no layer.
 
     Args:
         choice: a name or regular expression (matched against the whole name
-            of a layer, or of a layer made of layers that it is inside of), a
-            list of them, or a callable that takes a layer and returns bool.
+            of a layer, or of a model or layer made of layers that it is
+            inside of), a list of them, or a callable that takes a layer and
+            returns bool.
         layers: the layers with units.
         where: the argument's name, for messages.
+        model: the model that they are layers of.
 
     Raises:
         TypeError: `choice` is none of these.
@@ -231,21 +238,34 @@ def selected_layers(choice: Layers, layers: list, where: str) -> set[int]:
             "them, or a callable that takes a layer and returns a bool, but "
             f"received {choice!r}."
         )
-    tests = [_matching(pattern, layers, where) for pattern in patterns]
-    return {
-        id(layer)
+    names_of = _names_in(model, layers)
+    tests = [_matching(pattern, names_of, where) for pattern in patterns]
+    return {key for key in names_of if any(matches(key) for matches in tests)}
+
+
+def _names_in(model, layers) -> dict[int, list[str]]:
+    """{id: the name of a layer, then those of what it is inside of}.
+
+    That is layers made of layers, and nested models.
+    """
+    found = {
+        id(layer): [layer.name, *getattr(layer, "blocks", ())]
         for layer in layers
-        if any(matches(layer) for matches in tests)
     }
+    for part in _keras.flat_layers(model)[1:]:
+        if _keras.is_model(part):
+            for layer in _keras.flat_layers(part)[1:]:
+                if id(layer) in found:
+                    found[id(layer)].append(part.name)
+    return found
 
 
-def _names(layer):
-    """Its own name, and those of the layers made of layers around it."""
-    return [layer.name, *getattr(layer, "blocks", ())]
+def _matching(pattern, names_of, where):
+    """A test of ids of layers: a name if there is one like it, else the regex.
 
-
-def _matching(pattern, layers, where):
-    """A test of layers: a name if there is one like it, else the regex."""
+    Args:
+        names_of: {id: names of the layer, its own first}.
+    """
     if not isinstance(pattern, str):
         hint = ""
         if isinstance(pattern, keras.Layer):
@@ -253,8 +273,8 @@ def _matching(pattern, layers, where):
         raise TypeError(
             f"{where} names layers by strings, but received {pattern!r}.{hint}"
         )
-    if any(pattern in _names(layer) for layer in layers):
-        return lambda layer: pattern in _names(layer)
+    if any(pattern in names for names in names_of.values()):
+        return lambda key: pattern in names_of[key]
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -263,11 +283,11 @@ def _matching(pattern, layers, where):
             f"regular expression ({error})."
         ) from error
 
-    def matches(layer):
-        return any(map(expression.fullmatch, _names(layer)))
+    def matches(key):
+        return any(map(expression.fullmatch, names_of[key]))
 
-    if not any(map(matches, layers)):
-        names = [layer.name for layer in layers]
+    if not any(map(matches, names_of)):
+        names = [own for own, *_ in names_of.values()]
         raise ValueError(
             f"{where} has {pattern!r}, which matches no layer with units "
             "(names and regular expressions are matched against the whole "

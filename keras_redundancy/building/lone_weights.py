@@ -42,18 +42,21 @@ def _weight_model(weight: _keras.Weight, shape: tuple, x):
             not matter.
 
     Returns:
-        A model, the only variable of which has this shape.
+        A model, the only variable of which has this shape; (1,) for ().
     """
     inputs = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+    sizes = shape or (1,)  # That of a number.
     kernel = keras.layers.EinsumDense(
-        _keras.scaling_equation(shape),
-        shape[1:],
+        _keras.scaling_equation(sizes),
+        sizes[1:],
         name=weight.name,
         dtype=weight.weight_policy,
         kernel_initializer="zeros",
     )
     one = ops.ones_like(ops.sum(inputs), dtype=kernel.compute_dtype)
-    outputs = kernel(ops.broadcast_to(one, shape[:1]))
+    outputs = kernel(ops.broadcast_to(one, sizes[:1]))
+    if not shape:
+        outputs = ops.reshape(outputs, shape)
     model = keras.Model(inputs, outputs, name=weight.name)
     return _keras.stand_for_weight(model)
 

@@ -124,8 +124,10 @@ def carry_over(model, small, matches, cut: SlotCut) -> None:
         _keras.counters(old), _keras.counters(new), strict=True
     ):
         _keras.set_value(target, source)
-    afresh = []
+    afresh, is_trained = [], set(map(id, trained))
     for source, target in matches:
+        if id(target) not in is_trained:
+            continue  # Frozen since `compile`, which is to be called again.
         slots = [slot for slot, _ in _keras.slots(new, target)]
         values = [
             cut.value(slot, kind, source, target)

@@ -13,6 +13,7 @@ import keras
 
 from keras_redundancy import _keras
 from keras_redundancy.building import (
+    cautions,
     closing,
     configs,
     faults,
@@ -125,9 +126,10 @@ def _rebuilt(recipe):
         if fixed := builder.with_fixed_sizes:
             builder = Builder(recipe, is_fixed=True)
             result = builder.model(model)
-            _warn_of_fixed_sizes(result, fixed)
+            cautions.warn_of_fixed_sizes(result, fixed)
         pairs = builder.pairs
-        _warn_of_branches(x for x in builder.inline if x is not model)
+        cautions.warn_of_losses(builder.inline)
+        cautions.warn_of_branches(x for x in builder.inline if x is not model)
         recipe = builder.recipe
         copy_trainable(pairs)
         for old, new in pairs:
@@ -138,49 +140,8 @@ def _rebuilt(recipe):
                 model_classes.copy_attributes(old, new, twins)
         compile_like(model, result, Rebinder(twins))
     saving.warn_of_faults(builder.loading_faults)
-    _warn_if_not_opened_again(result)
+    cautions.warn_if_not_opened_again(result)
     return result, matches, builder.inlined
-
-
-def _warn_of_fixed_sizes(model, opened):
-    shapes = ", ".join(str(x.shape[1:]) for x in _keras.graph_of(model).inputs)
-    kind = type(opened[0].layer).__name__
-    warnings.warn(
-        f"The new model takes inputs of the shapes {shapes} alone, as it was "
-        f"traced on: the layers inside of {opened[0].layer.name!r} ({kind}) "
-        "take its place, and compute the same for these sizes only. Pass "
-        "input_shape= for others, or inline=False if that keeps the layer.",
-        stacklevel=3,
-    )
-
-
-def _warn_of_branches(inline):
-    branching = [x for x in inline if x.branches]
-    if branching:
-        names = ", ".join(
-            f"{x.name!r} ({type(x.layer).__name__})" for x in branching
-        )
-        warnings.warn(
-            f"The call of {names} does something else with training=True, "
-            "which the layers inside do not do in its place. The class makes "
-            "no layer that computes what is left: pass skip= to leave it whole,"
-            " or pass `training` on to layers such as Dropout instead of an "
-            "`if`.",
-            stacklevel=3,
-        )
-
-
-def _warn_if_not_opened_again(model):
-    nested = _keras.sharing_models(model, with_weights=True)
-    if nested:
-        names = ", ".join(repr(x.name) for x in nested)
-        warnings.warn(
-            "Keras saves the new model, but does not open it again: the models "
-            f"nested in it ({names}) call layers that are called outside of "
-            "them as well. Save kr.functional(small) in place of small: the "
-            "same layers, all called in one graph.",
-            stacklevel=3,
-        )
 
 
 class Builder(_keras.Interpreter):
@@ -406,7 +367,8 @@ class Builder(_keras.Interpreter):
         recipe = self.recipe.with_layer(layer_recipe)
         if closing.is_changed(opened, self.recipe):
             assign_weights(opened.layer, new, recipe)
-            inline = rebuild(self.recipe.of_part(opened))
+            with warnings.catch_warnings(action="ignore"):
+                inline = rebuild(self.recipe.of_part(opened))
             if differs(new, inline, opened):
                 self.inlined.append(opened)
                 return

@@ -48,6 +48,8 @@ def assign_weights(old, new, recipe: Recipe) -> list[tuple]:
     _set_values(old, new, form)
     for source, target in pairs:
         value = recipe.value(source)
+        if not np.ndim(value) and tuple(target.shape) == (1,):
+            value = np.reshape(value, (1,))  # A layer of Keras has no numbers.
         _require_shape(recipe[old], new, source, value, target)
         _keras.set_value(target, value)
         target.trainable = source.trainable

@@ -168,7 +168,8 @@ class LabelledCall:
         ids = self.new(len(values[0]))
         for value in values:
             self.recorder.store.tie(ids, value)
-        self.recorder.steps.append(labels.Joined(ids, values, how))
+        if len(ids):
+            self.recorder.steps.append(labels.Joined(ids, values, how))
         return ids
 
     def tie(self, *values: np.ndarray) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations  # help() shows the names of types.
 
 import dataclasses
 import functools
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,11 @@ import keras
 import numpy as np
 
 from keras_redundancy._shared.arguments import check_option
-from keras_redundancy._shared.files import is_saved_model, require_folder
+from keras_redundancy._shared.files import (
+    is_saved_model,
+    replaced,
+    require_folder,
+)
 from keras_redundancy._shared.tables import Rendered, Table, listed, shown
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
@@ -166,12 +171,19 @@ def export(
         _check(subject, path, data, quantize)
     needs_data = path.suffix == ".tflite" and data is not None
     with tempfile.TemporaryDirectory() as folder:
-        places = [Path(folder) / f"beside{path.suffix}", path][-len(subjects) :]
+        place = Path(folder) / path.name
+        places = [Path(folder) / f"beside {path.name}", place][-len(subjects) :]
         samples = [x.samples(data, REPRESENTATIVE) for x in subjects]
         written = list(zip(subjects, places, samples, strict=True))
         for subject, place, own in written:
             write(subject, place, own if needs_data else None, quantize)
-        files = _measured(written)
+        try:
+            files = _measured(written)
+        except RuntimeError as error:
+            raise ValueError(_cannot_run(subjects, path, error)) from error
+        with replaced(path, of_model=not path.suffix) as fresh:
+            shutil.move(place, fresh)
+    files[-1] = dataclasses.replace(files[-1], path=str(path))
     advice = _advice_on_widths(model, beside)
     if files[-1].milliseconds is None:
         advice += "Not run: install the runtime by pip install onnxruntime."
@@ -260,6 +272,27 @@ def _check_int8(subject, data):
                 f"({type(layer).__name__}). Make the layer with unroll=True, "
                 'or pass quantize="dynamic".'
             )
+
+
+def _cannot_run(subjects, path, error):
+    """Why a file that was written cannot be run; of half precision is said."""
+    half = {
+        layer.compute_dtype
+        for subject in subjects
+        for layer in subject.layers
+        if getattr(layer, "compute_dtype", None) in ("float16", "bfloat16")
+    }
+    advice = ""
+    if half:
+        advice = (
+            f" It computes in {', '.join(sorted(half))}: make it with the "
+            'dtype policy "float32", and give it these weights.'
+        )
+    words = " ".join(str(error).split())[:200]
+    return (
+        f"{subjects[-1].model.name!r} was converted, but what came out cannot "
+        f"be run, so {str(path)!r} was not written.{advice}\n{words}"
+    )
 
 
 # --- what was written -------------------------------------------------------

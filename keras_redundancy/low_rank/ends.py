@@ -52,7 +52,7 @@ def free_vectors(model, is_one, choice: Layers, kind: str) -> list[tuple]:
             "its inputs nor its units can be fused."
         )
     if choice is not None:
-        chosen = selected_layers(choice, found, "layers")
+        chosen = selected_layers(choice, found, "layers", model)
         found = [layer for layer in found if id(layer) in chosen]
     return [(layer, _vectors(layer, first, last)) for layer in found]
 

@@ -97,7 +97,7 @@ def merge_correlated(
     graph = graph_to_cut(model, data, False, optimizer)
     require_rebuildable(graph.model)
     spaces = [space for space in graph.spaces if space.producers]
-    _, reasons = levels_of(spaces, "tau", 1.0, layers, skip)
+    _, reasons = levels_of(graph.model, spaces, "tau", 1.0, layers, skip)
     free = [s for s, why in zip(spaces, reasons, strict=True) if not why]
     data = calibration_of(model, graph, free, data, steps, batch_size, False)
     if data.statistics is None:

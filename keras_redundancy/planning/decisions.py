@@ -6,6 +6,7 @@ import functools
 import keras
 import numpy as np
 
+from keras_redundancy._keras.fingerprint import fingerprint
 from keras_redundancy._shared.tables import Rendered, Table, on_one_line
 from keras_redundancy.building.absorb import axis_changes
 from keras_redundancy.building.apply import removed_groups, smaller_model
@@ -109,6 +110,8 @@ class Plan(Rendered):
             state.
         compared: what units were compared by; None if they were not.
         idle: the units that are constant.
+        weights: the fingerprint of the model's weights, which must not have
+            changed where the plan is applied; None to leave that unchecked.
     """
 
     graph: ChannelGraph
@@ -120,6 +123,17 @@ class Plan(Rendered):
     optimizer: bool = False
     compared: Compared | None = None
     idle: Idle = dataclasses.field(default_factory=Idle)
+    weights: str | None = None
+
+    def __copy__(self):
+        return self
+
+    def __reduce__(self):
+        raise TypeError(
+            "A plan belongs to a model in memory, so it cannot be copied or "
+            "pickled. Save the smaller model, plan.apply().save(path), or what "
+            "the plan says, plan.to_dict()."
+        )
 
     def __getitem__(self, name: str) -> Decision:
         return the_decision_about(self.decisions, name)
@@ -238,8 +252,16 @@ class Plan(Rendered):
             the state of the old one.
 
         Raises:
-            ValueError: a layer cannot be rebuilt from its config.
+            ValueError: the weights of the model have changed since the plan
+                was made, or a layer cannot be rebuilt from its config.
         """
+        if self.weights not in (None, fingerprint(self.graph.model)):
+            raise ValueError(
+                f"The weights of {self.graph.model.name!r} have changed since "
+                "this plan was made, as by training: which units are redundant "
+                "and what is read in their place belong to those of before. "
+                "Make the plan again: kr.plan(model, ...)."
+            )
         return smaller_model(
             self.graph,
             self.decisions,

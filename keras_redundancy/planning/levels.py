@@ -96,24 +96,25 @@ def checked_target(target) -> tuple[str, float]:
     return what, arguments.check_fraction(name, share, meaning, one=True)
 
 
-def levels_of(spaces, how, level, layers, skip):
+def levels_of(model, spaces, how, level, layers, skip):
     """Two lists: the level of every space, and why it stays as it is.
 
     One of the two is None for each space.
 
     Args:
+        model: the traced model.
         spaces: all spaces that some layer writes.
         how: "tau", "ratio", "correlation" or "target".
         level, layers, skip: as for `plan`.
     """
     producers = {id(p): p for space in spaces for p in space.producers}
     producers = list(producers.values())
-    by_layer = _by_layer(how, level, producers)
+    by_layer = _by_layer(model, how, level, producers)
     gentlest = min if how == "ratio" else max
     chosen = set(by_layer)
     if layers is not None:
-        chosen = arguments.selected_layers(layers, producers, "layers")
-    chosen -= arguments.selected_layers(skip, producers, "skip")
+        chosen = arguments.selected_layers(layers, producers, "layers", model)
+    chosen -= arguments.selected_layers(skip, producers, "skip", model)
     levels, reasons = [], []
     for space in spaces:
         out = [
@@ -128,11 +129,13 @@ def levels_of(spaces, how, level, layers, skip):
     return levels, reasons
 
 
-def _by_layer(how, level, producers):
+def _by_layer(model, how, level, producers):
     if how == "target":
         return dict.fromkeys(map(id, producers), 0)
     try:
-        return arguments.levels_by_layer(level, producers, how, CHECKS[how])
+        return arguments.levels_by_layer(
+            level, producers, how, CHECKS[how], model
+        )
     except Exception as error:
         if callable(level) and how == "tau":
             error.add_note(ABOUT_FUNCTIONS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # help() shows the names of types.
 
+import dataclasses
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +10,7 @@ from typing import Unpack
 
 import keras
 
+from keras_redundancy._keras.fingerprint import fingerprint
 from keras_redundancy._shared.arguments import Layers, Level
 from keras_redundancy._shared.progress import showing
 from keras_redundancy.building.rebuild import require_rebuildable
@@ -124,7 +126,8 @@ def plan(
             Default: True with `data`. Fitting takes most of the time.
         layers: prune these layers only: a name, a regular expression, a list
             of them, or a function that takes a layer and returns a bool. The
-            name of a layer made of layers stands for all inside of it.
+            name of a nested model, or of a layer made of layers, stands for
+            all inside of it.
         skip: leave these layers alone, given in the same ways.
         verbose: whether to draw progress bars: of the batches of `data`, and
             of the spaces whose units are ranked.
@@ -191,7 +194,9 @@ def plan(
         shapes = _shapes(model, data, asked)
     graph = graph_to_cut(model, data, *how, shapes)
     spaces = [space for space in graph.spaces if space.producers]
-    levels, reasons = levels_of(spaces, asked.how, asked.level, layers, skip)
+    levels, reasons = levels_of(
+        graph.model, spaces, asked.how, asked.level, layers, skip
+    )
     require_rebuildable(graph.model)
     inside = needing_inline(graph, spaces, asked.inline)
     reasons = [x or y for x, y in zip(reasons, inside, strict=True)]
@@ -220,6 +225,7 @@ def plan(
         asked.optimizer,
         chooser.compared,
         chooser.idle,
+        fingerprint(graph.model),
     )
 
 
@@ -279,6 +285,7 @@ def prune(
         verbose=verbose,
         **options,
     )
+    found = dataclasses.replace(found, weights=None)  # They are the same.
     small = found.apply(verbose)
     levels = method, tau, ratio, correlation
     names_layers = any(isinstance(x, Mapping) for x in levels)
@@ -314,7 +321,7 @@ def require_possible(model, options: Mapping) -> None:
     graph = trace(model, allow_inexact=asked.allow_inexact)
     spaces = [space for space in graph.spaces if space.producers]
     chosen = given.get("layers"), given.get("skip")
-    levels_of(spaces, asked.how, asked.level, *chosen)
+    levels_of(graph.model, spaces, asked.how, asked.level, *chosen)
 
 
 def calibration_of(

@@ -142,7 +142,8 @@ def reports(
     written = written_units(graph)
     layers = [units.layer for units in written]
     levels = [
-        arguments.levels_by_layer(tau, layers, "tau", check_tau) for tau in taus
+        arguments.levels_by_layer(tau, layers, "tau", check_tau, graph.model)
+        for tau in taus
     ]
     measured = _measured(graph, written, linkage)
     totals = graph.model.count_params(), graph.multiply_adds()

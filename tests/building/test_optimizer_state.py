@@ -254,3 +254,15 @@ def test_layers_that_become_stock_ones_are_refused():
     model = compiled(kr.factorize(network()), "adam")
     with pytest.raises(ValueError, match="cannot go on with the layer 'conv'"):
         kr.prune(model, ratio=0.5, optimizer=True)
+
+
+def test_what_was_frozen_since_compile_is_not_said_to_start_afresh():
+    inputs = keras.Input((8,))
+    x = keras.layers.Dense(12, activation="relu", name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    model.compile("adam", "mse")
+    model.fit(np.ones((8, 8)), np.ones((8, 2)), verbose=0)
+    model.get_layer("hidden").trainable = False
+    small = kr.prune(model, ratio=0.3, optimizer=True)  # Warnings are errors.
+    assert not small.get_layer("hidden").trainable
+    assert int(small.optimizer.iterations) == int(model.optimizer.iterations)

@@ -7,6 +7,7 @@ from keras import layers, ops
 
 import keras_redundancy as kr
 from tests import models
+from tests.rule_checks import assert_copies_go
 
 
 class Hidden(layers.Layer):
@@ -83,11 +84,8 @@ def around(block):
 @pytest.mark.parametrize(
     "cls",
     [
-        TimesNumber,
-        TimesFunctionOfNumber,
         TimesRates,
         TimesFunctionOfRates,
-        LessMean,
         TimesTransposedKernel,
     ],
 )
@@ -100,6 +98,12 @@ def test_a_block_that_computes_with_variables_stays(cls):
     small = plan.apply()
     assert len(small.weights) == len(model.weights)
     models.assert_same_function(model, small)
+
+
+@pytest.mark.parametrize("cls", [TimesNumber, TimesFunctionOfNumber, LessMean])
+def test_numbers_and_weights_that_are_not_trained_are_followed(cls):
+    graph = assert_copies_go(around(cls()))
+    assert "before" in [space.name for space in graph.prunable]
 
 
 @pytest.mark.parametrize("inline", [None, True, False])

@@ -9,6 +9,7 @@ import pytest
 from keras import layers
 
 import keras_redundancy as kr
+from keras_redundancy.deploy import exporting
 from tests import models
 
 pytestmark = pytest.mark.skipif(
@@ -224,3 +225,22 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="not that of a SavedModel"):
         kr.deploy.export(models.mlp(), tmp_path / "folder", overwrite=True)
     assert (tmp_path / "folder/thesis.txt").exists()
+
+
+def test_what_cannot_be_run_is_not_written(tmp_path, monkeypatch):
+    """LiteRT has no convolution in float16, which the converter lets pass."""
+
+    def fail(*args):
+        raise RuntimeError("FlexConv2D failed to prepare")
+
+    monkeypatch.setattr(exporting.runtimes, "runner", fail)
+    path = tmp_path / "x.tflite"
+    path.write_text("old")
+    keras.config.set_dtype_policy("mixed_float16")
+    model = models.mlp()
+    keras.config.set_dtype_policy("float32")
+    words = r"'mlp' was converted, .* in float16: .* policy .float32"
+    with pytest.raises(ValueError, match=words):
+        kr.deploy.export(model, path, overwrite=True)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

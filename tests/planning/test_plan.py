@@ -1,6 +1,8 @@
 """Thresholds by layer, layers left out, and what a plan shows."""
 
+import copy
 import inspect
+import pickle
 
 import keras
 import numpy as np
@@ -130,3 +132,53 @@ def test_a_model_with_nothing_to_prune_is_copied():
     plan = kr.plan(model, 0.01)
     assert removed(plan) == {}
     models.assert_same_function(model, plan.apply(), tolerance=0)
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_a_plan_of_other_weights_is_refused(with_data):
+    model = models.randomized(models.mlp())
+    data = models.random_inputs(model) if with_data else None
+    plan = kr.plan(model, ratio=0.4, data=data)
+    small = plan.apply()
+    models.assert_same_function(small, plan.apply())
+    model.layers[-1].kernel.assign(2.0 * model.layers[-1].kernel)
+    for each in (plan, plan.keeping(model.layers[0].name, [0])):
+        with pytest.raises(ValueError, match="have changed since this plan"):
+            each.apply()
+
+
+def test_a_plan_cannot_be_pickled():
+    plan = kr.plan(models.mlp(), ratio=0.4)
+    for keep in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match=r"belongs to a model .*to_dict"):
+            keep(plan)
+    assert copy.copy(plan) is plan
+
+
+def of_a_body_and_a_head():
+    body = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8, activation="relu", name="first"),
+            keras.layers.Dense(9, activation="relu", name="second"),
+        ],
+        name="body",
+    )
+    inputs = keras.Input((6,))
+    x = keras.layers.Dense(10, activation="relu", name="head")(body(inputs))
+    return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "gone"),
+    [
+        ({"skip": "body"}, {"head"}),
+        ({"layers": "body"}, {"first", "second"}),
+        ({"layers": "bo.*"}, {"first", "second"}),
+        ({"ratio": {"body": 0.5, "second": None}}, {"first"}),
+        ({"ratio": {"body": None, "second": 0.5}}, {"second"}),
+    ],
+)
+def test_the_name_of_a_nested_model_stands_for_what_is_in_it(options, gone):
+    plan = kr.plan(of_a_body_and_a_head(), **{"ratio": 0.5} | options)
+    assert removed(plan).keys() == gone

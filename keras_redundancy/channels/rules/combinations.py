@@ -20,6 +20,7 @@ from keras_redundancy.channels.rules.registry import (
     for_classes,
     rule,
     with_batch_axis,
+    with_numbers,
 )
 
 BROADCASTS = of_call(
@@ -92,6 +93,7 @@ def _join(operation, acts=None):
     )
 )
 @with_batch_axis
+@with_numbers
 def _operands(operation, call):
     """`x + y` and keras.ops, where an operand can be a number or an array."""
     if is_added_as_bias(operation, *call.arguments):
@@ -151,7 +153,9 @@ def _acts_of(operation, call, others):
     (path, operand), x = others[0], call.inputs[0]
     array = as_array(operand)
     axis = x.axis - (len(x.shape) - array.ndim)
-    per_channel = axis >= 0 and array.size == array.shape[axis] == len(x.ids)
+    per_channel = 0 <= axis < array.ndim and array.size == array.shape[
+        axis
+    ] == len(x.ids)
     turned = isinstance(operation, (ops.Divide, ops.Subtract, ops.TrueDivide))
     if turned and path in (("args", 0), ("kwargs", "x1")):
         return None
@@ -177,8 +181,11 @@ def _combined(call, join):
     what says more of how they are combined.
     """
     after = call.outputs[0].shape
-    missing = [len(after) - len(x.shape) for x in call.inputs]
-    placed = list(zip(call.inputs, missing, strict=True))
+    given = [x for x in call.inputs if x.shape]
+    if not given:  # Numbers alone.
+        return Channels(call.new(0), 0)
+    missing = [len(after) - len(x.shape) for x in given]
+    placed = list(zip(given, missing, strict=True))
     for axis in sorted({x.axis + gap for x, gap in placed}, reverse=True):
         ones = [x for x, gap in placed if _size_at(x, axis - gap) == 1]
         wide = [
@@ -197,7 +204,7 @@ def _combined(call, join):
     for x, gap in placed:
         if x.axis + gap != axis and len(x.ids) > 1:
             call.freeze(POSITIONS, x.ids)
-    if join is CallTrace.summed and len(wide) < len(placed):
+    if join is CallTrace.summed and len(wide) < len(call.inputs):
         join = CallTrace.tied  # One channel is added to all.
     return Channels(join(call, *(x.ids for x in wide)), axis)
 

@@ -121,6 +121,9 @@ def _weight(layer, call):
     Where it is no kernel, it is not known whether it is a bias or a scale.
     """
     axis = len(layer.weight.shape) - 1
+    if axis < 0:  # A number has no channels.
+        call.keeps(layer.weight)
+        return Channels(call.new(0), 0)
     if axis and id(layer) in call.recorder.kernels:
         ids = call.written_by(layer.weight, axis)
     else:

@@ -5,6 +5,7 @@ import numpy as np
 from keras import layers
 
 from keras_redundancy._keras import (
+    ReLUOperation,
     core_operations as core,
     math_operations,
     nn_operations as nn,
@@ -19,6 +20,7 @@ from keras_redundancy.channels.rules.registry import (
     for_classes,
     rule,
     with_batch_axis,
+    with_numbers,
 )
 
 NORMALIZES = of_call(
@@ -86,11 +88,13 @@ def _softmax(operation, call):
     return Channels(call.tied(x.ids), x.axis)
 
 
-@rule.register(layers.ReLU)
+@for_classes(layers.ReLU, ReLUOperation)
 @with_batch_axis
-def _relu(layer, call):
-    homogeneous = layer.max_value is None and not layer.threshold
-    return unchanged(layer, call) if homogeneous else bent(layer, call)
+@with_numbers
+def _relu(operation, call):
+    """The layer, and what `keras.activations.relu` calls."""
+    homogeneous = operation.max_value is None and not operation.threshold
+    return unchanged(operation, call) if homogeneous else bent(operation, call)
 
 
 @rule.register(layers.PReLU)
@@ -112,6 +116,7 @@ def _clip(operation, call):
 @rule.register(core.Cast)
 @rule.register(core.ConvertToTensor)
 @with_batch_axis
+@with_numbers
 def _cast(operation, call):
     """Not homogeneous to integers: int(3 x) is not always 3 int(x)."""
     dtype = operation.dtype or call.outputs[0].dtype
@@ -150,6 +155,7 @@ def _dropout(layer, call):
     ),
 )
 @with_batch_axis
+@with_numbers
 def bent(operation, call):
     """Every channel on its own, but f(s x) is not s f(x)."""
     x = call.inputs[0]
@@ -164,6 +170,7 @@ def bent(operation, call):
     *named(ops, "Absolute Copy Negative"),
 )
 @with_batch_axis
+@with_numbers
 def unchanged(operation, call):
     """Every channel on its own; at inference f(s x) = s f(x) for s > 0."""
     return call.inputs[0]

@@ -126,7 +126,9 @@ def apply_rule(operation, call):
     for number, x in enumerate(call.inputs):
         if number in masks:
             call.freeze(MASK, x.ids)
-        elif isinstance(operation, READS_NO_CHANNELS):
+        elif isinstance(operation, READS_NO_CHANNELS) or (
+            not x.shape and hasattr(function, "follows_numbers")
+        ):
             continue
         elif len(x.shape) < 2 and not len(x.ids):
             return call.opaque(NO_CHANNEL_AXIS)
@@ -147,6 +149,12 @@ def with_batch_axis(function):
     they are merged with the batch in the same order as those that went in.
     """
     function.follows_batch_axis = True
+    return function
+
+
+def with_numbers(function):
+    """Mark a rule that also holds where an input is a number, without axes."""
+    function.follows_numbers = True
     return function
 
 
