@@ -7,6 +7,7 @@ import itertools
 
 import keras
 from keras.src.models.functional import Functional
+from keras.src.ops.core import Cast, ConvertToTensor
 from keras.src.ops.numpy import Reshape
 
 from keras_redundancy._keras.graph import (
@@ -27,7 +28,7 @@ from keras_redundancy._keras.merging import (
     names_in_one_graph,
     shared_parts,
 )
-from keras_redundancy._keras.one_sample import OneSample
+from keras_redundancy._keras.one_sample import OneSample, with_open_batch
 from keras_redundancy._keras.opened import (
     Opened,
     RecordingError,
@@ -36,7 +37,7 @@ from keras_redundancy._keras.opened import (
     tensors_in,
     what_and_where,
 )
-from keras_redundancy._keras.symbols import EachSample
+from keras_redundancy._keras.symbols import EachSample, Weight
 from keras_redundancy._keras.walk import Interpreter
 
 # What a copy of a model has of its own: its graph, and what was compiled.
@@ -296,6 +297,8 @@ class Copier(Interpreter):
     def call(self, call, values):
         """The tensors that a call makes in the new graph."""
         old = call.operation
+        if _returns_a_weight(call, values):
+            return [values[id(call.inputs[0])]]
         args, kwargs = call.fill_in(values)
         if _key(old) not in self._made:
             self._make(call, values)
@@ -347,7 +350,7 @@ class Copier(Interpreter):
         """Note the copy of an operation that is not a plain copy."""
         old = call.operation
         if type(old) is Reshape:
-            shape = _with_open_batch(call, self._twice.get(id(call.node)))
+            shape = with_open_batch(call, self._twice.get(id(call.node)))
             self._note(old, Reshape(shape, name=old.name))
         elif is_model(old):
             self._note(old, self.model(old, self._shapes_of(call, values)))
@@ -419,26 +422,18 @@ def _copied_from(layer):
     return vars(layer).get("_copied_from", layer)
 
 
+def _returns_a_weight(call, values):
+    """Whether a call makes a tensor of a weight, of the dtype that it has."""
+    if not isinstance(call.operation, Cast | ConvertToTensor):
+        return False
+    given, made = values[id(call.inputs[0])], call.outputs[0]
+    of = given._keras_history.operation
+    return isinstance(of, Weight) and given.dtype == made.dtype
+
+
 def _key(operation):
     """The same for an operation and its copies that share its weights."""
     return id(_copied_from(operation))
-
-
-def _with_open_batch(call, twice):
-    """The shape that a `Reshape` makes, whatever the size of the batch.
-
-    Args:
-        call: the call, for a batch of one sample.
-        twice: the same call for a batch of two, or None if not known.
-    """
-    old, made = call.operation.newshape, call.outputs[0].shape
-    other = () if twice is None else twice.outputs[0].shape
-    if None in made or len(made) != len(other):
-        return old
-    grows = [n for n, size in enumerate(made) if size != other[n]]
-    if len(grows) != 1:
-        return old
-    return tuple(-1 if n in grows else size for n, size in enumerate(made))
 
 
 def _copied_input(x, shape):

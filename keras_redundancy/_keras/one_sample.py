@@ -41,3 +41,20 @@ class OneSample(Interpreter):
     def made(self, x, value, path):
         if not path:
             self.sizes[id(x)] = value.shape[0] if value.shape else None
+
+
+def with_open_batch(call, twice):
+    """The shape that a `Reshape` makes, whatever the size of the batch.
+
+    Args:
+        call: the call, for a batch of one sample.
+        twice: the same call for a batch of two, or None if not known.
+    """
+    old, made = call.operation.newshape, call.outputs[0].shape
+    other = () if twice is None else twice.outputs[0].shape
+    if None in made or len(made) != len(other):
+        return old
+    grows = [n for n, size in enumerate(made) if size != other[n]]
+    if len(grows) != 1:
+        return old
+    return tuple(-1 if n in grows else size for n, size in enumerate(made))

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_redundancy import _keras
+from keras_redundancy._shared.tables import listed
 from keras_redundancy.calibration.moments import Divided, Moments
 from keras_redundancy.calibration.observer import Window, observe
 from keras_redundancy.channels import Role, VariableAxis
@@ -113,7 +115,7 @@ def statistics_of(graph, spaces, data, batch_size: int) -> Statistics:
     moments = observe(graph.model, windows, data, batch_size)
     views = {}
     for on, positions, name, each in observed:
-        _require_finite(moments[name], on)
+        _require_finite(moments[name], on, graph.model)
         view = View(on, positions, moments[name], each)
         views.setdefault(id(on), []).append(view)
     samples = max((m.samples for m in moments.values()), default=0)
@@ -144,11 +146,24 @@ def _read_together(graph, spaces):
                 yield on, np.concatenate(positions)
 
 
-def _require_finite(divided, on):
+def _require_finite(divided, on, model):
     parts = divided.fitted, divided.held_out
-    if not all(np.isfinite(x).all() for part in parts for x in part.blocks):
-        raise ValueError(
-            f"The layer {on.layer.name!r} reads activations that are NaN or "
-            "infinite for the calibration data. Look for NaN in the data, "
-            "and scale it as it was scaled for training."
+    if all(np.isfinite(x).all() for part in parts for x in part.blocks):
+        return
+    advice = (
+        "Look for NaN in the data, and scale it as it was scaled for training."
+    )
+    broken = [
+        variable.path
+        for variable in model.variables
+        if not np.isfinite(_keras.as_array(variable)).all()
+    ]
+    if broken:
+        advice = (
+            f"The weights {listed(broken, 3)} hold NaN or infinity: restore "
+            "them from a checkpoint from before the training diverged."
         )
+    raise ValueError(
+        f"The layer {on.layer.name!r} reads activations that are NaN or "
+        f"infinite for the calibration data. {advice}"
+    )

@@ -245,7 +245,7 @@ class PruningRun:
         progress.last_cut = progress.epoch
         if smaller is None:
             return
-        _require_trainable(smaller)
+        _require_trainable(smaller, self.model)
         before, after = map(parameters_after_training, (self.model, smaller))
         if after >= before:
             return
@@ -321,7 +321,7 @@ class PruningRun:
         )
 
 
-def _require_trainable(smaller):
+def _require_trainable(smaller, model):
     if not isinstance(smaller, keras.Model):
         raise TypeError(
             f"prune returned {type(smaller).__name__}, but it has to return "
@@ -332,4 +332,14 @@ def _require_trainable(smaller):
             "prune returned a model that is not compiled, so training cannot "
             "go on. Return what kr.prune(model, ..., optimizer=True) returns, "
             "or call compile() on it."
+        )
+    shapes = [
+        [tuple(x.shape) for x in keras.tree.flatten(m.outputs)]
+        for m in (smaller, model)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"prune returned a model with outputs of shapes {shapes[0]}, but "
+            f"it was given one with {shapes[1]}. Return a smaller model that "
+            "answers the same."
         )

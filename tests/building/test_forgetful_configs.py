@@ -9,7 +9,7 @@ import keras_redundancy as kr
 from tests import models
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Times(layers.Layer):
     def __init__(self, factor=1.0, **kwargs):
         super().__init__(**kwargs)
@@ -22,7 +22,7 @@ class Times(layers.Layer):
         return super().get_config()
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class TimesWeight(Times):
     def build(self, shape):
         self.scale = self.add_weight(shape=shape[-1:], name="scale")
@@ -31,7 +31,7 @@ class TimesWeight(Times):
         return super().call(x) * self.scale
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class TimesDense(layers.Dense):
     def __init__(self, units, factor=1.0, **kwargs):
         super().__init__(units, **kwargs)

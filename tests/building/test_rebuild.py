@@ -178,7 +178,7 @@ def test_an_overridden_compile_is_not_called():
 
 
 def test_a_layer_whose_config_hides_its_width():
-    @keras.saving.register_keras_serializable("tests")
+    @keras.saving.register_keras_serializable(__name__)
     class Wide(layers.Dense):
         """Takes twice the units that its config tells."""
 
@@ -246,7 +246,7 @@ def test_the_smaller_model_exports(tmp_path):
     )
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Gate(layers.Layer):
     """Returns `width` channels, whatever it reads."""
 

@@ -11,7 +11,7 @@ from keras_redundancy.building.stock import stock_form
 from tests import models
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Doubled(layers.Dense):
     """A `Dense` layer that computes with `factor` times its kernel."""
 
@@ -41,7 +41,7 @@ def doubled(layer):
     )
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Watch(layers.Layer):
     """Hands on what it reads, and keeps how large that was."""
 
@@ -67,7 +67,7 @@ def watch_rule(layer, call):
     return x
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Annealed(keras.regularizers.Regularizer):
     """A regularizer that takes the place of another one in training."""
 

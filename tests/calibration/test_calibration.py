@@ -132,6 +132,14 @@ def test_nan_is_found_in_its_batch_and_input():
     assert "input 'two'" in str(caught.value)
 
 
+def test_weights_that_are_nan_are_named():
+    model = models.randomized(models.mlp())
+    model.layers[1].kernel.assign(np.nan * model.layers[1].kernel)
+    path = model.layers[1].kernel.path
+    with pytest.raises(ValueError, match=f"The weights {path} hold NaN"):
+        kr.prune(model, ratio=0.3, data=models.random_inputs(model))
+
+
 # --- one for several plans --------------------------------------------------
 
 

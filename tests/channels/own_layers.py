@@ -6,7 +6,7 @@ from keras import layers
 import keras_redundancy as kr
 from tests.rule_checks import between
 
-serializable = keras.saving.register_keras_serializable("tests")
+serializable = keras.saving.register_keras_serializable(__name__)
 
 
 def names_and_sizes(graph):

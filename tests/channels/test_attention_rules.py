@@ -161,7 +161,7 @@ def test_a_mask_for_every_head_freezes_the_heads():
     assert "a mask or a bias for each" in reasons["mha (query, key, value)"]
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Attend(layers.Layer):
     """Heads of 3 numbers, groups of which share those of keys and values.
 
@@ -353,7 +353,7 @@ def test_a_value_that_is_the_key_stays():
 # --- what is left alone -----------------------------------------------------
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Sharpened(layers.MultiHeadAttention):
     def _compute_attention(self, query, key, value, *args, **options):
         return super()._compute_attention(

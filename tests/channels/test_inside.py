@@ -414,7 +414,7 @@ def test_kernels_of_a_layer_are_cut_by_data():
     assert errors[0] < errors[1]
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Scale(layers.Layer):
     """A weight for each channel that it reads, and no layers."""
 

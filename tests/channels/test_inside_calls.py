@@ -10,7 +10,7 @@ from tests import models, subclassed
 from tests.rule_checks import assert_copies_go
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Mixer(layers.Layer):
     """Hides eight units, reads one tensor or two, and scales what it reads."""
 
@@ -24,7 +24,7 @@ class Mixer(layers.Layer):
         return self.narrow(self.wide(x * scales) + self.other(y))
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Cross(layers.Layer):
     """A layer of a deep and cross network, which reads a list."""
 
@@ -38,7 +38,7 @@ class Cross(layers.Layer):
         return first * (ops.matmul(x, self.w) + self.b) + x
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Scales(layers.Layer):
     """A factor for each channel."""
 
@@ -178,7 +178,7 @@ def test_a_nested_model_that_is_called_on_several_sizes(make):
     models.assert_same_function(model, small, images.astype("float32"))
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Around(layers.Layer):
     """Calls a model on several sizes, and a layer that others call too."""
 

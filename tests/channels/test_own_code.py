@@ -60,6 +60,15 @@ class Dotted(Product):
 
 
 @serializable
+class CastDotted(Product):
+    """Reads its weights as tensors of the dtype that they have."""
+
+    def times(self, x):
+        kernel = ops.cast(ops.convert_to_tensor(self.kernel), x.dtype)
+        return ops.matmul(x, kernel) - ops.convert_to_tensor(self.bias)
+
+
+@serializable
 class TensorDotted(Product):
     def times(self, x):
         return ops.tensordot(x, self.kernel, axes=1)
@@ -123,6 +132,7 @@ class Late(layers.Layer):
     [
         *(Swish(), Affine(), Doubled(20)),
         *(Product(20), Dotted(20), TensorDotted(20), Convolved(20)),
+        CastDotted(20),
     ],
     ids=repr,
 )

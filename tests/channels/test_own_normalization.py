@@ -57,7 +57,7 @@ WAYS = {
 }
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Normalizes(layers.Layer):
     def __init__(self, way, **options):
         super().__init__(**options)

@@ -21,7 +21,7 @@ NUMBERS = {
 }
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class OfANumber(layers.Layer):
     def __init__(self, way, **options):
         super().__init__(**options)
@@ -53,7 +53,7 @@ def test_copies_go_through_what_a_number_does(way, tmp_path):
     assert type(small.get_layer("own")) is OfANumber
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Rezero(layers.Layer):
     """A wide part inside, times a number that training starts from zero."""
 
@@ -85,7 +85,7 @@ def test_a_number_stays_trainable_where_stock_layers_take_its_place(tmp_path):
     )
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Projection(layers.Layer):
     """A random projection that is not trained, and a scale that is not."""
 
@@ -107,7 +107,7 @@ def test_weights_that_are_not_trained_are_followed_and_stay_so(tmp_path):
     assert len(small.trainable_weights) == len(model.trainable_weights)
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Adds(layers.Layer):
     """Adds a loss and updates a metric, beside what it returns."""
 
@@ -157,7 +157,7 @@ def test_a_loss_that_gets_lost_is_named():
     assert len(model.losses) == 1
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Doubles(layers.Layer):
     def call(self, x):
         return 2.0 * ops.tanh(x)

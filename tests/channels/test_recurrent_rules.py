@@ -202,21 +202,21 @@ def test_a_report_has_a_row_for_the_layer_and_a_filter_for_every_unit():
 # --- what is left alone -----------------------------------------------------
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Turned(layers.LSTMCell):
     def call(self, inputs, states, training=False):
         output, states = super().call(inputs, states, training)
         return keras.ops.flip(output, -1), states
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class OwnCell(layers.LSTM):
     def __init__(self, units, **options):
         super().__init__(units, **options)
         self.cell = Turned(units)
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class OwnLoop(layers.GRU):
     def inner_loop(self, *args, **options):
         return super().inner_loop(*args, **options)

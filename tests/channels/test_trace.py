@@ -110,7 +110,7 @@ def test_positions_correspond_by_the_value_they_come_from():
     models.assert_same_function(model, kr.prune(model, tau=0.9999))
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Narrowed(layers.Dense):
     """Inherits `call`, but has a weight that the rule does not know."""
 
@@ -119,7 +119,7 @@ class Narrowed(layers.Dense):
         self.extra = self.add_weight(shape=(self.units,), name="extra")
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Plain(layers.Dense):
     pass
 

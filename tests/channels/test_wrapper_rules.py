@@ -228,7 +228,7 @@ def test_initializers_that_hold_arrays():
 # --- what is left alone -----------------------------------------------------
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Padded(layers.Wrapper):
     def call(self, x):
         return self.layer(x)

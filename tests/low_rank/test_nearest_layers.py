@@ -107,7 +107,7 @@ def test_an_embedding_makes_what_is_read_behind_it():
     assert vectors_of(model) == {"first": "both", "last": "inputs"}
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Block(layers.Layer):
     """Makes a layer of its own, which is not made anew by itself."""
 

@@ -6,7 +6,7 @@ from keras import layers, ops
 from tests.strategies.tensors import array, positions_of
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable(__name__)
 class Shuffled(keras.layers.Layer):
     """A layer that no rule knows: it turns the channels round."""
 

@@ -256,6 +256,12 @@ def test_logs_may_hold_arrays():
 # --- bad input --------------------------------------------------------------
 
 
+def with_other_outputs():
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(7)])
+    model.compile("sgd", "mse")
+    return model
+
+
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
@@ -273,6 +279,11 @@ def test_logs_may_hold_arrays():
             {"prune": lambda model: keras.Sequential([keras.Input((8,))])},
             ValueError,
             "a model that is not compiled",
+        ),
+        (
+            {"prune": lambda model: with_other_outputs()},
+            ValueError,
+            r"outputs of shapes \[\(None, 7\)\], but it was given",
         ),
         ({"epochs": 0}, ValueError, "epochs must be an integer"),
         ({"ratio": 0.1}, TypeError, "ratio= is no argument of .* into prune="),
