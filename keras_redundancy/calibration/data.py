@@ -226,6 +226,7 @@ def _batches_of(samples, batch_size, graph):
     is_iterator = isinstance(data, Iterator | _Remembered)
     if has_arrays and not is_iterator:
         data = _of_inputs(graph, data)
+        _require_as_many(graph, data)
     try:
         if is_iterator:
             # Keras looks at the first batch before it is asked for one.
@@ -269,6 +270,18 @@ def _of_inputs(graph, data):
         return _as_read_by(_keras.input_structure(graph), data)
     except (KeyError, ValueError) as error:
         raise _misfit(graph, data) from error
+
+
+def _require_as_many(graph, data):
+    """Raise unless the arrays for all inputs have as many samples."""
+    flat = keras.tree.flatten(data)
+    shapes = [tuple(getattr(x, "shape", ())) for x in flat]
+    counts = [shape[0] for shape in shapes if shape]
+    if len(flat) == len(graph.inputs) and len(set(counts)) > 1:
+        raise ValueError(
+            f"data has {', '.join(map(str, counts))} samples for the inputs of "
+            "the model, in this order. Pass as many for each of them."
+        )
 
 
 def _sliceable(x):

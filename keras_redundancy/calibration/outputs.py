@@ -127,6 +127,7 @@ class Output:
         return ops.log(x) - (ops.log1p(-x) if self.kind == "sigmoid" else 0)
 
 
+@keras.saving.register_keras_serializable(package="keras_redundancy")
 class Answers(keras.distillation.DistillationLoss):
     """The sum of the differences of all outputs of two models."""
 
@@ -141,6 +142,15 @@ class Answers(keras.distillation.DistillationLoss):
             output.difference(*both, self.temperature)
             for output, *both in zip(self.outputs, wanted, found, strict=True)
         )
+
+    def get_config(self):
+        outputs = [dataclasses.asdict(output) for output in self.outputs]
+        return {"outputs": outputs, "temperature": self.temperature}
+
+    @classmethod
+    def from_config(cls, config):
+        outputs = [Output(**output) for output in config["outputs"]]
+        return cls(outputs, config["temperature"])
 
 
 def outputs_of(model, kinds, samples: list[NDArray]) -> list[Output]:
@@ -162,7 +172,7 @@ def outputs_of(model, kinds, samples: list[NDArray]) -> list[Output]:
     """
     graph = _keras.flat_graph(model)
     makers = {key: call for call in graph.calls for key in call.makes}
-    losses = _by_output(model)
+    losses = compiled_by_output(model, "loss")
     found = []
     for number, wanted in enumerate(_each_kind(kinds, len(samples))):
         made = kind_made(makers.get(graph.outputs[number]))
@@ -245,40 +255,25 @@ def kind_made(call):
     return kind.value if kind in (Kind.SOFTMAX, Kind.SIGMOID) else None
 
 
-def losses_of(model):
-    """Functions of labels and outputs, in the structure of the outputs.
+def compiled_by_output(model, what: str) -> list:
+    """An argument of `compile` for each output of a model.
 
-    Raises:
-        ValueError: the model is not compiled, or with no loss.
+    Args:
+        model: a functional or Sequential model.
+        what: "loss" or "loss_weights".
+
+    Returns:
+        A list with None where there is none, or not one for each output.
     """
-    losses = _by_output(model)
-    if not any(losses):
-        raise ValueError(
-            f"labels were received, but {model.name!r} is compiled with no "
-            "loss to compare them by. Call compile(loss=...) before, or leave "
-            "labels= out."
-        )
-    structure = _keras.output_structure(_keras.graph_of(model))
-    losses = [_mean_loss(loss) for loss in losses]
-    return keras.tree.pack_sequence_as(structure, losses)
-
-
-def _mean_loss(loss):
-    if loss is None:
-        return lambda labels, outputs: 0.0
-    function = keras.losses.get(loss)
-    return lambda labels, outputs: ops.mean(function(labels, outputs))
-
-
-def _by_output(model) -> list:
-    """The compiled loss of each output of a model, or None."""
-    structure = _keras.output_structure(_keras.graph_of(model))
-    count = len(keras.tree.flatten(structure))
-    loss = (_keras.compile_arguments(model) or {}).get("loss")
-    if isinstance(loss, dict):
+    graph = _keras.graph_of(model)
+    structure = _keras.output_structure(graph)
+    count = len(graph.outputs)
+    given = (_keras.compile_arguments(model) or {}).get(what)
+    if isinstance(given, dict):
         is_dict = isinstance(structure, dict)
-        names = sorted(structure) if is_dict else model.output_names
-        return [loss.get(name) for name in names]
-    if isinstance(loss, list | tuple):
-        return list(loss)
-    return [loss] * count
+        names = sorted(structure) if is_dict else graph.output_names
+        given = [given.get(name) for name in names]
+    if not isinstance(given, list | tuple):
+        return [given] * count
+    given = keras.tree.flatten(given)
+    return given if len(given) == count else [None] * count

@@ -20,7 +20,7 @@ from keras_redundancy._shared.configured import Configured
 from keras_redundancy.building.rebuild import rebuild, require_rebuildable
 from keras_redundancy.building.recipe import Recipe
 from keras_redundancy.building.stripping import strip
-from keras_redundancy.calibration.outputs import Answers, losses_of, outputs_of
+from keras_redundancy.calibration.outputs import Answers, outputs_of
 from keras_redundancy.channels.functional import with_graph
 from keras_redundancy.mend.distillable import (
     require_alike,
@@ -29,7 +29,9 @@ from keras_redundancy.mend.distillable import (
     require_of_stream,
     weight_of_labels,
 )
+from keras_redundancy.mend.distiller import Distiller
 from keras_redundancy.mend.features import answers, with_features
+from keras_redundancy.mend.label_loss import LabelLoss
 from keras_redundancy.mend.training_data import (
     TrainingData,
     is_stream,
@@ -133,9 +135,9 @@ def distill(
             `tf.data.Dataset` or `PyDataset` of batches, or a generator of
             batches, which are all kept in memory. Targets in it are ignored,
             unless labels=True.
-        labels: labels of arrays, or True for those that come with a dataset:
-            their loss, the one that `small` is compiled with, is added. So
-            this is fine-tuning with a teacher.
+        labels: labels of arrays, as `Model.fit` takes them, or True for those
+            that come with a dataset: their loss, the one that `small` is
+            compiled with, is added. So this is fine-tuning with a teacher.
         epochs: how often all samples are used.
         learning_rate: the one to start from.
         batch_size: of arrays, 64 by default, or all samples that are trained
@@ -155,9 +157,9 @@ def distill(
             none is left out: while the learning rate is high, epochs may be
             worse than the start, and yet the last ones better.
         augment: with arrays, a function from a batch of inputs to another
-            one, or a layer, such as `keras.layers.RandomFlip("horizontal")`.
-            With few samples this helps most. Use what `model` was trained
-            with.
+            one with as many samples, or a layer, such as
+            `keras.layers.RandomFlip("horizontal")`. With few samples this
+            helps most. Use what `model` was trained with.
         validation_data: with a dataset, another dataset that says which epoch
             was the best.
         steps: how many batches of a dataset an epoch takes, where its length
@@ -172,7 +174,8 @@ def distill(
             a ResNet, whose outputs are compared too, by their squared error
             in units of their variance. Not with `labels`.
         callbacks: as for `Model.fit`. Their `model` is the `Distiller`, whose
-            `student` is trained.
+            `student` is trained. So of a file that a `ModelCheckpoint` wrote,
+            take `keras.models.load_model(path).student`.
         verbose: as for `Model.fit`.
 
     Returns:
@@ -187,8 +190,10 @@ def distill(
         ValueError: the models' inputs or outputs differ; all of `small` is
             frozen; `data` is empty, does not fit, or has less samples than a
             batch; outputs are no probabilities, and the compiled loss says
-            that they are; there is no loss for `labels`; or an option is out
-            of range or has no effect.
+            that they are; there is no loss for `labels`, or these do not fit
+            the outputs; there is no layer of a name in `features`; `augment`
+            returns no batch of inputs; or an option is out of range or has no
+            effect.
 
     Warns:
         UserWarning: the loss became NaN or infinite: training ended there,
@@ -221,7 +226,7 @@ def distill(
     model = with_graph(model)
     require_alike(small, model)
     require_rebuildable(small)
-    losses = None if labels is None else losses_of(small)
+    loss = None if labels is None else LabelLoss(small)
     with_arrays = not is_stream(data)
     require_judged(patience, held_out * with_arrays, validation_data)
     if not with_arrays:
@@ -229,10 +234,11 @@ def distill(
         found = of_stream(model, data, steps, validation_data, batch_size)
     else:
         require_of_arrays(data, labels, steps, validation_data)
+        labels = loss and loss.needed(labels)
         found = arrays_for(model, data, training, labels, steps)
     student = rebuild(Recipe.of(small))
     others = {"callbacks": callbacks, "verbose": verbose}
-    train(student, model, found, training, losses, weight, **others)
+    train(student, model, found, training, loss, weight, **others)
     return student
 
 
@@ -240,10 +246,6 @@ def arrays_for(
     model, data, training: Training, labels=None, steps: int | None = None
 ) -> TrainingData:
     """Arrays as training data, batched and held out as `training` says."""
-    augment = training.augment
-    if isinstance(augment, keras.Layer):
-        layer = augment
-        augment = lambda x: layer(x, training=True)  # noqa: E731
     return of_arrays(
         model,
         data,
@@ -251,7 +253,7 @@ def arrays_for(
         steps,
         training.batch_size,
         training.held_out,
-        augment,
+        training.augment,
         training.seed,
     )
 
@@ -261,7 +263,7 @@ def train(
     model,
     data: TrainingData,
     training: Training,
-    losses=None,
+    loss: LabelLoss | None = None,
     label_weight: float = 0.0,
     callbacks: list | None = None,
     verbose=0,
@@ -273,8 +275,8 @@ def train(
         model: the original one, which is not changed.
         data: what to train on.
         training: how.
-        losses: those of labels, in the structure of the outputs, or None.
-        label_weight: the share of these.
+        loss: that of labels, or None.
+        label_weight: the share of it.
         callbacks, verbose: as for `Model.fit`.
 
     Raises:
@@ -294,13 +296,12 @@ def train(
         )
         outputs += more
     with _keras.scope_of(student), _keras.quiet_about_retracing():
-        kind = keras.distillation.Distiller
-        kind = kind if training.batch_statistics else AtInference
-        distiller = kind(
+        distiller = Distiller(
             teacher,
             student,
             Answers(outputs, training.temperature),
             student_loss_weight=label_weight,
+            batch_statistics=training.batch_statistics,
             # The layers cast what they read, as they would by themselves.
             dtype=student.dtype_policy,
             autocast=False,
@@ -310,7 +311,7 @@ def train(
         )
         distiller.compile(
             keras.optimizers.Adam(rate),
-            loss=losses or "mse",
+            loss=loss,
             jit_compile=_jit_compile(),
         )
         # TensorFlow would trace the first step once more to make the slots.
@@ -327,17 +328,6 @@ def train(
             verbose=verbose,
         )
     best.restore()
-
-
-class AtInference(keras.distillation.Distiller):
-    """Trains the student as it answers at inference.
-
-    Its BatchNormalization goes on with the statistics that mending gave it,
-    which do not depend on the batch, and Dropout leaves its numbers alone.
-    """
-
-    def call(self, inputs, training=None, **kwargs):
-        return self.student(inputs, training=False, **kwargs)
 
 
 class _Best(keras.callbacks.Callback):

@@ -1,5 +1,7 @@
 """What two models return: their outputs, and features, those of layers."""
 
+import difflib
+
 import keras
 import numpy as np
 from keras import ops
@@ -11,6 +13,8 @@ from keras_redundancy.calibration.outputs import Output
 
 # What is added to the variance of every channel, as a share of the mean one.
 RIDGE = 1e-3
+# How many names of layers an error shows.
+NAMES = 6
 
 
 def answers(model, samples: list[NDArray]) -> list[NDArray]:
@@ -59,28 +63,52 @@ def with_features(
     """
     more = [[], []]
     for name in names:
-        pair = [m.get_layer(name).output for m in (teacher, student)]
+        pair = [_output_of(name, model) for model in (teacher, student)]
         for found, tensor in zip(
             more, _channels_last(name, *pair), strict=True
         ):
             found.append(tensor)
+    graphs = [_keras.graph_of(model) for model in (teacher, student)]
     wanted, found = (
-        answers(keras.Model(model.input, tensors), samples)
-        for model, tensors in zip((teacher, student), more, strict=True)
+        answers(_model(graph, tensors), samples)
+        for graph, tensors in zip(graphs, more, strict=True)
     )
     more[1] = [
         _mapped(tensor, *values)
         for tensor, *values in zip(more[1], found, wanted, strict=True)
     ]
     models = [
-        keras.Model(model.input, [*model.outputs, *tensors])
-        for model, tensors in zip((teacher, student), more, strict=True)
+        _model(graph, [*graph.outputs, *tensors])
+        for graph, tensors in zip(graphs, more, strict=True)
     ]
     kinds = [
         Output("values", variance=float(np.var(_rows(x), axis=0).mean()))
         for x in wanted
     ]
     return *models, kinds
+
+
+def _model(graph, outputs):
+    """A model with the inputs of a graph, and with other outputs."""
+    return keras.Model(_keras.input_structure(graph), outputs)
+
+
+def _output_of(name, model):
+    """The output of a layer, by the name of the layer."""
+    layers = {
+        layer.name: layer
+        for layer in model.layers
+        if not isinstance(layer, keras.layers.InputLayer)
+    }
+    if name in layers:
+        return layers[name].output
+    similar = difflib.get_close_matches(str(name), layers, NAMES, cutoff=0)
+    raise ValueError(
+        f"features={name!r}: {model.name!r} has no layer of this name. It has "
+        f"{len(layers)} layers, among them {', '.join(map(repr, similar))}. "
+        "Pass the names of layers as model.summary() shows them; those in a "
+        "model that is itself a layer cannot be compared."
+    )
 
 
 def _channels_last(name, wanted, found):

@@ -10,7 +10,8 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_redundancy import _keras
-from keras_redundancy.calibration.data import Samples, batches
+from keras_redundancy.calibration.data import STRINGS, Samples, batches
+from keras_redundancy.mend.augment import Augment
 
 # Samples of a batch, where nothing else is said.
 BATCH = 64
@@ -48,11 +49,11 @@ class Batches(keras.utils.PyDataset):
         """Take the arrays.
 
         Args:
-            x: arrays in the structure that the model takes.
-            *labels: nothing, or arrays in that of its outputs.
+            x: arrays as the model takes them, in tuples in place of lists.
+            *labels: nothing, or a structure of arrays.
             batch_size: how many samples a batch has. By default `BATCH`, or all
             that are not held out if there are fewer.
-            augment: a function of x that returns another one, or None.
+            augment: an `Augment` or None.
             seed: for the order.
         """
         super().__init__()
@@ -72,12 +73,22 @@ class Batches(keras.utils.PyDataset):
         chosen = self._order[start : start + self.batch_size]
         x, *labels = _chosen(chosen, self.data)
         if self.augment is not None:
-            x = keras.tree.map_structure(ops.convert_to_numpy, self.augment(x))
-        return x, *labels
+            x = self.augment(x)
+        return _with_text(x), *labels
 
 
 def _chosen(numbers, arrays: tuple) -> tuple:
     return keras.tree.map_structure(lambda a: a[numbers], arrays)
+
+
+def _with_text(arrays):
+    """The arrays; those of text as tensors, which Keras asks for."""
+
+    def as_taken(x):
+        is_text = x.dtype.kind in STRINGS
+        return ops.convert_to_tensor(x, dtype="string") if is_text else x
+
+    return keras.tree.map_structure(as_taken, arrays)
 
 
 def is_stream(data) -> bool:
@@ -128,11 +139,12 @@ def of_arrays(
     Args:
         model: the original model.
         data: arrays, or an iterator of batches, which is read once.
-        labels: what belongs to the samples, or None.
+        labels: a tuple of arrays that belong to the samples, or None.
         steps: how many batches of an iterator to use.
         batch_size: how many samples a batch has.
         held_out: the share of the samples to validate on.
-        augment, seed: as for `Batches`.
+        augment: a function of a batch of inputs, a layer, or None.
+        seed: as for `Batches`.
 
     Raises:
         TypeError, ValueError: the data are none, do not fit the model or the
@@ -145,13 +157,12 @@ def of_arrays(
             f"batch_size={batch_size}, but {model.name!r} takes batches of "
             f"{needed}. Leave batch_size out."
         )
-    if (
-        needed and labels is not None
-    ):  # Samples after the last whole batch are left out.
+    if needed and labels is not None:
+        # Samples after the last whole batch are left out.
         labels = keras.tree.map_structure(
             lambda y: y[:count] if len(y) < count + needed else y, labels
         )
-    _require_as_many(labels, count)
+    _require_as_many(labels or (), count)
     order = np.random.default_rng(seed).permutation(count)
     held = _held_out(held_out, count, needed or 1)
     batch_size = needed or batch_size or max(1, min(BATCH, count - held))
@@ -161,19 +172,36 @@ def of_arrays(
             f"that there are to train on: data has {count}, of which {held} "
             "are held out. Pass more data, a smaller batch_size or held_out=0."
         )
-    structure = _keras.input_structure(_keras.graph_of(model))
-    x = keras.tree.pack_sequence_as(structure, arrays)
+    x = _packed(model, arrays)
     known = (x,) if labels is None else (x, labels)
     known = keras.tree.map_structure(np.asarray, known)
-    validation = _chosen(order[:held], known) if held else None
+    validation = None
+    if held:
+        x, *labels = _chosen(order[:held], known)
+        validation = _with_text(x), *labels
     train = Batches(
         *_chosen(order[held:], known),
         batch_size=batch_size,
-        augment=augment,
+        augment=Augment.of(model, augment),
         seed=seed,
     )
+    train[0]  # Raises if `augment` returns what does not fit.
     some = [x[:LOOKED_AT] for x in arrays]
     return TrainingData(train, len(train), validation, some, batch_size)
+
+
+def _packed(model, arrays):
+    """Arrays in the structure of a model's inputs, with tuples for lists.
+
+    TensorFlow makes one tensor of a list. A layer that augments expects no
+    list of one array, and models take the array as well.
+    """
+    structure = _keras.input_structure(_keras.graph_of(model))
+    if isinstance(structure, list) and len(arrays) == 1:
+        return arrays[0]
+    return keras.tree.lists_to_tuples(
+        keras.tree.pack_sequence_as(structure, arrays)
+    )
 
 
 def _held_out(share, count, of):
@@ -198,8 +226,9 @@ def gathered(model, data, steps, batch_size) -> list[NDArray]:
 
 def _require_as_many(labels, count):
     for array in keras.tree.flatten(labels):
-        if array is not None and len(array) != count:
+        entries = np.shape(array)[0] if np.ndim(array) else "no"
+        if entries != count:
             raise ValueError(
-                f"labels has {len(array)} entries for {count} samples. Pass "
+                f"labels has {entries} entries for {count} samples. Pass "
                 "one for each sample of data, in the same order."
             )

@@ -132,6 +132,18 @@ def test_nan_is_found_in_its_batch_and_input():
     assert "input 'two'" in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", [list, dict])
+def test_inputs_of_several_lengths(kind):
+    inputs = {name: keras.Input((4,), name=name) for name in ("one", "two")}
+    x = layers.Dense(8)(layers.Concatenate()(list(inputs.values())))
+    given = inputs if kind is dict else list(inputs.values())
+    model = keras.Model(given, layers.Dense(2)(x))
+    data = {"one": np.zeros((12, 4)), "two": np.zeros((5, 4))}
+    data = data if kind is dict else list(data.values())
+    with pytest.raises(ValueError, match="data has 12, 5 samples"):
+        kr.prune(model, ratio=0.3, data=data)
+
+
 def test_weights_that_are_nan_are_named():
     model = models.randomized(models.mlp())
     model.layers[1].kernel.assign(np.nan * model.layers[1].kernel)

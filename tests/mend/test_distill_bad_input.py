@@ -88,7 +88,7 @@ BAD = {
         classifier,
         None,
         {"features": ["none"]},
-        "No such layer: none",
+        "has no layer of this name. It has .*, among them 'dense",
     ),
     "features and labels": (
         logits,
