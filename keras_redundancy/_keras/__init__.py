@@ -50,6 +50,7 @@ from keras_redundancy._keras.layers import (
     has_stock_bases as has_stock_bases,
     is_stock_class as is_stock_class,
     lambda_output_shape as lambda_output_shape,
+    models_around as models_around,
     returning_sequences as returning_sequences,
     states_of as states_of,
     trusting_own_objects as trusting_own_objects,

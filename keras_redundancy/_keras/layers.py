@@ -25,6 +25,16 @@ def flat_layers(layer, recursive: bool = True) -> list:
     return layer._flatten_layers(recursive=recursive)
 
 
+def models_around(model) -> dict[int, list[str]]:
+    """{id(layer): names of the nested models of `model` that it is in}."""
+    found = {}
+    for part in flat_layers(model)[1:]:
+        if isinstance(part, keras.Model):
+            for layer in flat_layers(part)[1:]:
+                found.setdefault(id(layer), []).append(part.name)
+    return found
+
+
 def states_of(model) -> list:
     """The variables that change when a model is called.
 

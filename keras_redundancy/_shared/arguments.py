@@ -7,10 +7,10 @@ from numbers import Integral, Real
 
 import keras
 
-from keras_redundancy import _keras
 from keras_redundancy._shared.tables import listed
 
 Level = float | Mapping[str, float] | Callable[[object], float | None]
+Around = Mapping[int, list[str]]
 Layers = None | str | list[str] | Callable[[object], bool]
 
 
@@ -152,7 +152,7 @@ def several(name: str, values) -> list:
 
 
 def levels_by_layer(
-    level: Level, layers: list, where: str, check: Callable, model
+    level: Level, layers: list, where: str, check: Callable, around: Around
 ) -> dict[int, float | None]:
     """The level of every layer, by id(layer); None leaves it alone.
 
@@ -165,14 +165,14 @@ def levels_by_layer(
         where: the argument's name, for messages.
         check: takes a number and its name for messages, returns the number,
             or raises.
-        model: the model that they are layers of.
+        around: {id(layer): names of the models that the layer is inside of}.
 
     Raises:
         TypeError, ValueError: a number is refused by `check`, or a key of
             the mapping matches no layer.
     """
     if isinstance(level, Mapping):
-        return _levels_of_mapping(level, layers, where, check, model)
+        return _levels_of_mapping(level, layers, where, check, around)
     if callable(level):
         found = {}
         for layer in layers:
@@ -184,13 +184,13 @@ def levels_by_layer(
     return {id(layer): value for layer in layers}
 
 
-def _levels_of_mapping(level, layers, where, check, model):
+def _levels_of_mapping(level, layers, where, check, around):
     if not level:
         raise ValueError(
             f"{where} is an empty mapping, which would prune nothing. Put "
             "names of layers in it, or pass a number for all layers."
         )
-    names_of = _names_in(model, layers)
+    names_of = _names_of(layers, around)
     tests = {key: _matching(key, names_of, where) for key in level}
     values = {
         key: None if value is None else check(value, f"{where}[{key!r}]")
@@ -208,7 +208,7 @@ def _levels_of_mapping(level, layers, where, check, model):
 
 
 def selected_layers(
-    choice: Layers, layers: list, where: str, model
+    choice: Layers, layers: list, where: str, around: Around
 ) -> set[int]:
     """The ids of the layers that `choice` names; None names no layer.
 
@@ -219,7 +219,7 @@ def selected_layers(
             returns bool.
         layers: the layers with units.
         where: the argument's name, for messages.
-        model: the model that they are layers of.
+        around: {id(layer): names of the models that the layer is inside of}.
 
     Raises:
         TypeError: `choice` is none of these.
@@ -238,26 +238,21 @@ def selected_layers(
             "them, or a callable that takes a layer and returns a bool, but "
             f"received {choice!r}."
         )
-    names_of = _names_in(model, layers)
+    names_of = _names_of(layers, around)
     tests = [_matching(pattern, names_of, where) for pattern in patterns]
     return {key for key in names_of if any(matches(key) for matches in tests)}
 
 
-def _names_in(model, layers) -> dict[int, list[str]]:
-    """{id: the name of a layer, then those of what it is inside of}.
-
-    That is layers made of layers, and nested models.
-    """
-    found = {
-        id(layer): [layer.name, *getattr(layer, "blocks", ())]
+def _names_of(layers, around) -> dict[int, list[str]]:
+    """{id: the name of a layer, then those of what it is inside of}."""
+    return {
+        id(layer): [
+            layer.name,
+            *getattr(layer, "blocks", ()),
+            *around.get(id(layer), ()),
+        ]
         for layer in layers
     }
-    for part in _keras.flat_layers(model)[1:]:
-        if _keras.is_model(part):
-            for layer in _keras.flat_layers(part)[1:]:
-                if id(layer) in found:
-                    found[id(layer)].append(part.name)
-    return found
 
 
 def _matching(pattern, names_of, where):

@@ -52,7 +52,9 @@ def free_vectors(model, is_one, choice: Layers, kind: str) -> list[tuple]:
             "its inputs nor its units can be fused."
         )
     if choice is not None:
-        chosen = selected_layers(choice, found, "layers", model)
+        chosen = selected_layers(
+            choice, found, "layers", _keras.models_around(model)
+        )
         found = [layer for layer in found if id(layer) in chosen]
     return [(layer, _vectors(layer, first, last)) for layer in found]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from keras_redundancy import _keras
 from keras_redundancy._shared import arguments
 from keras_redundancy.channels.reasons import Reason
 from keras_redundancy.numbers.clustering import check_tau
@@ -109,12 +110,13 @@ def levels_of(model, spaces, how, level, layers, skip):
     """
     producers = {id(p): p for space in spaces for p in space.producers}
     producers = list(producers.values())
-    by_layer = _by_layer(model, how, level, producers)
+    around = _keras.models_around(model)
+    by_layer = _by_layer(around, how, level, producers)
     gentlest = min if how == "ratio" else max
     chosen = set(by_layer)
     if layers is not None:
-        chosen = arguments.selected_layers(layers, producers, "layers", model)
-    chosen -= arguments.selected_layers(skip, producers, "skip", model)
+        chosen = arguments.selected_layers(layers, producers, "layers", around)
+    chosen -= arguments.selected_layers(skip, producers, "skip", around)
     levels, reasons = [], []
     for space in spaces:
         out = [
@@ -129,12 +131,12 @@ def levels_of(model, spaces, how, level, layers, skip):
     return levels, reasons
 
 
-def _by_layer(model, how, level, producers):
+def _by_layer(around, how, level, producers):
     if how == "target":
         return dict.fromkeys(map(id, producers), 0)
     try:
         return arguments.levels_by_layer(
-            level, producers, how, CHECKS[how], model
+            level, producers, how, CHECKS[how], around
         )
     except Exception as error:
         if callable(level) and how == "tau":

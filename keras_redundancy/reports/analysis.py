@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import keras
 import numpy as np
 
+from keras_redundancy import _keras
 from keras_redundancy._shared import arguments
 from keras_redundancy.building.stripping import stock
 from keras_redundancy.channels import trace
@@ -141,8 +142,9 @@ def reports(
     graph = trace(stock(model))
     written = written_units(graph)
     layers = [units.layer for units in written]
+    around = _keras.models_around(graph.model)
     levels = [
-        arguments.levels_by_layer(tau, layers, "tau", check_tau, graph.model)
+        arguments.levels_by_layer(tau, layers, "tau", check_tau, around)
         for tau in taus
     ]
     measured = _measured(graph, written, linkage)
