@@ -24,6 +24,17 @@ def fingerprint(model) -> str:
     return known.hexdigest()
 
 
+class Snapshot:
+    """Tells whether the weights of a model have changed since it was made."""
+
+    def __init__(self, model):
+        self._model, self._weights = model, fingerprint(model)
+
+    @property
+    def is_current(self) -> bool:
+        return fingerprint(self._model) == self._weights
+
+
 def _states(model):
     for layer in flat_layers(model):
         yield from keras.tree.flatten(getattr(layer, "states", None))

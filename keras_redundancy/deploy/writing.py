@@ -9,7 +9,6 @@ from pathlib import Path
 
 import keras
 
-from keras_redundancy._shared.files import replaced
 from keras_redundancy.deploy.pairs import is_quantized
 from keras_redundancy.deploy.samples import Subject
 
@@ -32,7 +31,7 @@ def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
 
     Args:
         subject: the model.
-        path: its suffix is one of `FORMATS`.
+        path: where there is nothing yet; its suffix is one of `FORMATS`.
         samples: representative samples, an array for each input, or None.
         quantize: None, "dynamic" or "int8".
 
@@ -43,10 +42,7 @@ def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
     """
     kind = FORMATS[path.suffix]
     on_torch = keras.backend.backend() == "torch"
-    with (
-        replaced(path, of_model=not path.suffix) as fresh,
-        warnings.catch_warnings(),
-    ):
+    with warnings.catch_warnings():
         # The converters use what TensorFlow and NumPy will remove.
         warnings.simplefilter("ignore")
         try:
@@ -54,10 +50,10 @@ def write(subject: Subject, path: Path, samples: list | None, quantize) -> None:
             if kind == "litert":
                 options, batch = _litert_options(subject, samples, quantize), 1
             if not subject.is_keras_3:
-                _write_tf_keras(subject.model, fresh, options)
+                _write_tf_keras(subject.model, path, options)
                 return
             options["input_signature"] = _signature(subject, samples, batch)
-            subject.model.export(fresh, kind, verbose=False, **options)
+            subject.model.export(path, kind, verbose=False, **options)
         except ImportError as error:
             raise ImportError(
                 f"{path.name!r} cannot be written: {error}. Install what "

@@ -120,7 +120,7 @@ def of_stream(
             "not known, on which the learning rate depends. Pass steps=, the "
             "number of batches of an epoch, and let the data repeat."
         )
-    some = [None if x is None else x[:LOOKED_AT] for x in some]
+    some = _some(model, some)
     return TrainingData(data, count, held_out, some)
 
 
@@ -186,8 +186,14 @@ def of_arrays(
         seed=seed,
     )
     train[0]  # Raises if `augment` returns what does not fit.
-    some = [x[:LOOKED_AT] for x in arrays]
+    some = _some(model, arrays)
     return TrainingData(train, len(train), validation, some, batch_size)
+
+
+def _some(model, arrays):
+    """The first samples; a batch at least, where its size is fixed."""
+    count = max(LOOKED_AT, _keras.needed_batch(model) or 0)
+    return [None if x is None else x[:count] for x in arrays]
 
 
 def _packed(model, arrays):

@@ -6,7 +6,7 @@ import functools
 import keras
 import numpy as np
 
-from keras_redundancy._keras.fingerprint import fingerprint
+from keras_redundancy._keras.fingerprint import Snapshot
 from keras_redundancy._shared.tables import Rendered, Table, on_one_line
 from keras_redundancy.building.absorb import axis_changes
 from keras_redundancy.building.apply import removed_groups, smaller_model
@@ -110,8 +110,9 @@ class Plan(Rendered):
             state.
         compared: what units were compared by; None if they were not.
         idle: the units that are constant.
-        weights: the fingerprint of the model's weights, which must not have
-            changed where the plan is applied; None to leave that unchecked.
+        weights: a `Snapshot` of the model that the plan was asked for, whose
+            weights must not have changed where the plan is applied; None to
+            leave that unchecked.
     """
 
     graph: ChannelGraph
@@ -123,7 +124,7 @@ class Plan(Rendered):
     optimizer: bool = False
     compared: Compared | None = None
     idle: Idle = dataclasses.field(default_factory=Idle)
-    weights: str | None = None
+    weights: Snapshot | None = None
 
     def __copy__(self):
         return self
@@ -255,7 +256,7 @@ class Plan(Rendered):
             ValueError: the weights of the model have changed since the plan
                 was made, or a layer cannot be rebuilt from its config.
         """
-        if self.weights not in (None, fingerprint(self.graph.model)):
+        if self.weights is not None and not self.weights.is_current:
             raise ValueError(
                 f"The weights of {self.graph.model.name!r} have changed since "
                 "this plan was made, as by training: which units are redundant "

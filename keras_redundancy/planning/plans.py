@@ -10,7 +10,7 @@ from typing import Unpack
 
 import keras
 
-from keras_redundancy._keras.fingerprint import fingerprint
+from keras_redundancy._keras.fingerprint import Snapshot
 from keras_redundancy._shared.arguments import Layers, Level
 from keras_redundancy._shared.progress import showing
 from keras_redundancy.building.rebuild import require_rebuildable
@@ -225,7 +225,7 @@ def plan(
         asked.optimizer,
         chooser.compared,
         chooser.idle,
-        fingerprint(graph.model),
+        Snapshot(model),
     )
 
 

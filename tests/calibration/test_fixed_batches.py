@@ -102,3 +102,31 @@ def test_too_few_samples_and_batches_of_another_size():
         kr.prune(of_fours(), ratio=0.5, data=iter([images(8)]))
     with pytest.raises(ValueError, match=r"batch_size=8, but .* of 4\. Leave"):
         kr.distill(of_fours(), of_fours(), images(16), epochs=1, batch_size=8)
+
+
+@keras.saving.register_keras_serializable(__name__)
+class OfFours(layers.Layer):
+    """Its own code has the size in it, and fails at others in its own way."""
+
+    def call(self, x):
+        return keras.ops.reshape(x, (4, 48))
+
+
+def test_the_size_may_be_in_the_code_of_a_layer():
+    inputs = keras.Input((6, 5), batch_size=4)
+    x = OfFours()(layers.Dense(8)(inputs))
+    model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
+    assert _keras.needed_batch(model) == 4
+    data = np.random.default_rng(0).normal(size=(10, 6, 5)).astype("float32")
+    found = kr.distill(model, model, data, epochs=1, verbose=0)
+    assert found(data[:4]).shape == (4, 3)
+
+
+def test_batches_of_more_samples_than_are_looked_at():
+    inputs = keras.Input((5,), batch_size=300)
+    x = keras.ops.reshape(layers.Dense(8)(inputs), (300, 8))
+    model = models.randomized(keras.Model(inputs, layers.Dense(3)(x)))
+    data = np.random.default_rng(0).normal(size=(600, 5)).astype("float32")
+    small = kr.prune(model, ratio=0.3, data=data)
+    found = kr.distill(small, model, data, epochs=1, verbose=0)
+    assert found.count_params() == small.count_params()

@@ -207,7 +207,10 @@ def test_a_subclassed_model_with_lists_and_mappings():
     small = kr.functional(model)
     small.compile("sgd", {"z": "mse", "a": "mse"})
     labels = {"z": X[:, :2], "a": np.ones((96, 9))}
-    kr.distill(small, model, INPUTS["list"], labels, **QUICK)
+    found = kr.distill(small, model, INPUTS["list"], labels, **QUICK)
+    answers = found.predict(INPUTS["list"], verbose=0)
+    shapes = {name: y.shape for name, y in answers.items()}
+    assert shapes == {"z": (96, 2), "a": (96, 9)}
 
 
 def test_prune_distils_a_model_with_a_list_of_inputs():

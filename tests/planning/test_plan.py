@@ -135,13 +135,15 @@ def test_a_model_with_nothing_to_prune_is_copied():
 
 
 @pytest.mark.parametrize("with_data", [False, True])
-def test_a_plan_of_other_weights_is_refused(with_data):
-    model = models.randomized(models.mlp())
+@pytest.mark.parametrize("change", [lambda model: model, kr.factorize])
+def test_a_plan_of_other_weights_is_refused(change, with_data):
+    """Also where what is for training alone is left out of a copy first."""
+    model = change(models.randomized(models.mlp()))
     data = models.random_inputs(model) if with_data else None
     plan = kr.plan(model, ratio=0.4, data=data)
     small = plan.apply()
     models.assert_same_function(small, plan.apply())
-    model.layers[-1].kernel.assign(2.0 * model.layers[-1].kernel)
+    model.weights[-1].assign(2.0 + model.weights[-1])
     for each in (plan, plan.keeping(model.layers[0].name, [0])):
         with pytest.raises(ValueError, match="have changed since this plan"):
             each.apply()

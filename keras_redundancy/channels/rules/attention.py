@@ -130,7 +130,8 @@ def _dot_product_attention(operation, call):
     for x in others:
         _freeze_heads_of(x, call, read)
     query, *shared = read
-    is_shared = 1 < shared[0].shape[2] < query.shape[2]
+    heads = shared[0].shape[2], query.shape[2]
+    is_shared = None not in heads and 1 < heads[0] < heads[1]
     if is_shared and backend.backend() == "tensorflow":
         return call.opaque(SHARED)
     # A reshape into one head leaves the channels inside of it.
