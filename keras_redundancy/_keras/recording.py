@@ -275,7 +275,10 @@ def _undisturbed(layer, through):
             is_lost = part is layer or through(part)
             lost = adding if is_lost else {}
             beside.append((part, "add_loss", _Noting(lost, part)))
-        beside += [(m, "update_state", _Noting({}, m)) for m in part._metrics]
+        for metric in part._metrics:
+            beside.append((metric, "update_state", _Noting({}, metric)))
+            result = functools.partial(_result, metric)
+            beside.append((metric, "result", result))
     for owner, name, noting in beside:
         vars(owner)[name] = noting
     _set_names(layer, "", through, set(map(id, parts[:1])), set())
@@ -304,6 +307,17 @@ class _Noting:
 
     def __call__(self, *args, **kwargs):
         self.noted[id(self.owner)] = self.owner
+
+
+def _result(metric):
+    """Of a metric, symbols that no output of a graph can be computed from."""
+
+    def symbol(x):
+        return keras.KerasTensor(keras.ops.shape(x), x.dtype)
+
+    with keras.StatelessScope():
+        found = type(metric).result(metric)
+    return keras.tree.map_structure(symbol, found)
 
 
 def _set_names(layer, prefix, through, seen, names):

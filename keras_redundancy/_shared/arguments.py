@@ -196,9 +196,10 @@ def _levels_of_mapping(level, layers, where, check, around):
         key: None if value is None else check(value, f"{where}[{key!r}]")
         for key, value in level.items()
     }
-    own = [layer.name for layer in layers]
-    known = own, {name for names in names_of.values() for name in names}
-    # The name of a layer, that of a block around it, an expression.
+    paths = {path_of(layer, around) for layer in layers}
+    own = {layer.name for layer in layers}
+    known = paths, own, {name for names in names_of.values() for name in names}
+    # A path, the name of a layer, that of a block around it, an expression.
     closest_first = sorted(tests, key=lambda key: [key not in x for x in known])
     found = {}
     for layer in layers:
@@ -244,15 +245,21 @@ def selected_layers(
 
 
 def _names_of(layers, around) -> dict[int, list[str]]:
-    """{id: the name of a layer, then those of what it is inside of}."""
+    """{id: the name of a layer, those of what it is inside of, its path}."""
     return {
         id(layer): [
             layer.name,
             *getattr(layer, "blocks", ()),
             *around.get(id(layer), ()),
+            path_of(layer, around),
         ]
         for layer in layers
     }
+
+
+def path_of(layer, around: Around) -> str:
+    """A layer's name after those of the models that it is in, as in "a/d"."""
+    return "/".join([*around.get(id(layer), ()), layer.name])
 
 
 def _matching(pattern, names_of, where):

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from keras_redundancy._keras import flat_layers
+from keras_redundancy._keras import flat_layers, models_around
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.channels.correspondence import colors
 from keras_redundancy.channels.explanation import Explanation, explain
@@ -163,7 +163,7 @@ def build_graph(model, recorder, allow_inexact: bool) -> ChannelGraph:
     return ChannelGraph(
         model=model,
         axes=axes,
-        spaces=find_spaces(axes, cuts, store, group),
+        spaces=find_spaces(axes, cuts, store, group, models_around(model)),
         widths=tuple(map(_one_width, widths)),
         steps=tuple(recorder.steps),
         products=tuple(recorder.products),

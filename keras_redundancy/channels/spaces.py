@@ -2,9 +2,11 @@
 
 import dataclasses
 import itertools
+from collections import Counter
 
 import numpy as np
 
+from keras_redundancy._shared.arguments import path_of
 from keras_redundancy._shared.tables import on_one_line
 from keras_redundancy.channels.labels import Role
 from keras_redundancy.channels.reasons import Reason, code_of
@@ -78,6 +80,7 @@ class Space:
             the unit is an exact copy of another one; None if it does not.
         parts: {id(layer): names of the kernels that write these units} of
             layers with other kernels that write other units.
+        paths: {id(layer): what tells its name from the same one of others}.
     """
 
     groups: np.ndarray
@@ -85,6 +88,7 @@ class Space:
     frozen: str | None
     inexact: str | None
     parts: dict = dataclasses.field(default_factory=dict)
+    paths: dict = dataclasses.field(default_factory=dict)
 
     def __repr__(self):
         state = f"frozen: {self.frozen}" if self.frozen else "prunable"
@@ -119,12 +123,16 @@ class Space:
     def name(self) -> str:
         """The names of the producers, joined by " + "; of many, the first."""
         names = [
-            f"{layer.name} ({', '.join(_shortened(self.parts[id(layer)]))})"
-            if id(layer) in self.parts
-            else layer.name
-            for layer in self.producers
+            f"{self.called(x)} ({', '.join(_shortened(self.parts[id(x)]))})"
+            if id(x) in self.parts
+            else self.called(x)
+            for x in self.producers
         ]
         return " + ".join(_shortened(names)) or "(no producer)"
+
+    def called(self, layer) -> str:
+        """A producer's name; its path if another layer has the same name."""
+        return self.paths.get(id(layer), layer.name)
 
 
 def _shortened(names):
@@ -133,7 +141,7 @@ def _shortened(names):
     return names
 
 
-def find_spaces(axes, cuts, store, group) -> tuple[Space, ...]:
+def find_spaces(axes, cuts, store, group, around) -> tuple[Space, ...]:
     """Groups with the same places on the same axes, and the same reasons.
 
     Args:
@@ -143,6 +151,7 @@ def find_spaces(axes, cuts, store, group) -> tuple[Space, ...]:
             either side of it is not the same space.
         store: the `LabelStore`, for the reasons.
         group: the group of every label.
+        around: {id(layer): names of the models that the layer is inside of}.
     """
     if not axes:
         return ()
@@ -154,12 +163,12 @@ def find_spaces(axes, cuts, store, group) -> tuple[Space, ...]:
     space = _same_features(entries, signature)[entries.group]
     order = np.lexsort((entries.feature, entries.group, space))
     bounds = np.flatnonzero(np.diff(space[order], prepend=-1, append=-2))
-    spaces, names = [], kernel_names(axes)
+    spaces, names, paths = [], kernel_names(axes), _paths(axes, around)
     for start, end in itertools.pairwise(bounds):
         selected = order[start:end]
         first = entries.group[selected[0]]
         reasons = [texts[number[first]] for number, texts in (frozen, inexact)]
-        spaces.append(_space(axes, names, entries, selected, *reasons))
+        spaces.append(_space(axes, names, paths, entries, selected, *reasons))
     held = (space for space in spaces if space.axes)
     return tuple(sorted(held, key=lambda s: s.groups[0]))
 
@@ -199,6 +208,17 @@ def _parts(producers, names):
     }
 
 
+def _paths(axes, around):
+    """{id(layer): its path} of layers that write units and share a name."""
+    layers = {id(a.layer): a.layer for a in axes if a.role is Role.PRODUCER}
+    count = Counter(layer.name for layer in layers.values())
+    return {
+        key: path_of(layer, around)
+        for key, layer in layers.items()
+        if count[layer.name] > 1
+    }
+
+
 def _reasons(said, group):
     """Reason numbers of all groups, and the texts; number 0 is no reason.
 
@@ -212,7 +232,7 @@ def _reasons(said, group):
     return numbers, texts
 
 
-def _space(axes, names, entries, selected, frozen, inexact):
+def _space(axes, names, paths, entries, selected, frozen, inexact):
     groups = np.unique(entries.group[selected])
     positions = entries.position[selected].reshape(len(groups), -1)
     axis_numbers = entries.axis[selected][: positions.shape[1]]
@@ -224,7 +244,7 @@ def _space(axes, names, entries, selected, frozen, inexact):
     producers = [a for a in space_axes if a.on.role is Role.PRODUCER]
     frozen = frozen or (None if producers else NO_PRODUCER)
     parts = _parts(producers, names)
-    return Space(groups, space_axes, frozen, inexact, parts)
+    return Space(groups, space_axes, frozen, inexact, parts, paths)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,6 +20,7 @@ class Units:
 
     Attributes:
         layer: the layer.
+        name: its name; its path if another layer has the same name.
         places: a `SpaceAxis` for each kernel; unit u sits at the positions in
             row u.
         part: the names of the kernels, if other kernels of the layer write
@@ -27,6 +28,7 @@ class Units:
     """
 
     layer: object
+    name: str
     places: tuple[SpaceAxis, ...]
     part: str | None = None
 
@@ -61,6 +63,11 @@ def written_units(graph) -> list[Units]:
             key = id(place.on.layer), space if whole else place.on
             together.setdefault(key, []).append(place)
     names, units = kernel_names(graph.axes), []
+    called = {
+        id(layer): space.called(layer)
+        for space in graph.spaces
+        for layer in space.producers
+    }
     for places in together.values():
         if len({place.on for place in places}) < len(places):
             places = places[:1]
@@ -71,7 +78,8 @@ def written_units(graph) -> list[Units]:
         kernels = names[id(layer)]
         if len(places) < len(kernels):
             part = ", ".join(kernels[place.on] for place in places)
-        units.append(Units(layer, tuple(places), part))
+        name = called[id(layer)]
+        units.append(Units(layer, name, tuple(places), part))
     return sorted(units, key=lambda u: min(p.on.ids[0, 0] for p in u.places))
 
 

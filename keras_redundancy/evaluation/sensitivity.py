@@ -134,9 +134,10 @@ def sensitivity(
 
     Raises:
         TypeError, ValueError: as `plan`; `evaluate` returns no finite
-            number; or `log` is of another model or of other options. What
-            `evaluate` raises passes through, and the log keeps all that was
-            known before.
+            number; or `log` is of another model or of other options, or in
+            no folder that there is. What `evaluate` raises passes through,
+            and the log keeps all that was known before.
+        OSError: `log` is a folder, or cannot be written to.
 
     Source: the curves of Li et al., Pruning Filters for Efficient ConvNets
     (2017), figure 2.

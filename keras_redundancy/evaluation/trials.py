@@ -12,6 +12,7 @@ import numpy as np
 from keras_redundancy import _keras
 from keras_redundancy._keras.fingerprint import fingerprint
 from keras_redundancy._shared.arguments import several
+from keras_redundancy._shared.files import require_folder, require_no_folder
 from keras_redundancy._shared.tables import on_one_line, shown
 from keras_redundancy.building.stock import function_name
 from keras_redundancy.building.stripping import stock
@@ -173,9 +174,13 @@ class Log:
         words: the model and options of the trials, the first line.
 
         Raises:
-            ValueError: the file is a log of another model or other options.
+            ValueError: the file is a log of another model or other options,
+                or there is no such folder.
+            OSError: it is a folder, or cannot be written to.
         """
         self.path, self.known = Path(path), {}
+        require_no_folder(self.path)
+        require_folder(self.path)
         text = self.path.read_bytes() if self.path.exists() else b""
         if _line(words).startswith(text):  # It is new, or was cut short.
             self.path.write_bytes(b"")
@@ -318,11 +323,12 @@ def _levels(taus, ratios):
 
 def _parts(everything):
     """The spaces that can be cut; those that share a layer are one part."""
-    parts = []
+    parts, names = [], {}
     for decision in everything.decisions:
         if decision.reason is not None:
             continue
         layers, size = decision.space.producers, decision.space.size
+        names |= {id(layer): decision.space.called(layer) for layer in layers}
         ids = set(map(id, layers))
         apart = []
         for part in parts:
@@ -332,7 +338,7 @@ def _parts(everything):
                 layers = (*part.layers, *layers)
                 size += part.size
         unique = tuple({id(layer): layer for layer in layers}.values())
-        name = ", ".join(layer.name for layer in unique)
+        name = ", ".join(names[id(layer)] for layer in unique)
         parts = [*apart, Part(name, unique, size)]
     return parts
 

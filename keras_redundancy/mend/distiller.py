@@ -42,7 +42,9 @@ class Distiller(keras.distillation.Distiller):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True
     ):
-        of_labels = self.label_loss(y, y_pred) if self.label_loss else 0.0
+        of_labels = 0.0
+        if self.label_loss:
+            of_labels = self.label_loss(y, y_pred, sample_weight)
         wanted = self.teacher(x, training=False)
         losses = zip(
             self.distillation_losses,

@@ -137,7 +137,8 @@ def distill(
             unless labels=True.
         labels: labels of arrays, as `Model.fit` takes them, or True for those
             that come with a dataset: their loss, the one that `small` is
-            compiled with, is added. So this is fine-tuning with a teacher.
+            compiled with, is added, with the dataset's sample weights if it
+            has such. So this is fine-tuning with a teacher.
         epochs: how often all samples are used.
         learning_rate: the one to start from.
         batch_size: of arrays, 64 by default, or all samples that are trained

@@ -42,18 +42,28 @@ class LabelLoss:
         self._names = sorted(structure) if is_dict else graph.output_names
         self._model_name = model.name
 
-    def __call__(self, labels, outputs):
+    def __call__(self, labels, outputs, sample_weight=None):
         """The loss of a batch, a scalar tensor.
 
+        Args:
+            labels: in any structure that `fit` takes.
+            outputs: what the model returns, in its structure.
+            sample_weight: one array for all outputs, or one for each in a
+                structure as that of the labels, shape (samples,); or None.
+
         Raises:
-            ValueError: the labels do not fit the outputs.
+            ValueError: the labels or the weights do not fit the outputs.
         """
         outputs = keras.tree.flatten(outputs)
         each = [outputs[number] for number in self._numbers]
         return sum(
-            self._weights[number] * _mean(self._losses[number], y, found)
-            for number, y, found in zip(
-                self._numbers, self.needed(labels), each, strict=True
+            self._weights[number] * _mean(self._losses[number], *of_output)
+            for number, *of_output in zip(
+                self._numbers,
+                self.needed(labels),
+                each,
+                self._sample_weights(sample_weight),
+                strict=True,
             )
         )
 
@@ -63,16 +73,39 @@ class LabelLoss:
         Raises:
             ValueError: there are more or fewer.
         """
-        numbers, given = self._numbers, labels
-        if isinstance(labels, dict) and len(self._names) == len(self._losses):
-            names = [self._names[number] for number in numbers]
-            given = [labels.get(name) for name in names]
+        flat = self._by_output(labels)
+        if len(flat) != len(self._numbers) or any(y is None for y in flat):
+            raise self._misfit(labels, flat)
+        return tuple(flat)
+
+    def _sample_weights(self, given) -> list:
+        """The weights of the samples for each output that has a loss."""
+        flat, count = self._by_output(given), len(self._numbers)
+        if len(flat) == 1:
+            flat *= count
+        if len(flat) != count:
+            raise ValueError(
+                f"Batches hold {len(flat)} arrays of sample weights, but "
+                f"{self._model_name!r} has {count} outputs with a loss, "
+                f"{self._shown_names()}. Pass one array, or one for each."
+            )
+        return flat
+
+    def _by_output(self, given) -> list:
+        """What is given for each output that has a loss, if it fits."""
+        numbers = self._numbers
+        if isinstance(given, dict) and len(self._names) == len(self._losses):
+            given = [given.get(self._names[number]) for number in numbers]
         flat = keras.tree.flatten(given)
         if len(flat) == len(self._losses):
             flat = [flat[number] for number in numbers]
-        if len(flat) != len(numbers) or any(y is None for y in flat):
-            raise self._misfit(labels, flat)
-        return tuple(flat)
+        return flat
+
+    def _shown_names(self) -> str:
+        """The names of the outputs that have a loss."""
+        names = [self._names[n] for n in self._numbers[:NAMES]]
+        more = ", ..." * (len(self._numbers) > NAMES)
+        return ", ".join(map(repr, names)) + more
 
     @property
     def _numbers(self) -> list[int]:
@@ -92,15 +125,12 @@ class LabelLoss:
             received = f"a mapping of {', '.join(map(repr, labels))}"
         elif isinstance(labels, list | tuple):
             received = f"a {type(labels).__name__} of {len(flat)}"
-        names = [self._names[n] for n in self._numbers[:NAMES]]
-        names = ", ".join(map(repr, names))
-        names += ", ..." * (len(self._numbers) > NAMES)
         return ValueError(
             f"labels= received {received}, but the outputs of "
-            f"{self._model_name!r} that have a loss are {names}. Pass what "
-            "Model.fit takes: an array for each of these, in this order or in "
-            "a mapping by their names. numpy.asarray(labels) makes one array "
-            "of a list of numbers."
+            f"{self._model_name!r} that have a loss are "
+            f"{self._shown_names()}. Pass what Model.fit takes: an array for "
+            "each of these, in this order or in a mapping by their names. "
+            "numpy.asarray(labels) makes one array of a list of numbers."
         )
 
 
@@ -134,5 +164,6 @@ def _of_one_rank(x, y):
     return x, ops.squeeze(y, -1)
 
 
-def _mean(loss, labels, outputs):
-    return ops.cast(ops.mean(loss(labels, outputs)), "float32")
+def _mean(loss, labels, outputs, weights):
+    found = loss(labels, outputs, sample_weight=weights)
+    return ops.cast(ops.mean(found), "float32")

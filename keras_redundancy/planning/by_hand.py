@@ -14,7 +14,8 @@ def decisions_about(decisions, name: str) -> list[int]:
 
     Args:
         decisions: all decisions of a plan.
-        name: the name of the layer, or of a space as a plan shows it.
+        name: the name or path of the layer, or that of a space as a plan
+            shows it.
 
     Raises:
         KeyError: no layer with units has this name.
@@ -24,7 +25,7 @@ def decisions_about(decisions, name: str) -> list[int]:
     found = found or [
         i
         for i, decision in enumerate(decisions)
-        if any(layer.name == name for layer in decision.space.producers)
+        if any(_is_called(name, x, decision) for x in decision.space.producers)
     ]
     if not found:
         raise KeyError(
@@ -79,6 +80,10 @@ def with_units(plan, name: str, units, stay: bool) -> tuple:
     return tuple(decisions)
 
 
+def _is_called(name, layer, decision):
+    return name in (layer.name, decision.space.called(layer))
+
+
 def _decided_apart(decisions, found, name):
     names = ", ".join(repr(decisions[i].space.name) for i in found)
     return (
@@ -101,7 +106,8 @@ def _owners_in(decisions, found, name):
             next(
                 place
                 for place in space.axes_of(Role.PRODUCER)
-                if name in (place.on.layer.name, space.name)
+                if name == space.name
+                or _is_called(name, place.on.layer, decisions[number])
             )
         )
     if len({place.on for place in places}) > 1:

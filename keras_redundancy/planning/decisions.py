@@ -63,7 +63,7 @@ class Decision:
         """What happens to the space, as plain Python objects."""
         return {
             "space": self.space.name,
-            "layers": [layer.name for layer in self.space.producers],
+            "layers": list(map(self.space.called, self.space.producers)),
             "units": self.space.size,
             "tau": self.tau,
             "clusters": None if self.clusters is None else int(self.clusters),

@@ -127,7 +127,7 @@ def plan(
         layers: prune these layers only: a name, a regular expression, a list
             of them, or a function that takes a layer and returns a bool. The
             name of a nested model, or of a layer made of layers, stands for
-            all inside of it.
+            all inside of it; "a/d" is the layer "d" of the nested model "a".
         skip: leave these layers alone, given in the same ways.
         verbose: whether to draw progress bars: of the batches of `data`, and
             of the spaces whose units are ranked.

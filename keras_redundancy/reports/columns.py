@@ -113,7 +113,7 @@ class LayerReport:
         own: {heading: figure} of the columns that `analyze` was given.
     """
 
-    layer: str = column(None, lambda x: x.units.layer.name)
+    layer: str = column(None, lambda x: x.units.name)
     part: str | None = column(None, lambda x: x.units.part)
     kind: str = column(None, lambda x: type(x.units.layer).__name__)
     tau: float | None = column(None, lambda x: x.tau)
@@ -224,7 +224,7 @@ def _figure(column, measured) -> Figure:
     if found is not None and not isinstance(found, str | Real):
         raise TypeError(
             f"The column {column.name!r} returned {type(found).__name__} for "
-            f"the layer {measured.units.layer.name!r}. Return one number, a "
+            f"the layer {measured.units.name!r}. Return one number, a "
             "string or None."
         )
     return found

@@ -91,15 +91,15 @@ def difference(before: keras.Model, after: keras.Model) -> Difference:
 def _sizes(model):
     """({name: `Sizes`} of the layers with units, `Sizes` of the model)."""
     graph = trace(stock(model))
-    units = {}
+    units, names = {}, {}
     for written in written_units(graph):
         units.setdefault(written.layer, []).append(len(written.groups))
+        names[written.layer] = written.name
     sizes = [
         Sizes(sum(counts), layer.count_params(), graph.multiply_adds(layer))
         for layer, counts in units.items()
     ]
-    names = distinct(layer.name for layer in units)
-    layers = dict(zip(names, sizes, strict=True))
+    layers = dict(zip(distinct(names.values()), sizes, strict=True))
     total = Sizes(
         sum(x.units for x in layers.values()),
         graph.model.count_params(),

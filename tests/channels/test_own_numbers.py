@@ -131,6 +131,38 @@ def test_a_layer_goes_on_to_add_its_loss(tmp_path):
         assert len(each.losses) == 1
 
 
+@keras.saving.register_keras_serializable(__name__)
+class Measures(layers.Layer):
+    """Calls a metric, and multiplies by what it returns if told to."""
+
+    def __init__(self, multiplies=False, **options):
+        super().__init__(**options)
+        self.mean, self.multiplies = keras.metrics.Mean(), multiplies
+
+    def call(self, x):
+        found = self.mean(ops.mean(x))
+        return ops.relu(x) * (found if self.multiplies else 2.0)
+
+    def get_config(self):
+        return super().get_config() | {"multiplies": self.multiplies}
+
+
+def test_a_metric_that_is_called_does_not_freeze(tmp_path):
+    model = between(Measures(name="own"))
+    graph = assert_copies_go(model, tmp_path)
+    assert [space.size for space in graph.prunable] == [8]
+    own = model.get_layer("own")
+    own.mean.reset_state()
+    assert float(own.mean(3.0)) == 3.0
+
+
+def test_what_is_computed_from_a_metric_freezes():
+    plan = kr.plan(between(Measures(True, name="own")), ratio=0.5)
+    assert not plan.removed.any()
+    (reason,) = {str(d.reason) for d in plan.decisions if d.space.size == 8}
+    assert "own" in reason
+
+
 class Adding(keras.Model):
     def __init__(self):
         super().__init__()

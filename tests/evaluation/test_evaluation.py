@@ -205,6 +205,15 @@ def test_a_log_of_other_weights_or_options_is_refused(tmp_path):
         assert log.read_text() == text
 
 
+def test_a_log_in_no_folder_or_over_one_is_refused(tmp_path):
+    options = {"ratios": [0.5], **QUIET}
+    with pytest.raises(IsADirectoryError, match="is a folder, and what is in"):
+        kr.sensitivity(planted(), lambda m: 0.0, log=tmp_path, **options)
+    missing = tmp_path / "none" / "log"
+    with pytest.raises(ValueError, match=r"no folder .*none.* to write 'log'"):
+        kr.sensitivity(planted(), lambda m: 0.0, log=missing, **options)
+
+
 @pytest.mark.parametrize("length", [0, 1, 20])
 def test_a_log_cut_short_in_its_first_line_begins_anew(tmp_path, length):
     model, log = planted(), tmp_path / "log"

@@ -70,9 +70,10 @@ def test_labels_of_all_structures_are_learned(name):
     assert errors[1] < 0.95 * errors[0]
 
 
-def _loss_of_labels(model, labels):
+def _loss_of_labels(model, labels, sample_weight=None):
     outputs = model.predict(X, verbose=0)
-    return float(models.numpy(LabelLoss(model)(labels, outputs)))
+    found = LabelLoss(model)(labels, outputs, sample_weight)
+    return float(models.numpy(found))
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0]])
@@ -82,6 +83,54 @@ def test_the_loss_of_labels_is_that_of_fit(name, weights):
     model = with_outputs(structure, loss, weights)
     wanted = model.evaluate(X, labels, verbose=0, return_dict=True)["loss"]
     assert _loss_of_labels(model, labels) == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lists", "tuples", "mappings"])
+@pytest.mark.parametrize("of_each", [False, True])
+def test_sample_weights_count_as_in_fit(name, of_each):
+    structure, loss, labels = STRUCTURES[name]
+    model = with_outputs(structure, loss)
+    weights = np.linspace(0, 1, 96).astype("float32")
+    if of_each:
+        weights = keras.tree.map_structure(
+            lambda y: weights * (1 + (y is VALUES)), labels
+        )
+    wanted = model.evaluate(
+        X,
+        labels,
+        sample_weight=weights,
+        batch_size=96,
+        verbose=0,
+        return_dict=True,
+    )["loss"]
+    found = _loss_of_labels(model, labels, weights)
+    assert found == pytest.approx(wanted, rel=1e-4)
+    assert found != pytest.approx(_loss_of_labels(model, labels), rel=1e-2)
+
+
+def test_sample_weights_come_with_datasets():
+    tf = pytest.importorskip("tensorflow")
+    model = with_outputs(["p", "q"], [None, "mse"])
+    weights = np.repeat([1.0, 0.0], 48).astype("float32")
+    changed = np.where(weights[:, None] > 0, VALUES, 1e3)
+    found = [
+        distilled(
+            model,
+            tf.data.Dataset.from_tensor_slices((X, y, weights)).batch(32),
+            True,
+            batch_size=None,
+        )
+        for y in (VALUES, changed.astype("float32"))
+    ]
+    for one, other in zip(*(x.get_weights() for x in found), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_sample_weights_of_other_outputs_are_refused():
+    model = with_outputs(["p", "q"], "mse")
+    weights = [np.ones(96)] * 3
+    with pytest.raises(ValueError, match="3 arrays of sample weights, but"):
+        _loss_of_labels(model, [VALUES, VALUES], weights)
 
 
 def absolute(labels, outputs):

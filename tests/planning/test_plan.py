@@ -184,3 +184,40 @@ def of_a_body_and_a_head():
 def test_the_name_of_a_nested_model_stands_for_what_is_in_it(options, gone):
     plan = kr.plan(of_a_body_and_a_head(), **{"ratio": 0.5} | options)
     assert removed(plan).keys() == gone
+
+
+def of_two_towers():
+    """Two models with layers of the same names, "d" and "e"."""
+
+    def tower(name):
+        hidden = keras.layers.Dense(16, activation="relu", name="d")
+        last = keras.layers.Dense(8, name="e")
+        return keras.Sequential([keras.Input((6,)), hidden, last], name=name)
+
+    inputs = [keras.Input((6,)), keras.Input((6,))]
+    x = keras.layers.Add()([tower("a")(inputs[0]), tower("b")(inputs[1])])
+    return keras.Model(inputs, keras.layers.Dense(3, name="logits")(x))
+
+
+@pytest.mark.parametrize(
+    ("options", "gone"),
+    [
+        ({}, {"a/d", "b/d", "a/e + b/e"}),
+        ({"layers": "b/d"}, {"b/d"}),
+        ({"layers": "d"}, {"a/d", "b/d"}),
+        ({"skip": ["a/d", "e"]}, {"b/d"}),
+        ({"ratio": {"d": 0.5, "b/d": None}}, {"a/d"}),
+        ({"ratio": {"./d": 0.5}}, {"a/d", "b/d"}),
+    ],
+)
+def test_layers_with_one_name_are_told_apart_by_their_models(options, gone):
+    plan = kr.plan(of_two_towers(), **{"ratio": 0.5} | options)
+    assert removed(plan).keys() == gone
+
+
+def test_units_of_layers_with_one_name_are_changed_by_hand():
+    plan = kr.plan(of_two_towers(), ratio=0)
+    with pytest.raises(ValueError, match="those of 'a/d', 'b/d'"):
+        plan.without("d", [0])
+    assert removed(plan.without("b/d", [0, 3])) == {"b/d": 2}
+    assert removed(plan.without("b/e", [1])) == {"a/e + b/e": 1}

@@ -48,14 +48,14 @@ def test_factorized_layers_count_as_what_they_compute():
 
 
 def test_layers_of_one_name_are_all_there():
-    def part(units):
+    def part(name, units):
         dense = layers.Dense(units, name="same")
-        return keras.Sequential([keras.Input((5,)), dense])
+        return keras.Sequential([keras.Input((5,)), dense], name=name)
 
     inputs = keras.Input((5,))
-    outputs = layers.Concatenate()([part(3)(inputs), part(4)(inputs)])
+    outputs = layers.Concatenate()([part("a", 3)(inputs), part("b", 4)(inputs)])
     model = keras.Model(inputs, layers.Dense(2, name="last")(outputs))
     found = kr.difference(model, model).layers
     assert [x[0].units for x in found.values()] == [3, 4, 2]
-    assert list(found) == ["same", "same (2)", "last"]
+    assert list(found) == ["a/same", "b/same", "last"]
     assert list(kr.analyze(model).by_title) == list(found)
