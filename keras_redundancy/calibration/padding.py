@@ -23,7 +23,9 @@ def padding_masks(model, tensors: list) -> list:
     return [
         tensor
         for x, tensor in zip(inputs, tensors, strict=True)
-        if PADDING_MASK.search(x.name) and len(x.shape) == 2
+        if tensor is not None
+        and PADDING_MASK.search(x.name)
+        and len(x.shape) == 2
     ]
 
 

@@ -15,12 +15,31 @@ def read_of_inputs(call, ids) -> Read | None:
         ids: labels of shape (channels,).
     """
     for x in call.inputs:
-        if x.place is None or not np.isin(ids, x.ids).all():
-            continue
-        order = np.argsort(x.ids, kind="stable")
-        columns = order[np.searchsorted(x.ids, ids, sorter=order)]
-        return Read(x.place, columns)
+        if x.place is not None and np.isin(ids, x.ids).all():
+            return Read(x.place, _columns(x.ids, ids))
     return None
+
+
+def _columns(given, ids):
+    """Where `ids` are among those given: the second of a label at its second.
+
+    Values of one label can differ, as those of x and relu(x) do.
+    """
+    if np.array_equal(given, ids):
+        return np.arange(len(ids))
+    order = np.argsort(given, kind="stable")
+    first = np.searchsorted(given, ids, sorter=order)
+    last = np.searchsorted(given, ids, sorter=order, side="right") - 1
+    return order[np.minimum(first + _occurrences(ids), last)]
+
+
+def _occurrences(ids):
+    """How often each label is among those before it."""
+    order = np.argsort(ids, kind="stable")
+    ranks = np.arange(len(ids))
+    numbers = np.empty_like(ranks)
+    numbers[order] = ranks - np.searchsorted(ids, ids[order], sorter=order)
+    return numbers
 
 
 def read_inside(call, kernel, ids, compute, numbers=None) -> Read | None:

@@ -131,7 +131,8 @@ def _names(structure):
 
 def difference(wanted: list, given: list) -> float:
     """The largest difference of outputs, as a share of the largest output."""
-    return max(
-        float(abs(a - b).max(initial=0) / max(abs(a).max(initial=0), 1e-12))
+    found = [
+        abs(a - b).max(initial=0) / max(abs(a).max(initial=0), 1e-12)
         for a, b in zip(wanted, given, strict=True)
-    )
+    ]
+    return float(np.max(found))  # NaN if one of them is.

@@ -18,6 +18,7 @@ from keras_redundancy._shared.configured import name_of
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.calibration import Calibration
+from keras_redundancy.channels.units import distinct
 from keras_redundancy.evaluation.trials import (
     Trial,
     planned_on,
@@ -175,7 +176,9 @@ def _by_name(methods, has_data):
             f"kr.plan or to functions, but received {methods!r}."
         )
     if not isinstance(methods, Mapping):
-        methods = {name_of(m) if callable(m) else str(m): m for m in methods}
+        methods = list(methods)
+        names = [name_of(m) if callable(m) else str(m) for m in methods]
+        methods = dict(zip(distinct(names), methods, strict=True))
     if not methods:
         raise ValueError(
             "methods is empty. Pass one or more, such as [kr.L1(), 'greedy'], "

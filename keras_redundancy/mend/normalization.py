@@ -109,10 +109,12 @@ def _statistics(layer, tensors):
         if count > most:
             x = ops.take(x, spread(count, number, most), axis=1)
         dtype = keras.backend.result_type(x.dtype, "float32")
-        moments = ops.moments(ops.cast(x, dtype), axes=[0, 1])
-        mean, variance = (ops.convert_to_numpy(m) for m in moments)
-        means.append(mean.astype(np.float64))
-        variances.append(variance.astype(np.float64))
+        x = ops.cast(x, dtype)
+        # Unlike E[x^2] - E[x]^2, this is right for a large mean as well.
+        mean = ops.mean(x, axis=(0, 1))
+        variance = ops.mean(ops.square(x - mean), axis=(0, 1))
+        means.append(ops.convert_to_numpy(mean).astype(np.float64))
+        variances.append(ops.convert_to_numpy(variance).astype(np.float64))
         counts.append(x.shape[0] * x.shape[1])
     mean = np.average(means, axis=0, weights=counts)
     between = np.square(means - mean)

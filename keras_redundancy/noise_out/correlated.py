@@ -143,10 +143,10 @@ class _CorrelatedUnits:
     """The n units of a space, of which some are merged into others.
 
     Attributes:
-        correlation: |correlation| of each two units, shape (n, n); 1 with a
-            unit that is constant. For a consumer without a bias, which could
-            take the constant part, it is |cosine|. Of several consumers, the
-            least one. None if the activations are not known.
+        correlation: |correlation| of each two units, shape (n, n); infinite
+            with a unit that is constant. For a consumer without a bias, which
+            could take the constant part, it is |cosine|. Of several consumers,
+            the least one. None if the activations are not known.
         energy: the variance of each unit times the squared weights that read
             it, summed over consumers, shape (n,).
         stands_for: for each unit the one whose output is read in its place,
@@ -188,8 +188,10 @@ class _CorrelatedUnits:
     def merge(self, pair, least):
         """Merge one of two units into the other, if both are still there.
 
-        A unit that others were merged into stays; otherwise the one of less
-        energy goes. `least` units stay at least.
+        A constant unit goes before one that is not, with all that was merged
+        into it, which is constant too. Otherwise a unit that others were
+        merged into stays, and the one of less energy goes. `least` units stay
+        at least.
 
         Returns:
             Whether a unit was removed.
@@ -197,21 +199,22 @@ class _CorrelatedUnits:
         stays = self.stands_for == np.arange(len(self.stands_for))
         if not stays[pair].all() or stays.sum() <= least:
             return False
-        needed = [(self.stands_for == unit).sum() > 1 for unit in pair]
-        if all(needed):
+        constant = np.isinf(np.diag(self.correlation))[pair]
+        needed = np.array([(self.stands_for == x).sum() > 1 for x in pair])
+        if needed.all() and not constant.any():
             return False
-        gone = int(np.lexsort((self.energy[pair], needed))[0])
-        self.stands_for[pair[gone]] = pair[1 - gone]
+        gone = int(np.lexsort((self.energy[pair], needed, ~constant))[0])
+        self.stands_for[self.stands_for == pair[gone]] = pair[1 - gone]
         return True
 
 
 def _correlation(covariance):
-    """|correlation| of each two units; 1 with a unit that is constant."""
+    """|correlation| of each two units; infinite with one that is constant."""
     variance = np.diag(covariance)
     alive = varies(variance)
     scale = 1 / np.sqrt(np.where(alive, variance, 1))
     found = np.abs(covariance * scale * scale[:, None])
-    found[~alive] = found[:, ~alive] = 1
+    found[~alive] = found[:, ~alive] = np.inf
     return found
 
 

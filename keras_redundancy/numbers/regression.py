@@ -275,11 +275,12 @@ def scales(variance: NDArray) -> NDArray:
     Args:
         variance: shape (..., k), the k inputs of one problem or of each.
     """
+    variance = variance.clip(0)  # Rounding may have made it negative.
     mean = variance.mean(axis=-1, keepdims=True)
     is_alive = variance > TYPICAL**2 * mean
     count = np.maximum(is_alive.sum(axis=-1, keepdims=True), 1)
     typical = (variance * is_alive).sum(axis=-1, keepdims=True) / count
-    size = np.sqrt(variance.clip(0) + TYPICAL * typical)
+    size = np.sqrt(variance + TYPICAL * typical)
     return np.divide(1, size, out=np.zeros_like(size), where=is_alive)
 
 

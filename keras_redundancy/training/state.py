@@ -9,6 +9,12 @@ import keras
 from keras_redundancy._shared import arguments
 
 MODES = ("auto", "min", "max")
+# How the names of those metrics end that are less for better models.
+ERRORS = (
+    *("loss", "error", "mae", "mse", "mape", "msle", "rmse"),
+    *("MAE", "MSE", "MAPE", "MSLE", "logcosh", "log_cosh", "crossentropy"),
+    *("kl_divergence", "kld", "KLD", "hinge", "poisson", "perplexity"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Settings:
     def less_is_better(self) -> bool:
         """Whether the floor is an upper bound."""
         if self.mode == "auto":
-            return self.monitor.endswith(("loss", "error"))
+            return self.monitor.endswith(ERRORS)
         return self.mode == "min"
 
 

@@ -10,6 +10,7 @@ from keras import layers
 
 import keras_redundancy as kr
 from keras_redundancy.deploy import exporting
+from keras_redundancy.deploy.samples import difference
 from tests import models
 
 pytestmark = pytest.mark.skipif(
@@ -244,3 +245,9 @@ def test_what_cannot_be_run_is_not_written(tmp_path, monkeypatch):
         kr.deploy.export(model, path, overwrite=True)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_outputs_that_are_no_numbers_differ():
+    outputs = [np.ones(2), np.ones(2)]
+    assert difference(outputs, outputs) == 0
+    assert np.isnan(difference(outputs, [np.ones(2), np.array([1, np.nan])]))

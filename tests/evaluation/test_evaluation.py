@@ -368,3 +368,9 @@ def test_a_drop_that_allows_every_score():
     options = {"ratios": [0.5], "max_drop": 1, **QUIET}
     with pytest.warns(UserWarning, match="max_drop=1 allows every score"):
         kr.search(planted(), lambda model: 0.9, **options)
+
+
+def test_methods_of_one_name_are_all_compared():
+    methods = [lambda m, share: m, lambda m, share: m]
+    found = kr.compare(planted(), lambda m: 0.0, methods, shares=[0.5], **QUIET)
+    assert len(found.trials) == 2

@@ -128,6 +128,19 @@ def test_one_pass_serves_often():
         assert sum(sizes(small)) == 24 - count
 
 
+@pytest.mark.parametrize("dead", [[0, 1], [0, 6], [7, 8]])
+@pytest.mark.parametrize("count", [1, 2])
+def test_constant_units_go_and_live_units_stay(dead, count):
+    model = mlp("relu")
+    kernel, bias = map(models.numpy, model.get_layer("two").weights)
+    bias = np.full(9, 20.0)
+    bias[dead] = -1000
+    model.get_layer("two").set_weights([kernel, bias])
+    small = kr.merge_correlated(model, data(), count=count, layers="two")
+    assert small.get_layer("two").units == 9 - count
+    models.assert_same_function(model, small, data(), tolerance=1e-4)
+
+
 def test_training_goes_on():
     x = data()
     model = mlp("relu")

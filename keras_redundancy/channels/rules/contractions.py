@@ -235,7 +235,9 @@ def _times_weight(call, given, out):
     weight = makers[number]
     shapes = [*call.input_sizes[1 - number], *call.output_sizes[0]]
     sizes = dict(zip(letters + out, shapes, strict=True))
-    others = [size for letter, size in sizes.items() if letter not in own]
+    # A weight of size 1 along an axis is used again all along it.
+    held = dict(zip(own, call.input_sizes[number], strict=True))
+    others = [n for letter, n in sizes.items() if held.get(letter) != n]
     (kernel,) = weight.weights[:1]
     call.multiplies_in_all(kernel, positions(others))
     if not isinstance(weight, _keras.Weight):

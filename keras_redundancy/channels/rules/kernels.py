@@ -29,6 +29,9 @@ REVERSED = of_call(
     "tied_embeddings",
     "multiplies the channels with the embeddings, in reverse",
 )
+NUMBERS = of_call(
+    "embedded", "takes them as numbers of the vectors that it returns"
+)
 CONSTANT = Reason(
     "constant_inside", "it is an array in the code of a layer or a model"
 )
@@ -87,6 +90,8 @@ def _is_linear(layer, call, axis):
 
 @rule.register(layers.Embedding)
 def _embedding(layer, call):
+    if call.inputs:
+        call.freeze(NUMBERS, call.inputs[0].ids)
     units = call.written_by(layer.embeddings, 1)
     call.shifted_by(None, layer.embeddings, 1, units)
     call.counted_in("output_dim", ids=units)
@@ -299,7 +304,8 @@ def _einsum_dense(layer, call):
     _count_channels(layer, call, letter, ids)
     axis = out.index(letter)
     bias_axes = layer.bias_axes if layer.bias is not None else written
-    if read not in out and letter in bias_axes and out.endswith(bias_axes):
+    is_whole = out.endswith(bias_axes) and set(bias_axes) <= set(kernel)
+    if read not in out and letter in bias_axes and is_whole:
         # A constant input adds the same to all outputs that share the letters
         # of the bias, if the kernel writes no other letters.
         call.shifted_by(

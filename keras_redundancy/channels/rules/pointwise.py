@@ -124,7 +124,7 @@ def _cast(operation, call):
     return unchanged(operation, call) if floating else bent(operation, call)
 
 
-@rule.register(layers.Dropout)
+@for_classes(layers.AlphaDropout, layers.Dropout)
 @with_batch_axis
 def _dropout(layer, call):
     x = call.inputs[0]
@@ -164,8 +164,8 @@ def bent(operation, call):
 
 @for_classes(
     core.StopGradient,
-    *named(layers, "ActivityRegularization AlphaDropout GaussianDropout"),
-    *named(layers, "GaussianNoise Identity LeakyReLU"),
+    *named(layers, "ActivityRegularization GaussianDropout GaussianNoise"),
+    *named(layers, "Identity LeakyReLU"),
     *named(nn, "LeakyRelu Relu"),
     *named(ops, "Absolute Copy Negative"),
 )

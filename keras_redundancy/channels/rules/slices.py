@@ -1,5 +1,6 @@
 """Slices and splits of the channels; their bounds are counted anew."""
 
+import keras
 import numpy as np
 
 from keras_redundancy._keras import (
@@ -174,10 +175,15 @@ def _take(operation, call):
     if operation.axis is None:
         return call.opaque(ALL_AXES)
     axis = operation.axis % len(x.shape)
-    if axis == x.axis or len(call.inputs) > 1:
+    if axis == x.axis or len(call.inputs) > 1 or _is_of_an_array(call):
         return call.opaque(INDEXED)
     added = len(call.outputs[0].shape) - len(x.shape)
     return Channels(x.ids, x.axis + (added if axis < x.axis else 0))
+
+
+def _is_of_an_array(call):
+    """Whether a call takes from an array, and the tensor says which entries."""
+    return not isinstance(call.argument("x"), keras.KerasTensor)
 
 
 @rule.register(ops.TakeAlongAxis)
@@ -185,7 +191,7 @@ def _take_along_axis(operation, call):
     """An array takes positions, of each channel by itself."""
     x, (args, kwargs) = call.inputs[0], call.arguments
     along_channels = operation.axis in (None, x.axis, x.axis - len(x.shape))
-    if along_channels or len(call.inputs) > 1:
+    if along_channels or len(call.inputs) > 1 or _is_of_an_array(call):
         return call.opaque(INDEXED)
     path = ("kwargs", "indices") if "indices" in kwargs else ("args", 1)
     indices = call.constant(kwargs.get("indices", args[-1]), *path)
