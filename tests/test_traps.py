@@ -398,5 +398,5 @@ def test_two_layers_of_one_name_in_nested_models():
     graph = assert_copies_go(model)
     assert [(s.name, s.size) for s in graph.prunable] == [
         ("before", 16),
-        ("before", 8),
+        ("inner/before", 8),
     ]

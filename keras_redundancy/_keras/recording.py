@@ -311,13 +311,11 @@ class _Noting:
 
 def _result(metric):
     """Of a metric, symbols that no output of a graph can be computed from."""
-
-    def symbol(x):
-        return keras.KerasTensor(keras.ops.shape(x), x.dtype)
-
     with keras.StatelessScope():
         found = type(metric).result(metric)
-    return keras.tree.map_structure(symbol, found)
+    return keras.tree.map_structure(
+        lambda x: keras.KerasTensor(keras.ops.shape(x), x.dtype), found
+    )
 
 
 def _set_names(layer, prefix, through, seen, names):

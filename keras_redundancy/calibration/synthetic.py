@@ -48,8 +48,8 @@ def synthetic_images(
     `BatchNormalization` of the model reads has the mean and the variance that
     the layer stored while the model was trained. Where the model returns
     probabilities of classes, or logits of them, each image is also drawn
-    towards a random class. Real samples are better, and quicker: each step
-    takes as long as one of training.
+    towards a class, all classes by turns. Real samples are better, and
+    quicker: each step takes as long as one of training.
 
     Args:
         model: a functional or Sequential model with one input of known sizes,
@@ -62,7 +62,7 @@ def synthetic_images(
         mean, stddev: of the data that the model was trained on, after
             preprocessing, as for `pink_noise`.
         outputs: what the model returns, as for `distill`.
-        seed: of the noise and of the classes.
+        seed: of the noise.
         verbose: whether to draw a progress bar of the steps.
 
     Returns:
@@ -98,16 +98,17 @@ def synthetic_images(
             part = images[start : start + batch_size]
             rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
             adam = keras.optimizers.Adam(rate)
-            part += _change(part, observer, adam, steps, stddev, done)
+            numbers = np.arange(start, start + len(part), dtype="int32")
+            part += _change(part, numbers, observer, adam, steps, stddev, done)
     return images[:wanted]
 
 
-def _change(images, observer, optimizer, steps, stddev, done):
-    """What to add to a batch of images."""
-    scale, number = np.float32(stddev), np.zeros(len(images), "int32")
+def _change(images, numbers, observer, optimizer, steps, stddev, done):
+    """What to add to a batch of images, of which `numbers` are the numbers."""
+    scale = np.float32(stddev)
     change, found = np.zeros_like(images), keras.Variable(0 * images)
     for _ in range(steps):
-        given = [[images + change, number]]
+        given = [[images + change, numbers]]
         (gradient,) = _keras.predict_on_replicas(observer, given)
         # The learning rate is in units of `stddev`.
         optimizer.apply([ops.convert_to_tensor(scale * gradient)], [found])
@@ -128,13 +129,13 @@ class MismatchObserver(Observer):
         self._outputs = outputs
 
     def call(self, inputs):
-        images, _ = inputs
+        images, numbers = inputs
 
         def loss(x):
             run = _Mismatch()
             found = run.run(self.model, [x])
             classes = [
-                _of_classes(output.log_probabilities(y))
+                _of_classes(output.log_probabilities(y), numbers)
                 for output, y in zip(self._outputs, found, strict=True)
                 if output.kind == "softmax"
             ]
@@ -176,11 +177,10 @@ class _Mismatch(Run):
         return super().call(call, values)
 
 
-def _of_classes(logs):
+def _of_classes(logs, numbers):
     """Minus the mean log-probability of a class for each image, by turns."""
     count = logs.shape[-1]
-    numbers = ops.arange(ops.shape(logs)[0]) % count
-    wanted = ops.one_hot(numbers, count, dtype=logs.dtype)
+    wanted = ops.one_hot(numbers % count, count, dtype=logs.dtype)
     wanted = ops.reshape(wanted, (-1, *[1] * (len(logs.shape) - 2), count))
     return -ops.mean(ops.sum(wanted * logs, axis=-1))
 

@@ -35,13 +35,16 @@ def homes_of_shifts(graph) -> dict[int, Home]:
     """{id(kernel): `Home`} of all kernels that have one.
 
     A kernel has none where some outputs of a unit read a part of its filter
-    alone: no number for a unit is right for all of these.
+    alone: no number for a unit is right for all of these. The moving mean of
+    a layer that is shared by several kernels is the home of none.
     """
     counts, means = collections.Counter(), {}
+    readers = collections.defaultdict(set)
     for step in graph.steps:
         if isinstance(step, Normalized) and step.mean is not None:
             counts[id(step.after), id(step.mean)] += 1
             means[id(step.after)] = step.mean
+            readers[id(step.mean)].add(id(step.after))
     calls = collections.Counter(
         id(step.kernel) for step in graph.steps if isinstance(step, Shifted)
     )
@@ -53,6 +56,7 @@ def homes_of_shifts(graph) -> dict[int, Home]:
             continue
         mean = means.get(id(step.layer))
         same = counts[id(step.layer), id(mean)] == calls[id(step.kernel)]
+        same = same and len(readers[id(mean)]) == 1
         if step.bias is not None:
             homes[id(step.kernel)] = Home(step, step.bias, 1)
         elif step.linear and mean is not None and same:

@@ -291,7 +291,10 @@ class PruningRun:
         if best is not None:
             one_fit.assign(best.model.variables, best.weights)
         else:
-            best = Best(self.model, [], self._value, progress.epoch, 0)
+            value = self._value
+            if value is not None and not math.isfinite(value):
+                value = None
+            best = Best(self.model, [], value, progress.epoch, 0)
             warnings.warn(
                 f"{self._why_never_held()} Nothing was cut; the returned model "
                 "is that of the last epoch. Train longer, or lower floor=.",

@@ -82,3 +82,13 @@ def test_sizes_that_are_open():
     model = keras.Model(inputs, layers.BatchNormalization()(inputs))
     with pytest.raises(ValueError, match="one sample"):
         kr.synthetic_images(model)
+
+
+def test_small_batches_are_drawn_towards_all_classes(model, monkeypatch):
+    options = {"samples": 8, "steps": 40, "batch_size": 2}
+    logs = []
+    for weight in (0.0, 5.0):
+        monkeypatch.setattr(synthetic, "CLASSES", weight)
+        found = model.predict(kr.synthetic_images(model, **options), verbose=0)
+        logs.append(np.log(found[np.arange(8), np.arange(8) % 4]))
+    assert (logs[1] - logs[0]).reshape(2, 4).mean(axis=0).min() > 0

@@ -112,3 +112,25 @@ def test_a_kernel_that_is_broadcast_multiplies_everywhere():
     inputs = keras.Input((7, 5, 8))
     model = keras.Model(inputs, Broadcast()(inputs))
     assert kr.trace(model).multiply_adds() == 7 * 5 * 8 * 6
+
+
+def test_constants_of_kernels_that_share_a_normalization():
+    inputs = [keras.Input((4,)), keras.Input((4,))]
+    hidden = [
+        layers.Dense(8, "relu", name=name)(x)
+        for name, x in zip("ab", inputs, strict=True)
+    ]
+    norm = layers.BatchNormalization()
+    both = [norm(layers.Dense(5, use_bias=False)(x)) for x in hidden]
+    model = keras.Model(inputs, layers.Dense(2)(layers.Concatenate()(both)))
+    models.randomized(model)
+    for name, value in (("a", 3.0), ("b", 7.0)):
+        kernel, bias = (
+            models.numpy(w).copy() for w in model.get_layer(name).weights
+        )
+        kernel[:, 0], bias[0] = 0, value
+        model.get_layer(name).set_weights([kernel, bias])
+    plan = kr.plan(model, tau=0.999)
+    assert plan.removed.sum() == 2
+    data = [X[:, 0], X[:, 1]]
+    models.assert_same_function(model, plan.apply(), data, tolerance=1e-4)
