@@ -104,7 +104,7 @@ def test_a_model_is_pruned_distilled_and_trained_with_loaders():
         model,
         data,
         prune={"ratio": 0.3, "data": data},
-        floor=0.0,
+        floor=10.0,
         monitor="val_mae",
         epochs=2,
         validation_data=data,

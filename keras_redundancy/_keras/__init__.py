@@ -63,6 +63,7 @@ from keras_redundancy._keras.merging import (
 from keras_redundancy._keras.models import (
     compile_arguments as compile_arguments,
     compile_is_overridden as compile_is_overridden,
+    direction_of_metric as direction_of_metric,
     has_own_config as has_own_config,
     loss_function as loss_function,
     own_attributes as own_attributes,

@@ -96,3 +96,22 @@ def loss_function(loss) -> tuple[str | None, bool]:
 def compile_is_overridden(model) -> bool:
     """Whether the class of a model overrides `compile`."""
     return type(model).compile is not keras.Model.compile
+
+
+def direction_of_metric(model, name: str) -> str | None:
+    """ "up" if more of a metric is better, "down" if less is.
+
+    Args:
+        name: of a metric as in the logs. With several outputs the name of
+            the output comes before it.
+
+    Returns:
+        None if no metric of the model has that name, or it does not say.
+    """
+    metrics = []
+    for metric in model.metrics:  # Those of `compile` are in one metric.
+        metrics += getattr(metric, "metrics", None) or [metric]
+    named = [x for x in metrics if f"_{name}".endswith(f"_{x.name}")]
+    if not named:
+        return None
+    return getattr(max(named, key=lambda x: len(x.name)), "_direction", None)

@@ -38,13 +38,7 @@ def homes_of_shifts(graph) -> dict[int, Home]:
     alone: no number for a unit is right for all of these. The moving mean of
     a layer that is shared by several kernels is the home of none.
     """
-    counts, means = collections.Counter(), {}
-    readers = collections.defaultdict(set)
-    for step in graph.steps:
-        if isinstance(step, Normalized) and step.mean is not None:
-            counts[id(step.after), id(step.mean)] += 1
-            means[id(step.after)] = step.mean
-            readers[id(step.mean)].add(id(step.after))
+    means = means_behind(graph)
     calls = collections.Counter(
         id(step.kernel) for step in graph.steps if isinstance(step, Shifted)
     )
@@ -54,9 +48,8 @@ def homes_of_shifts(graph) -> dict[int, Home]:
             homes[id(step.kernel)] = Home(step, step.bias, 1)
         if not isinstance(step, Shifted) or step.taps == "some":
             continue
-        mean = means.get(id(step.layer))
-        same = counts[id(step.layer), id(mean)] == calls[id(step.kernel)]
-        same = same and len(readers[id(mean)]) == 1
+        mean, count = means.get(id(step.layer), (None, 0))
+        same = count == calls[id(step.kernel)]
         if step.bias is not None:
             homes[id(step.kernel)] = Home(step, step.bias, 1)
         elif step.linear and mean is not None and same:
@@ -64,6 +57,24 @@ def homes_of_shifts(graph) -> dict[int, Home]:
         elif step.setting is not None:
             homes[id(step.kernel)] = Home(step, None, 1)
     return homes
+
+
+def means_behind(graph) -> dict[int, tuple]:
+    """{id(layer): (moving mean behind it, number of calls)}.
+
+    Of the layers that are the only ones before that normalization.
+    """
+    counts, means = collections.Counter(), {}
+    for step in graph.steps:
+        if isinstance(step, Normalized) and step.mean is not None:
+            counts[id(step.after), id(step.mean)] += 1
+            means[id(step.after)] = step.mean
+    readers = collections.Counter(mean for _, mean in counts)
+    return {
+        layer: (mean, counts[layer, id(mean)])
+        for layer, mean in means.items()
+        if readers[id(mean)] == 1
+    }
 
 
 def shift_of(on, constants, positions, home: Home) -> np.ndarray:

@@ -9,7 +9,7 @@ from keras_redundancy._shared.convolutions import DEPTHWISE
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.threads import one_thread
 from keras_redundancy.channels.labels import Normalized, Shifted
-from keras_redundancy.channels.shifts import homes_of_shifts
+from keras_redundancy.channels.shifts import homes_of_shifts, means_behind
 from keras_redundancy.mend.distilling import Training, arrays_for, train
 from keras_redundancy.mend.kernels import product_of
 from keras_redundancy.mend.links import Surroundings
@@ -137,11 +137,12 @@ def _centered(graph):
         for home in homes_of_shifts(graph).values()
         if home.sign < 0
     }
+    alone = means_behind(graph)
     depthwise = {
         id(step.after)
         for step in graph.steps
         if isinstance(step, Normalized)
-        and step.mean is not None
+        and id(step.after) in alone
         and type(step.after) in DEPTHWISE
         and step.after.activation is keras.activations.linear
     }

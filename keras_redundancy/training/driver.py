@@ -70,7 +70,8 @@ def fit_and_prune(
             `validation_freq`, decide nothing. NaN and infinity never reach the
             floor.
         mode: "max" if more is better; "min" if less is better, as for a loss:
-            the floor is then an upper bound; "auto" decides by the name.
+            the floor is then an upper bound; "auto" asks the metric, or else
+            goes by the end of the name.
         start: the first cut comes after this many epochs at the earliest.
         every: the least number of epochs between two cuts.
         patience: training ends when more than this many epochs in a row miss
@@ -101,9 +102,10 @@ def fit_and_prune(
     Raises:
         TypeError: an argument is of a wrong type, or the model has no graph.
         ValueError: the model is not compiled, `monitor` is not in the logs or
-            needs validation data that are not there, a callback would restore
-            weights, an argument is out of range, `checkpoint` holds another
-            training, or `prune` returns something else than a smaller model.
+            needs validation data that are not there, mode="auto" cannot tell
+            whether more of it is better, a callback would restore weights, an
+            argument is out of range, `checkpoint` holds another training, or
+            `prune` returns something else than a smaller model.
 
     Warns:
         UserWarning: the floor was never reached, so nothing was cut;

@@ -35,7 +35,8 @@ class Pruned(Rendered):
 
     Attributes:
         model: the smallest model that reached the floor.
-        value: the monitored value of that model; None if it was never finite.
+        value: the monitored value of that model; None if it was not measured,
+            or not finite.
         epoch: the number of epochs after which `model` had that value.
         monitor: the name of the monitored value in the logs.
         floor: the value that `monitor` had to reach; None if training ended

@@ -18,6 +18,7 @@ from keras_redundancy.planning.budgets import OutOfReachError
 from keras_redundancy.planning.plans import prune
 from keras_redundancy.training import one_fit
 from keras_redundancy.training.batches import Batches
+from keras_redundancy.training.directions import less_is_better
 from keras_redundancy.training.results import Cut, Pruned
 from keras_redundancy.training.state import Best, Progress
 
@@ -34,8 +35,9 @@ class PruningRun:
             settings.initial_epoch, settings.floor, settings.seed
         )
         self.history = one_fit.WholeHistory()
-        self._due, self._goes_on, self._value = False, False, None
+        self._due, self._goes_on = False, False
         self._validation_freq = 1
+        self._less_is_better = None  # Asked once there are metrics.
 
     def keep_in(self, checkpoint) -> None:
         """Continue from a checkpoint, and save each epoch to it."""
@@ -138,9 +140,11 @@ class PruningRun:
         progress.epoch = epoch + 1
         if progress.cuts and progress.cuts[-1].retrace is None:
             progress.cuts[-1].retrace = self.watch.first_step
-        self._due, self._value = False, self._value_in(logs)
-        if self._value is not None:
-            self._weigh(self._value, model)
+        self._due, value = False, self._value_in(logs)
+        if value is not None:
+            self._weigh(value, model)
+        is_number = value is not None and math.isfinite(value)
+        progress.value = value if is_number else None
         if self.judge.was_stopped:
             progress.reason = "a callback ended the training"
         ends = self._due or progress.reason is not None
@@ -149,6 +153,10 @@ class PruningRun:
     def _weigh(self, value, model):
         """Compare a monitored value with the floor: is a cut or the end due?"""
         settings, progress = self.settings, self.progress
+        if self._less_is_better is None:
+            self._less_is_better = less_is_better(
+                settings.monitor, settings.mode, model
+            )
         is_finite = math.isfinite(value)
         if is_finite and (
             progress.top is None or self._holds(value, progress.top)
@@ -156,7 +164,7 @@ class PruningRun:
             progress.top = value
         ready = progress.epoch >= settings.initial_epoch + settings.start
         if ready and progress.floor is None and progress.top is not None:
-            sign = 1 if settings.less_is_better else -1
+            sign = 1 if self._less_is_better else -1
             progress.floor = progress.top + sign * settings.max_drop
         held = is_finite and progress.floor is not None
         held = held and self._holds(value, progress.floor)
@@ -176,7 +184,7 @@ class PruningRun:
         floor, count = self.progress.floor, self.progress.missed
         how = "was not finite"
         if floor is not None:
-            side = "above" if self.settings.less_is_better else "below"
+            side = "above" if self._less_is_better else "below"
             how = f"stayed {side} {floor:g}"
         return f"{self.settings.monitor} {how} for {count} epochs"
 
@@ -211,8 +219,9 @@ class PruningRun:
         return was_seen or (monitor.startswith("val_") and not is_validated)
 
     def _holds(self, value, floor):
-        less = self.settings.less_is_better
-        return value <= floor if less else value >= floor
+        if self._less_is_better:
+            return value <= floor
+        return value >= floor
 
     def _remember(self, model, value):
         """Keep the smallest model, and of several epochs of it the best."""
@@ -250,7 +259,7 @@ class PruningRun:
         if after >= before:
             return
         progress.cuts.append(
-            Cut(progress.epoch, self._value, before, after, took)
+            Cut(progress.epoch, progress.value, before, after, took)
         )
         if self.verbose:
             print(
@@ -291,10 +300,7 @@ class PruningRun:
         if best is not None:
             one_fit.assign(best.model.variables, best.weights)
         else:
-            value = self._value
-            if value is not None and not math.isfinite(value):
-                value = None
-            best = Best(self.model, [], value, progress.epoch, 0)
+            best = Best(self.model, [], progress.value, progress.epoch, 0)
             warnings.warn(
                 f"{self._why_never_held()} Nothing was cut; the returned model "
                 "is that of the last epoch. Train longer, or lower floor=.",

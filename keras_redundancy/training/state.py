@@ -9,12 +9,6 @@ import keras
 from keras_redundancy._shared import arguments
 
 MODES = ("auto", "min", "max")
-# How the names of those metrics end that are less for better models.
-ERRORS = (
-    *("loss", "error", "mae", "mse", "mape", "msle", "rmse"),
-    *("MAE", "MSE", "MAPE", "MSLE", "logcosh", "log_cosh", "crossentropy"),
-    *("kl_divergence", "kld", "KLD", "hinge", "poisson", "perplexity"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +63,6 @@ class Settings:
         is_list = isinstance(self.prune, Sequence)
         return self.prune if is_list else [self.prune]
 
-    @property
-    def less_is_better(self) -> bool:
-        """Whether the floor is an upper bound."""
-        if self.mode == "auto":
-            return self.monitor.endswith(ERRORS)
-        return self.mode == "min"
-
 
 @dataclasses.dataclass
 class Best:
@@ -95,6 +82,8 @@ class Progress:
     Attributes:
         epoch: the number of finished epochs.
         floor: the value to hold; None as long as it is not known.
+        value: the monitored value after the last epoch; None if it was not
+            measured, or not finite.
         top: the best monitored value so far.
         missed: how many epochs in a row missed the floor.
         last_cut: the number of epochs before the last cut.
@@ -109,6 +98,7 @@ class Progress:
     epoch: int
     floor: float | None
     seed: int | None
+    value: float | None = None
     top: float | None = None
     missed: int = 0
     last_cut: int | None = None

@@ -52,3 +52,52 @@ def test_kernels_are_not_fitted_to_padded_positions(model, twice):
     ]
     for wanted, found in zip(*weights, strict=True):
         np.testing.assert_allclose(wanted, found, atol=1e-5)
+
+
+class OfManyLengths(keras.utils.PyDataset):
+    """Batches of other lengths, each with few positions that count."""
+
+    def __init__(self, padded_with):
+        super().__init__()
+        self.padded_with = padded_with
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, number):
+        rng, length = np.random.default_rng(number), 10 + 2 * number
+        mask = np.arange(length) < rng.integers(1, 4, (20, 1))
+        ids = np.where(mask, rng.integers(1, 20, mask.shape), self.padded_with)
+        return ({"token_ids": ids, "padding_mask": mask.astype("int32")},)
+
+
+def test_padded_positions_do_not_count_in_batches_of_many_lengths(model):
+    def means(padded_with):
+        data = OfManyLengths(padded_with)
+        views = kr.calibrate(model, data).statistics.views.values()
+        found = [view for each in views for view in each]
+        return [(x.moments.count, x.moments.mean) for x in found]
+
+    for wanted, found in zip(means(1), means(2), strict=True):
+        assert wanted[0] == found[0] > 0
+        np.testing.assert_allclose(wanted[1], found[1], atol=1e-6)
+
+
+def test_a_mask_that_is_not_given_masks_nothing():
+    inputs = keras.Input((5, 4), name="x")
+    mask = keras.Input((5,), name="padding_mask", optional=True)
+    x = layers.Dense(8)(layers.Dense(12, "relu")(inputs))
+    model = keras.Model([inputs, mask], layers.Dense(2)(OfMask()(x, mask)))
+    data = [RANDOM.normal(size=(20, 5, 4)).astype("float32"), None]
+    views = kr.calibrate(model, data).statistics.views.values()
+    assert {x.moments.count for each in views for x in each} == {100}
+
+
+class OfMask(layers.Layer):
+    """Sets what is padded to 0, if there is a mask."""
+
+    def call(self, x, mask=None):
+        return x if mask is None else x * mask[..., None]
+
+    def compute_output_spec(self, x, mask=None):
+        return keras.KerasTensor(x.shape, x.dtype)

@@ -60,11 +60,13 @@ def test_values_of_both_places_count(join):
     assert error.max() < 0.01
 
 
-def test_what_numbers_embeddings_stays():
+@pytest.mark.parametrize(
+    "embedding", [layers.Embedding, layers.ReversibleEmbedding]
+)
+def test_what_numbers_embeddings_stays(embedding):
     inputs = keras.Input((4,))
     x = ops.clip(3 * layers.Dense(8, name="units")(inputs) + 5, 0, 9)
-    x = layers.Embedding(10, 6)(ops.cast(x, "int32"))
-    x = layers.GlobalAveragePooling1D()(x)
+    x = layers.Flatten()(embedding(10, 6)(ops.cast(x, "int32")))
     model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
     frozen = {d.space.name: d.reason for d in kr.plan(model, 0.9).decisions}
     assert "numbers of the vectors" in frozen["units"]

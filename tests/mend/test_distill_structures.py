@@ -166,7 +166,10 @@ def test_labels_come_with_datasets(name):
     model = with_outputs(structure, loss)
     labels = keras.tree.lists_to_tuples(labels)
     data = tf.data.Dataset.from_tensor_slices((X, labels)).batch(32)
-    distilled(model, data, True, batch_size=None, validation_data=data)
+    options = {"batch_size": None, "validation_data": data}
+    found = distilled(model, data, True, **options)
+    without = distilled(model, data, **options)
+    assert not np.allclose(found.get_weights()[0], without.get_weights()[0])
 
 
 BAD_LABELS = {

@@ -7,6 +7,7 @@ from keras import layers
 
 import keras_redundancy as kr
 from keras_redundancy.mend import normalization
+from keras_redundancy.mend.repair import _centered
 from tests import models
 
 EPSILON = 1e-3
@@ -118,3 +119,26 @@ def test_means_over_channels_are_those_of_all_channels():
     small = kr.prune(model, correlation=1.0, data=data)
     assert small.get_layer("wide").units < 8
     models.assert_same_function(model, small)
+
+
+def test_variances_beside_a_large_mean():
+    layer = layers.BatchNormalization()
+    layer.build((None, 3))
+    x = np.random.default_rng(0).normal(3000, 0.1, (512, 3)).astype("float32")
+    parts = [keras.ops.convert_to_tensor(part) for part in (x[:200], x[200:])]
+    mean, variance = normalization._statistics(layer, parts)
+    np.testing.assert_allclose(mean, x.mean(axis=0, dtype=float), rtol=1e-6)
+    np.testing.assert_allclose(variance, x.var(axis=0, dtype=float), rtol=1e-2)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_means_that_a_normalization_of_several_layers_takes_away(shared):
+    """It takes away what they have in common, not the mean of each."""
+    inputs, norm = keras.Input((9, 9, 4)), layers.BatchNormalization()
+    ends = []
+    for _ in range(2):
+        x = layers.DepthwiseConv2D(3, use_bias=False)(inputs)
+        ends.append((norm if shared else layers.BatchNormalization())(x))
+    outputs = layers.Conv2D(2, 1)(layers.Add()(ends))
+    graph = kr.trace(keras.Model(inputs, outputs))
+    assert len(_centered(graph)) == (0 if shared else 2)
