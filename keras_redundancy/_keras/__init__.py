@@ -84,6 +84,7 @@ from keras_redundancy._keras.operations import (
     CustomScaleLayer as CustomScaleLayer,
     LayerScale as LayerScale,
     ReLUOperation as ReLUOperation,
+    adds_bias_elsewhere as adds_bias_elsewhere,
     both_operands as both_operands,
     core_operations as core_operations,
     image_operations as image_operations,

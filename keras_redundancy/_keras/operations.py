@@ -7,6 +7,16 @@ from keras.src.applications.convnext import LayerScale as LayerScale
 from keras.src.applications.inception_resnet_v2 import (
     CustomScaleLayer as CustomScaleLayer,
 )
+from keras.src.layers.convolutional.base_conv import BaseConv
+from keras.src.layers.convolutional.base_conv_transpose import (
+    BaseConvTranspose,
+)
+from keras.src.layers.convolutional.base_depthwise_conv import (
+    BaseDepthwiseConv,
+)
+from keras.src.layers.convolutional.base_separable_conv import (
+    BaseSeparableConv,
+)
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell as ConvLSTMCell
 from keras.src.ops import core, image, linalg, math, nn, numpy
 
@@ -17,29 +27,61 @@ linalg_operations = linalg
 math_operations = math
 nn_operations = nn
 numpy_operations = numpy
+CONVOLUTIONS = (
+    BaseConv,
+    BaseConvTranspose,
+    BaseDepthwiseConv,
+    BaseSeparableConv,
+)
 
 
 def is_added_as_bias(operation, args, kwargs) -> bool:
-    """Whether Keras adds an array along another axis than the array's own.
+    """Whether Keras adds an operand along another axis than its own.
 
-    On TensorFlow, Keras 3.15 adds an array with one long axis as a bias along
-    the last axis of a tensor, or else along axis 1, wherever these have as
-    many entries: x + v of the shapes (batch, 5, 5) and (5, 1) is x + v[:, 0].
-    Where the array is the first operand, it does not.
+    On TensorFlow, Keras 3.15 adds an operand with one long axis as a bias
+    along the last axis of a tensor, or else along axis 1, wherever these have
+    as many entries: x + v of the shapes (batch, 5, 5) and (5, 1) is
+    x + v[:, 0]. Where it is the first operand, it does not.
     """
     if not isinstance(operation, numpy.Add):
         return False
-    x, array = both_operands(args, kwargs)
-    if isinstance(array, keras.KerasTensor) or not np.ndim(array):
+    x, added = both_operands(args, kwargs)
+    if not isinstance(x, keras.KerasTensor):
         return False
-    if not isinstance(x, keras.KerasTensor) or len(x.shape) < 2:
+    is_tensor = isinstance(added, keras.KerasTensor)
+    shape = added.shape if is_tensor else np.shape(added)
+    return _is_along_another_axis(x.shape, shape)
+
+
+def adds_bias_elsewhere(layer, shape) -> bool:
+    """Whether Keras adds the bias of a layer along another axis than its own.
+
+    So it does for convolutions with the channels first, see
+    `is_added_as_bias`.
+
+    Args:
+        layer: a layer that has been built.
+        shape: the shape of what it returns.
+    """
+    bias = getattr(layer, "bias", None)
+    if isinstance(layer, keras.layers.EinsumDense) and bias is not None:
+        return _is_along_another_axis(shape, bias.shape)
+    if not isinstance(layer, CONVOLUTIONS) or bias is None:
         return False
-    long = [axis for axis, n in enumerate(np.shape(array)) if n > 1]
-    if len(long) != 1 or keras.backend.backend() != "tensorflow":
+    if layer.data_format == "channels_last":
         return False
-    rank, size = len(x.shape), np.shape(array)[long[0]]
-    taken = [axis for axis in (rank - 1, 1) if x.shape[axis] == size]
-    return bool(taken) and taken[0] != long[0] + rank - np.ndim(array)
+    return _is_along_another_axis(shape, (bias.shape[0], *[1] * layer.rank))
+
+
+def _is_along_another_axis(shape, added):
+    long = [axis for axis, n in enumerate(added) if n is None or n > 1]
+    if len(shape) < 2 or len(long) != 1 or added[long[0]] is None:
+        return False
+    if keras.backend.backend() != "tensorflow":
+        return False
+    rank, size = len(shape), added[long[0]]
+    taken = [axis for axis in (rank - 1, 1) if shape[axis] == size]
+    return bool(taken) and taken[0] != long[0] + rank - len(added)
 
 
 def both_operands(args, kwargs) -> tuple:

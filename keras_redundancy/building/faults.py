@@ -43,6 +43,17 @@ def rule_for(operation) -> str:
     )
 
 
+def bias_elsewhere(layer, shape) -> str:
+    """For a layer whose bias Keras would add along another axis."""
+    return (
+        f"{named(layer)} would return an axis of {shape[-1]} positions, as "
+        "many as it has units. On TensorFlow, Keras then adds the bias along "
+        "the positions, not along the units. Remove one unit more or less of "
+        "it (by layers=, skip= or another target), or have the units on the "
+        "last axis (data_format='channels_last')."
+    )
+
+
 def not_from_config(layer, error) -> str:
     """For a layer that its own config does not make."""
     return (

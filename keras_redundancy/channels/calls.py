@@ -250,6 +250,16 @@ class CallTrace(LabelledCall):
         """
         self.recorder.kept.update(map(id, variables))
 
+    def reads_whole(self, *variables) -> None:
+        """This call reads these variables, but not channel by channel.
+
+        They do the same to each channel, as a kernel over positions does. If
+        another call of the layer reads or writes channels with them, these
+        stay: without them the variables would not fit this call.
+        """
+        self.keeps(*variables)
+        self.recorder.whole.update(map(id, variables))
+
     # --- settings and costs -------------------------------------------------
 
     def counted_in(self, *path, ids, whole=None) -> None:

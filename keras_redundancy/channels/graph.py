@@ -21,6 +21,12 @@ SEVERAL_WIDTHS = Reason(
     "more or fewer: use a model or an operation of its own for each call",
 )
 
+READ_WHOLE = Reason(
+    "read_whole",
+    "another call of the layer reads its weights across positions, not "
+    "across channels: use a layer of its own for each call",
+)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ChannelGraph(Rendered):
@@ -179,7 +185,8 @@ def _freeze_opaque(recorder):
     """Freeze all channels of variables whose use is not known everywhere.
 
     These are the variables of layers that were not followed in some call, and
-    variables that another layer reads in an unknown way.
+    variables that another layer reads in an unknown way, or that another call
+    does not read by channels.
     """
     variables = {
         id(variable): reason
@@ -189,11 +196,18 @@ def _freeze_opaque(recorder):
         )
         for variable in getattr(operation, "weights", ())
     }
+    read_whole = set()
     for access in recorder.accesses:
         if id(access.variable) in variables:
             reason = variables[id(access.variable)]
             recorder.store.freeze(access.ids, reason)
+        if id(access.variable) in recorder.whole:
+            recorder.store.freeze(access.ids, READ_WHOLE)
+            read_whole.add(id(access.layer))
     for width in recorder.widths:
+        if id(width.owner) in read_whole:
+            for ids in width.parts:
+                recorder.store.freeze(ids, READ_WHOLE)
         if id(width.owner) in recorder.opaque:
             _, reason = recorder.opaque[id(width.owner)]
             for ids in width.parts:

@@ -70,6 +70,7 @@ class Recorder:
         constants: {(id(owner), path): `Constant`} of arrays in arguments and
             configs.
         kept: ids of variables without channels.
+        whole: ids of variables that some call does not read by channels.
         owners: {id(variable): layer} of the layers of the graph.
         lent: {id(layer): (layer, reason)} of layers whose variables are read
             by others too.
@@ -92,6 +93,7 @@ class Recorder:
     opaque: dict = dataclasses.field(default_factory=dict)
     constants: dict = dataclasses.field(default_factory=dict)
     kept: set = dataclasses.field(default_factory=set)
+    whole: set = dataclasses.field(default_factory=set)
     owners: dict = dataclasses.field(default_factory=dict)
     lent: dict = dataclasses.field(default_factory=dict)
     tied: set = dataclasses.field(default_factory=set)

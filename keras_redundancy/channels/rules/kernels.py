@@ -58,7 +58,7 @@ def _dense(layer, call):
 
 def _over_positions(layer, call, x, sizes):
     """The same kernel for each channel, as the mixers of MLPs have it."""
-    call.keeps(*layer.weights)
+    call.reads_whole(*layer.weights)
     others = [size for axis, size in enumerate(sizes) if axis != x.axis]
     per = None if x.batch else x.ids
     call.multiplies_in_all(layer.kernel, positions(others), per)
@@ -295,7 +295,7 @@ def _einsum_dense(layer, call):
     letter = read if read in out else call.choose(written[::-1])
     if read not in kernel:
         ids = x.ids
-        call.keeps(layer.kernel)
+        call.reads_whole(layer.kernel)
     elif read in out:
         ids = call.filtered_by(layer.kernel, kernel.index(read), x.ids)
     else:
@@ -321,7 +321,7 @@ def _einsum_dense(layer, call):
     elif layer.bias is not None and letter in layer.bias_axes:
         call.carried_by(layer.bias, axis - len(out), ids, acts="adds")
     elif layer.bias is not None:  # The same is added to all channels.
-        call.keeps(layer.bias)
+        call.reads_whole(layer.bias)
         ids = call.tied(ids)
     return Channels(activated(call, ids, layer.activation, axis), axis)
 

@@ -32,6 +32,7 @@ def _batch_normalization(layer, call):
     x = call.inputs[0]
     if layer.axis % len(x.shape) != x.axis:
         # The same for all channels: it normalises another axis.
+        call.reads_whole(*layer.weights)
         return bent(layer, call)
     for variable in layer.weights:
         call.carried_by(variable, 0, x.ids)
@@ -55,6 +56,7 @@ def _layer_normalization(layer, call):
     x = call.inputs[0]
     axes = axes_of(layer.axis, x)
     if x.axis not in axes:
+        call.reads_whole(*layer.weights)
         return bent(layer, call)
     call.inexact(NORMALIZES, x.ids, what="its mean and variance")
     ids = call.tied(x.ids)

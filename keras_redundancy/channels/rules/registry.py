@@ -67,6 +67,12 @@ WEIGHT_OF_OTHERS = of_call(
     "weight_of_another_layer",
     "reads the variable {variable}, a weight of another layer",
 )
+BIAS_ELSEWHERE = of_call(
+    "bias_along_another_axis",
+    "has as many units as its output has positions on the last axis, along "
+    "which Keras's TensorFlow backend then adds the bias: use "
+    "data_format='channels_last'",
+)
 OPEN_CHANNELS = of_call(
     "open_channel_size", "reads a tensor with an open channel size"
 )
@@ -118,6 +124,8 @@ def apply_rule(operation, call):
         return call.opaque(NOT_OPENED, why=operation.not_opened)
     if (why := _config_fault(call)) is not None:
         return call.opaque(NO_CONFIG, why=why)
+    if _keras.adds_bias_elsewhere(operation, call.outputs[0].shape):
+        return call.opaque(BIAS_ELSEWHERE)
     variables = variables_in(call.arguments)
     if variables and not isinstance(operation, FOLLOWS_KERNELS):
         return variables_stay(call, variables)

@@ -1,0 +1,128 @@
+"""Layers whose weights some calls read across positions, not channels."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_redundancy as kr
+from tests import models
+
+
+def called_twice(layer, positions):
+    """A layer that reads 8 channels, and 8 positions of `positions` ones."""
+    first, second = keras.Input((6, 3)), keras.Input((8, 3))
+    over_channels = layer(layers.Conv1D(8, 1, name="a")(first))
+    x = layers.Conv1D(positions, 1, name="p")(second)
+    over_positions = layer(layers.Permute((2, 1))(x))
+    ends = [
+        layers.Dense(2)(layers.GlobalAveragePooling1D()(over_channels)),
+        layers.Dense(3)(ops.mean(over_positions, axis=2)),
+    ]
+    return models.randomized(keras.Model([first, second], ends))
+
+
+SHARED = {
+    "dense": lambda: layers.Dense(9, name="e"),
+    "einsum": lambda: layers.EinsumDense(
+        "abc,cd->abd", (6, 9), bias_axes="d", name="e"
+    ),
+    "batch": lambda: layers.BatchNormalization(name="e"),
+    "layer": lambda: layers.LayerNormalization(name="e"),
+    "rms": lambda: layers.RMSNormalization(name="e"),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_weights_of_both_kinds_of_calls_stay(name):
+    model = called_twice(SHARED[name](), 6)
+    graph = kr.trace(model)
+    reasons = {space.name: space.frozen for space in graph.spaces}
+    assert "another call of the layer" in reasons["a"]
+    models.plant(model)
+    plan = kr.plan(model, tau=0.999)
+    models.assert_same_function(model, plan.apply())
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_layers_over_positions_alone_stay_as_they_are(name):
+    inputs = keras.Input((8, 3))
+    x = layers.Conv1D(6, 1, name="p")(inputs)
+    x = layers.Permute((2, 1))(x)
+    x = layers.Permute((2, 1))(SHARED[name]()(x))
+    x = layers.GlobalAveragePooling1D()(layers.ReLU()(x))
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    if name == "einsum":  # Its output_shape counts the channels.
+        assert models.plant(model)
+    else:
+        assert models.plant(model)["p"]
+    plan = kr.plan(model, tau=0.999)
+    assert plan.removed.sum()
+    models.assert_same_function(model, plan.apply(), tolerance=1e-4)
+
+
+# --- biases that Keras adds along another axis ------------------------------
+
+
+def channels_first(filters, layer=layers.Conv2D):
+    inputs = keras.Input((3, 6, 5))
+    x = layer(filters, 1, data_format="channels_first", name="u")(inputs)
+    x = layers.Permute((2, 3, 1))(layers.ReLU()(x))
+    return models.randomized(keras.Model(inputs, layers.Conv2D(4, 1)(x)))
+
+
+def einsum(units):
+    inputs = keras.Input((5, 3))
+    shape = (units, 5)
+    x = layers.EinsumDense("abc,cd->adb", shape, bias_axes="d", name="u")(
+        inputs
+    )
+    x = layers.Flatten()(layers.ReLU()(x))
+    return models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+
+
+@pytest.mark.parametrize("make", [channels_first, einsum])
+def test_as_many_units_as_positions(make):
+    model = make(8)
+    models.plant(model, share=0.4)
+    plan = kr.plan(model, tau=0.999)
+    assert models.widths(plan)["u"] == (5, 3)
+    if keras.backend.backend() == "tensorflow":
+        with pytest.raises(ValueError, match=r"'u' .* would return an axis of"):
+            plan.apply()
+        model = make(5)
+        assert not any("u" in s.producers for s in kr.trace(model).prunable)
+        reasons = dict(kr.trace(model).untouched)
+        assert "as many units as" in reasons["u"]
+    else:
+        models.assert_same_function(model, plan.apply())
+
+
+def test_as_many_filters_of_a_transposed_convolution():
+    model = channels_first(8, layers.Conv2DTranspose)
+    models.plant(model, share=0.25)
+    small = kr.prune(model, tau=0.999)
+    assert small.get_layer("u").filters == 6
+    models.assert_same_function(model, small)
+
+
+class Positions(layers.Layer):
+    """Adds a number to each position."""
+
+    def build(self, shape):
+        self.numbers = self.add_weight(shape=(shape[1], 1), name="numbers")
+
+    def call(self, x):
+        return x + self.numbers
+
+
+def test_weights_that_keras_would_add_as_a_bias():
+    inputs = keras.Input((5, 3))
+    x = layers.Conv1D(8, 1, activation="relu", name="u")(inputs)
+    x = layers.Flatten()(Positions()(x))
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    models.plant(model, share=0.4)
+    small = kr.prune(model, tau=0.999)
+    assert small.get_layer("u").filters == 5
+    data = np.random.default_rng(0).normal(size=(16, 5, 3)).astype("float32")
+    models.assert_same_function(model, small, data)
