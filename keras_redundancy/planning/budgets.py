@@ -67,8 +67,12 @@ class Costs:
         """
         left = np.append(widths, 1)
         kept = sum(self._size(v, left) for v in self._variables.values())
-        made = sum(self._size(step.kernel, left, step.spans) for step in biases)
-        return self._others + kept + made
+        return self._others + kept + self.of_biases(widths, biases)
+
+    def of_biases(self, widths, biases) -> float:
+        """The number of parameters of biases that are made."""
+        left = np.append(widths, 1)
+        return sum(self._size(step.kernel, left, step.spans) for step in biases)
 
     def of_units(self, cost, widths) -> np.ndarray:
         """What one unit of each space costs, shape (spaces,)."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_redundancy._shared.progress import tracked
 from keras_redundancy._shared.threads import one_thread
-from keras_redundancy.building.absorb import DropAbsorber
+from keras_redundancy.building.absorb import DropAbsorber, axis_changes
 from keras_redundancy.building.apply import smaller_model
 from keras_redundancy.calibration import Calibration, Statistics
 from keras_redundancy.channels import ChannelGraph
@@ -190,10 +190,30 @@ class _Budget:
         }
         self._sizes = np.array([space.size for space in spaces])
         self._costs = Costs(chooser.graph, spaces)
+        self._graph, self._absorber = chooser.graph, chooser.absorber
 
     def decisions(self, what, share):
-        """The decisions that leave this share of a cost."""
-        widths = self._widths(what, share)
+        """The decisions that leave this share of a cost.
+
+        Biases that are made for consumers cost parameters too, and which ones
+        are made depends on the units that go.
+        """
+        made = 0.0
+        while True:
+            found = self._decided(self._widths(what, share, made))
+            needed = self._made(found) if what == "params" else 0.0
+            if needed <= made:
+                return found
+            made = needed
+
+    def _made(self, decisions):
+        """The parameters of the biases that are made."""
+        changes = axis_changes(decisions)
+        biases = self._absorber.biases_for(self._graph, changes)
+        widths = [len(each.selection.kept) for each in decisions]
+        return self._costs.of_biases(widths, biases)
+
+    def _decided(self, widths):
         return [
             _left_alone(space, self._reasons[n])
             if self._reasons[n]
@@ -203,12 +223,12 @@ class _Budget:
             for n, space in enumerate(self._spaces)
         ]
 
-    def _widths(self, what, share):
+    def _widths(self, what, share, made):
         costs, sizes, request = self._costs, self._sizes, self._request
         can_go = list(self._selectors)
         cost = {
             "flops": costs.flops,
-            "params": costs.parameters,
+            "params": lambda widths: costs.parameters(widths) + made,
             "units": lambda widths: widths[can_go].sum(),
         }[what]
         whole = cost(sizes)
@@ -219,7 +239,10 @@ class _Budget:
                 "input_shape=, the shape of one sample, or data=, or "
                 "target={'params': ...} instead."
             )
-        unit_costs = costs.of_units(cost, sizes) / whole
+        whole -= made
+        unit_costs = costs.of_units(cost, sizes) / (whole or 1)
+        errors = sum(selector.error for selector in self._selectors.values())
+        unit_costs *= errors or 1
 
         def widths_at(depth):
             widths = sizes.copy()

@@ -3,9 +3,11 @@
 A selector chooses among the n units of a space. It has
 
 - `count_at(level)`: how many units stay at a tau or a correlation;
+- `error`: the error of all its units, in the unit in which it counts beside
+  that of other spaces; 0 where none is known;
 - `count_at_depth(depth, size, unit_cost)`: how many of `size` units stay at a
   depth in (0, 1), for targets: the deeper, the fewer; `unit_cost` is the share
-  of the whole cost that one unit has;
+  of the whole cost that one unit has, times the errors of all spaces;
 - `choose(width, tau=None)`: a `Selection` of `width` units, at a tau if that
   said how many.
 """
@@ -26,7 +28,8 @@ from keras_redundancy.planning.space_units import SpaceUnits
 
 # How finely the tau for a number of clusters is searched.
 TAU_STEPS = 20
-# Relative error for a relative cost: between them everything or nothing goes.
+# Share of the errors for a share of the cost: between them everything or
+# nothing goes.
 LOW_PRICE, HIGH_PRICE = 1e-12, 1e6
 
 
@@ -67,6 +70,8 @@ class Selection:
 
 class ByClusters:
     """One representative per cluster, chosen by `keep`."""
+
+    error = 0.0
 
     def __init__(self, units: SpaceUnits, linkage: str, keep: str, seed):
         self.units, self.linkage = units, linkage
@@ -165,6 +170,7 @@ class WithoutConstant:
         self._used = np.flatnonzero(~(goes_first | stays))
         self._first = np.flatnonzero(goes_first)
         self._size = len(stays)
+        self.error = selector.error
 
     def count_at(self, tau: float) -> int:
         return self._selector.count_at(tau) + self._staying
@@ -186,6 +192,8 @@ class WithoutConstant:
 class ByRank:
     """The first units of a ranking."""
 
+    error = 0.0
+
     def __init__(self, units: SpaceUnits, ranking: Ranking):
         self.units, self.ranking = units, ranking
 
@@ -199,6 +207,10 @@ class ByRank:
 
 class ByError(ByRank):
     """The first units of a ranking that knows the error of what goes."""
+
+    @property
+    def error(self) -> float:
+        return self.ranking.whole
 
     def count_at(self, correlation: float) -> int:
         """How many predict the others with this correlation."""

@@ -255,6 +255,27 @@ def test_targets_are_monotone_and_deterministic():
     assert models.widths(plan) == models.widths(again)
 
 
+def test_parameters_of_biases_that_are_made_count():
+    inputs = keras.Input((8,))
+    x = layers.Dense(40, activation="relu", name="hidden")(inputs)
+    x = layers.Dense(64, use_bias=False, name="wide")(x)
+    x = layers.Dense(2)(layers.ReLU()(x))
+    model = models.randomized(keras.Model(inputs, x))
+    kernel, bias = model.get_layer("hidden").get_weights()
+    kernel[:, ::2], bias[::2] = 0, 1.0
+    model.get_layer("hidden").set_weights([kernel, bias])
+    for share in (0.9, 0.7, 0.5):
+        plan = kr.plan(model, "l1", target={"params": share}, skip="wide")
+        assert plan.apply().count_params() == plan.parameters[1]
+        assert share - 0.03 <= plan.parameters[1] / plan.parameters[0] <= share
+
+
+@pytest.mark.filterwarnings("error")
+def test_units_of_a_model_without_any_that_can_go():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
+    assert kr.plan(model, target={"units": 1.0}).parameters == (8, 8)
+
+
 def test_targets_with_other_options():
     model = wide()
     plan = kr.plan(

@@ -124,3 +124,17 @@ def test_scales_of_batch_normalization():
     assert found["first"].selection.kept.tolist() == [1, 3, 5]
     with pytest.raises(ValueError, match="pass through none"):
         kr.plan(models.mlp(), kr.BatchNormalizationScales(), ratio=0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+@pytest.mark.parametrize("method", [kr.Taylor(), kr.Greedy(errors="loss")])
+def test_the_scale_of_the_answer_does_not_matter(model, data, method, scale):
+    options = {"target": {"flops": 0.5}, "data": data, "mend": False}
+    scaled = keras.models.clone_model(model)
+    scaled.set_weights(model.get_weights())
+    top = scaled.get_layer("top")
+    top.kernel.assign(scale * top.kernel)
+    top.bias.assign(scale * top.bias)
+    plan = kr.plan(scaled, method, **options)
+    assert widths(plan) == widths(kr.plan(model, method, **options))
+    assert plan.flops[1] > 0.4 * plan.flops[0]
