@@ -51,6 +51,7 @@ from keras_redundancy._keras.layers import (
     is_stock_class as is_stock_class,
     lambda_output_shape as lambda_output_shape,
     models_around as models_around,
+    present_pass as present_pass,
     returning_sequences as returning_sequences,
     states_of as states_of,
     trusting_own_objects as trusting_own_objects,

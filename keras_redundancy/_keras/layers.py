@@ -1,6 +1,7 @@
 """Layers and operations as objects: what is in them, and copies of them."""
 
 import keras
+from keras.src.backend.common import global_state
 from keras.src.ops.operation import Operation
 from keras.src.saving.serialization_lib import SafeModeScope
 
@@ -173,3 +174,12 @@ def returning_sequences(layer):
         return_sequences=True, return_state=False, zero_output_for_mask=False
     )
     return copy
+
+
+def present_pass():
+    """What Keras knows of the present call of the outermost layer.
+
+    Another object for each such call, and the same one for all calls of layers
+    inside of it; None where no layer is called.
+    """
+    return global_state.get_global_attribute("current_call_ctx")

@@ -1,5 +1,7 @@
 """Layers whose kernel is P W Q, where P and Q let vectors of W be shared."""
 
+import weakref
+
 import keras
 import numpy as np
 from keras import ops
@@ -61,7 +63,7 @@ class Factorized:
                         f"vectors={vectors!r} each of the {side}s has its own. "
                         'Pass vectors="both".'
                     )
-        self.kept_pairs = None
+        self.kept_pairs, self._counted_in = None, None
         self.rare, self.drawn_sides = None, []
         if isinstance(self.kernel_regularizer, RaReRegularizer):
             self.rare = self.kernel_regularizer
@@ -137,7 +139,7 @@ class Factorized:
 
     def call(self, inputs, training=None):
         kernel = ops.convert_to_tensor(self.kernel)
-        if self.drawn_sides:
+        if self.drawn_sides and self._is_first_call():
             if not self.has_pairs(self.drawn_sides):
                 shape = *kernel.shape[:-2], *self.outer_sizes
                 self.rare.warn_of_no_effect(shape)
@@ -149,6 +151,15 @@ class Factorized:
         if self.bias is not None:
             x = ops.add(x, self.bias)
         return x if self.activation is None else self.activation(x)
+
+    def _is_first_call(self):
+        """Whether no call in this pass through the model has added RaRe."""
+        present = _keras.present_pass()
+        if present is None:
+            return True
+        last = self._counted_in and self._counted_in()
+        self._counted_in = weakref.ref(present)
+        return present is not last
 
     def has_pairs(self, sides: list[str]) -> bool:
         """Whether vectors of these sides could differ in direction.

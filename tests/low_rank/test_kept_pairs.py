@@ -101,3 +101,28 @@ def test_gradients_of_the_pair_and_of_the_rest(measure, axis):
         slopes[place] = (expected(wide + step) - expected(wide - step)) / 2e-5
     found = models.gradient(total, kernel)
     np.testing.assert_allclose(found, slopes, rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_that_is_called_twice_counts_once():
+    """As the regularizer of any other layer does, in each pass."""
+    rare = kr.RaReRegularizer(2.0)
+    layer = kr.FactorizedDense(8, kernel_regularizer=rare, refresh=9)
+    inputs = keras.Input((8,))
+    once = keras.Model(inputs, layer(inputs))
+    twice = keras.Model(inputs, layer(layer(inputs)))
+    x = keras.random.normal((4, 8), seed=1)
+    once(x, training=True)
+    for _ in range(2):
+        losses = []
+        for model in (once, twice):
+            model(x)
+            losses.append(models.number(sum(model.losses)))
+        assert losses[0] == losses[1] > 0
+    twice(x, training=True)
+    assert models.number(layer.kept_pairs.age) == 2
+    zeros = np.zeros((4, 8), "float32")
+    found = []
+    for model in (once, twice):
+        model.compile("sgd", "mse")
+        found.append(model.evaluate(zeros, zeros, verbose=0))
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
