@@ -110,6 +110,33 @@ def _apply(layer, side, fusions):
         layer.factor_variables(side), (index, scale), strict=True
     ):
         variable.assign(value)
+    _hold_constraint(layer, kernel)
+
+
+def _hold_constraint(layer, kernel):
+    """Let P or Q scale vectors by what the kernel's constraint takes away.
+
+    The constraint would do so after the next step: a `UnitNorm` scales the
+    vector that stands for two. What it does else to a kernel is left to it.
+    """
+    if layer.kernel_constraint is None:
+        return
+    tensor = ops.convert_to_tensor(kernel, layer.kernel.dtype)
+    held = float64_of(layer.kernel_constraint(tensor))
+    for side in layer.sides:
+        norms = [
+            np.linalg.norm(as_columns(x, side), axis=0) for x in (kernel, held)
+        ]
+        ratio = np.divide(
+            *norms, where=norms[1] > 0, out=np.ones_like(norms[0])
+        )
+        shape = np.ones(kernel.ndim, int)
+        shape[SIDES[side]] = -1
+        if np.allclose(held * ratio.reshape(shape), kernel, atol=0):
+            index, scale = layer.factor(side)
+            layer.kernel.assign(held)
+            layer.factor_variables(side)[1].assign(scale * ratio[index])
+            return
 
 
 def join_slots(optimizer, variable, fusions: list[tuple[str, Fusion]]) -> None:

@@ -102,3 +102,32 @@ def test_slots_are_joined_and_training_goes_on(name):
     layer.fuse("unit", 0, 2)
     model.fit(x, y, epochs=2, verbose=0)
     assert all(np.isfinite(models.numpy(v)).all() for v in model.variables)
+
+
+CONSTRAINTS = {
+    "unit norm": lambda: keras.constraints.UnitNorm(axis=0),
+    "max norm": lambda: keras.constraints.MaxNorm(1.0, axis=0),
+    "whole": lambda: kr.FrobeniusNorm(2.0),
+}
+
+
+@pytest.mark.parametrize("side", ["unit", "input"])
+@pytest.mark.parametrize("name", CONSTRAINTS)
+def test_constraints_do_not_scale_what_was_fused(name, side):
+    constraint = CONSTRAINTS[name]()
+    layer = kr.FactorizedDense(8, kernel_constraint=constraint)
+    model = keras.Sequential([keras.Input((6,)), layer])
+    kernel = np.random.default_rng(0).normal(size=(6, 8))
+    if side == "unit":
+        kernel[:, 1] = 2 * kernel[:, 0]
+    else:
+        kernel[1] = 2 * kernel[0]
+    layer.kernel.assign(constraint(ops.convert_to_tensor(kernel, "float32")))
+    x = np.random.default_rng(1).normal(size=(16, 6))
+    before = model.predict(x, verbose=0)
+    assert layer.fuse_parallel(to_square=False)
+    for _ in range(2):
+        found = model.predict(x, verbose=0)
+        np.testing.assert_allclose(found, before, rtol=1e-4, atol=1e-5)
+        held = constraint(layer.kernel.value)  # As after a step.
+        layer.kernel.assign(held)
