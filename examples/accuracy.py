@@ -94,6 +94,16 @@ METHODS = {
         "absorb": "least_squares",
         "mend": kr.Distill(rounds=0, epochs=16),
     },
+    "greedy, least squares, logits distilled": {
+        "select": "greedy",
+        "absorb": "least_squares",
+        "mend": kr.Distill(rounds=0, epochs=16, outputs="values"),
+    },
+    "greedy, least squares, a round, logits distilled": {
+        "select": "greedy",
+        "absorb": "least_squares",
+        "mend": kr.Distill(epochs=16, outputs="values"),
+    },
     "greedy, least squares, on pink noise": {
         "select": "greedy",
         "absorb": "least_squares",
