@@ -133,7 +133,7 @@ def node_of(tensor):
 
 def mask_of(tensor):
     """The mask that a layer set for a tensor that it returned, or None."""
-    return getattr(tensor, "_keras_mask", None)
+    return backend.get_keras_mask(tensor)
 
 
 def with_mask(tensor, mask):

@@ -383,7 +383,7 @@ class _MomentsRun(Run):
         most = positions_for(n, self.samples, POSITIONS)
         place, columns = window.place, window.columns
         x = ops.moveaxis(value, place.axis, -1)
-        weights = counting(x, self.masks)
+        weights = counting(x, self.masks, _keras.mask_of(value))
         if weights is not None:
             weights = sampled(weights, self.start, most)
         return rows_of_columns(x, weights, columns, self.start, most)

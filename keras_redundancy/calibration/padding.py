@@ -30,20 +30,27 @@ def padding_masks(model, tensors: list) -> list:
     ]
 
 
-def counting(x, masks: list):
+def counting(x, masks: list, mask=None):
     """Which positions of a tensor count: 1 or 0, as another tensor.
 
     Args:
         x: shape (samples, positions, ..., numbers).
         masks: what `padding_masks` returns.
+        mask: that of Keras for the tensor, shape (samples, positions), or
+            None.
 
     Returns:
         Shape (samples, positions, ..., 1). None if all positions count: where
-        not just one of the masks is as long as the tensor.
+        there is no mask of Keras, and not just one of the others is as long as
+        the tensor.
     """
-    if len(x.shape) < 3 or not masks:
+    if len(x.shape) < 3 or (mask is None and not masks):
         return None
-    if any(size is None for size in (x.shape[1], *(m.shape[1] for m in masks))):
+    if mask is not None and tuple(mask.shape[1:]) == (x.shape[1],):
+        own = ops.cast(mask, "bool")
+    elif any(
+        size is None for size in (x.shape[1], *(m.shape[1] for m in masks))
+    ):
         own = _of_open_length(x, masks)
     else:
         masks = [mask for mask in masks if mask.shape[1] == x.shape[1]]

@@ -21,6 +21,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_redundancy import _keras
 from keras_redundancy.calibration.moments import HELD_OUT
 from keras_redundancy.calibration.rows import GOLDEN, spread_of
 from keras_redundancy.mend.kernels import KernelProduct
@@ -145,7 +146,8 @@ def reconstruct(
             bare kernel, what the old layer returns in place of what it reads.
         samples: how many samples there are.
         room: bytes that rows may take.
-        counting: as `Frontier.counting`: padded positions give no rows.
+        counting: as `Frontier.counting`: padded positions give no rows, nor
+            do those that a mask of Keras leaves out.
     """
     layer, bias = fit.new.layer, fit.new.bias
     has_shift = bias is not None or fit.is_centered
@@ -296,6 +298,7 @@ def _rows(fit, pieces, samples, each, room, counting):
     }
     matrices, before = fit.old.tensor, 0
     for number, (first, size, old, new) in enumerate(pieces):
+        mask = _keras.mask_of(old)
         old, new = old[::step], fit.new.read(new[::step])
         count = fit.new.positions(new)
         chosen = spread(count, number, most)
@@ -312,10 +315,20 @@ def _rows(fit, pieces, samples, each, room, counting):
             ops.reshape(wanted, (*shape, units)),
             order % HELD_OUT == HELD_OUT - 1,
         )
-        counts = counting(first, count) if len(new.shape) == 3 else None
+        counts = None
+        if len(new.shape) == 3:
+            counts = _unmasked(mask, count, counting(first, count))
         if counts is not None and (counts := counts[::step, chosen]).any():
             rows = rows.at(np.flatnonzero(counts))
         yield rows
+
+
+def _unmasked(mask, positions, counts):
+    """`counts`, where a mask of Keras, if there is one, lets positions in."""
+    if mask is None or tuple(mask.shape[1:]) != (positions,):
+        return counts
+    mask = np.asarray(ops.convert_to_numpy(mask), bool)
+    return mask if counts is None else mask & counts
 
 
 def _wanted(fit, matrices, old, chosen):

@@ -54,6 +54,46 @@ def test_kernels_are_not_fitted_to_padded_positions(model, twice):
         np.testing.assert_allclose(wanted, found, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def masked():
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((None,), dtype="int32")
+    x = layers.Embedding(20, 8, mask_zero=True)(ids)
+    x = layers.Dense(12, "relu", name="wide")(x)
+    x = layers.GlobalAveragePooling1D()(layers.Dense(8, "relu")(x))
+    return keras.Model(ids, layers.Dense(3)(x))
+
+
+def padded(length):
+    ids = np.random.default_rng(1).integers(1, 20, (40, 7))
+    ids[np.arange(7) >= LENGTHS[:, None]] = 0
+    return np.pad(ids, [(0, 0), (0, length - 7)])
+
+
+def test_masks_of_keras_count(masked):
+    def means(data):
+        views = kr.calibrate(masked, data).statistics.views.values()
+        found = [view for each in views for view in each]
+        return [(x.moments.count, x.moments.mean) for x in found]
+
+    found = zip(*map(means, (padded(7), padded(12))), strict=True)
+    counts = set()
+    for one, other in found:
+        assert one[0] == other[0]
+        counts.add(int(one[0]))
+        np.testing.assert_allclose(one[1], other[1], atol=1e-6)
+    assert counts == {LENGTHS.sum(), 40}
+
+
+def test_kernels_are_not_fitted_where_keras_masks(masked):
+    weights = [
+        kr.prune(masked, ratio=0.5, data=padded(n)).get_weights()
+        for n in (7, 12)
+    ]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
 class OfManyLengths(keras.utils.PyDataset):
     """Batches of other lengths, each with few positions that count."""
 
