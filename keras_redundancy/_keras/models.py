@@ -66,10 +66,18 @@ def _attributes_of_all_models():
 
 
 def compile_arguments(model) -> dict | None:
-    """The arguments that `model.compile` was called with; None if never."""
+    """What to call `compile` with, for the same again; None if never called.
+
+    These are the arguments that it was called with, but for what was changed
+    since.
+    """
     if not model.compiled or not hasattr(model, "_compile_config"):
         return None
-    return dict(model._compile_config.config)
+    scales = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    return model._compile_config.config | {
+        "auto_scale_loss": scales,
+        "run_eagerly": model.run_eagerly,
+    }
 
 
 def with_compile_state_of(model, new):

@@ -10,12 +10,14 @@ from keras_redundancy.building.configs import REBUILD_ERRORS, by_name
 from keras_redundancy.building.faults import cause_of
 
 
-def compile_like(model, result, rebinder=None) -> None:
-    """Compile `result` with the arguments of `model`, if that is compiled.
+def compile_like(model, result, matches, rebinder=None) -> None:
+    """Compile `result` as `model` is compiled, if it is.
 
     Args:
         model: the model whose arguments are used.
         result: the model to compile.
+        matches: [(variable of `model`, its counterpart), ...]: those that the
+            optimizer does not decay are not decayed here either.
         rebinder: a `Rebinder` for functions, such as losses, that refer to
             layers of `model`.
 
@@ -30,6 +32,8 @@ def compile_like(model, result, rebinder=None) -> None:
             rebound = rebinder.rebound
             arguments = keras.tree.map_structure(rebound, arguments)
         result.compile(**arguments)
+        if result.optimizer is not None:
+            _keras.copy_weight_decay(model.optimizer, result.optimizer, matches)
     except REBUILD_ERRORS as error:
         warnings.warn(
             f"The new model is not compiled, because {cause_of(error)} Call "
@@ -91,12 +95,12 @@ def _made_anew(value):
 
 
 def _attributes_not_in(config, value):
-    """Arguments of a metric's constructor that its config does not have.
+    """Arguments of a constructor that the config does not have.
 
-    A metric class without a `get_config` has the name and the dtype in its
-    config only. By Keras's convention, other arguments are attributes.
+    So it is with a class of metrics or optimizers that has a constructor of
+    its own, but no `get_config`. By Keras's convention, they are attributes.
     """
-    if type(value).get_config is not keras.Metric.get_config:
+    if not _inherits_get_config(type(value)):
         return {}
     own = vars(value)
     return {
@@ -106,3 +110,13 @@ def _attributes_not_in(config, value):
         and name not in config
         and not isinstance(own[name], keras.Variable)
     }
+
+
+def _inherits_get_config(cls):
+    """Whether its constructor is that of a subclass, and its config is not."""
+    makers = (
+        next(x for x in cls.__mro__ if name in vars(x))
+        for name in ("__init__", "get_config")
+    )
+    maker, describer = makers
+    return maker is not describer and issubclass(maker, describer)

@@ -117,7 +117,6 @@ def carry_over(model, small, matches, cut: SlotCut) -> None:
     trained = small.trainable_variables
     if not old.built:
         return
-    _keras.copy_weight_decay(old, new, matches)
     with _keras.scope_of(new):
         new.build(trained)
     for source, target in zip(

@@ -34,7 +34,7 @@ from keras_redundancy.building.recipe import (
 )
 from keras_redundancy.building.weights import (
     assign_weights,
-    copy_trainable,
+    copy_flags,
     parts,
 )
 from keras_redundancy.channels.opening import differs
@@ -111,10 +111,11 @@ def rebuild_and_match(recipe: Recipe) -> tuple[Any, list[tuple]]:
             )
         return plain, matches
     layers = zip(*map(_keras.flat_layers, (model, new)), strict=False)
-    copy_trainable(list(layers))
+    copy_flags(list(layers))
+    new.dtype_policy = model.dtype_policy
     matches = variable_pairs(model, new)
     twins = {id(old): its_twin for old, its_twin in matches}
-    compile_like(model, new, Rebinder(twins))
+    compile_like(model, new, matches, Rebinder(twins))
     return new, matches
 
 
@@ -131,14 +132,14 @@ def _rebuilt(recipe):
         cautions.warn_of_losses(builder.inline)
         cautions.warn_of_branches(x for x in builder.inline if x is not model)
         recipe = builder.recipe
-        copy_trainable(pairs)
+        copy_flags(pairs)
         for old, new in pairs:
             matches += assign_weights(old, new, recipe)
         twins = builder.tie({id(old): new for old, new in matches})
         for old, new in pairs:
             if _keras.is_model(old) and type(old) is type(new):
                 model_classes.copy_attributes(old, new, twins)
-        compile_like(model, result, Rebinder(twins))
+        compile_like(model, result, matches, Rebinder(twins))
     saving.warn_of_faults(builder.loading_faults)
     cautions.warn_if_not_opened_again(result)
     return result, matches, builder.inlined
@@ -251,6 +252,7 @@ class Builder(_keras.Interpreter):
         if not isinstance(old, _keras.Opened):
             cls, arguments = model_classes.class_and_arguments(old, twins)
         new = cls(*structures, name=old.name, **arguments)
+        new.dtype_policy = old.dtype_policy
         self._made[id(old)] = old, new
         return new
 

@@ -15,6 +15,8 @@ from keras_redundancy.building.recipe import (
 )
 from keras_redundancy.building.stock import LayerForm, value_of
 
+PENALTIES = (keras.constraints.Constraint, keras.regularizers.Regularizer)
+
 
 def assign_weights(old, new, recipe: Recipe) -> list[tuple]:
     """Give a new layer the weights that the recipe says.
@@ -53,6 +55,7 @@ def assign_weights(old, new, recipe: Recipe) -> list[tuple]:
         _require_shape(recipe[old], new, source, value, target)
         _keras.set_value(target, value)
         target.trainable = source.trainable
+        _keep_penalties(source, target)
     if hasattr(old, "adapt"):
         _copy_adapted(old, new)
     return pairs
@@ -68,15 +71,17 @@ def parts(layer) -> list:
     return _keras.flat_layers(layer)
 
 
-def copy_trainable(pairs) -> None:
-    """Copy the `trainable` flags of layers: [(old, new), ...], inner first.
+def copy_flags(pairs) -> None:
+    """Copy the flags of layers that no config has: [(old, new), ...].
 
-    Those of outer layers are set before those of inner ones: they set both.
+    These are `trainable`, as it is by now, and `autocast`. Inner layers come
+    first, and their flags are set last: those of outer ones set both.
     """
     for old, new in reversed(pairs):
         if isinstance(old, keras.Layer):
             for part, its_copy in zip(parts(old), parts(new), strict=False):
                 its_copy.trainable = part.trainable
+                its_copy.autocast = part.autocast
 
 
 def _set_values(old, new, form: LayerForm):
@@ -155,6 +160,21 @@ def _restore_objects(old, new, same_shapes):
             != (other.__module__, other.__qualname__)
         ):
             setattr(new, key, value)
+
+
+def _keep_penalties(source, target):
+    """Regularizers and constraints of classes that may have no `get_config`.
+
+    Those that hold arrays may not fit the new shape: they are made anew.
+    """
+    for name in ("constraint", "regularizer"):
+        value = getattr(source, name)
+        if not isinstance(value, PENALTIES) or _keras.is_stock_class(
+            type(value)
+        ):
+            continue
+        if not any(map(np.ndim, vars(value).values())):
+            setattr(target, name, value)
 
 
 def _copy_adapted(old, new):

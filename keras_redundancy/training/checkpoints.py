@@ -142,7 +142,13 @@ class Checkpoint:
             # The caller's model runs the same Python code.
             safe_mode=not own_functions,
         )
-        compile_like(self._model, model)
+        by_path = {x.path: x for x in model.variables}
+        matches = [
+            (x, by_path[x.path])
+            for x in self._model.variables
+            if x.path in by_path
+        ]
+        compile_like(self._model, model, matches)
         with np.load(self._folder / f"{name}.npz") as arrays:
             variables = model.variables
             if with_optimizer:

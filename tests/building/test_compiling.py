@@ -103,3 +103,92 @@ def test_a_metric_that_cannot_be_made_anew():
     with pytest.warns(UserWarning, match="not compiled, because the Hidden"):
         small = kr.prune(model, ratio=0.5)
     assert not small.compiled
+
+
+class Boosted(keras.optimizers.SGD):
+    """Takes an argument that its config does not have."""
+
+    def __init__(self, learning_rate=0.1, boost=1.0, **kwargs):
+        super().__init__(learning_rate, **kwargs)
+        self.boost = boost
+
+
+def test_an_optimizer_without_a_config():
+    model = compiled("mae", Boosted(0.2, boost=3.0))
+    for optimizer in (False, True):
+        small = kr.prune(model, ratio=0.5, optimizer=optimizer)
+        assert type(small.optimizer) is Boosted
+        assert small.optimizer.boost == 3.0
+        assert float(small.optimizer.learning_rate) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_what_is_not_decayed_is_not_decayed_in_a_copy(goes_on):
+    optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.5)
+    model = compiled("mae", optimizer)
+    last = model.layers[1]
+    optimizer.exclude_from_weight_decay([last.kernel], ["bias"])
+    if goes_on:
+        model.fit(*data(), verbose=0)
+    small = kr.prune(model, ratio=0.5, optimizer=goes_on)
+    decayed = [
+        small.optimizer._use_weight_decay(x) for x in small.trainable_variables
+    ]
+    assert decayed == [True, False, False, False]
+
+
+@pytest.mark.parametrize("scales", [False, True])
+def test_a_dtype_policy_and_its_loss_scale(scales):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = compiled("mae")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile("sgd", "mse", auto_scale_loss=scales)
+    small = kr.prune(model, ratio=0.5)
+    assert small.dtype_policy.name == "mixed_float16"
+    is_scaled = isinstance(small.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert is_scaled == scales
+
+
+def test_flags_that_were_set_later():
+    model = compiled("mae")
+    model.run_eagerly = True
+    model.layers[0].autocast = False
+    small = kr.prune(model, ratio=0.5)
+    assert small.run_eagerly
+    assert [x.autocast for x in small.layers] == [False, True]
+
+
+class Clipped(keras.constraints.Constraint):
+    """Without a config."""
+
+    def __init__(self, largest=9.0):
+        self.largest = largest
+
+    def __call__(self, w):
+        return keras.ops.clip(w, -self.largest, self.largest)
+
+
+class Sum(keras.regularizers.Regularizer):
+    """Without a config that has its argument."""
+
+    def __init__(self, strength=1.0):
+        self.strength = strength
+
+    def __call__(self, w):
+        return self.strength * keras.ops.sum(w)
+
+    def get_config(self):
+        return {}
+
+
+def test_constraints_and_regularizers_without_a_config():
+    first = layers.Dense(
+        8, kernel_constraint=Clipped(0.5), kernel_regularizer=Sum(3.0)
+    )
+    model = keras.Sequential([keras.Input((6,)), first, layers.Dense(3)])
+    small = kr.prune(model, ratio=0.5)
+    kernel = small.layers[0].kernel
+    assert kernel.constraint.largest == 0.5
+    assert kernel.regularizer.strength == 3.0
