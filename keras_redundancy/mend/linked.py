@@ -189,7 +189,7 @@ def _best_step(step, start, judged):
 
 
 def _tensor(array, like):
-    return ops.cast(ops.convert_to_tensor(array.astype("float32")), like.dtype)
+    return ops.convert_to_tensor(array, like.dtype)
 
 
 def _inverse(x, bound, more):

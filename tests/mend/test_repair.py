@@ -142,3 +142,25 @@ def test_means_that_a_normalization_of_several_layers_takes_away(shared):
     outputs = layers.Conv2D(2, 1)(layers.Add()(ends))
     graph = kr.trace(keras.Model(inputs, outputs))
     assert len(_centered(graph)) == (0 if shared else 2)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="JAX has no float64 by default, and PyTorch computes parts without.",
+)
+def test_copies_go_exactly_in_float64():
+    keras.config.set_dtype_policy("float64")
+    try:
+        hidden = [
+            layers.Dense(16, activation="relu", name=name) for name in "ab"
+        ]
+        model = keras.Sequential([keras.Input((8,)), *hidden, layers.Dense(3)])
+    finally:
+        keras.config.set_dtype_policy("float32")
+    kernel, bias = models.randomized(model).get_layer("a").get_weights()
+    kernel[:, 8:], bias[8:] = kernel[:, :8], bias[:8]
+    model.get_layer("a").set_weights([kernel, bias])
+    data = np.random.default_rng(0).normal(size=(400, 8))
+    small = kr.prune(model, ratio={"a": 0.5}, data=data)
+    assert small.get_layer("a").units == 8
+    models.assert_same_function(model, small, data, tolerance=1e-13)
