@@ -89,6 +89,10 @@ class FrobeniusNormalization(keras.layers.Wrapper):
     Parameters and Its Controllability (2021), Frobenius normalisation.
     """
 
+    def __init__(self, layer, **kwargs):
+        super().__init__(layer, **kwargs)
+        self.supports_masking = layer.supports_masking
+
     def build(self, input_shape=None):
         super().build(input_shape)
         if not isinstance(getattr(self.layer, "kernel", None), keras.Variable):

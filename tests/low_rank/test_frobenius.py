@@ -209,3 +209,14 @@ def test_the_constraint_leaves_zeros():
 def test_norms_that_are_none(value, error):
     with pytest.raises(error, match="norm"):
         kr.FrobeniusNorm(value)
+
+
+@pytest.mark.parametrize("wrap", [lambda x: x, kr.FrobeniusNormalization])
+def test_masks_go_on_where_the_layer_lets_them(wrap):
+    inputs = keras.Input((None,), dtype="int32")
+    x = keras.layers.Embedding(9, 4, mask_zero=True)(inputs)
+    x = wrap(keras.layers.Dense(5))(x)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(x))
+    ids = np.array([[1, 2, 0, 0, 0, 0]])
+    alone = model.predict(ids[:, :2], verbose=0)
+    np.testing.assert_allclose(model.predict(ids, verbose=0), alone, rtol=1e-5)
