@@ -53,24 +53,25 @@ def is_added_as_bias(operation, args, kwargs) -> bool:
     return _is_along_another_axis(x.shape, shape)
 
 
-def adds_bias_elsewhere(layer, shape) -> bool:
+def adds_bias_elsewhere(layer, outputs: list) -> bool:
     """Whether Keras adds the bias of a layer along another axis than its own.
 
     So it does for convolutions with the channels first, see
     `is_added_as_bias`.
 
     Args:
-        layer: a layer that has been built.
-        shape: the shape of what it returns.
+        layer: a layer that has been built, or an operation.
+        outputs: the tensors that it returns.
     """
-    bias = getattr(layer, "bias", None)
-    if isinstance(layer, keras.layers.EinsumDense) and bias is not None:
-        return _is_along_another_axis(shape, bias.shape)
-    if not isinstance(layer, CONVOLUTIONS) or bias is None:
+    known = (keras.layers.EinsumDense, *CONVOLUTIONS)
+    if not isinstance(layer, known) or layer.bias is None:
         return False
-    if layer.data_format == "channels_last":
-        return False
-    return _is_along_another_axis(shape, (bias.shape[0], *[1] * layer.rank))
+    shape = tuple(layer.bias.shape)
+    if isinstance(layer, CONVOLUTIONS):
+        if layer.data_format == "channels_last":
+            return False
+        shape = *shape, *[1] * layer.rank
+    return _is_along_another_axis(outputs[0].shape, shape)
 
 
 def _is_along_another_axis(shape, added):

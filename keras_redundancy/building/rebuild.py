@@ -333,7 +333,7 @@ class Builder(_keras.Interpreter):
             made = new(*arguments["args"], **arguments["kwargs"])
         self._note_fault(new, arguments)
         flat = keras.tree.flatten(made)
-        if _keras.adds_bias_elsewhere(new, flat[0].shape):
+        if _keras.adds_bias_elsewhere(new, flat):
             raise ValueError(faults.bias_elsewhere(new, flat[0].shape))
         made = opened.outputs_among(flat) if is_closed else flat
         self._ties.note(made, lent)

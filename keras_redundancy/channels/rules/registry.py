@@ -124,7 +124,7 @@ def apply_rule(operation, call):
         return call.opaque(NOT_OPENED, why=operation.not_opened)
     if (why := _config_fault(call)) is not None:
         return call.opaque(NO_CONFIG, why=why)
-    if _keras.adds_bias_elsewhere(operation, call.outputs[0].shape):
+    if _keras.adds_bias_elsewhere(operation, call.outputs):
         return call.opaque(BIAS_ELSEWHERE)
     variables = variables_in(call.arguments)
     if variables and not isinstance(operation, FOLLOWS_KERNELS):
