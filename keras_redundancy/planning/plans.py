@@ -115,8 +115,10 @@ def plan(
             in (0, 1], given like tau. The share 1 - correlation^2 of the
             variance may be lost.
         data: some hundred or thousand samples to calibrate on: what
-            `Model.predict` takes; targets are ignored. Or what `calibrate`
-            returned, to plan several times on one pass over them.
+            `Model.predict` takes; targets are ignored. Positions of a
+            sequence do not count where it is masked, by Keras or by an input
+            whose name ends in "padding_mask". Or what `calibrate` returned,
+            to plan several times on one pass over the data.
         absorb: what consumers read in place of removed units: `Merge`, `Drop`
             or, with `data`, `LeastSquares` or `Affine`; or "merge", "drop",
             "least_squares" or "affine". Default: "least_squares" with data,
