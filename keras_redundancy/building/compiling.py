@@ -8,6 +8,7 @@ import keras
 from keras_redundancy import _keras
 from keras_redundancy.building.configs import REBUILD_ERRORS, by_name
 from keras_redundancy.building.faults import cause_of
+from keras_redundancy.building.rebinding import Rebinder, reached_by
 
 
 def compile_like(model, result, matches, rebinder=None) -> None:
@@ -18,8 +19,9 @@ def compile_like(model, result, matches, rebinder=None) -> None:
         result: the model to compile.
         matches: [(variable of `model`, its counterpart), ...]: those that the
             optimizer does not decay are not decayed here either.
-        rebinder: a `Rebinder` for functions, such as losses, that refer to
-            layers of `model`.
+        rebinder: a `Rebinder` for losses and metrics that refer to layers of
+            `model`. Without one, the layers of `result` take their places
+            where both models have the same.
 
     Warns:
         UserWarning: `result` could not be compiled; the warning says why.
@@ -28,9 +30,9 @@ def compile_like(model, result, matches, rebinder=None) -> None:
         arguments = fresh_arguments(model)
         if arguments is None:
             return
-        if rebinder is not None:
-            rebound = rebinder.rebound
-            arguments = keras.tree.map_structure(rebound, arguments)
+        rebinder = rebinder or Rebinder(_twins(model, result, matches))
+        arguments = keras.tree.map_structure(rebinder.rebound, arguments)
+        _require_apart(model, arguments)
         result.compile(**arguments)
         if result.optimizer is not None:
             _keras.copy_weight_decay(model.optimizer, result.optimizer, matches)
@@ -40,6 +42,33 @@ def compile_like(model, result, matches, rebinder=None) -> None:
             "compile() on it before fit().",
             stacklevel=4,
         )
+
+
+def _twins(model, result, matches):
+    """{id(layer or variable of a model): its counterpart}."""
+    layers = zip(*map(_keras.flat_layers, (model, result)), strict=False)
+    alike = [
+        (old, new)
+        for old, new in layers
+        if type(old) is type(new) and old.name == new.name
+    ]
+    return {id(old): new for old, new in [*alike, *matches]}
+
+
+def _require_apart(model, arguments):
+    """Raise if arguments of `compile` refer to layers or variables of `model`.
+
+    Their losses and metrics would be those of another model.
+    """
+    parts = [*_keras.flat_layers(model), *model.variables]
+    own = {id(x): x for x in parts}
+    for x in reached_by(arguments):
+        if id(x) in own:
+            raise ValueError(
+                f"a loss or metric of it refers to {own[id(x)].name!r} of the "
+                "model that it is made from, and the new model has nothing "
+                "like it."
+            )
 
 
 def fresh_arguments(model) -> dict | None:

@@ -11,7 +11,7 @@ import numpy as np
 from keras_redundancy import _keras
 from keras_redundancy.building.compiling import fresh
 from keras_redundancy.building.configs import REBUILD_ERRORS
-from keras_redundancy.building.rebinding import Rebinder
+from keras_redundancy.building.rebinding import FUNCTION_OBJECTS, Rebinder
 from keras_redundancy.channels.tied import is_own_function
 
 LOST = object()  # Stands for a value that cannot be copied.
@@ -20,9 +20,6 @@ PLAIN = (numbers.Number, np.generic, str, bytes, types.NoneType)
 # What holds no state, so that two models may hold it.
 STATELESS = (
     keras.Initializer,
-    keras.Loss,
-    keras.Regularizer,
-    keras.constraints.Constraint,
     keras.optimizers.schedules.LearningRateSchedule,
     type,
     types.BuiltinFunctionType,
@@ -118,17 +115,17 @@ def copied(value, twins: dict):
     """A copy of an attribute's value, or LOST."""
     if id(value) in twins:
         return twins[id(value)]
-    if is_own_function(value):
+    if isinstance(value, keras.Metric | keras.Optimizer):
+        try:
+            return Rebinder(twins).rebound(fresh(value))
+        except REBUILD_ERRORS:
+            return LOST
+    if is_own_function(value) or isinstance(value, FUNCTION_OBJECTS):
         return Rebinder(twins).rebound(value)
     if isinstance(value, (*PLAIN, *STATELESS)):
         return value
     if isinstance(value, np.ndarray):
         return value.copy()
-    if isinstance(value, keras.Metric | keras.Optimizer):
-        try:
-            return fresh(value)
-        except REBUILD_ERRORS:
-            return LOST
     if isinstance(value, keras.random.SeedGenerator):
         return keras.random.SeedGenerator.from_config(value.get_config())
     if isinstance(value, dict):

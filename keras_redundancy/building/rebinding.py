@@ -3,16 +3,26 @@
 import functools
 import types
 
+import keras
+
 from keras_redundancy.channels.tied import is_own_function
 
 EMPTY = object()  # Stands for a variable in a closure without a value yet.
+# Objects of Keras that are called like functions, and may hold layers.
+FUNCTION_OBJECTS = (
+    keras.Loss,
+    keras.Metric,
+    keras.Regularizer,
+    keras.constraints.Constraint,
+)
 
 
 def held_by(value) -> list:
     """The objects in a container, or those that a function refers to.
 
     A function refers to objects in its closure, its defaults and the globals
-    that it names. Functions of libraries are not looked into.
+    that it names; a loss, a metric, a regularizer or a constraint to those in
+    its attributes. Functions of libraries are not looked into.
     """
     if isinstance(value, types.FunctionType):
         if not is_own_function(value):
@@ -27,6 +37,8 @@ def held_by(value) -> list:
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, types.MethodType):
         return [value.__self__]
+    if isinstance(value, FUNCTION_OBJECTS):
+        return list(vars(value).values())
     if isinstance(value, dict):
         return list(value.values())
     if isinstance(value, list) or type(value) is tuple:
@@ -48,7 +60,8 @@ def reached_by(value) -> list:
 class Rebinder:
     """Copies functions so that they refer to the twins of objects.
 
-    A function is copied once: its copy is its twin from then on.
+    So it does with objects that are called like functions, such as losses.
+    Each is copied once: its copy is its twin from then on.
     """
 
     def __init__(self, twins: dict):
@@ -66,6 +79,8 @@ class Rebinder:
             return value
         if isinstance(value, types.FunctionType):
             return self._function(value)
+        if isinstance(value, FUNCTION_OBJECTS):
+            return self._object(value)
         again = self.rebound
         if isinstance(value, functools.partial):
             keywords = {key: again(x) for key, x in value.keywords.items()}
@@ -77,6 +92,13 @@ class Rebinder:
         if isinstance(value, dict):
             return {key: again(x) for key, x in value.items()}
         return type(value)(map(again, value))
+
+    def _object(self, old):
+        """An object of the same class and attributes, but for twins."""
+        new = object.__new__(type(old))
+        self._twins[id(old)] = new
+        vars(new).update({key: self.rebound(x) for key, x in vars(old).items()})
+        return new
 
     def _function(self, old):
         """A function of the same code with other globals and closure.

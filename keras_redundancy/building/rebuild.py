@@ -114,8 +114,7 @@ def rebuild_and_match(recipe: Recipe) -> tuple[Any, list[tuple]]:
     copy_flags(list(layers))
     new.dtype_policy = model.dtype_policy
     matches = variable_pairs(model, new)
-    twins = {id(old): its_twin for old, its_twin in matches}
-    compile_like(model, new, matches, Rebinder(twins))
+    compile_like(model, new, matches)
     return new, matches
 
 

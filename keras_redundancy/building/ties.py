@@ -7,7 +7,11 @@ variable of that layer's copy. `channels.tied` lists how it can be read.
 import keras
 
 from keras_redundancy import _keras
-from keras_redundancy.building.rebinding import Rebinder, reached_by
+from keras_redundancy.building.rebinding import (
+    FUNCTION_OBJECTS,
+    Rebinder,
+    reached_by,
+)
 from keras_redundancy.channels.tied import borrowed, is_own_function, owners_of
 
 
@@ -106,7 +110,11 @@ def _variables_reached(operation, layers):
 
 def _functions_of(layer):
     """{attribute: function} of those of a layer that can refer to others."""
-    found = {k: x for k, x in vars(layer).items() if is_own_function(x)}
+    found = {
+        key: x
+        for key, x in vars(layer).items()
+        if is_own_function(x) or isinstance(x, FUNCTION_OBJECTS)
+    }
     if type(layer) is keras.layers.Lambda:
         found["arguments"] = layer.arguments
     return found
@@ -177,20 +185,24 @@ def tie_functions(pairs, twins, changed) -> None:
         ValueError: a function refers to one without a counterpart.
     """
     rebinder = Rebinder(twins)
+
+    def rebound_for(layer, value):
+        for x in reached_by(value):
+            if id(x) in changed:
+                raise ValueError(_other_kind(layer, changed[id(x)]))
+        return rebinder.rebound(value)
+
     for old, new in pairs:
         for name, value in _functions_of(new).items():
-            for x in reached_by(value):
-                if id(x) in changed:
-                    raise ValueError(_other_kind(old, changed[id(x)]))
-            rebound = rebinder.rebound(value)
+            rebound = rebound_for(old, value)
             if name == "arguments":
                 # Past Keras's tracking: they are weights of other layers.
                 vars(new)[name] = rebound
             elif rebound is not value:
                 setattr(new, name, rebound)
         for variable in new.variables:
-            variable.regularizer = rebinder.rebound(variable.regularizer)
-            variable.constraint = rebinder.rebound(variable.constraint)
+            variable.regularizer = rebound_for(old, variable.regularizer)
+            variable.constraint = rebound_for(old, variable.constraint)
 
 
 def _other_kind(operation, name):
