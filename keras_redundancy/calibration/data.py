@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import warnings
 from collections.abc import Iterator
 
@@ -33,6 +34,9 @@ class Samples:
         data: what `Model.predict` takes.
         steps: the number of batches to use at most; None for all of them, or
             for the first `MOST_SAMPLES` samples where the length is unknown.
+        batch_size: of the batches that `steps` counts of arrays, so that
+            passes in batches of another size see the same samples; None: that
+            of each pass.
         shapes: the shape of one sample, without the batch axis, for each
             input of the model; None before the first batch was read.
 
@@ -44,6 +48,7 @@ class Samples:
 
     data: object
     steps: int | None = None
+    batch_size: int | None = None
     shapes: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self):
@@ -60,6 +65,20 @@ class Samples:
                 "steps=, the number of batches to use, so that they hold "
                 "some hundred or thousand samples."
             )
+
+    def steps_of(self, batch_size: int) -> float:
+        """How many batches are used at most, if arrays come in this size."""
+        if math.isfinite(self.most):
+            return math.ceil(self.most / batch_size)
+        return math.inf if self.steps is None else self.steps
+
+    @property
+    def most(self) -> float:
+        """How many samples are used at most, as far as that is known."""
+        has_size = self.batch_size is not None
+        if self.steps is None or not has_size or comes_in_batches(self.data):
+            return math.inf
+        return self.steps * self.batch_size
 
     def after_a_pass(self) -> tuple["Samples", "Samples"]:
         """(The samples for the first pass, the samples for later passes).
@@ -83,6 +102,17 @@ class Samples:
 
 class _Remembered(list):
     """Batches that were kept of an iterator."""
+
+
+def comes_in_batches(data) -> bool:
+    """Whether data make their batches themselves: they are no arrays."""
+    if isinstance(data, Iterator | _Remembered):
+        return True
+    if isinstance(data, list):
+        return False
+    return not all(
+        x is None or hasattr(x, "shape") for x in keras.tree.flatten(data)
+    )
 
 
 def _remembering(data, kept):
@@ -138,6 +168,9 @@ def batches(model, data, batch_size: int):
             samples.steps = number  # Of later passes as well.
             break
         arrays = _checked(graph, x, number)
+        if samples.most < given + samples_in(arrays):
+            rest = samples.most - given
+            arrays = [None if y is None else y[:rest] for y in arrays]
         if samples.shapes is None:
             samples.shapes = tuple(map(_sample_shape, arrays))
         size = samples_in(arrays)
@@ -181,8 +214,7 @@ def expected_samples(data, first: list) -> int:
     else:
         options = {"batch_size": sizes[0]}
         count = _keras.number_of_batches(data, None, options) or 0
-    if samples.steps is not None:
-        count = min(count, samples.steps)
+    count = min(count, samples.steps_of(sizes[0]))
     return max(count * sizes[0], sum(sizes))
 
 
@@ -243,7 +275,8 @@ def _batches_of(samples, batch_size, graph):
     except (TypeError, ValueError) as error:
         raise type(error)(_not_in_batches(data, str(error))) from error
     inputs = (keras.utils.unpack_x_y_sample_weight(x)[0] for x in found)
-    inputs = itertools.islice(inputs, samples.steps)
+    if samples.steps is not None:
+        inputs = itertools.islice(inputs, samples.steps_of(batch_size))
     return inputs, is_bounded or count is not None
 
 

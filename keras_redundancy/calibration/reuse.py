@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+from keras_redundancy import _keras
 from keras_redundancy._keras.fingerprint import fingerprint
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy._shared.tables import Rendered, Table
@@ -54,6 +55,8 @@ class Calibration(Rendered):
         allow_inexact: bool,
     ) -> "Calibration":
         """Calibrate the spaces of a traced model; without spaces, no pass."""
+        size = _keras.needed_batch(graph.model) or batch_size
+        samples = dataclasses.replace(samples, batch_size=size)
         if spaces:
             samples, again = samples.after_a_pass()
             statistics = statistics_of(graph, spaces, samples, batch_size)

@@ -10,7 +10,12 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_redundancy import _keras
-from keras_redundancy.calibration.data import STRINGS, Samples, batches
+from keras_redundancy.calibration.data import (
+    STRINGS,
+    Samples,
+    batches,
+    comes_in_batches,
+)
 from keras_redundancy.mend.augment import Augment
 
 # Samples of a batch, where nothing else is said.
@@ -94,11 +99,7 @@ def _with_text(arrays):
 def is_stream(data) -> bool:
     """Whether `data` makes batches, again in each epoch, and is no array."""
     data = data.data if isinstance(data, Samples) else data
-    if isinstance(data, Iterator | list):
-        return False
-    return not all(
-        x is None or hasattr(x, "shape") for x in keras.tree.flatten(data)
-    )
+    return not isinstance(data, Iterator | list) and comes_in_batches(data)
 
 
 def of_stream(

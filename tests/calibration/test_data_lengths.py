@@ -8,6 +8,7 @@ import pytest
 
 import keras_redundancy as kr
 from keras_redundancy.calibration import data as data_module
+from keras_redundancy.mend.training_data import gathered
 from tests import models
 from tests.calibration.inputs import (
     X,
@@ -88,6 +89,38 @@ def test_as_many_steps_as_are_asked_for():
     )
     small = kr.merge_correlated(model, endless(), count=3, steps=2)
     assert small.layers[1].units == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "steps"),
+    [
+        (lambda x: x, 1),
+        (lambda x: tf_data(x).batch(20), 2),
+        (lambda x: iter(np.split(x, 4)), 2),
+    ],
+    ids=["arrays", "tf.data", "generator"],
+)
+def test_steps_mean_the_same_samples_in_all_passes(kind, steps):
+    """Gradients and distillation read batches of other sizes."""
+    hidden = keras.layers.Dense(8, activation="relu")
+    # Of one number, noise has the square 1: nothing is left to chance.
+    model = keras.Sequential([keras.Input((6,)), hidden, keras.layers.Dense(1)])
+    data = np.concatenate([X, X[:32]])
+    known, wanted = (
+        kr.calibrate(model, samples, batch_size=40, **options)
+        for samples, options in (
+            (kind(data), {"steps": steps}),
+            (data[:40], {}),
+        )
+    )
+    assert known.statistics.samples == 40
+    for size in (16, 64):
+        (found,) = gathered(model, known.data, None, size)
+        np.testing.assert_array_equal(found, data[:40])
+    removal = [
+        next(iter(x.sensitivities.values())).to_removal for x in (known, wanted)
+    ]
+    np.testing.assert_allclose(*removal, rtol=1e-4, atol=1e-6)
 
 
 def test_steps_of_a_generator_leave_the_rest_in_it():
