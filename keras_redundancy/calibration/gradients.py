@@ -14,6 +14,8 @@ from keras_redundancy.channels.labels import Place
 
 # A backward pass keeps all activations: batches are no larger than this.
 BATCH_SIZE = 32
+# Rounding changes answers by no more, as a share of the largest of them.
+NOISE = 1e-6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,9 +58,9 @@ def sensitivities_of(
         data, batch_size: as for `observe`.
 
     Returns:
-        {id(view): `Sensitivity`} for all views; None where gradients do not
-        reach all that is read: behind operations that have none, or inside of
-        layers.
+        {id(view): `Sensitivity`} for all views, 0 where nothing depends on
+        what is read; None where gradients do not reach all that is read:
+        behind operations that have none, or inside of layers.
 
     Source: Amari, Natural Gradient Works Efficiently in Learning (1998);
     Molchanov et al., Importance Estimation for Neural Network Pruning (2019).
@@ -75,14 +77,29 @@ def sensitivities_of(
         for own, part in zip(total, sums, strict=True):
             own += part
     sensitivities = {}
+    silent = [p for p, own in zip(probes, total, strict=True) if not own.any()]
+    if silent and _matter(model, silent, data, batch_size):
+        return None
     for probe, own in zip(probes, total, strict=True):
-        if not np.isfinite(own).all() or not own[:-1].any():
+        if not np.isfinite(own).all():
             return None
         # What several kernels read at once is shared among them.
         own = own / (samples * len(probe.views))
         for view in probe.views:
             sensitivities[id(view)] = Sensitivity(own[:-1], own[-1])
     return sensitivities
+
+
+def _matter(model, probes, data, batch_size) -> bool:
+    """Whether the answers change if what the probes look at becomes 0.
+
+    If they do, a gradient that is 0 everywhere says that the operations in
+    between have none. All backends return zeros there.
+    """
+    observer = RemovalObserver(model, probes)
+    found = answers(observer, data, min(batch_size, BATCH_SIZE))
+    changes = np.max([np.asarray(x, float) for _, x in found], axis=0)
+    return any(change > NOISE * size for change, size in changes)
 
 
 class _Probe:
@@ -182,7 +199,7 @@ class GradientObserver(Observer):
         outputs = self._outputs
 
         def log_probability(*sums):
-            run = _Probing(self._probes, self._names, sums)
+            run = _Changing(self._probes, self._names, _probed, sums)
             found = run.run(self.model, tensors)
             return sum(
                 output.log_probability(x, start[0])
@@ -193,35 +210,70 @@ class GradientObserver(Observer):
         return _keras.gradients(log_probability, zeros)
 
 
-class _Probing(Run):
-    """A run in which the gradient by `sums` is what `_probed` says.
+class RemovalObserver(Observer):
+    """Returns, for each output, how much it changes and how large it is.
+
+    It changes as all that the probes look at becomes 0. Of a batch, both are
+    the largest absolute values.
+    """
+
+    def __init__(self, model, probes):
+        super().__init__(model)
+        self._probes, self._names = probes, _Calls(model).names
+
+    def call(self, inputs):
+        *tensors, _ = inputs
+        runs = Run(), _Changing(self._probes, self._names, _removed)
+        found = [run.run(self.model, tensors) for run in runs]
+        return ops.stack([_change(*each) for each in zip(*found, strict=True)])
+
+
+def _change(before, after):
+    before, after = (ops.cast(x, "float32") for x in (before, after))
+    both = [ops.max(ops.abs(x)) for x in (after - before, before)]
+    return ops.stack(both)
+
+
+class _Changing(Run):
+    """A run in which calls read something else of what is looked at.
 
     Args:
         probes: what to look at.
         names: those of tensors, of `_Calls`.
-        sums: a tensor of the shape of each probe.
+        change: a function of a tensor, its channel axis, where each unit is
+            on it, and the entry of `others` of the probe.
+        others: something for each probe.
     """
 
-    def __init__(self, probes, names, sums):
+    def __init__(self, probes, names, change, others=None):
         super().__init__()
-        self._names, self._at = names, {}
-        for probe, own in zip(probes, sums, strict=True):
+        self._names, self._change, self._at = names, change, {}
+        for probe, own in zip(probes, others or probes, strict=True):
             for (call, name), where in probe.reads.items():
-                self._at.setdefault(call, []).append((name, own, *where))
+                self._at.setdefault(call, []).append((name, *where, own))
 
     def call(self, call, values):
         values = {id(x): values[id(x)] for x in call.inputs}
-        for name, sums, axis, columns in self._at.get(call.key, ()):
+        for name, *where in self._at.get(call.key, ()):
             for x in call.inputs:
                 if self._names[call.key_of(x)] == name:
                     given = values[id(x)]
-                    seen = _probed(given, sums, axis, columns)
+                    seen = self._change(given, *where)
                     mask = _keras.mask_of(given)
                     values[id(x)] = _keras.with_mask(seen, mask)
         return super().call(call, values)
 
 
-def _probed(x, sums, axis, columns):
+def _removed(x, axis, columns, _):
+    """`x` with 0 in place of the units."""
+    shape = [1] * len(x.shape)
+    shape[axis] = x.shape[axis]
+    stays = np.ones(x.shape[axis])
+    stays[columns] = 0
+    return x * ops.cast(stays.reshape(shape), x.dtype)
+
+
+def _probed(x, axis, columns, sums):
     """`x`; on the way back, the gradient by `sums` is what is to be summed.
 
     That is the sum of g g^T, and below it that of the squares of what a

@@ -90,13 +90,35 @@ def test_flattened_positions_and_a_layer_that_is_called_twice():
     )
 
 
-def test_no_gradient_reaches_what_is_behind_a_step():
+@pytest.mark.parametrize("step", [ops.round, ops.sign, ops.stop_gradient])
+def test_no_gradient_reaches_what_is_behind_a_step(step):
     inputs = keras.Input((5,))
     x = layers.Dense(4, name="hidden")(inputs)
-    x = layers.Dense(4)(ops.round(layers.Dense(6)(x)))
+    x = layers.Dense(4)(step(layers.Dense(6)(x)))
     model = models.randomized(keras.Model(inputs, x))
     data = models.random_inputs(model, batch=40)
     assert sensitivities(model, data) is None
+
+
+def test_the_gradient_is_zero_where_answers_do_not_depend_on_a_branch():
+    """As in a residual block whose last scale begins with zeros."""
+    inputs = keras.Input((5,))
+    hidden = layers.Dense(4, activation="relu", name="hidden")(inputs)
+    off = layers.BatchNormalization(name="off")
+    branch = off(layers.Dense(4, name="branch")(hidden))
+    added = layers.Add()([branch, layers.Dense(4)(inputs)])
+    model = keras.Model(inputs, layers.Dense(1, name="top")(added))
+    models.randomized(model)
+    off.gamma.assign(np.zeros(4))
+    data = models.random_inputs(model, batch=40)
+    found = sensitivities(model, data)
+    np.testing.assert_array_equal(found["branch"], np.zeros((4, 4)))
+    w = np.array(model.get_layer("top").kernel)[:, 0]
+    np.testing.assert_allclose(found["top"], np.outer(w, w), rtol=1e-4)
+    for method in ("taylor", kr.Greedy(errors="loss")):
+        plan = kr.plan(model, method, target={"flops": 0.7}, data=data)
+        cut = [d.space.name for d in plan.decisions if len(d.selection.removed)]
+        assert cut == ["hidden"]
 
 
 def test_what_is_read_inside_of_a_layer_has_no_gradient():
