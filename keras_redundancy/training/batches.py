@@ -83,6 +83,24 @@ def shared(x, steps_per_epoch=None):
     return x
 
 
+def begin_anew(x, y, options: dict) -> bool:
+    """Whether each call of `fit` reads the first part of the data alone.
+
+    In one call of `fit`, an epoch goes on where the epoch before has stopped.
+
+    Args:
+        x: what `shared` returned.
+        y: as for `Model.fit`.
+        options: the other arguments of `Model.fit`.
+    """
+    steps = options.get("steps_per_epoch")
+    if steps is None or isinstance(x, Batches):
+        return False
+    whole = {**options, "steps_per_epoch": None}
+    count = _keras.number_of_batches(x, y, whole)
+    return count is not None and steps < count
+
+
 def _has_dense_tensors(x):
     """Whether it is a `tf.data.Dataset` of tensors that are not sparse."""
     leaves = keras.tree.flatten(getattr(x, "element_spec", None))

@@ -10,7 +10,7 @@ import keras
 
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy.planning.plans import require_possible
-from keras_redundancy.training.batches import build_on, shared
+from keras_redundancy.training.batches import begin_anew, build_on, shared
 from keras_redundancy.training.checkpoints import Checkpoint
 from keras_redundancy.training.results import Pruned
 from keras_redundancy.training.run import PruningRun
@@ -104,7 +104,8 @@ def fit_and_prune(
         ValueError: the model is not compiled, `monitor` is not in the logs or
             needs validation data that are not there, mode="auto" cannot tell
             whether more of it is better, a callback would restore weights, an
-            argument is out of range, `checkpoint` holds another training, or
+            argument is out of range, `steps_per_epoch` leaves out batches of
+            arrays without shuffling, `checkpoint` holds another training, or
             `prune` returns something else than a smaller model.
 
     Warns:
@@ -153,6 +154,8 @@ def fit_and_prune(
     _require_validation_data(monitor, options)
     _require_no_restoring(callbacks)
     batches = shared(x, options.get("steps_per_epoch"))
+    if begin_anew(batches, y, options) and not options.get("shuffle", True):
+        raise _same_batches(options)
     build_on(model, batches)
     if not callable(prune):
         for cut in settings.options_of_cuts:
@@ -175,6 +178,16 @@ def _require_options_of_fit(model, options):
                 f"{name}= is no argument of fit_and_prune or Model.fit. What "
                 "kr.prune takes goes into prune=, as in prune={'ratio': 0.1}."
             )
+
+
+def _same_batches(options):
+    """The error to raise: each `fit` would read the same part of the data."""
+    return ValueError(
+        f"steps_per_epoch={options['steps_per_epoch']} is less than there are "
+        "batches, and shuffle=False: after each cut the first batches would "
+        "be read again, and the others never. Leave one of both out, or pass "
+        "a generator or a tf.data.Dataset, which goes on after cuts."
+    )
 
 
 def _require_validation_data(monitor, options):

@@ -17,7 +17,7 @@ from keras_redundancy.building.stripping import stock
 from keras_redundancy.planning.budgets import OutOfReachError
 from keras_redundancy.planning.plans import prune
 from keras_redundancy.training import one_fit
-from keras_redundancy.training.batches import Batches
+from keras_redundancy.training.batches import Batches, begin_anew
 from keras_redundancy.training.directions import less_is_better
 from keras_redundancy.training.results import Cut, Pruned
 from keras_redundancy.training.state import Best, Progress
@@ -36,7 +36,7 @@ class PruningRun:
         )
         self.history = one_fit.WholeHistory()
         self._due, self._goes_on = False, False
-        self._validation_freq = 1
+        self._validation_freq, self._begins_anew = 1, False
         self._less_is_better = None  # Asked once there are metrics.
 
     def keep_in(self, checkpoint) -> None:
@@ -76,6 +76,7 @@ class PruningRun:
             batches, steps = x, options.get("steps_per_epoch")
         else:
             batches, steps = None, _keras.number_of_batches(x, y, options)
+        self._begins_anew = begin_anew(x, y, options)
         self.watch, self.judge = one_fit.Watch(), one_fit.Judge(self._decide)
         self.one_fit = one_fit.OneFit(
             [self.watch, *callbacks, self.history, self.judge],
@@ -113,6 +114,9 @@ class PruningRun:
         progress = self.progress
         if progress.seed is not None:
             keras.utils.set_random_seed(progress.seed + progress.epoch)
+        elif self._begins_anew and self.watch.first_step is not None:
+            # TensorFlow would shuffle as in the call before.
+            keras.utils.set_random_seed(int(np.random.randint(2**31)))
         self.watch.restart()
         self.watch.sizes = {"parameters": parameters_after_training(self.model)}
         with _keras.quiet_about_retracing():

@@ -178,6 +178,40 @@ def test_a_dataset_goes_on_after_cuts():
     assert found.history.epoch == [0, 1, 2, 3]
 
 
+class OneByOne(keras.utils.PyDataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, number):
+        return np.eye(8, dtype="float32")[[number]], np.zeros((1, 1))
+
+
+def of_eight(kind):
+    if kind is None:
+        data = {"y": np.zeros((8, 1)), "batch_size": 1}
+        return np.eye(8, dtype="float32"), data
+    return kind(), {}
+
+
+@pytest.mark.parametrize("kind", [None, OneByOne])
+def test_epochs_that_would_see_the_same_batches(kind):
+    x, options = of_eight(kind)
+    options |= {"shuffle": False, "epochs": 4}
+    with pytest.raises(ValueError, match="steps_per_epoch=3 is less than"):
+        counted(x, 8, steps_per_epoch=3, **options)
+    counts, _ = counted(x, 8, steps_per_epoch=8, **options)
+    assert counts == [4] * 8
+
+
+@pytest.mark.parametrize("kind", [None, OneByOne])
+def test_each_epoch_is_shuffled_in_another_way(kind):
+    x, options = of_eight(kind)
+    keras.utils.set_random_seed(0)
+    counts, _ = counted(x, 8, epochs=6, steps_per_epoch=1, **options)
+    assert sum(counts) == 6
+    assert max(counts) < 4
+
+
 def test_what_was_read_but_not_used_is_given_again():
     batches = Batches(iter(range(7)))
     first = batches.rest()
