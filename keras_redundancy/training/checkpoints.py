@@ -4,15 +4,20 @@ import hashlib
 import json
 import os
 import re
+import warnings
 
 import keras
 import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.files import writable_folder
-from keras_redundancy.building.compiling import compile_like
-from keras_redundancy.building.configs import objects_of
+from keras_redundancy.building.faults import cause_of
 from keras_redundancy.training import descriptions
+from keras_redundancy.training.restoring import (
+    compile_again,
+    read_model,
+    require_restorable,
+)
 
 STATE = "state.json"
 SUFFIXES = (".keras", ".npz")
@@ -36,11 +41,15 @@ class Checkpoint:
             the training continues.
 
         Raises:
-            ValueError: the folder cannot be written to.
+            ValueError: the folder cannot be written to, or files would not hold
+            what a Lambda of the model needs.
         """
         self._folder = writable_folder("checkpoint", folder)
         self._model = model
         self._best = None  # The name of its files.
+        # Those of the layers when training began: files have them.
+        self._names = [layer.name for layer in _keras.flat_layers(model)]
+        require_restorable(model)
         words = {
             "model": descriptions.words_of_model(model),
             **descriptions.describe(options),
@@ -62,7 +71,7 @@ class Checkpoint:
             return None
         try:
             state = json.loads(path.read_text())
-            began_with = state["began_with"]
+            began_with, names = state["began_with"], state["layers"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{str(path)!r} is no state of a training by fit_and_prune. "
@@ -70,6 +79,7 @@ class Checkpoint:
             ) from error
         self._require_same(began_with)
         name, self._best = state["files"]["model"], state["files"]["best"]
+        self._names = names
         with _keras.scope_of(self._model):
             model = self._load(name, with_optimizer=True)
             if self._best in (None, name):
@@ -107,12 +117,34 @@ class Checkpoint:
         elif best is not None:
             files["best"] = f"best-{number}"
             self._save(files["best"], best)
-        state = {**state, "files": files, "began_with": self._words}
+        state |= {"files": files, "layers": self._names}
+        state |= {"began_with": self._words}
         fresh = self._folder / f"state-{self.number}.json"
         fresh.write_text(json.dumps(state, indent=1))
         os.replace(fresh, self._folder / STATE)
         self._best = files["best"]
         self._delete_all_but(files.values())
+
+    def check(self) -> None:
+        """Raise unless what was saved first can be read again."""
+        try:
+            with warnings.catch_warnings(), _keras.scope_of(self._model):
+                warnings.simplefilter("ignore")  # The copy has warned of it.
+                state = json.loads((self._folder / STATE).read_text())
+                model = self._load(state["files"]["model"], True)
+        except Exception as error:  # Whatever the code of layers raises.
+            raise ValueError(
+                f"checkpoint= cannot keep {self._model.name!r}: Keras saves "
+                f"it, but does not read it again, because {cause_of(error)} "
+                "Leave checkpoint= out, or add what is missing, such as a "
+                "get_config() of a layer."
+            ) from error
+        if not model.compiled:
+            raise ValueError(
+                f"checkpoint= cannot keep {self._model.name!r}: what is read "
+                "again cannot be compiled as it is, by "
+                f"{type(self._model.loss).__name__}. Leave checkpoint= out."
+            )
 
     def _delete_all_but(self, names):
         ours = re.compile(rf"(epoch|best)-\d+-{self.number}")
@@ -124,37 +156,28 @@ class Checkpoint:
     def _save(self, name, model, with_optimizer=False):
         model.save(self._folder / f"{name}.keras")
         kept = model.variables
+        trainable = [variable.trainable for variable in kept]
         if with_optimizer:
             kept = kept + model.optimizer.variables
         arrays = [_plain(variable) for variable in kept]
-        np.savez(self._folder / f"{name}.npz", *arrays)
+        path = self._folder / f"{name}.npz"
+        np.savez(path, *arrays, trainable=np.array(trainable, bool))
 
     def _load(self, name, with_optimizer=False):
         layers = _keras.flat_layers(self._model)
-        own_functions = any(type(x) is keras.layers.Lambda for x in layers)
-        objects = {}
-        for layer in layers:
-            objects |= objects_of(layer)
-        model = keras.models.load_model(
-            self._folder / f"{name}.keras",
-            custom_objects=objects,
-            compile=False,
-            # The caller's model runs the same Python code.
-            safe_mode=not own_functions,
-        )
-        by_path = {x.path: x for x in model.variables}
-        matches = [
-            (x, by_path[x.path])
-            for x in self._model.variables
-            if x.path in by_path
-        ]
-        compile_like(self._model, model, matches)
+        layers = dict(zip(self._names, layers, strict=True))
+        model = read_model(self._folder / f"{name}.keras", layers)
         with np.load(self._folder / f"{name}.npz") as arrays:
             variables = model.variables
+            kept = arrays["trainable"]
+            for variable, trainable in zip(variables, kept, strict=True):
+                if variable.trainable != trainable:
+                    variable.trainable = bool(trainable)
+            compile_again(self._model, model, layers)
             if with_optimizer:
                 # An optimizer has no slots before its first step.
                 start = len(variables) + len(model.optimizer.variables)
-                if len(arrays.files) > start:
+                if f"arr_{start}" in arrays.files:
                     model.optimizer.build(model.trainable_variables)
                 variables = variables + model.optimizer.variables
             for number, variable in enumerate(variables):

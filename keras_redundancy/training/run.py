@@ -90,6 +90,7 @@ class PruningRun:
             self._say_what_was_lost(callbacks)
         if self.checkpoint is not None and not self._goes_on:
             self._save()
+            self.checkpoint.check()
         while not self._is_over(batches):
             self._fit(x if batches is None else batches.rest(), y, options)
             self._after_fit()

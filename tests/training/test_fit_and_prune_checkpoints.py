@@ -149,6 +149,105 @@ def start(folder, model=None, data=data, **options):
     return kr.fit_and_prune(model or small(), *data(64), **options)
 
 
+def with_lambda():
+    name_modules = layers.Lambda(lambda x: keras.ops.relu(x))
+    hidden = [layers.Dense(6), layers.Dense(4)]
+    return compiled([*hidden, name_modules, layers.Dense(3)])
+
+
+def with_a_frozen_variable():
+    model = compiled([layers.Dense(6, name="frozen"), layers.Dense(3)])
+    model.layers[0].kernel.trainable = False
+    return model
+
+
+def without_decay_of_one():
+    model = compiled([layers.Dense(6), layers.Dense(3)])
+    optimizer = keras.optimizers.AdamW(weight_decay=5.0)
+    optimizer.exclude_from_weight_decay([model.layers[0].kernel])
+    return compiled(model.layers, optimizer)
+
+
+def with_a_loss_that_reads_a_layer():
+    model = compiled([layers.Dense(6), layers.Dense(3)])
+    kernel = model.layers[0].kernel
+
+    def loss(y, found):
+        return keras.ops.mean(found**2) + keras.ops.sum(kernel**2)
+
+    return compiled(model.layers, "sgd", loss)
+
+
+@keras.saving.register_keras_serializable()
+class Scaled(keras.Model):
+    def train_step(self, *args):
+        assert self.first is self.layers[1]
+        assert self.scale == 3.0
+        return super().train_step(*args)
+
+
+def with_attributes():
+    model = compiled([layers.Dense(6), layers.Dense(3)])
+    own = Scaled(model.inputs, model.outputs)
+    own.scale, own.first = 3.0, own.layers[1]
+    own.compile("adam", "mse")
+    return own
+
+
+def compiled(parts, optimizer="adam", loss="mse"):
+    model = keras.Sequential([keras.Input((8,)), *parts])
+    model.compile(optimizer, loss)
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        with_lambda,
+        with_a_frozen_variable,
+        without_decay_of_one,
+        with_a_loss_that_reads_a_layer,
+        with_attributes,
+    ],
+)
+def test_a_training_goes_on_as_if_nothing_had_happened(make, tmp_path):
+    options = {
+        "data": lambda *args, **kwargs: (data(*args)[0], np.zeros((64, 3))),
+        "validation_data": None,
+        "monitor": "loss",
+        "floor": 1e9,
+        "seed": 1,
+        "epochs": 3,
+    }
+
+    def made():
+        keras.utils.set_random_seed(2)
+        return make()
+
+    whole = start(tmp_path / "whole", made(), **options)
+    parts = tmp_path / "parts"
+    with pytest.raises(KeyboardInterrupt):
+        start(parts, made(), callbacks=[Crash(1)], **options)
+    found = start(parts, made(), **options)
+    assert len(found.cuts) == 2
+    for name in ("loss", "parameters"):
+        wanted = whole.history.history[name]
+        np.testing.assert_allclose(found.history.history[name], wanted, 1e-5)
+
+
+def test_what_a_checkpoint_cannot_keep_is_said_at_the_start(tmp_path):
+    first = layers.Dense(6)
+    tied = layers.Lambda(
+        lambda x: keras.ops.matmul(x, keras.ops.transpose(first.kernel)),
+        output_shape=(8,),
+        name="tied",
+    )
+    model = compiled([first, tied, layers.Dense(3)])
+    with pytest.raises(ValueError, match="cannot keep the Lambda tied"):
+        start(tmp_path, model)
+    assert not (tmp_path / "state.json").exists()
+
+
 def files_in(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
