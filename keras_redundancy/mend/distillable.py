@@ -63,9 +63,21 @@ def require_judged(patience, held_out: float, validation_data) -> None:
         )
 
 
-def require_of_stream(data, labels, augment) -> None:
+def require_of_stream(data, labels, augment, batch_size, held_out) -> None:
     """Raise for an option that has no effect on a dataset."""
     kind = type(data).__name__
+    if batch_size is not None:
+        raise ValueError(
+            f"batch_size={batch_size} would have no effect: data is {kind}, "
+            "which makes its batches itself. Leave batch_size= out, and let "
+            "the dataset make batches of that size."
+        )
+    if held_out:
+        raise ValueError(
+            f"held_out={held_out} would have no effect: it is a share of "
+            f"arrays, but data is {kind}. Leave held_out= out, and pass "
+            "another dataset as validation_data=."
+        )
     if augment is not None:
         raise ValueError(
             f"augment= changes arrays, but data is {kind}. Let the dataset "

@@ -96,7 +96,7 @@ def distill(
     temperature: float = Training.temperature,
     outputs=None,
     label_weight: float | None = None,
-    held_out: float = Training.held_out,
+    held_out: float | None = None,
     patience: int | None = Training.patience,
     augment: Callable | None = None,
     validation_data=None,
@@ -143,7 +143,7 @@ def distill(
         learning_rate: the one to start from.
         batch_size: of arrays, 64 by default, or all samples that are trained
             on if there are fewer. What is left over at the end of an epoch
-            is left out.
+            is left out. A dataset makes its batches itself.
         temperature: logits are divided by it before their probabilities are
             compared. The greater it is, the more small probabilities count.
         outputs: "softmax", "sigmoid" or "values": what the outputs are, or
@@ -153,7 +153,8 @@ def distill(
             that lost less on ResNets; with the defaults it was no better.
         label_weight: the share of the labels' loss, in (0, 1). Default: 0.5.
         held_out: the share of arrays that is not trained on, and says which
-            epoch was the best. With 0 the last epoch counts.
+            epoch was the best; 0.1 by default. With 0 the last epoch counts.
+            For a dataset there is `validation_data`.
         patience: stop after so many epochs that were no better. By default
             none is left out: while the learning rate is high, epochs may be
             worse than the start, and yet the last ones better.
@@ -211,7 +212,7 @@ def distill(
         batch_size=batch_size,
         temperature=temperature,
         outputs=outputs,
-        held_out=held_out,
+        held_out=Training.held_out if held_out is None else held_out,
         patience=patience,
         augment=augment,
         seed=seed,
@@ -229,10 +230,10 @@ def distill(
     require_rebuildable(small)
     loss = None if labels is None else LabelLoss(small)
     with_arrays = not is_stream(data)
-    require_judged(patience, held_out * with_arrays, validation_data)
+    require_judged(patience, training.held_out * with_arrays, validation_data)
     if not with_arrays:
-        require_of_stream(data, labels, augment)
-        found = of_stream(model, data, steps, validation_data, batch_size)
+        require_of_stream(data, labels, augment, batch_size, held_out)
+        found = of_stream(model, data, steps, validation_data)
     else:
         require_of_arrays(data, labels, steps, validation_data)
         labels = loss and loss.needed(labels)

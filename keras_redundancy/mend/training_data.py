@@ -102,9 +102,7 @@ def is_stream(data) -> bool:
     return not isinstance(data, Iterator | list) and comes_in_batches(data)
 
 
-def of_stream(
-    model, data, steps, held_out, batch_size: int | None
-) -> TrainingData:
+def of_stream(model, data, steps, held_out) -> TrainingData:
     """Batches that the user makes.
 
     Raises:
@@ -112,7 +110,7 @@ def of_stream(
             known number.
     """
     # One batch is looked at: whether it fits, and what the model returns.
-    some = next(batches(model, Samples(data, 1), batch_size or BATCH))
+    some = next(batches(model, Samples(data, 1), BATCH))
     options = {"steps_per_epoch": steps}
     count = _keras.number_of_batches(data, None, options)
     if count is None:

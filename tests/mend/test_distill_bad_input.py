@@ -128,6 +128,18 @@ BAD = {
         {"augment": np.sin, "data": Numbered(X, X)},
         "augment= changes arrays",
     ),
+    "batches of datasets": (
+        classifier,
+        None,
+        {"batch_size": 16, "data": Numbered(X, X)},
+        "batch_size=16 would have no effect: data is Numbered",
+    ),
+    "held out of datasets": (
+        classifier,
+        None,
+        {"held_out": 0.1, "data": Numbered(X, X)},
+        "held_out=0.1 would have no effect.*validation_data=",
+    ),
     "validation beside arrays": (
         classifier,
         None,
