@@ -5,6 +5,7 @@ from __future__ import annotations  # help() shows the names of types.
 import dataclasses
 import inspect
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 import keras
@@ -26,6 +27,7 @@ from keras_redundancy.evaluation.trials import (
     score_of,
     shares_left,
 )
+from keras_redundancy.planning.budgets import OutOfReachError
 from keras_redundancy.planning.decisions import Plan
 from keras_redundancy.planning.method import Method
 from keras_redundancy.planning.methods import BY_NAME
@@ -37,6 +39,8 @@ def _options(select, absorb, rounds=0, **others):
     return {"select": select, "absorb": absorb, "rounds": rounds, **others}
 
 
+# In place of a score where a share is out of reach.
+MISSING = Trial(math.nan, math.nan, math.nan)
 # Options of `plan`, beside data and target.
 WITHOUT_DATA = {
     "random, drop": _options("random", "drop"),
@@ -65,7 +69,8 @@ class Comparison(Rendered):
         name: the model's name.
         shares: the shares of the multiply-adds that each method was to keep.
         base: the score of the model before pruning.
-        trials: {method: a `Trial` for each share}.
+        trials: {method: a `Trial` for each share}. Its numbers are NaN where
+            the method cannot remove enough.
     """
 
     name: str
@@ -81,13 +86,16 @@ class Comparison(Rendered):
         )
 
     def to_dict(self) -> dict:
-        """All figures as plain Python numbers, strings, lists and dicts."""
+        """All figures as plain Python numbers, strings, lists and dicts.
+
+        None stands for NaN.
+        """
         return {
             "model": self.name,
             "shares": list(self.shares),
             "base": self.base,
             "trials": {
-                method: list(map(dataclasses.asdict, trials))
+                method: [_figures(trial) for trial in trials]
                 for method, trials in self.trials.items()
             },
         }
@@ -101,10 +109,24 @@ class Comparison(Rendered):
             for method, trials in self.trials.items()
         ]
         title = f"{self.name!r} at shares of its multiply-adds"
-        return Table(title, header, rows, f"uncut: {self.base:g}")
+        below = f"uncut: {self.base:g}"
+        if any(_is_missing(x) for each in self.trials.values() for x in each):
+            below += "\n-: the method cannot remove that much"
+        return Table(title, header, rows, below)
+
+
+def _is_missing(trial):
+    return math.isnan(trial.parameters)
+
+
+def _figures(trial):
+    known = dataclasses.asdict(trial)
+    return dict.fromkeys(known) if _is_missing(trial) else known
 
 
 def _shown(trial):
+    if _is_missing(trial):
+        return None, None
     return f"{trial.score:.4g}", f"{trial.parameters:.0%}"
 
 
@@ -138,11 +160,12 @@ def compare(
         **options: options of `plan` for all methods, in place of their own.
 
     Returns:
-        A `Comparison`, which can be printed.
+        A `Comparison`, which can be printed. Shares that a method cannot
+        reach have no score.
 
     Raises:
-        TypeError, ValueError: as `plan`; or `evaluate` returns no finite
-            number.
+        TypeError, ValueError: as `plan`; no method reaches any of the shares;
+            or `evaluate` returns no finite number.
     """
     require_no_level(options, "shares=, those of the multiply-adds to keep")
     shares = tuple(several("shares", shares))
@@ -155,14 +178,22 @@ def compare(
     if shape is None and isinstance(data, Calibration):
         shape = data.input_shape
     trials = {name: [] for name in methods}
-    cuts = list(itertools.product(methods.items(), shares))
+    cuts, unreached = list(itertools.product(methods.items(), shares)), None
     with progress(verbose, 1 + len(cuts), "model") as step:
         base = score_of(evaluate, model)
         step()
         for (name, method), share in cuts:
-            small = _smaller(model, name, method, share, data, options)
-            trials[name].append(_trial(model, small, evaluate, shape))
+            try:
+                small = _smaller(model, name, method, share, data, options)
+            except OutOfReachError as error:
+                trials[name].append(MISSING)
+                unreached = unreached or error
+            else:
+                trials[name].append(_trial(model, small, evaluate, shape))
             step()
+    missing = [_is_missing(x) for each in trials.values() for x in each]
+    if unreached is not None and all(missing):
+        raise unreached
     return Comparison(model.name, shares, base, trials)
 
 

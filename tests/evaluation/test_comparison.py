@@ -3,6 +3,7 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -48,6 +49,22 @@ def test_methods_of_others_are_compared():
     )
     assert [t.score for (t,) in found.trials.values()] == [1, 3, 3]
     assert found.trials["of others"][0].flops == 18 / (72 + 96 + 24)
+
+
+def test_shares_that_are_out_of_reach_have_no_score():
+    model, methods = planted(), {"l1": kr.L1(), "own": lambda m, share: m}
+    score, options = Likeness(model), {"min_units": 6, **QUIET}
+    found = kr.compare(model, score, methods, shares=[0.8, 0.1], **options)
+    (first, second), own = found.trials["l1"], found.trials["own"]
+    assert np.isfinite(first.score)
+    assert first.flops <= 0.8
+    assert np.isnan([second.score, second.flops, second.parameters]).all()
+    assert [trial.flops for trial in own] == [1, 1]
+    known = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert known["trials"]["l1"][1]["score"] is None
+    assert "-: the method cannot remove that much" in str(found)
+    with pytest.raises(ValueError, match=r"target of 19\.2.* cannot be"):
+        kr.compare(model, score, ["l1"], shares=[0.1], **options)
 
 
 def test_methods_are_named_or_objects():
