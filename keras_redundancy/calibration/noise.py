@@ -1,5 +1,7 @@
 """Pink noise, to calibrate on where there are no data."""
 
+import numbers
+
 import numpy as np
 
 from keras_redundancy._shared.arguments import check_count, check_seed
@@ -39,8 +41,10 @@ def pink_noise(
     """
     check_count("samples", samples)
     check_seed(seed)
-    is_shape = isinstance(shape, list | tuple)
-    if not is_shape or len(shape) < 2 or not all(shape):
+    is_shape = isinstance(shape, list | tuple) and all(
+        isinstance(size, numbers.Integral) and size > 0 for size in shape
+    )
+    if not is_shape or len(shape) < 2:
         raise ValueError(
             f"shape is {shape!r}, but it has to be the shape of one sample: "
             "all sizes known, a channel axis and at least one axis before it, "

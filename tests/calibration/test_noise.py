@@ -45,7 +45,9 @@ def test_pink_noise_falls_with_the_frequency():
     )
 
 
-@pytest.mark.parametrize("shape", [(3,), (None, 32, 3), (0, 4)])
+@pytest.mark.parametrize(
+    "shape", [(3,), (None, 32, 3), (0, 4), (-1, 8, 3), (8.0, 3)]
+)
 def test_noise_of_no_shape(shape):
     with pytest.raises(ValueError, match="one sample"):
         kr.pink_noise(shape)
