@@ -116,12 +116,50 @@ def _over_and_over(dataset):
             return
 
 
+def require_samples(x, y, options: dict) -> None:
+    """Raise for data without samples, to train or to validate on.
+
+    Of a generator, and of data that say so, `fit` raises the error.
+
+    Args:
+        x, y, options: as for `begin_anew`.
+    """
+    whole = {**options, "steps_per_epoch": None}
+    if x is None or _has_none(x, y, whole):
+        raise no_samples("x")
+    found = options.get("validation_data")
+    if found is None:
+        return
+    pair = tuple(found) if isinstance(found, list | tuple) else (found,)
+    of_validation = {"batch_size": options.get("batch_size")}
+    if _has_none(*(*pair, None)[:2], of_validation):
+        raise no_samples("validation_data")
+
+
+def _has_none(x, y, options):
+    if isinstance(x, Batches):
+        return False
+    return _keras.number_of_batches(x, y, options) == 0
+
+
+def no_samples(name: str) -> ValueError:
+    """The error to raise where data hold no samples."""
+    what = "train" if name == "x" else "measure the model"
+    return ValueError(
+        f"{name} holds no samples, so there is nothing to {what} on. Pass "
+        "arrays or a dataset with samples."
+    )
+
+
 def build_on(model, x) -> None:
     """Build a Sequential model without `keras.Input` as `fit` would.
 
     Args:
         model: any model; all but such Sequential models are left alone.
         x: what `Model.fit` takes, or `Batches`.
+
+    Raises:
+        ValueError: there is no batch to build it on.
     """
     if not isinstance(model, keras.Sequential) or model.built:
         return
@@ -132,7 +170,7 @@ def build_on(model, x) -> None:
         batch = next(batches, None)
         batches.close()
     if batch is None:
-        return  # `fit` raises the error about missing data.
+        raise no_samples("x")
     inputs, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
     if not keras.tree.is_nested(inputs):
         with _keras.scope_of(model):

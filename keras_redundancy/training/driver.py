@@ -10,7 +10,12 @@ import keras
 
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy.planning.plans import require_possible
-from keras_redundancy.training.batches import begin_anew, build_on, shared
+from keras_redundancy.training.batches import (
+    begin_anew,
+    build_on,
+    require_samples,
+    shared,
+)
 from keras_redundancy.training.checkpoints import Checkpoint
 from keras_redundancy.training.results import Pruned
 from keras_redundancy.training.run import PruningRun
@@ -102,10 +107,11 @@ def fit_and_prune(
     Raises:
         TypeError: an argument is of a wrong type, or the model has no graph.
         ValueError: the model is not compiled, `monitor` is not in the logs or
-            needs validation data that are not there, mode="auto" cannot tell
-            whether more of it is better, a callback would restore weights, an
-            argument is out of range, `steps_per_epoch` leaves out batches of
-            arrays without shuffling, `checkpoint` holds another training, or
+            needs validation data that are not there, data hold no samples,
+            mode="auto" cannot tell whether more of it is better, a callback
+            would restore weights, an argument is out of range,
+            `steps_per_epoch` leaves out batches of arrays without shuffling,
+            `checkpoint` holds another training or cannot keep the model, or
             `prune` returns something else than a smaller model.
 
     Warns:
@@ -154,6 +160,7 @@ def fit_and_prune(
     _require_validation_data(monitor, options)
     _require_no_restoring(callbacks)
     batches = shared(x, options.get("steps_per_epoch"))
+    require_samples(batches, y, options)
     if begin_anew(batches, y, options) and not options.get("shuffle", True):
         raise _same_batches(options)
     build_on(model, batches)

@@ -342,6 +342,43 @@ def test_a_drop_that_allows_every_accuracy():
         run(network(), floor=None, max_drop=1, start=1, epochs=1)
 
 
+def unbuilt():
+    model = keras.Sequential([layers.Dense(6), layers.Dense(3)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def no_batches():
+    yield from ()
+
+
+@pytest.mark.parametrize("is_built", [True, False])
+@pytest.mark.parametrize(
+    ("x", "y", "validation", "name"),
+    [
+        (None, None, data(32), "x"),
+        (*data(0), data(32), "x"),
+        (*data(32), data(0), "validation_data"),
+    ],
+)
+def test_no_samples(is_built, x, y, validation, name):
+    model = network() if is_built else unbuilt()
+    options = {"prune": {"ratio": 0.2}, "epochs": 1}
+    with pytest.raises(ValueError, match=f"^{name} holds no samples"):
+        kr.fit_and_prune(model, x, y, validation_data=validation, **options)
+
+
+def test_a_model_that_no_batch_builds():
+    with pytest.raises(ValueError, match="x holds no samples"):
+        kr.fit_and_prune(
+            unbuilt(),
+            no_batches(),
+            prune={"ratio": 0.2},
+            monitor="loss",
+            epochs=1,
+        )
+
+
 def test_models_that_cannot_be_trained_on():
     with pytest.raises(ValueError, match="is not compiled"):
         run(keras.Sequential([keras.Input((8,)), layers.Dense(3)]))
