@@ -173,9 +173,12 @@ def by_depth(run, title, varied, settings):
                     for results in lists
                 ]
                 drawing.line(panel, depths, np.transpose(values), name)
-            drawing.finish(panel, title=f"tau = {tau:g}", xlabel="layers")
+            title = f"tau = {tau:g}"
+            drawing.finish(panel, title=title, xlabel="layers", legend=False)
             panel.set_xticks(depths)
         axes[0].set_ylabel("average n_r")
+        named = axes[0].get_legend_handles_labels()
+        figure.legend(*named, loc="outside right center", fontsize="small")
         return figure
 
     below = caption(run, f"{units} units")
