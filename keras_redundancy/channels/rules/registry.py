@@ -124,8 +124,6 @@ def apply_rule(operation, call):
         return call.opaque(NOT_OPENED, why=operation.not_opened)
     if (why := _config_fault(call)) is not None:
         return call.opaque(NO_CONFIG, why=why)
-    if _keras.adds_bias_elsewhere(operation, call.outputs):
-        return call.opaque(BIAS_ELSEWHERE)
     variables = variables_in(call.arguments)
     if variables and not isinstance(operation, FOLLOWS_KERNELS):
         return variables_stay(call, variables)
@@ -146,7 +144,11 @@ def apply_rule(operation, call):
             return call.opaque(OPEN_CHANNELS)
     if len({x.batch for x in call.inputs} - {None}) > 1:
         return call.opaque(BATCH_AXIS)
-    return function(operation, call)
+    outputs = function(operation, call)
+    if _keras.adds_bias_elsewhere(operation, call.outputs):
+        both = [*call.inputs, outputs]
+        call.freeze(BIAS_ELSEWHERE, *(x.ids for x in both))
+    return outputs
 
 
 def with_batch_axis(function):
