@@ -286,7 +286,8 @@ def test_all_kinds_of_data_train(kind):
     x, fresh = samples(model), samples(model, seed=1)
     small = cut(model, x)
     data = kind(x, np.full(len(x), 2))
-    found = kr.distill(small, model, data, **QUICK)
+    options = QUICK | {"batch_size": 32 if kind is as_generator else None}
+    found = kr.distill(small, model, data, **options)
     started, ended = errors(model, fresh, small, found)
     assert ended < 0.8 * started
 
@@ -296,7 +297,7 @@ def test_datasets_bring_labels_and_validation():
     x, other = samples(model), samples(model, seed=1, batch=96)
     small = cut(model, x)
     data, validation = (Numbered(a, np.full(len(a), 2)) for a in (x, other))
-    options = QUICK | {"labels": True, "label_weight": 0.9}
+    options = QUICK | {"batch_size": None, "labels": True, "label_weight": 0.9}
     found = kr.distill(
         small, model, data, validation_data=validation, **options
     )
