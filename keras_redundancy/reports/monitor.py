@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import math
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -111,7 +110,8 @@ class RedundancyMonitor(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         model = self.model
-        self._batches = self._next = 0
+        self._before = self._next = 0  # Batches of earlier epochs.
+        self._begun = 0  # The number, in its epoch, of the last batch begun.
         self._at_once = model.steps_per_execution
         self._is_known = False
         self._look_at_model()
@@ -139,18 +139,45 @@ class RedundancyMonitor(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         # Not in on_train_batch_end: Keras would wait for each batch.
         self._look_at_model()
-        is_due = self.every != "epoch" and self._batches >= self._next
+        self._begun = batch
+        is_due = self.every != "epoch" and self._before + batch >= self._next
         if is_due and self._is_known:
-            self.log(self._batches)
-            past = self._batches % self.every
-            self._next = self._batches - past + self.every
-        steps = (self.params or {}).get("steps") or math.inf
-        self._batches += max(1, min(self._at_once, steps - batch))
+            done = self._before + self._trained_on(batch)
+            if done >= self._next:
+                self.log(done)
+                self._next = done - done % self.every + self.every
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._updates = self._iterations() if self._steps() is None else 0
 
     def on_epoch_end(self, epoch, logs=None):
         self._look_at_model()
         if self.every == "epoch":
             self.log(epoch)
+        steps, end = self._steps(), self._begun + self._at_once
+        if steps is not None:
+            self._before += min(end, steps)
+            return
+        on_tensorflow = keras.backend.backend() == "tensorflow"
+        if on_tensorflow and self._at_once == 1:
+            # The last batch begun was not there, but counts as an update.
+            end = self._begun
+        self._before += self._trained_on(end)
+
+    def _steps(self):
+        """The number of batches of an epoch; None if it is not known."""
+        return (self.params or {}).get("steps")
+
+    def _trained_on(self, most):
+        """How many batches of this epoch were trained on, at most `most`."""
+        if self._steps() is not None or self.model.optimizer is None:
+            return most
+        count = self._iterations() - self._updates
+        least = max(0, self._begun - self._at_once + 1)
+        return max(min(count, most), least)
+
+    def _iterations(self):
+        return int(getattr(self.model.optimizer, "iterations", 0))
 
     def log(self, step: int) -> None:
         """Measure the model as it is now, and write the event file."""

@@ -213,6 +213,32 @@ def test_batches_that_are_taken_at_once(at_once, every, expected, tmp_path):
     assert steps_of(monitor) == expected
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="needs tf.data"
+)
+@pytest.mark.parametrize(
+    ("at_once", "expected"),
+    [
+        (1, list(range(11))),
+        (3, [0, 3, 5, 8, 10]),
+        (5, [0, 5, 10]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_batches_of_unknown_number(at_once, expected, tmp_path):
+    """Two epochs of five: Keras begins one more, to see that it is missing."""
+    import tensorflow as tf
+
+    x, y = data()
+    batches = tf.data.Dataset.from_tensor_slices((x[:40], y[:40])).batch(8)
+    batches = batches.filter(lambda x, y: True)
+    monitor = kr.callbacks.RedundancyMonitor(tmp_path, every=1)
+    model = units(built=True, steps_per_execution=at_once)
+    options = {"epochs": 2, "verbose": 0, "shuffle": False}
+    model.fit(batches, callbacks=[monitor], **options)
+    assert steps_of(monitor) == expected
+
+
 def lengths(model):
     """Of all lists that layers hold, such as those of their calls."""
     return [
