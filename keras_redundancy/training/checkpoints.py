@@ -50,10 +50,11 @@ class Checkpoint:
         # Those of the layers when training began: files have them.
         self._names = [layer.name for layer in _keras.flat_layers(model)]
         require_restorable(model)
-        words = {
-            "model": descriptions.words_of_model(model),
-            **descriptions.describe(options),
-        }
+        try:
+            words = descriptions.words_of_model(model)
+        except NotImplementedError as error:
+            raise self._cannot_keep(error) from error
+        words = {"model": words, **descriptions.describe(options)}
         # JSON turns tuples into lists: compare what can be read back.
         self._words = json.loads(json.dumps(words))
         content = json.dumps(words, sort_keys=True).encode()
@@ -132,19 +133,20 @@ class Checkpoint:
                 warnings.simplefilter("ignore")  # The copy has warned of it.
                 state = json.loads((self._folder / STATE).read_text())
                 model = self._load(state["files"]["model"], True)
+            if not model.compiled:
+                raise ValueError("what compile() was given is not made anew.")
         except Exception as error:  # Whatever the code of layers raises.
-            raise ValueError(
-                f"checkpoint= cannot keep {self._model.name!r}: Keras saves "
-                f"it, but does not read it again, because {cause_of(error)} "
-                "Leave checkpoint= out, or add what is missing, such as a "
-                "get_config() of a layer."
-            ) from error
-        if not model.compiled:
-            raise ValueError(
-                f"checkpoint= cannot keep {self._model.name!r}: what is read "
-                "again cannot be compiled as it is, by "
-                f"{type(self._model.loss).__name__}. Leave checkpoint= out."
-            )
+            (self._folder / STATE).unlink()
+            self._delete_all_but(())
+            raise self._cannot_keep(error) from error
+
+    def _cannot_keep(self, error):
+        """The error to raise, given what Keras says of the model."""
+        return ValueError(
+            f"checkpoint= cannot keep {self._model.name!r}, which Keras does "
+            f"not save and read again: {cause_of(error)} Leave checkpoint= "
+            "out, or add what is missing, such as a get_config() of a layer."
+        )
 
     def _delete_all_but(self, names):
         ours = re.compile(rf"(epoch|best)-\d+-{self.number}")

@@ -248,6 +248,36 @@ def test_what_a_checkpoint_cannot_keep_is_said_at_the_start(tmp_path):
     assert not (tmp_path / "state.json").exists()
 
 
+class Applied(layers.Layer):
+    """Its config lacks what its constructor takes."""
+
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+class Forgetful(Applied):
+    def get_config(self):
+        return {"name": self.name}
+
+
+class Negative:
+    def __call__(self, x):
+        return -x
+
+
+@pytest.mark.parametrize("kind", [Applied, Forgetful])
+def test_a_layer_that_keras_does_not_read_again(kind, tmp_path):
+    own = kind(Negative())
+    model = compiled([layers.Dense(6), layers.Dense(4), own, layers.Dense(3)])
+    with pytest.raises(ValueError, match="checkpoint= cannot keep 'sequential"):
+        start(tmp_path, model, monitor="loss", floor=1e9)
+    assert not files_in(tmp_path)
+
+
 def files_in(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
