@@ -146,7 +146,7 @@ def apply_rule(operation, call):
         return call.opaque(BATCH_AXIS)
     outputs = function(operation, call)
     if _keras.adds_bias_elsewhere(operation, call.outputs):
-        both = [*call.inputs, outputs]
+        both = tree.flatten([call.inputs, outputs])
         call.freeze(BIAS_ELSEWHERE, *(x.ids for x in both))
     return outputs
 
