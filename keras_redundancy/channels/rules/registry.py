@@ -69,9 +69,8 @@ WEIGHT_OF_OTHERS = of_call(
 )
 BIAS_ELSEWHERE = of_call(
     "bias_along_another_axis",
-    "has as many units as its output has positions on the last axis, along "
-    "which Keras's TensorFlow backend then adds the bias: use "
-    "data_format='channels_last'",
+    "has as many units as positions, along which Keras then adds the bias on "
+    "TensorFlow: use data_format='channels_last'",
 )
 OPEN_CHANNELS = of_call(
     "open_channel_size", "reads a tensor with an open channel size"
