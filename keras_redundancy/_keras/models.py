@@ -66,18 +66,11 @@ def _attributes_of_all_models():
 
 
 def compile_arguments(model) -> dict | None:
-    """What to call `compile` with, for the same again; None if never called.
-
-    These are the arguments that it was called with, but for what was changed
-    since.
-    """
+    """What to call `compile` with, for the same again; None if never called."""
     if not model.compiled or not hasattr(model, "_compile_config"):
         return None
     scales = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
-    return model._compile_config.config | {
-        "auto_scale_loss": scales,
-        "run_eagerly": model.run_eagerly,
-    }
+    return model._compile_config.config | {"auto_scale_loss": scales}
 
 
 def with_compile_state_of(model, new):

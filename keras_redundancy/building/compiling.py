@@ -34,6 +34,7 @@ def compile_like(model, result, matches, rebinder=None) -> None:
         arguments = keras.tree.map_structure(rebinder.rebound, arguments)
         _require_apart(model, arguments)
         result.compile(**arguments)
+        result.run_eagerly = model.run_eagerly  # It may have been set since.
         if result.optimizer is not None:
             _keras.copy_weight_decay(model.optimizer, result.optimizer, matches)
     except REBUILD_ERRORS as error:
