@@ -13,6 +13,10 @@ import scipy.sparse
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy._shared.tables import shown
+from keras_redundancy.calibration.vocabulary import (
+    embeddings_of_inputs,
+    require_known,
+)
 from keras_redundancy.channels.opening import has_layers_to_open
 from keras_redundancy.channels.sizes import has_open_sizes
 
@@ -161,13 +165,14 @@ def batches(model, data, batch_size: int):
     samples = data if isinstance(data, Samples) else Samples(data)
     graph, needed = _keras.graph_of(model), _keras.needed_batch(model)
     found, is_bounded = _batches_of(samples, needed or batch_size, graph)
+    embeddings = embeddings_of_inputs(model)
     seen = given = 0
     for number, x in enumerate(found):
         if not is_bounded and seen >= MOST_SAMPLES:
             _warn_of_the_rest(samples.data, seen)
             samples.steps = number  # Of later passes as well.
             break
-        arrays = _checked(graph, x, number)
+        arrays = _checked(graph, x, number, embeddings)
         if samples.most < given + samples_in(arrays):
             rest = samples.most - given
             arrays = [None if y is None else y[:rest] for y in arrays]
@@ -324,13 +329,14 @@ def _sliceable(x):
     return x
 
 
-def _checked(graph, x, number):
+def _checked(graph, x, number, embeddings):
     """`x` as a list of arrays in the order of the model's inputs.
 
     Args:
         graph: that of the model.
         x: the inputs in a batch.
         number: how many batches came before.
+        embeddings: those that read inputs, {id(input): layer}.
     """
     try:
         tensors = _standardized(graph, x)
@@ -355,6 +361,7 @@ def _checked(graph, x, number):
                 "Leave such samples out, or fill in what is missing as it was "
                 "for training."
             )
+        require_known(array, y, embeddings.get(id(y)), number)
     return arrays
 
 

@@ -220,3 +220,20 @@ def test_a_single_input_in_a_structure(structure):
 def test_what_does_not_fit_two_inputs(structure, data):
     with pytest.raises(ValueError, match=r"takes \(None, 6\), \(None, 4\)"):
         arrays_of(two_inputs(structure), data)
+
+
+@pytest.mark.parametrize("wrong", [-1, 9, 40])
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_numbers_of_words_that_an_embedding_does_not_know(dtype, wrong):
+    inputs = keras.Input((6,), dtype=dtype, name="words")
+    x = keras.layers.Embedding(9, 4, name="vectors")(inputs)
+    x = keras.layers.Dense(8, activation="relu")(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x))
+    data = np.arange(96).reshape(16, 6) % 9
+    kr.calibrate(model, data)
+    data[12, 3] = wrong
+    words = (
+        f"number {wrong} in batch 1 .* 'words', .* 'vectors' .* 0 to 8 alone"
+    )
+    with pytest.raises(ValueError, match=words):
+        kr.calibrate(model, data, batch_size=8)
