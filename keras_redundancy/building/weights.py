@@ -143,16 +143,20 @@ def _build_parts(old, new):
 
 
 def _restore_objects(old, new, same_shapes):
-    """Initializers, and functions that the config gave by name alone.
+    """Initializers, penalties, and functions that a config gave by name alone.
 
     An initializer that holds an array does not fit a narrower layer, and the
     saved model could not be built with it: it becomes zeros.
     """
+    kept = {}
     for key, value in vars(old).items():
         other = vars(new).get(key)
         if isinstance(value, keras.Initializer):
             fits = same_shapes or not any(map(np.ndim, vars(value).values()))
             setattr(new, key, value if fits else keras.initializers.Zeros())
+        elif _is_better(value, other):
+            setattr(new, key, value)
+            kept[id(other)] = value
         elif (
             _keras.is_function(value)
             and _keras.is_function(other)
@@ -160,21 +164,31 @@ def _restore_objects(old, new, same_shapes):
             != (other.__module__, other.__qualname__)
         ):
             setattr(new, key, value)
+    for variable in new.variables if kept else ():
+        for name in ("constraint", "regularizer"):
+            value = getattr(variable, name)
+            setattr(variable, name, kept.get(id(value), value))
 
 
 def _keep_penalties(source, target):
-    """Regularizers and constraints of classes that may have no `get_config`.
-
-    Those that hold arrays may not fit the new shape: they are made anew.
-    """
+    """Regularizers and constraints of a variable that have no `get_config`."""
     for name in ("constraint", "regularizer"):
         value = getattr(source, name)
-        if not isinstance(value, PENALTIES) or _keras.is_stock_class(
-            type(value)
-        ):
-            continue
-        if not any(map(np.ndim, vars(value).values())):
+        if _is_better(value, getattr(target, name)):
             setattr(target, name, value)
+
+
+def _is_better(value, made_anew) -> bool:
+    """Whether to keep a penalty, as its class may have no `get_config`.
+
+    One that holds arrays may not fit the new shape.
+    """
+    return (
+        isinstance(value, PENALTIES)
+        and type(value) is type(made_anew)
+        and not _keras.is_stock_class(type(value))
+        and not any(map(np.ndim, vars(value).values()))
+    )
 
 
 def _copy_adapted(old, new):

@@ -183,12 +183,35 @@ class Sum(keras.regularizers.Regularizer):
         return {}
 
 
-def test_constraints_and_regularizers_without_a_config():
+@pytest.mark.parametrize(
+    "change", [lambda x: kr.prune(x, ratio=0.5), kr.factorize]
+)
+def test_constraints_and_regularizers_without_a_config(change):
     first = layers.Dense(
-        8, kernel_constraint=Clipped(0.5), kernel_regularizer=Sum(3.0)
+        8,
+        kernel_constraint=Clipped(0.5),
+        kernel_regularizer=Sum(3.0),
+        activity_regularizer=Sum(2.0),
     )
     model = keras.Sequential([keras.Input((6,)), first, layers.Dense(3)])
-    small = kr.prune(model, ratio=0.5)
-    kernel = small.layers[0].kernel
-    assert kernel.constraint.largest == 0.5
-    assert kernel.regularizer.strength == 3.0
+    layer = change(model).layers[0]
+    for penalties in (first, layer):
+        assert penalties.kernel.constraint.largest == 0.5
+        assert penalties.kernel_constraint.largest == 0.5
+        assert penalties.kernel.regularizer.strength == 3.0
+        assert penalties.activity_regularizer.strength == 2.0
+
+
+@keras.saving.register_keras_serializable(__name__)
+class ForTraining(keras.regularizers.L2):
+    """Its stock form is that of Keras."""
+
+
+kr.register_stock_form(ForTraining, lambda own: keras.regularizers.L2(0.5))
+
+
+def test_what_a_stock_form_replaces_stays_replaced():
+    first = layers.Dense(8, kernel_regularizer=ForTraining(0.1))
+    model = keras.Sequential([keras.Input((6,)), first, layers.Dense(3)])
+    kernel = kr.strip(model).layers[0].kernel
+    assert type(kernel.regularizer) is keras.regularizers.L2
