@@ -21,6 +21,7 @@ from keras_redundancy.calibration.observer import (
     PlaceObserver,
     restoring_states,
 )
+from keras_redundancy.calibration.vocabulary import embeddings_of_inputs
 from keras_redundancy.channels import Role
 from keras_redundancy.channels.gains import Gains
 from keras_redundancy.channels.labels import Mixed
@@ -259,11 +260,10 @@ def _made_up(model):
 
 def _embedded(model):
     """Ids of the inputs that are embedded, and how many words are known."""
-    graph = _keras.flat_graph(model)
-    found = [x for x in graph.calls if isinstance(x.operation, Embedding)]
-    read = {key for call in found for key in call.reads}
-    inputs = {key[-1] for key in read.intersection(graph.inputs)}
-    return inputs, min((x.operation.input_dim for x in found), default=2)
+    calls = _keras.flat_graph(model).calls
+    found = [x.operation for x in calls if isinstance(x.operation, Embedding)]
+    words = min((layer.input_dim for layer in found), default=2)
+    return set(embeddings_of_inputs(model)), words
 
 
 def _words(rng, shape, count):
