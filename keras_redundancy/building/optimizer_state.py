@@ -119,11 +119,8 @@ def carry_over(model, small, matches, cut: SlotCut) -> None:
         return
     with _keras.scope_of(new):
         new.build(trained)
-    for source, target in zip(
-        _keras.counters(old), _keras.counters(new), strict=True
-    ):
-        _keras.set_value(target, source)
-    afresh, is_trained = [], set(map(id, trained))
+    afresh = _copy_counters(_keras.counters(old), _keras.counters(new))
+    is_trained = set(map(id, trained))
     for source, target in matches:
         if id(target) not in is_trained:
             continue  # Frozen since `compile`, which is to be called again.
@@ -141,9 +138,23 @@ def carry_over(model, small, matches, cut: SlotCut) -> None:
     if afresh:
         warnings.warn(
             f"What {type(old).__name__} keeps for {listed(afresh, 3)} "
-            f"({len(afresh)} of {len(trained)} variables) starts afresh: it is "
+            f"({len(afresh)} variables) starts afresh: it is "
             "missing, or has not the shape of the variable, so that it cannot "
             "be cut like the variable. With Adam, SGD and most other "
             "optimizers, training goes on with the state of before.",
             stacklevel=3,
         )
+
+
+def _copy_counters(old, new):
+    """Copy what is kept for the whole model; the paths of what cannot be.
+
+    Slots that an optimizer has for some variables only are among them.
+    """
+    afresh = [x.path for x in new[len(old) :]]
+    for source, target in zip(old, new, strict=False):
+        if source.shape == target.shape:
+            _keras.set_value(target, source)
+        else:
+            afresh.append(target.path)
+    return afresh

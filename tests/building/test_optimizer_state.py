@@ -236,6 +236,43 @@ def test_slots_of_other_shapes_start_afresh_with_a_word():
     assert loss[-1] < loss[0]
 
 
+@keras.saving.register_keras_serializable("tests")
+class MomentumOfKernels(optimizers.SGD):
+    """Keeps a momentum for kernels, and none for other variables."""
+
+    def build(self, variables):
+        super().build(variables)
+        self.of_kernels = {
+            n: self.add_variable_from_reference(x, name="of_kernel")
+            for n, x in enumerate(variables)
+            if len(x.shape) > 1
+        }
+
+    def update_step(self, gradient, variable, learning_rate):
+        number = self._get_variable_index(variable)
+        if number in self.of_kernels:
+            momentum = self.of_kernels[number]
+            self.assign(momentum, 0.9 * momentum + gradient)
+        super().update_step(gradient, variable, learning_rate)
+
+
+def test_slots_for_some_variables_start_afresh_where_their_shape_changes():
+    model = compiled(network(), MomentumOfKernels(1e-3))
+    fit(model)
+    cut = {"ratio": 0.5, "layers": "hidden", "optimizer": True}
+    with pytest.warns(UserWarning, match=r"of_kernel.* \(2 variables\)"):
+        small = kr.prune(model, **cut)
+    assert int(small.optimizer.iterations) == 6
+    (old, *rest), (new, *_) = (
+        [x for x in m.optimizer.variables if x.name.endswith("of_kernel")]
+        for m in (model, small)
+    )
+    assert len(rest) == 2
+    assert np.any(models.numpy(old))
+    np.testing.assert_array_equal(models.numpy(new), models.numpy(old))
+    fit(small)
+
+
 def test_what_was_never_trained_has_nothing_to_carry_over():
     model = compiled(network(), "adam")
     small = kr.prune(model, ratio=0.5, optimizer=True)
