@@ -92,17 +92,7 @@ METHODS = {
     "greedy, least squares, distilled": {
         "select": "greedy",
         "absorb": "least_squares",
-        "mend": kr.Distill(rounds=0, epochs=16),
-    },
-    "greedy, least squares, logits distilled": {
-        "select": "greedy",
-        "absorb": "least_squares",
-        "mend": kr.Distill(rounds=0, epochs=16, outputs="values"),
-    },
-    "greedy, least squares, a round, logits distilled": {
-        "select": "greedy",
-        "absorb": "least_squares",
-        "mend": kr.Distill(epochs=16, outputs="values"),
+        "mend": kr.Distill(rounds=0, epochs=16, batch_statistics=True),
     },
     "greedy, least squares, on pink noise": {
         "select": "greedy",
@@ -200,20 +190,23 @@ class Batches(keras.utils.PyDataset):
         chosen = self.order[number * BATCH : (number + 1) * BATCH]
         images = self.images[chosen]
         if self.augment:
-            images = self._shifted(images)
-            mirrored = self.rng.random(len(images)) < 0.5
-            images[mirrored] = images[mirrored, :, ::-1]
+            images = changed(images, self.rng)
         return images, self.labels[chosen]
 
-    def _shifted(self, images):
-        count, size = images.shape[:2]
-        padded = np.pad(images, [(0, 0), (2, 2), (2, 2), (0, 0)])
-        windows = np.lib.stride_tricks.sliding_window_view(
-            padded, (size, size), axis=(1, 2)
-        )
-        row, column = self.rng.integers(0, 5, (2, count))
-        shifted = windows[np.arange(count), row, column]
-        return np.moveaxis(shifted, 1, -1).copy()
+
+def changed(images, rng, far=2):
+    """Images shifted by up to `far` pixels, and half of them mirrored."""
+    count, size = images.shape[:2]
+    padded = np.pad(images, [(0, 0), (far, far), (far, far), (0, 0)])
+    windows = np.lib.stride_tricks.sliding_window_view(
+        padded, (size, size), axis=(1, 2)
+    )
+    row, column = rng.integers(0, 2 * far + 1, (2, count))
+    shifted = windows[np.arange(count), row, column]
+    images = np.moveaxis(shifted, 1, -1).copy()
+    mirrored = rng.random(count) < 0.5
+    images[mirrored] = images[mirrored, :, ::-1]
+    return images
 
 
 def standardized(splits):
@@ -264,6 +257,7 @@ class Run:
     def __init__(self, args, seed, train_data, judge):
         self.args, self.seed = args, seed
         self.train_data, self.judge = train_data, judge
+        self.rng = np.random.default_rng(seed)
         self.build, _, epochs, samples, self.augment = NETWORKS[args.network]
         self.epochs = args.epochs or epochs
         self.samples = args.samples or samples
@@ -310,6 +304,10 @@ class Run:
         noise = kr.pink_noise(shape, self.samples, seed=self.seed)
         return kr.calibrate(self.model, noise)
 
+    def _changed(self, images):
+        """What distillation sees: images changed as those of training."""
+        return changed(np.asarray(images), self.rng)
+
     def plan(self, method, cut, repair):
         options = {
             "target": {self.args.of: 1 - cut},
@@ -322,10 +320,9 @@ class Run:
         if "mend" in options:
             del options["repair"], options["rounds"]
             if self.augment:
-                mirrored = keras.layers.RandomFlip("horizontal", seed=self.seed)
-                changed = {"augment": mirrored, "seed": self.seed}
-                changed = options["mend"].get_config() | changed
-                options["mend"] = kr.Distill(**changed)
+                config = options["mend"].get_config()
+                config |= {"augment": self._changed, "seed": self.seed}
+                options["mend"] = kr.Distill(**config)
         if options["data"] == "noise":
             options["data"] = self.known_by_noise
         if options.get("select") == "method-b":

@@ -52,6 +52,7 @@ def test_block(block, tmp_path, monkeypatch):
     names = {"keras": keras, "kr": kr, "model": model, "loss": loss}
     names["images"] = models.random_inputs(model, batch=100)
     names["labels"] = np.arange(100) % 4
+    names["new_images"], names["new_labels"] = names["images"], names["labels"]
     exec(block, names)
     if "small = " in block:
         small = names["small"]
