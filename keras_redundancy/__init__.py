@@ -140,7 +140,7 @@ from keras_redundancy.training import fit_and_prune as fit_and_prune
 # Packages that hold the code, whose public names are all here.
 _INNER = (
     *("building", "calibration", "evaluation", "low_rank", "mend"),
-    *("noise_out", "planning", "reports", "training"),
+    *("noise_out", "numbers", "planning", "reports", "training"),
 )
 
 

@@ -293,23 +293,24 @@ class Plan(Rendered):
         }
 
     def table(self) -> Table:
+        header = ["written by", "n", "kept", "removed", "remark"]
         rows = [
-            (
+            [
                 decision.space.name,
-                decision.tau,
                 decision.space.size,
-                decision.clusters if decision.tau else None,
                 len(decision.selection.kept),
                 len(decision.selection.removed),
                 decision.remark,
-            )
+            ]
             for decision in self.decisions
         ]
-        rows += [
-            (name, *[None] * 5, reason) for name, reason in self.graph.untouched
-        ]
+        if any(x.tau for x in self.decisions):
+            header[1:2] = "tau", "n", "n_f"
+            for row, x in zip(rows, self.decisions, strict=True):
+                row[1:2] = x.tau, row[1], x.clusters if x.tau else None
+        empty = [None] * (len(header) - 2)
+        rows += [[name, *empty, why] for name, why in self.graph.untouched]
         title = f"Plan for {self.graph.model.name!r}"
-        header = ("written by", "tau", "n", "n_f", "kept", "removed", "remark")
         return Table(title, header, rows, self._summary())
 
     def _summary(self):
