@@ -89,6 +89,7 @@ from keras_redundancy._keras.operations import (
     both_operands as both_operands,
     core_operations as core_operations,
     image_operations as image_operations,
+    in_order_of_size as in_order_of_size,
     is_added_as_bias as is_added_as_bias,
     linalg_operations as linalg_operations,
     math_operations as math_operations,

@@ -35,22 +35,57 @@ CONVOLUTIONS = (
 )
 
 
-def is_added_as_bias(operation, args, kwargs) -> bool:
+# What calls `keras.ops.add`.
+SUMS = (numpy.Add, keras.layers.Add, keras.layers.Average)
+
+
+def is_added_as_bias(operation, args, kwargs, of_any_size=False) -> bool:
     """Whether Keras adds an operand along another axis than its own.
 
     On TensorFlow, Keras 3.15 adds an operand with one long axis as a bias
     along the last axis of a tensor, or else along axis 1, wherever these have
     as many entries: x + v of the shapes (batch, 5, 5) and (5, 1) is
     x + v[:, 0]. Where it is the first operand, it does not.
+
+    Args:
+        operation: any layer or operation.
+        args, kwargs: what it is called on.
+        of_any_size: whether it may be so for some size of an open axis, such
+            as one sample.
     """
-    if not isinstance(operation, numpy.Add):
+    if not isinstance(operation, SUMS):
         return False
-    x, added = both_operands(args, kwargs)
-    if not isinstance(x, keras.KerasTensor):
-        return False
-    is_tensor = isinstance(added, keras.KerasTensor)
-    shape = added.shape if is_tensor else np.shape(added)
-    return _is_along_another_axis(x.shape, shape)
+    first, *others = map(np.shape, _operands(operation, args, kwargs))
+    for shape in others:
+        if of_any_size:
+            shape = [1 if n is None else n for n in shape]
+        if _is_along_another_axis(first, shape):
+            return True
+        if len(first) != len(shape):
+            return False
+        first = [b if a == 1 else a for a, b in zip(first, shape, strict=True)]
+    return False
+
+
+def in_order_of_size(operation, args, kwargs) -> tuple[tuple, dict]:
+    """(args, kwargs) of a sum with the operands with fewest axes first.
+
+    Nothing is added to those as a bias, see `is_added_as_bias`.
+    """
+
+    def long_axes(x):
+        return sum(n is None or n > 1 for n in np.shape(x))
+
+    operands = sorted(_operands(operation, args, kwargs), key=long_axes)
+    if isinstance(operation, keras.Layer):
+        return (operands,), {}
+    return tuple(operands), {}
+
+
+def _operands(operation, args, kwargs):
+    if isinstance(operation, keras.Layer):
+        return keras.tree.flatten((args, kwargs))
+    return both_operands(args, kwargs)
 
 
 def adds_bias_elsewhere(layer, outputs: list) -> bool:

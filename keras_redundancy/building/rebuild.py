@@ -43,7 +43,9 @@ from keras_redundancy.channels.rules.registry import has_rule
 
 def _becomes_a_bias(call, args, kwargs) -> bool:
     """Whether Keras would add an array along another axis than it did."""
-    now = _keras.is_added_as_bias(call.operation, args, kwargs)
+    now = _keras.is_added_as_bias(
+        call.operation, args, kwargs, of_any_size=True
+    )
     return now and not _keras.is_added_as_bias(call.operation, *call.arguments)
 
 
@@ -317,8 +319,8 @@ class Builder(_keras.Interpreter):
             args, kwargs = opened.arguments_with(given)
             arguments = {"args": args, "kwargs": kwargs}
         elif _becomes_a_bias(call, **arguments):
-            operands = _keras.both_operands(**arguments)
-            arguments = {"args": operands[::-1], "kwargs": {}}
+            args, kwargs = _keras.in_order_of_size(new, **arguments)
+            arguments = {"args": args, "kwargs": kwargs}
         try:
             made = new(*arguments["args"], **arguments["kwargs"])
         except configs.REBUILD_ERRORS as error:

@@ -16,9 +16,10 @@ class PairedCall:
 
     Attributes:
         old, new: the calls.
-        reads, makes: numbers of the tensors that they read and make, the same
-            ones in both graphs. Each call of a nested model makes tensors
-            with numbers of their own.
+        reads, new_reads: numbers of the tensors that they read, the same ones
+            in both graphs. The operands of `x + y` may have changed places.
+        makes: numbers of the tensors that they make. Each call of a nested
+            model makes tensors with numbers of their own.
         models: the two nested models, where the call enters them: it makes
             what their inputs get. Else None.
         sizes: bytes that each tensor it makes takes for one sample, in the
@@ -28,6 +29,7 @@ class PairedCall:
     old: _keras.Call
     new: _keras.Call
     reads: tuple[int, ...]
+    new_reads: tuple[int, ...]
     makes: tuple[int, ...]
     models: tuple | None
     sizes: tuple[tuple[int, int], ...]
@@ -36,6 +38,10 @@ class PairedCall:
     def layer(self):
         """The original model's layer or operation."""
         return self.old.operation
+
+    def reads_of(self, side: int) -> tuple[int, ...]:
+        """What is read in the original model (0) or the smaller one (1)."""
+        return (self.reads, self.new_reads)[side]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,11 +70,32 @@ class _Tensor:
     spec: keras.KerasTensor
 
 
-class _Recorder(_keras.Interpreter):
-    """Numbers the tensors of a model and lists its calls, nested ones too."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Recorded:
+    name: tuple[str, ...]
+    call: _keras.Call
+    reads: tuple[int, ...]
+    made: list[_Tensor]
+    model: object
 
-    def __init__(self):
+
+class _Recorder(_keras.Interpreter):
+    """Numbers the tensors of a model and lists its calls, nested ones too.
+
+    Args:
+        counterpart: the `_Recorder` of the smaller model, or None for itself.
+
+    Attributes:
+        calls: every `_Recorded`.
+        single: names of those that are single layers.
+        opened: names of layers that were opened, so that their graphs were
+            recorded: in these, operations have names that they had not before.
+    """
+
+    def __init__(self, counterpart=None):
         self.calls, self._numbers = [], itertools.count()
+        self.single, self.opened = set(), set()
+        self._counterpart, self._inside = counterpart, ()
 
     def record(self, model, shapes):
         """Go through a model, called on inputs of `shapes`."""
@@ -82,7 +109,9 @@ class _Recorder(_keras.Interpreter):
         return self.calls
 
     def model_in(self, operation):
-        if _keras.stands_for_weight(operation):
+        other = self._counterpart
+        is_one = other is not None and self._name(operation) in other.single
+        if is_one or _keras.stands_for_weight(operation):
             return None  # Its counterpart is one layer.
         return super().model_in(operation)
 
@@ -99,7 +128,13 @@ class _Recorder(_keras.Interpreter):
                 graph.inputs, _keras.handed_to(model, call), strict=True
             )
         ]
-        return self.run(model, self._add(call, values, given, model), call.key)
+        made = self._add(call, values, given, model)
+        outside, self._inside = self._inside, self._name(model)
+        if isinstance(model, _keras.Opened):
+            self.opened.add(self._inside)
+        found = self.run(model, made, call.key)
+        self._inside = outside
+        return found
 
     def call(self, call, values):
         specs = {id(x): values[id(x)].spec for x in call.inputs}
@@ -109,8 +144,24 @@ class _Recorder(_keras.Interpreter):
     def _add(self, call, values, outputs, model):
         reads = tuple(values[id(x)].number for x in call.inputs)
         made = self.numbered(outputs)
-        self.calls.append((call, reads, made, model))
+        name = self._name(call.operation)
+        if model is None:
+            self.single.add(name)
+        self.calls.append(_Recorded(name, call, reads, made, model))
         return made
+
+    def _name(self, operation):
+        """Its name, after those of the models that it is in.
+
+        In what was opened it is that of the class.
+        """
+        opened = (self._counterpart or self).opened
+        name = operation.name
+        if any(self._inside[: len(x)] == x for x in opened):
+            is_opened = isinstance(operation, _keras.Opened)
+            layer = operation.layer if is_opened else operation
+            name = type(layer).__name__
+        return *self._inside, name
 
 
 def _with_shape(x, shape):
@@ -132,26 +183,41 @@ def _bytes(tensor):
 def paired_calls(old, new, shapes) -> list[PairedCall]:
     """The calls of both models, in an order that can be run.
 
+    Operations have the names that they had, but where the operands of `x + y`
+    have changed places, others come first.
+
     Args:
         old, new: the model and the smaller one.
         shapes: that of a sample of each input, or None.
 
     The first tensors are the models' inputs: they have the numbers 0, 1, ...
     """
+    later = _Recorder()
+    of_name = collections.defaultdict(collections.deque)
+    for call in later.record(new, shapes):
+        of_name[call.name].append(call)
+    numbers = {n: n for n in range(len(new.inputs))}
     found = []
-    for before, after in zip(
-        *(_Recorder().record(model, shapes) for model in (old, new)),
-        strict=True,
-    ):
-        call, reads, made, model = before
-        models = None if model is None else (model, after[3])
-        sizes = tuple(
-            tuple(map(_bytes, both))
-            for both in zip(made, after[2], strict=True)
+    for before in _Recorder(later).record(old, shapes):
+        after = of_name[before.name].popleft()
+        pairs = list(zip(before.made, after.made, strict=True))
+        numbers.update((b.number, a.number) for a, b in pairs)
+        models = None if before.model is None else (before.model, after.model)
+        found.append(
+            PairedCall(
+                before.call,
+                after.call,
+                before.reads,
+                after.reads,
+                tuple(x.number for x in before.made),
+                models,
+                tuple(tuple(map(_bytes, both)) for both in pairs),
+            )
         )
-        makes = tuple(x.number for x in made)
-        found.append(PairedCall(call, after[0], reads, makes, models, sizes))
-    return found
+    return [
+        dataclasses.replace(x, new_reads=tuple(numbers[n] for n in x.new_reads))
+        for x in found
+    ]
 
 
 def steps_of(calls: list[PairedCall], inputs: int, shared: set) -> list[Step]:

@@ -198,7 +198,8 @@ class Frontier:
     def _given(self, call, side, batch):
         """The (args, kwargs) of a call for a batch."""
         own = (call.old, call.new)[side]
-        values = (self._values[number, side][batch] for number in call.reads)
+        reads = call.reads_of(side)
+        values = (self._values[number, side][batch] for number in reads)
         inputs = map(id, own.inputs)
         return own.fill_in(dict(zip(inputs, values, strict=True)))
 
@@ -223,7 +224,8 @@ class Frontier:
     def _run(self, call, side, last_read):
         own = (call.old, call.new)[side]
         model = None if call.models is None else call.models[side]
-        lists = [self._values[number, side] for number in call.reads]
+        reads = call.reads_of(side)
+        lists = [self._values[number, side] for number in reads]
         made = [[] for _ in call.makes]
         for number in range(len(self.batches)):
             args, kwargs = self._given(call, side, number)
@@ -236,7 +238,7 @@ class Frontier:
                 else:
                     found = _keras.standardized_inputs(model, *args, **kwargs)
             del args, kwargs
-            for values, key in zip(lists, call.reads, strict=True):
+            for values, key in zip(lists, reads, strict=True):
                 if key in last_read:
                     values[number] = None
             for values, value in zip(made, found, strict=True):

@@ -124,3 +124,70 @@ def test_weights_that_keras_would_add_as_a_bias():
     assert small.get_layer("u").filters == 5
     data = np.random.default_rng(0).normal(size=(16, 5, 3)).astype("float32")
     models.assert_same_function(model, small, data)
+
+
+def plus_one_channel(join, batch=None):
+    """Units, and one channel for each of six positions, added to all."""
+    inputs = keras.Input(batch_shape=(batch, 6, 5))
+    x = layers.Dense(9, activation="relu", name="u")(inputs)
+    x = layers.Flatten()(join(x, layers.Dense(1, name="one")(inputs)))
+    return models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+
+
+JOINS = {
+    "+": lambda x, y: x + y,
+    "Add": lambda x, y: layers.Add()([x, y]),
+    "Average": lambda x, y: layers.Average()([x, y]),
+    "Add of three": lambda x, y: layers.Add()([x, x, y]),
+}
+
+
+@pytest.mark.parametrize("batch", [None, 1])
+@pytest.mark.parametrize("name", JOINS)
+def test_what_keras_would_add_as_a_bias_to_one_sample(name, batch):
+    model = plus_one_channel(JOINS[name], batch)
+    models.plant(model, share=0.34)
+    small = kr.prune(model, tau=0.999)
+    assert small.get_layer("u").units == 6
+    for x in np.random.default_rng(0).normal(size=(2, 1, 6, 5)):
+        x = x.astype("float32")
+        wanted, found = models.numpy(model(x)), models.numpy(small(x))
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("units", [5, 6])
+@pytest.mark.parametrize("name", JOINS)
+def test_kernels_behind_operands_that_changed_places_are_fitted(name, units):
+    model = plus_one_channel(JOINS[name])
+    data = np.random.default_rng(0).normal(size=(200, 6, 5)).astype("float32")
+    cut = {"ratio": {"u": 1 - units / 9}, "data": data}
+    wanted = model.predict(data, verbose=0)
+    small, fitted = (
+        kr.prune(model, **cut | more) for more in ({"mend": False}, {})
+    )
+    assert fitted.get_layer("u").units == units
+    errors = [
+        np.square(x.predict(data, verbose=0) - wanted).mean()
+        for x in (small, fitted)
+    ]
+    assert errors[1] < errors[0]
+
+
+@keras.saving.register_keras_serializable("tests")
+class ByPosition(Positions):
+    def build(self, shape):
+        shape = 1, shape[1], 1
+        self.numbers = self.add_weight(shape=shape, name="numbers")
+
+
+@pytest.mark.parametrize("units", [5, 6])
+def test_layers_of_ones_own_that_are_opened_in_one_model_only(units):
+    inputs = keras.Input((6, 5))
+    x = layers.Dense(9, activation="relu", name="u")(inputs)
+    x = layers.Flatten()(ByPosition()(x))
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    data = np.random.default_rng(0).normal(size=(200, 6, 5)).astype("float32")
+    small = kr.prune(model, ratio={"u": 1 - units / 9}, data=data)
+    assert small.get_layer("u").units == units
+    wanted, found = (x.predict(data, verbose=0) for x in (model, small))
+    assert np.square(found - wanted).mean() < 0.2 * wanted.var()

@@ -67,6 +67,8 @@ ACTS = {
 @for_classes(*SUMMING_LAYERS, layers.Multiply)
 @with_batch_axis
 def _merged(layer, call):
+    if is_added_as_bias(layer, *call.arguments):
+        return call.opaque(ADDED_AS_BIAS)
     return _combined(call, _join(layer)) or call.opaque(BROADCASTS)
 
 
