@@ -179,6 +179,27 @@ def test_options_of_another_name(name, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"round_to": 100}, "round_to=100 keeps"),
+        ({"min_units": 1000, "round_to": 2}, "min_units=1000 keeps"),
+        ({"min_units": 1000, "ratio": {"dense": 0.5}}, "min_units=1000 keeps"),
+    ],
+)
+def test_options_that_keep_all_units(options, words):
+    model = models.mlp()
+    with pytest.warns(UserWarning, match="Nothing goes") as seen:
+        small = kr.prune(model, **{"ratio": 0.5} | options)
+    assert words in str(seen[0].message)
+    assert small.count_params() == model.count_params()
+
+
+def test_no_word_of_options_where_few_units_are_asked_for():
+    model = models.mlp()
+    assert kr.prune(model, ratio=0.001, round_to=100) is not model
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
         ({"layers": []}, "dense left out by layers=, skip= or ratio="),
         ({"ratio": {"dense_2": 0.5}}, "dense_2 stay, since it is an output"),
     ],

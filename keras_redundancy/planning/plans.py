@@ -4,7 +4,6 @@ from __future__ import annotations  # help() shows the names of types.
 
 import dataclasses
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Unpack
 
@@ -27,13 +26,16 @@ from keras_redundancy.channels import trace
 from keras_redundancy.channels.filters import require_finite_carriers
 from keras_redundancy.channels.functional import with_graph
 from keras_redundancy.channels.sizes import at_shapes, checked_shapes
-from keras_redundancy.channels.tracing import MODEL_OUTPUT
 from keras_redundancy.planning.absorbing import Absorb, Mend
 from keras_redundancy.planning.choosing import Chooser
 from keras_redundancy.planning.decisions import Plan
 from keras_redundancy.planning.inlining import needing_inline
 from keras_redundancy.planning.levels import LEVELS, levels_of
 from keras_redundancy.planning.method import Method
+from keras_redundancy.planning.nothing_removed import (
+    warn_if_nothing_can_go,
+    warn_if_rounded_up,
+)
 from keras_redundancy.planning.request import Options, requested
 
 
@@ -267,7 +269,8 @@ def prune(
 
     Warns:
         UserWarning: no unit can go, since all are frozen, or those of the
-            layers that `layers` or a mapping names; or as `plan`.
+            layers that `layers` or a mapping names; or none goes at a ratio,
+            because of `round_to` or `min_units`; or as `plan`.
 
     Raises:
         TypeError, ValueError: as `plan` and `Plan.apply`.
@@ -291,7 +294,9 @@ def prune(
     small = found.apply(verbose)
     levels = method, tau, ratio, correlation
     names_layers = any(isinstance(x, Mapping) for x in levels)
-    _warn_if_nothing_can_go(found, names_layers or layers is not None)
+    warn_if_nothing_can_go(found, names_layers or layers is not None)
+    if ratio is not None and not found.removed.any():
+        warn_if_rounded_up(found, (ratio, layers, skip), options)
     return small
 
 
@@ -344,32 +349,6 @@ def calibration_of(
     samples = Samples(data, steps)
     return Calibration.of(
         model, graph, spaces, samples, batch_size, allow_inexact
-    )
-
-
-def _warn_if_nothing_can_go(found, names_layers):
-    """Warn of a plan without units to remove, unless skip= leaves none.
-
-    Args:
-        found: the plan.
-        names_layers: whether the caller has named the layers to prune.
-    """
-    chosen = [
-        d.reason if names_layers else d.space.frozen for d in found.decisions
-    ]
-    if not all(chosen):
-        return
-    spaces = [d.space for d in found.decisions if d.space.frozen]
-    words = [d.reason for d in found.decisions if not d.space.frozen][:1]
-    # That of the outputs is so in all models.
-    hidden = [space for space in spaces if space.frozen != MODEL_OUTPUT]
-    for space in (hidden or spaces)[:1]:
-        words.append(f"the units of {space.name} stay, since {space.frozen}")
-    because = "; ".join(words) or "no layer of it has units"
-    warnings.warn(
-        f"Nothing can go from {found.graph.model.name!r}: {because}. "
-        "keras_redundancy.plan(model, tau=0.9).explain() lists what is frozen.",
-        stacklevel=3,
     )
 
 

@@ -90,8 +90,13 @@ class Request:
     def width(self, wanted: int, size: int) -> int:
         """How many of `size` units stay if `wanted` are to: with `round_to`
         and `min_units`."""
-        wanted = max(wanted, self.min_units)
-        return min(-(-wanted // self.round_to) * self.round_to, size)
+        return width_of(wanted, size, self.round_to, self.min_units)
+
+
+def width_of(wanted, size: int, round_to: int = 1, min_units: int = 1) -> int:
+    """How many of `size` units stay if `wanted` are to."""
+    wanted = max(wanted, min_units)
+    return min(-(-wanted // round_to) * round_to, size)
 
 
 def requested(
