@@ -82,6 +82,16 @@ def test_unknown_options_list_the_valid_ones(option, valid):
     assert valid in text
 
 
+@pytest.mark.parametrize("function", [kr.plan, kr.prune])
+@pytest.mark.parametrize("empty", [[], ()])
+def test_layers_that_name_none(function, empty):
+    def call():
+        return function(models.mlp(), ratio=0.5, layers=empty)
+
+    assert "layers is empty" in message(ValueError, call)
+    assert kr.plan(models.mlp(), ratio=0.5, skip=[]).removed.any()
+
+
 @pytest.mark.parametrize("option", ["round_to", "min_units"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "8"])
 def test_counts_that_are_none(option, value):
@@ -200,7 +210,7 @@ def test_no_word_of_options_where_few_units_are_asked_for():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"layers": []}, "dense left out by layers=, skip= or ratio="),
+        ({"layers": lambda layer: False}, "dense left out by layers=, skip= or ratio="),
         ({"ratio": {"dense_2": 0.5}}, "dense_2 stay, since it is an output"),
     ],
 )

@@ -239,6 +239,11 @@ def selected_layers(
             "them, or a callable that takes a layer and returns a bool, but "
             f"received {choice!r}."
         )
+    if where == "layers" and not patterns:
+        raise ValueError(
+            "layers is empty, so that no layer would be chosen. Put names of "
+            "layers in it, or leave layers= out for all of them."
+        )
     names_of = _names_of(layers, around)
     tests = [_matching(pattern, names_of, where) for pattern in patterns]
     return {key for key in names_of if any(matches(key) for matches in tests)}
