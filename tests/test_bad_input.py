@@ -210,7 +210,10 @@ def test_no_word_of_options_where_few_units_are_asked_for():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"layers": lambda layer: False}, "dense left out by layers=, skip= or ratio="),
+        (
+            {"layers": lambda layer: False},
+            "dense left out by layers=, skip= or ratio=",
+        ),
         ({"ratio": {"dense_2": 0.5}}, "dense_2 stay, since it is an output"),
     ],
 )

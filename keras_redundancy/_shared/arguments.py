@@ -31,6 +31,14 @@ def check_flag(name: str, value, hint: str = "") -> None:
         )
 
 
+def check_verbose(value) -> None:
+    """Raise TypeError unless `value` is True or False, or an integer."""
+    if not isinstance(value, Integral):
+        raise TypeError(
+            f"verbose must be True or False, but received {value!r}."
+        )
+
+
 def check_count(name: str, value, least: int = 1) -> None:
     """Raise ValueError unless `value` is an integer of at least `least`."""
     if not _is_integer(value) or value < least:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_redundancy._keras.fingerprint import Snapshot
+from keras_redundancy._shared.arguments import check_verbose
 from keras_redundancy._shared.tables import Rendered, Table, on_one_line
 from keras_redundancy.building.absorb import axis_changes
 from keras_redundancy.building.apply import removed_groups, smaller_model
@@ -237,7 +238,7 @@ class Plan(Rendered):
         reasons |= {d.space: d.reason for d in self.decisions}
         return explain(self.graph, reasons)
 
-    def apply(self, verbose: bool = False) -> keras.Model:
+    def apply(self, *, verbose: bool = False) -> keras.Model:
         """Build the smaller model; the one that was planned on is untouched.
 
         It may be called from any thread; one model is built at a time.
@@ -255,7 +256,9 @@ class Plan(Rendered):
         Raises:
             ValueError: the weights of the model have changed since the plan
                 was made, or a layer cannot be rebuilt from its config.
+            TypeError: `verbose` is no flag.
         """
+        check_verbose(verbose)
         if self.weights is not None and not self.weights.is_current:
             raise ValueError(
                 f"The weights of {self.graph.model.name!r} have changed since "

@@ -10,7 +10,7 @@ from typing import Unpack
 import keras
 
 from keras_redundancy._keras.fingerprint import Snapshot
-from keras_redundancy._shared.arguments import Layers, Level
+from keras_redundancy._shared.arguments import Layers, Level, check_verbose
 from keras_redundancy._shared.progress import showing
 from keras_redundancy.building.rebuild import require_rebuildable
 from keras_redundancy.building.stock import layers_for_training
@@ -187,6 +187,7 @@ def plan(
     Warns:
         UserWarning: not all of `data` is used, since its length is unknown.
     """
+    check_verbose(verbose)
     levels = dict(zip(LEVELS, (tau, ratio, target, correlation), strict=True))
     has_data = data is not None
     asked = requested(method, levels, has_data, absorb, mend, options)
@@ -291,7 +292,7 @@ def prune(
         **options,
     )
     found = dataclasses.replace(found, weights=None)  # They are the same.
-    small = found.apply(verbose)
+    small = found.apply(verbose=verbose)
     levels = method, tau, ratio, correlation
     names_layers = any(isinstance(x, Mapping) for x in levels)
     warn_if_nothing_can_go(found, names_layers or layers is not None)
