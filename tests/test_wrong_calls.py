@@ -25,3 +25,22 @@ def test_verbose_is_a_keyword_and_a_flag():
     ):
         assert "verbose must be" in message(TypeError, call)
     assert plan.apply(verbose=0).count_params() < model.count_params()
+
+
+@pytest.mark.parametrize("option", ["layers", "skip"])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_class_in_place_of_layers(option, several):
+    dense = keras.layers.Dense
+    options = {option: [dense] if several else dense}
+    text = message(
+        TypeError, lambda: kr.prune(models.mlp(), ratio=0.5, **options)
+    )
+    words = "Pass lambda layer: isinstance(layer, keras.layers.Dense)."
+    assert text == f"{option} has the class keras.layers.Dense. {words}"
+
+
+@pytest.mark.parametrize("option", ["tau", "ratio"])
+def test_a_class_in_place_of_a_level(option):
+    options = {option: keras.layers.Dense}
+    text = message(TypeError, lambda: kr.prune(models.mlp(), **options))
+    assert "0.5 if isinstance(layer, keras.layers.Dense) else None" in text

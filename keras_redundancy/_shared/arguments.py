@@ -179,6 +179,7 @@ def levels_by_layer(
         TypeError, ValueError: a number is refused by `check`, or a key of
             the mapping matches no layer.
     """
+    _require_no_class(level, where, "0.5 if {} else None")
     if isinstance(level, Mapping):
         return _levels_of_mapping(level, layers, where, check, around)
     if callable(level):
@@ -235,6 +236,7 @@ def selected_layers(
         ValueError: a name or expression matches no layer, or is no regular
             expression.
     """
+    _require_no_class(choice, where, "{}")
     is_one = isinstance(choice, str | keras.Layer)  # Layers are callable.
     if callable(choice) and not is_one:
         return {id(layer) for layer in layers if choice(layer)}
@@ -255,6 +257,27 @@ def selected_layers(
     names_of = _names_of(layers, around)
     tests = [_matching(pattern, names_of, where) for pattern in patterns]
     return {key for key in names_of if any(matches(key) for matches in tests)}
+
+
+def _require_no_class(value, where, test):
+    """Raise TypeError if a class of layers, or several, stand for layers.
+
+    Args:
+        value: what is given.
+        where: the argument's name, for messages.
+        test: what a function of a layer returns instead, with {} for the
+            test of its class.
+    """
+    several = isinstance(value, list | tuple | set | frozenset)
+    for each in value if several else [value]:
+        if isinstance(each, type):
+            name = each.__name__
+            if getattr(keras.layers, name, None) is each:
+                name = f"keras.layers.{name}"
+            test = test.format(f"isinstance(layer, {name})")
+            raise TypeError(
+                f"{where} has the class {name}. Pass lambda layer: {test}."
+            )
 
 
 def _names_of(layers, around) -> dict[int, list[str]]:
