@@ -44,3 +44,14 @@ def test_a_class_in_place_of_a_level(option):
     options = {option: keras.layers.Dense}
     text = message(TypeError, lambda: kr.prune(models.mlp(), **options))
     assert "0.5 if isinstance(layer, keras.layers.Dense) else None" in text
+
+
+@pytest.mark.parametrize("shape", [8, 8.0, "8"])
+def test_an_input_shape_that_is_none(shape):
+    call = [
+        lambda: kr.flops(models.mlp(), input_shape=shape),
+        lambda: kr.prune(models.mlp(), ratio=0.5, input_shape=shape),
+    ]
+    for each in call:
+        text = message(ValueError, each)
+        assert f"input_shape={shape!r} is not the shape" in text

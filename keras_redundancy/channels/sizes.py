@@ -91,7 +91,7 @@ def checked_shapes(model, input_shape) -> tuple[tuple[int, ...], ...]:
     inputs = _keras.graph_of(model).inputs
     if isinstance(input_shape, Mapping):
         shapes = [input_shape.get(x.name) for x in inputs]
-    elif any(isinstance(x, tuple | list) for x in input_shape):
+    elif _has_several(input_shape):
         shapes = list(input_shape)
     else:
         shapes = [input_shape]
@@ -108,6 +108,12 @@ def checked_shapes(model, input_shape) -> tuple[tuple[int, ...], ...]:
         f"{model.name!r}, whose inputs are {wanted}. Give all sizes but the "
         "batch's, as integers that fit these, such as (224, 224, 3); for "
         "several inputs a list of shapes, or a mapping from their names."
+    )
+
+
+def _has_several(input_shape):
+    return isinstance(input_shape, tuple | list) and any(
+        isinstance(x, tuple | list) for x in input_shape
     )
 
 
