@@ -55,3 +55,25 @@ def test_an_input_shape_that_is_none(shape):
     for each in call:
         text = message(ValueError, each)
         assert f"input_shape={shape!r} is not the shape" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        *[(cost, cost) for cost in ("flops", "params", "units", "latency")],
+        ("macs", "flops"),
+    ],
+)
+def test_a_cost_in_place_of_a_target(name, meant):
+    text = message(TypeError, lambda: kr.prune(models.mlp(), **{name: 0.25}))
+    assert f"Did you mean target={{'{meant}': 0.25}}?" in text
+
+
+@pytest.mark.parametrize(
+    "name", ["macs", "FLOPs", "mult_adds", "multiply-adds"]
+)
+def test_other_names_of_multiply_adds(name):
+    text = message(
+        ValueError, lambda: kr.prune(models.mlp(), target={name: 0.5})
+    )
+    assert "Multiply-adds are called 'flops' here." in text

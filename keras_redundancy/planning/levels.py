@@ -16,6 +16,13 @@ COSTS = {
     "units": "units",
     "latency": "time on this machine",
 }
+# What other libraries call these.
+OTHER_COSTS = {
+    "flops": "mac macs gmacs gflops flop mult_adds madds multiply_adds",
+    "params": "param parameters weights size",
+    "units": "unit filters neurons channels",
+    "latency": "time speed runtime",
+}
 LEFT_OUT = Reason("left_out", "{names} left out by layers=, skip= or {how}=")
 COUPLED = Reason(
     "coupled_with_left_out",
@@ -89,12 +96,30 @@ def checked_target(target) -> tuple[str, float]:
     if what not in COSTS:
         raise ValueError(
             f"target={target!r} asks for a share of {what!r}, which is not "
-            f"counted. Ask for a share of one of: {', '.join(COSTS)}, as in "
+            f"counted.{_called_here(what)} Ask for a share of one of: {', '.join(COSTS)}, as in "
             "target={'flops': 0.5}."
         )
     meaning = f"the share that is to be left of the {COSTS[what]}"
     name = f"target[{what!r}]"
     return what, arguments.check_fraction(name, share, meaning, one=True)
+
+
+def cost_called(what) -> str | None:
+    """The name in `COSTS` of what goes by this name, or by another one."""
+    word = str(what).lower().replace("-", "_").replace(" ", "_")
+    for cost, others in OTHER_COSTS.items():
+        if word in (cost, *others.split()):
+            return cost
+    return None
+
+
+def _called_here(what):
+    cost = cost_called(what)
+    if cost is None:
+        return ""
+    words = COSTS[cost]
+    verb = "is" if cost == "latency" else "are"
+    return f" {words[0].upper()}{words[1:]} {verb} called {cost!r} here."
 
 
 def levels_of(model, spaces, how, level, layers, skip):

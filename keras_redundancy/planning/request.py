@@ -9,7 +9,12 @@ from typing import TypedDict
 from keras_redundancy._shared import arguments
 from keras_redundancy._shared.configured import name_of
 from keras_redundancy.planning import absorbing, methods
-from keras_redundancy.planning.levels import LEVELS, checked_target, one_level
+from keras_redundancy.planning.levels import (
+    LEVELS,
+    checked_target,
+    cost_called,
+    one_level,
+)
 from keras_redundancy.planning.method import Method, Scores, name_of_scores
 
 ARGUMENTS = ("method", "data", "absorb", "mend", "layers", "skip", "verbose")
@@ -152,6 +157,11 @@ def _require_known(options):
             near = difflib.get_close_matches(name, known, 1)
             near = OTHER_NAMES.get(name) or next(iter(near), None)
             meant = f" Did you mean {near}=?" if near else ""
+            cost = cost_called(name)
+            if cost:
+                share = options[name]
+                share = share if isinstance(share, Number) else 0.5
+                meant = f" Did you mean target={{{cost!r}: {share!r}}}?"
             if name in ("y", "labels"):
                 meant = " No labels are needed; kr.distill can use them."
             raise TypeError(
