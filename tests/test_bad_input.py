@@ -23,7 +23,7 @@ def test_tau_outside_its_range(function, tau):
     assert "(0, 1]" in text
 
 
-@pytest.mark.parametrize("tau", ["0.9", True, [0.9], 1j])
+@pytest.mark.parametrize("tau", [True, [0.9], 1j])
 def test_tau_that_is_no_number(tau):
     text = message(TypeError, lambda: kr.prune(models.mlp(), tau))
     assert repr(tau) in text

@@ -77,3 +77,26 @@ def test_other_names_of_multiply_adds(name):
         ValueError, lambda: kr.prune(models.mlp(), target={name: 0.5})
     )
     assert "Multiply-adds are called 'flops' here." in text
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("L1", "l1"), ("FPGM", "fpgm"), ("gredy", "greedy")]
+)
+def test_short_names_of_methods(name, meant):
+    model = models.mlp()
+    text = message(ValueError, lambda: kr.prune(model, name, ratio=0.5))
+    assert f"{name!r} is no selection method. Did you mean {meant!r}?" in text
+    again = message(ValueError, lambda: kr.prune(model, ratio=0.5, select=name))
+    assert again == text
+
+
+def test_a_number_in_quotes_is_no_tau():
+    text = message(ValueError, lambda: kr.prune(models.mlp(), "0.9"))
+    assert "'0.9' is no selection method. Pass one of" in text
+
+
+def test_options_are_told_by_the_nearest_name():
+    text = message(
+        ValueError, lambda: kr.prune(models.mlp(), ratio=0.5, absorb="Merge")
+    )
+    assert "Did you mean 'merge'?" in text

@@ -1,5 +1,6 @@
 """Checks of arguments: numbers, options, thresholds and layers."""
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -18,9 +19,15 @@ def check_option(name: str, value, valid) -> None:
     """Raise ValueError unless `value` is one of `valid`."""
     if not isinstance(value, str) or value not in valid:
         raise ValueError(
-            f"{name}={value!r} is not known. Choose one of: "
-            f"{', '.join(map(repr, valid))}."
+            f"{name}={value!r} is not known.{did_you_mean(value, valid)} "
+            f"Choose one of: {', '.join(map(repr, valid))}."
         )
+
+
+def did_you_mean(value, valid) -> str:
+    """The question whether the nearest valid name was meant, or ""."""
+    near = difflib.get_close_matches(str(value).lower(), list(valid), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def check_flag(name: str, value, hint: str = "") -> None:

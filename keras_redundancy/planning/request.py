@@ -192,12 +192,6 @@ def _method_or_tau(method, select, levels):
             f"The method is given twice, as {name_of(method)} and as select="
             f"{name_of(select)}. Leave one out."
         )
-    if isinstance(method, str) and method not in methods.BY_NAME:
-        raise TypeError(
-            f"The first argument after the model is {method!r}, but it is a "
-            "tau, such as 0.9, or a method: an object such as kr.Clusters(), a "
-            f"function from units to scores, or one of {SHORT_NAMES}."
-        )
     return _method_of(select if method is None else method), levels
 
 
@@ -206,7 +200,7 @@ def _method_of(value):
     if value is None or isinstance(value, Method):
         return value
     if isinstance(value, str):
-        arguments.check_option("select", value, methods.BY_NAME)
+        _require_short_name(value)
         return value
     if isinstance(value, absorbing.Absorb | absorbing.Mend):
         name = "mend" if isinstance(value, absorbing.Mend) else "absorb"
@@ -225,6 +219,16 @@ def _method_of(value):
             "object such as kr.Greedy(), or a function from units to scores."
         )
     return Scores(function)
+
+
+def _require_short_name(value):
+    if value not in methods.BY_NAME:
+        meant = arguments.did_you_mean(value, methods.BY_NAME)
+        raise ValueError(
+            f"{value!r} is no selection method.{meant} Pass one of "
+            f"{SHORT_NAMES}; an object such as kr.Greedy(); a function from "
+            "units to scores; or a number, such as 0.9, as tau."
+        )
 
 
 def _made(method, options):
