@@ -100,3 +100,17 @@ def test_options_are_told_by_the_nearest_name():
         ValueError, lambda: kr.prune(models.mlp(), ratio=0.5, absorb="Merge")
     )
     assert "Did you mean 'merge'?" in text
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [("search", {"max_drop": 0.1}), ("sensitivity", {}), ("compare", {})],
+)
+def test_unknown_options_name_the_function(function, options):
+    def call():
+        return getattr(kr, function)(
+            models.mlp(), lambda model: 1.0, floor=0.9, **options
+        )
+
+    text = message(TypeError, call)
+    assert text.startswith(f"floor= is no option of {function}. Its options")

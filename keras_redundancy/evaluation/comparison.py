@@ -32,6 +32,7 @@ from keras_redundancy.planning.decisions import Plan
 from keras_redundancy.planning.method import Method
 from keras_redundancy.planning.methods import BY_NAME
 from keras_redundancy.planning.plans import plan
+from keras_redundancy.planning.request import require_known
 from keras_redundancy.reports.flops import flops
 
 
@@ -167,6 +168,7 @@ def compare(
         TypeError, ValueError: as `plan`; no method reaches any of the shares;
             or `evaluate` returns no finite number.
     """
+    require_known(options, "compare", ("evaluate", "methods", "shares"))
     require_no_level(options, "shares=, those of the multiply-adds to keep")
     shares = tuple(several("shares", shares))
     for share in shares:

@@ -17,6 +17,7 @@ from keras_redundancy.evaluation.sensitivity import Sensitivity, sensitivity_of
 from keras_redundancy.evaluation.trials import Trial, Trials
 from keras_redundancy.planning.budgets import OutOfReachError
 from keras_redundancy.planning.decisions import Plan
+from keras_redundancy.planning.request import require_known
 
 # How often the search over shares of the whole model halves its interval.
 STEPS = 6
@@ -115,6 +116,8 @@ def search(
     place.
     """
     check_finite("max_drop", max_drop)
+    own = ("evaluate", "max_drop", "taus", "ratios", "log")
+    require_known(options, "search", own)
     trials = Trials(model, evaluate, taus, ratios, data, log, options)
     known = sensitivity_of(trials, verbose)
     floor = known.base.score - max_drop

@@ -11,6 +11,7 @@ import keras
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.tables import Rendered, Table
 from keras_redundancy.evaluation.trials import Part, Trial, Trials
+from keras_redundancy.planning.request import require_known
 from keras_redundancy.reports import plots
 
 
@@ -142,6 +143,8 @@ def sensitivity(
     Source: the curves of Li et al., Pruning Filters for Efficient ConvNets
     (2017), figure 2.
     """
+    own = ("evaluate", "taus", "ratios", "log")
+    require_known(options, "sensitivity", own)
     trials = Trials(model, evaluate, taus, ratios, data, log, options)
     return sensitivity_of(trials, verbose)
 

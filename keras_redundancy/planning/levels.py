@@ -96,8 +96,8 @@ def checked_target(target) -> tuple[str, float]:
     if what not in COSTS:
         raise ValueError(
             f"target={target!r} asks for a share of {what!r}, which is not "
-            f"counted.{_called_here(what)} Ask for a share of one of: {', '.join(COSTS)}, as in "
-            "target={'flops': 0.5}."
+            f"counted.{_called_here(what)} Ask for a share of one of: "
+            f"{', '.join(COSTS)}, as in target={'flops': 0.5}."
         )
     meaning = f"the share that is to be left of the {COSTS[what]}"
     name = f"target[{what!r}]"

@@ -121,7 +121,7 @@ def requested(
         ValueError: an option is unknown, out of range, does not go with
             another, or would have no effect.
     """
-    _require_known(options)
+    require_known(options)
     rest = {name: x for name, x in options.items() if x is not None}
     own = {n: rest.pop(n) for n in METHOD_OPTIONS if n in rest}
     method, levels = _method_or_tau(method, rest.pop("select", None), levels)
@@ -150,22 +150,30 @@ def requested(
     return Request(how, level, method, absorb, mend, **rest)
 
 
-def _require_known(options):
-    known = [*LEVELS, *ARGUMENTS, *Options.__annotations__]
+def require_known(options, of="plan and prune", own=LEVELS) -> None:
+    """Raise TypeError for an option that is not known.
+
+    Args:
+        options: {name: value}.
+        of: the function that the user called, for messages.
+        own: the arguments of it that `plan` has not, or those of how much
+            goes.
+    """
+    known = [*dict.fromkeys([*own, *ARGUMENTS, *Options.__annotations__])]
     for name in options:
-        if name not in Options.__annotations__:
+        if name not in (*known, *LEVELS):
             near = difflib.get_close_matches(name, known, 1)
             near = OTHER_NAMES.get(name) or next(iter(near), None)
             meant = f" Did you mean {near}=?" if near else ""
             cost = cost_called(name)
-            if cost:
+            if cost and own is LEVELS:
                 share = options[name]
                 share = share if isinstance(share, Number) else 0.5
                 meant = f" Did you mean target={{{cost!r}: {share!r}}}?"
             if name in ("y", "labels"):
                 meant = " No labels are needed; kr.distill can use them."
             raise TypeError(
-                f"{name}= is no option of plan and prune.{meant} Their options "
+                f"{name}= is no option of {of}.{meant} Its options "
                 f"are: {', '.join(known)}."
             )
 
