@@ -114,3 +114,11 @@ def test_unknown_options_name_the_function(function, options):
 
     text = message(TypeError, call)
     assert text.startswith(f"floor= is no option of {function}. Its options")
+
+
+def test_a_layer_in_place_of_a_model():
+    layer = keras.layers.Dense(3)
+    for call in (lambda: kr.plan(layer, 0.9), lambda: kr.trace(layer)):
+        text = message(TypeError, call)
+        assert "functional, Sequential or subclassed" in text
+        assert "keras.Sequential([keras.Input(shape), layer])" in text

@@ -54,14 +54,19 @@ def graph_of(model):
         hint = " Load the file first: keras.models.load_model(path)."
     elif isinstance(model, type):
         hint = " That is a class: pass a built model of it."
+    elif isinstance(model, keras.Layer):
+        hint = (
+            " Wrap the layer: keras.Sequential([keras.Input(shape), layer]), "
+            "with the shape of a sample."
+        )
     elif type(model).__module__.startswith("tf_keras."):
         hint = (
             " That is a model of tf_keras (Keras 2): save it as .h5, and load "
             "the file by keras.models.load_model."
         )
     raise TypeError(
-        "Expected a keras.Model (functional or Sequential), but received "
-        f"{type(model).__name__}: {shown(model)}.{hint}"
+        "Expected a built keras.Model (functional, Sequential or subclassed), "
+        f"but received {type(model).__name__}: {shown(model)}.{hint}"
     )
 
 
