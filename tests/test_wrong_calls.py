@@ -122,3 +122,12 @@ def test_a_layer_in_place_of_a_model():
         text = message(TypeError, call)
         assert "functional, Sequential or subclassed" in text
         assert "keras.Sequential([keras.Input(shape), layer])" in text
+
+
+def test_what_is_factorized_already():
+    inputs = keras.Input((4,))
+    hidden = keras.layers.Dense(8, name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="last")(hidden))
+    once = kr.factorize(model)
+    text = message(ValueError, lambda: kr.factorize(once))
+    assert "are factorized already: hidden, last." in text

@@ -7,7 +7,9 @@ import math
 import keras
 import numpy as np
 
+from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import Layers, check_finite
+from keras_redundancy._shared.tables import listed
 from keras_redundancy.building.rebuild import rebuild, require_rebuildable
 from keras_redundancy.building.recipe import LayerRecipe, Recipe, operations
 from keras_redundancy.building.stock import LayerForm, stock_form
@@ -159,11 +161,20 @@ def factorize(model: keras.Model, layers: Layers = None) -> keras.Model:
 
         model = kr.factorize(model, layers="dense.*")
     """
+
+    def is_one(layer):
+        return type(layer) in FACTORIZED_CLASSES and can_be_factorized(layer)
+
+    if _keras.is_model(model) and not any(map(is_one, operations(model))):
+        done = [layer.name for layer in factorized_layers(model)]
+        if done:
+            raise ValueError(
+                f"The layers of {model.name!r} are factorized already: "
+                f"{listed(done)}. No other Dense layer or Conv2D is left."
+            )
     vectors = free_vectors(
         model,
-        lambda layer: (
-            type(layer) in FACTORIZED_CLASSES and can_be_factorized(layer)
-        ),
+        is_one,
         layers,
         "Dense layer or Conv2D to factorize",
     )
