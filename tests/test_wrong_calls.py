@@ -1,5 +1,7 @@
 """Calls that newcomers make: errors say what was meant."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -131,3 +133,9 @@ def test_what_is_factorized_already():
     once = kr.factorize(model)
     text = message(ValueError, lambda: kr.factorize(once))
     assert "are factorized already: hidden, last." in text
+
+
+def test_the_bridge_looks_at_the_model_first(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf_keras", None)
+    text = message(TypeError, lambda: kr.deploy.to_tf_keras("m.keras"))
+    assert "keras.models.load_model(path)" in text

@@ -62,8 +62,8 @@ def to_tf_keras(model: keras.Model, data=None, tolerance: float = 1e-4):
             or an argument has no counterpart in tf_keras; or the new model
             returns something else.
     """
-    _require_tf_keras()
     model = with_graph(model)
+    _require_tf_keras()
     from keras_redundancy.deploy.translator import Translator
 
     result = Translator(model).translated()
