@@ -8,6 +8,7 @@ import sys
 import warnings
 import zipfile
 import zlib
+from functools import partial
 
 import h5py
 import keras
@@ -21,6 +22,8 @@ from keras_redundancy._shared.files import (
     require_no_folder,
 )
 from keras_redundancy._shared.progress import showing
+from keras_redundancy.numbers.clustering import check_tau
+from keras_redundancy.planning.levels import check_ratio, check_share
 from keras_redundancy_command.parsing import parser, without_startup_lines
 
 LEGACY = (".h5", ".hdf5")  # The suffixes of what Keras 2 has saved.
@@ -49,6 +52,7 @@ def run(args) -> int:
             sys.path.insert(0, os.getcwd())
         for module in args.modules:
             importlib.import_module(module)
+        _require_levels(args)
         COMMANDS[args.command](args)
     except (ImportError, OSError, TypeError, ValueError) as error:
         _say(f"error: {error}")
@@ -58,6 +62,17 @@ def run(args) -> int:
 
 def _say(words):
     print(f"keras-redundancy: {words}", file=sys.stderr)
+
+
+def _require_levels(args):
+    """Raise for a level out of range, by the name of its option."""
+    checks = {"tau": check_tau, "ratio": check_ratio}
+    checks |= {f"target_{x}": partial(check_share, x) for x in TARGETS}
+    for name, check in checks.items():
+        given = getattr(args, name, None)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None:
+                check(value, f"--{name.replace('_', '-')}")
 
 
 def _report(args):
@@ -82,7 +97,7 @@ def _prune(args):
     model = _load(args.model, args, compile=not args.no_compile)
     target = {
         kind: getattr(args, f"target_{kind}")
-        for kind in ("flops", "params", "units")
+        for kind in TARGETS
         if getattr(args, f"target_{kind}") is not None
     }
     # Standard output is for the result alone.
@@ -163,6 +178,7 @@ def _export(args):
     _show(found, args)
 
 
+TARGETS = ("flops", "params", "units")
 COMMANDS = {
     "report": _report,
     "prune": _prune,
@@ -301,7 +317,12 @@ def _reading(path):
     try:
         yield
     except Exception as error:
-        raise _broken(path, error) from error
+        reason = error
+        if "allow_pickle" in str(error):
+            reason = "it is neither of numpy.savez nor of numpy.save"
+            if "Object arrays" in str(error):
+                reason = "it holds Python objects, which are not read"
+        raise _broken(path, reason) from error
 
 
 def _names_in(path, names, model):
@@ -324,9 +345,10 @@ def _names_in(path, names, model):
     if len(inputs) > 1:
         listed = ", ".join(inputs)
         wanted = f"the inputs of the model are named {listed}"
+    found = f"the arrays {', '.join(names)}" if names else "no arrays"
     raise ValueError(
-        f"{str(path)!r} has the arrays {', '.join(names) or 'none'}, but "
-        f"{wanted}. Write it by numpy.savez(path, name=array, ...)."
+        f"{str(path)!r} has {found}, but {wanted}. Write it by "
+        "numpy.savez(path, name=array, ...)."
     )
 
 

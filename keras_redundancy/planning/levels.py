@@ -97,11 +97,15 @@ def checked_target(target) -> tuple[str, float]:
         raise ValueError(
             f"target={target!r} asks for a share of {what!r}, which is not "
             f"counted.{_called_here(what)} Ask for a share of one of: "
-            f"{', '.join(COSTS)}, as in target={'flops': 0.5}."
+            f"{', '.join(COSTS)}, as in target={{'flops': 0.5}}."
         )
+    return what, check_share(what, share, f"target[{what!r}]")
+
+
+def check_share(what: str, value, where: str) -> float:
+    """`value`, the share of a cost, as a float in (0, 1]."""
     meaning = f"the share that is to be left of the {COSTS[what]}"
-    name = f"target[{what!r}]"
-    return what, arguments.check_fraction(name, share, meaning, one=True)
+    return arguments.check_fraction(where, value, meaning, one=True)
 
 
 def cost_called(what) -> str | None:

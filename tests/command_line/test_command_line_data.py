@@ -69,3 +69,24 @@ def test_text_as_data(shape, tmp_path, command_here):
     ):
         code, _, said = command_here(*command)
         assert code == 0, said
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("none.npz", "has no arrays, but has to have one named x"),
+        ("words.npz", "it is neither of numpy.savez nor of numpy.save."),
+        ("objects.npz", "it holds Python objects, which are not read."),
+    ],
+)
+def test_files_without_arrays(name, words, folder, tmp_path, command_here):
+    np.savez(tmp_path / "none.npz")
+    (tmp_path / "words.npz").write_text("This is not what it should be.")
+    np.savez(tmp_path / "objects.npz", x=np.asarray([None, "a"]))
+    code, _, said = command_here(
+        *("prune", "model.keras", "--ratio", 0.5),
+        *("--data", tmp_path / name, "-o", tmp_path / "small.keras"),
+    )
+    assert code == 2
+    assert words in said
+    assert "pickle" not in said

@@ -259,7 +259,7 @@ class NoScores(kr.Method):
             r"made with its options: L1\(\)",
         ),
         ([], {"ratio": 0.5, "select": 3}, TypeError, "3 is no selection"),
-        (["best"], {"ratio": 0.5}, TypeError, "'clusters', 'random'"),
+        (["best"], {"ratio": 0.5}, ValueError, "'clusters', 'random'"),
         ([0.9], {"tau": 0.9}, TypeError, "given twice"),
         (["l1"], {"ratio": 0.5, "select": "l1"}, TypeError, "given twice"),
         ([kr.Clusters(0.9)], {"ratio": 0.5}, TypeError, r"in Clusters\(tau=0"),
