@@ -3,6 +3,7 @@
 import sys
 
 import keras
+import numpy as np
 import pytest
 
 import keras_redundancy as kr
@@ -138,3 +139,20 @@ def test_the_bridge_looks_at_the_model_first(monkeypatch):
     monkeypatch.setitem(sys.modules, "tf_keras", None)
     text = message(TypeError, lambda: kr.deploy.to_tf_keras("m.keras"))
     assert "keras.models.load_model(path)" in text
+
+
+def test_training_without_targets():
+    model = models.mlp()
+    x = np.ones((8, *model.inputs[0].shape[1:]), "float32")
+
+    def run(model, **options):
+        return lambda: kr.fit_and_prune(
+            model, x, prune={"ratio": 0.2}, epochs=1, **options
+        )
+
+    text = message(ValueError, run(models.mlp()))
+    assert "is not compiled" in text
+    model.compile("sgd", "mse")
+    text = message(ValueError, run(model, monitor="loss"))
+    assert "y is None" in text
+    assert "'mse'" in text

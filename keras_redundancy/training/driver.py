@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 import keras
 
 from keras_redundancy._shared.arguments import check_count
+from keras_redundancy._shared.tables import shown
+from keras_redundancy.calibration.data import comes_in_batches
 from keras_redundancy.planning.plans import require_possible
 from keras_redundancy.training.batches import (
     begin_anew,
@@ -157,10 +159,12 @@ def fit_and_prune(
             stacklevel=2,
         )
     _require_options_of_fit(model, options)
+    _require_compiled(model)
     _require_validation_data(monitor, options)
     _require_no_restoring(callbacks)
     batches = shared(x, options.get("steps_per_epoch"))
     require_samples(batches, y, options)
+    _require_targets(model, x, y)
     if begin_anew(batches, y, options) and not options.get("shuffle", True):
         raise _same_batches(options)
     build_on(model, batches)
@@ -185,6 +189,31 @@ def _require_options_of_fit(model, options):
                 f"{name}= is no argument of fit_and_prune or Model.fit. What "
                 "kr.prune takes goes into prune=, as in prune={'ratio': 0.1}."
             )
+
+
+def _require_compiled(model):
+    if isinstance(model, keras.Model) and not model.compiled:
+        raise ValueError(
+            f"{model.name!r} is not compiled, so that it cannot be trained. "
+            "Call compile() before, with an optimizer, a loss and metrics."
+        )
+
+
+def _require_targets(model, x, y):
+    """Raise if a loss is to compare the outputs for arrays with nothing."""
+    if y is not None or comes_in_batches(x):
+        return
+    kind = type(model)
+    has_own_step = (
+        kind.train_step is not keras.Model.train_step
+        or kind.compute_loss is not keras.Model.compute_loss
+    )
+    if getattr(model, "loss", None) is not None and not has_own_step:
+        raise ValueError(
+            f"y is None, but {model.name!r} is compiled with the loss "
+            f"{shown(model.loss)}, which compares its outputs with targets. "
+            "Pass them: fit_and_prune(model, x, y, ...)."
+        )
 
 
 def _same_batches(options):
