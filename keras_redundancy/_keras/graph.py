@@ -55,10 +55,7 @@ def graph_of(model):
     elif isinstance(model, type):
         hint = " That is a class: pass a built model of it."
     elif isinstance(model, keras.Layer):
-        hint = (
-            " Wrap the layer: keras.Sequential([keras.Input(shape), layer]), "
-            "with the shape of a sample."
-        )
+        hint = " Wrap it: keras.Sequential([keras.Input(shape), layer])."
     elif type(model).__module__.startswith("tf_keras."):
         hint = (
             " That is a model of tf_keras (Keras 2): save it as .h5, and load "
