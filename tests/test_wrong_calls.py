@@ -156,3 +156,16 @@ def test_training_without_targets():
     text = message(ValueError, run(model, monitor="loss"))
     assert "y is None" in text
     assert "'mse'" in text
+
+
+@pytest.mark.parametrize("dtype", ["<U3", "S3", object, "complex64"])
+@pytest.mark.parametrize(
+    "way", [lambda x: x, lambda x: [x], lambda x: iter([x])]
+)
+def test_data_that_are_no_numbers(dtype, way):
+    x = np.ones((8, 12)).astype(dtype)
+    text = message(
+        ValueError, lambda: kr.plan(models.mlp(), ratio=0.3, data=way(x))
+    )
+    assert text.startswith(f"data has the dtype {x.dtype} for the input")
+    assert "which takes float32" in text

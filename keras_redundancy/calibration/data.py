@@ -13,6 +13,11 @@ import scipy.sparse
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy._shared.tables import shown
+from keras_redundancy.calibration.kinds import (
+    STRINGS,
+    WrongKindError,
+    require_kinds,
+)
 from keras_redundancy.calibration.vocabulary import (
     embeddings_of_inputs,
     require_known,
@@ -26,8 +31,6 @@ REMEMBERED = 32
 MOST_SAMPLES = 10_000
 # tf.data's cardinality of an endless dataset; -2 is an unknown length.
 INFINITE = -1
-
-STRINGS = "OSU"  # The kinds of NumPy's dtypes that hold text.
 
 
 @dataclasses.dataclass(eq=False)
@@ -264,6 +267,7 @@ def _batches_of(samples, batch_size, graph):
     if has_arrays and not is_iterator:
         data = _of_inputs(graph, data)
         _require_as_many(graph, data)
+        require_kinds(graph.inputs, data)
     try:
         if is_iterator:
             # Keras looks at the first batch before it is asked for one.
@@ -340,6 +344,8 @@ def _checked(graph, x, number, embeddings):
     """
     try:
         tensors = _standardized(graph, x)
+    except WrongKindError:
+        raise
     except (TypeError, ValueError, KeyError) as error:
         raise _misfit(graph, x, number) from error
     arrays = [None if y is None else _dense(y) for y in tensors]
@@ -378,6 +384,7 @@ def _standardized(graph, x):
     x = keras.tree.map_structure(_dense, _as_read_by(structure, x))
     if len(keras.tree.flatten(x)) != len(graph.inputs):
         raise ValueError("There are more or fewer arrays than inputs.")
+    require_kinds(graph.inputs, x)
     with warnings.catch_warnings():
         # Keras warns of tuples in place of dictionaries; `predict` takes both.
         warnings.filterwarnings("ignore", message="The structure of")
