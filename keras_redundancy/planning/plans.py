@@ -116,8 +116,10 @@ def plan(
             correlation between what each consumer computes before and after,
             in (0, 1], given like tau. The share 1 - correlation^2 of the
             variance may be lost.
-        data: some hundred or thousand samples to calibrate on: what
-            `Model.predict` takes; targets are ignored. Positions of a
+        data: some hundred or thousand samples to calibrate on, prepared as
+            for training (scaled alike, for example): what `Model.predict`
+            takes; targets are ignored. With a few samples, much is lost, and
+            on data of another kind everything. Positions of a
             sequence do not count where it is masked, by Keras or by an input
             whose name ends in "padding_mask". Or what `calibrate` returned,
             to plan several times on one pass over the data.
