@@ -115,7 +115,7 @@ def test_unknown_options_name_the_function(function, options):
         )
 
     text = message(TypeError, call)
-    assert text.startswith(f"floor= is no option of {function}. Its options")
+    assert text.startswith(f"floor= is no option of {function}. The options")
 
 
 def test_a_layer_in_place_of_a_model():

@@ -173,7 +173,7 @@ def require_known(options, of="plan and prune", own=LEVELS) -> None:
             if name in ("y", "labels"):
                 meant = " No labels are needed; kr.distill can use them."
             raise TypeError(
-                f"{name}= is no option of {of}.{meant} Its options "
+                f"{name}= is no option of {of}.{meant} The options "
                 f"are: {', '.join(known)}."
             )
 
