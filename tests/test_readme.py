@@ -100,7 +100,8 @@ def test_what_users_of_other_libraries_write_here():
     assert [x.filters for x in half.layers[:2]] == [8] * 2
     plan = kr.plan(model, ratio=0).without("conv1", [3, 7])
     assert [x.filters for x in plan.apply().layers[:2]] == [16, 14]
-    one = kr.prune(model, ratio={"conv1": 0.2}, round_to=8)
+    with pytest.warns(UserWarning, match="round_to=8 keeps all units"):
+        one = kr.prune(model, ratio={"conv1": 0.2}, round_to=8)
     assert [x.filters for x in one.layers[:2]] == [16] * 2
     one = kr.prune(model, ratio={"conv1": 0.6}, round_to=4)
     assert [x.filters for x in one.layers[:2]] == [16, 8]

@@ -120,7 +120,7 @@ def test_a_block_that_is_called_in_several_ways_stays(name):
         *(lambda x, y, way=way: way(mixer, x, y) for way in WAYS[name])
     )
     plan = kr.plan(model, ratio=0.3)
-    assert "it is called in several ways" in str(plan)
+    assert "it is called in several ways" in " ".join(str(plan).split())
     models.assert_same_function(model, kr.plan(model, tau=1.0).apply())
 
 
