@@ -196,9 +196,8 @@ def test_options_of_another_name(name, words):
 )
 def test_options_that_keep_all_units(options, words):
     model = models.mlp()
-    with pytest.warns(UserWarning, match="Nothing goes") as seen:
+    with pytest.warns(UserWarning, match=f"Nothing goes .* {words}"):
         small = kr.prune(model, **{"ratio": 0.5} | options)
-    assert words in str(seen[0].message)
     assert small.count_params() == model.count_params()
 
 
@@ -219,9 +218,8 @@ def test_no_word_of_options_where_few_units_are_asked_for():
 )
 def test_options_that_leave_nothing_to_remove(options, words):
     model = models.mlp()
-    with pytest.warns(UserWarning, match="Nothing can go") as seen:
+    with pytest.warns(UserWarning, match=f"Nothing can go .*{words}"):
         small = kr.prune(model, **{"ratio": 0.5} | options)
-    assert words in str(seen[0].message)
     assert small.count_params() == model.count_params()
 
 
