@@ -158,10 +158,13 @@ def test_training_without_targets():
     assert "'mse'" in text
 
 
+WAYS = [lambda x: x, lambda x: [x], lambda x: iter([x])]
+if keras.backend.backend() == "torch":
+    WAYS.pop()  # Keras refuses text in iterators itself.
+
+
 @pytest.mark.parametrize("dtype", ["<U3", "S3", object, "complex64"])
-@pytest.mark.parametrize(
-    "way", [lambda x: x, lambda x: [x], lambda x: iter([x])]
-)
+@pytest.mark.parametrize("way", WAYS)
 def test_data_that_are_no_numbers(dtype, way):
     x = np.ones((8, 12)).astype(dtype)
     text = message(
