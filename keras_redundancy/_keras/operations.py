@@ -68,9 +68,10 @@ def is_added_as_bias(operation, args, kwargs, of_any_size=False) -> bool:
 
 
 def in_order_of_size(operation, args, kwargs) -> tuple[tuple, dict]:
-    """(args, kwargs) of a sum with the operands with fewest axes first.
+    """(args, kwargs) of a sum, the operands with fewest long axes first.
 
-    Nothing is added to those as a bias, see `is_added_as_bias`.
+    An operand that comes first is not added as a bias: see
+    `is_added_as_bias`.
     """
 
     def long_axes(x):

@@ -193,13 +193,13 @@ def paired_calls(old, new, shapes) -> list[PairedCall]:
     The first tensors are the models' inputs: they have the numbers 0, 1, ...
     """
     later = _Recorder()
-    of_name = collections.defaultdict(collections.deque)
+    of_name = collections.defaultdict(list)
     for call in later.record(new, shapes):
         of_name[call.name].append(call)
     numbers = {n: n for n in range(len(new.inputs))}
     found = []
     for before in _Recorder(later).record(old, shapes):
-        after = of_name[before.name].popleft()
+        after = _counterpart(before, of_name[before.name], numbers)
         pairs = list(zip(before.made, after.made, strict=True))
         numbers.update((b.number, a.number) for a, b in pairs)
         models = None if before.model is None else (before.model, after.model)
@@ -208,16 +208,26 @@ def paired_calls(old, new, shapes) -> list[PairedCall]:
                 before.call,
                 after.call,
                 before.reads,
-                after.reads,
+                tuple(numbers[n] for n in after.reads),
                 tuple(x.number for x in before.made),
                 models,
                 tuple(tuple(map(_bytes, both)) for both in pairs),
             )
         )
-    return [
-        dataclasses.replace(x, new_reads=tuple(numbers[n] for n in x.new_reads))
-        for x in found
-    ]
+    return found
+
+
+def _counterpart(before, candidates, numbers):
+    """Take the one of several calls that reads what `before` does, if any.
+
+    Args:
+        before: the `_Recorded` of a call in the original model.
+        candidates: those with its name in the smaller one that are left.
+        numbers: {number of a tensor in the smaller model: in the original}.
+    """
+    reads = [{numbers.get(n) for n in x.reads} for x in candidates]
+    wanted = set(before.reads)
+    return candidates.pop(reads.index(wanted) if wanted in reads else 0)
 
 
 def steps_of(calls: list[PairedCall], inputs: int, shared: set) -> list[Step]:

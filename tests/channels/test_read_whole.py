@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import keras_redundancy as kr
+from keras_redundancy.mend.calls import paired_calls
 from tests import models
 
 
@@ -171,6 +172,21 @@ def test_kernels_behind_operands_that_changed_places_are_fitted(name, units):
         for x in (small, fitted)
     ]
     assert errors[1] < errors[0]
+
+
+def test_a_shared_layer_behind_both_operands_that_changed_places():
+    """The calls are paired by what they read, not by their order."""
+    inputs = keras.Input((6, 5)), keras.Input((6, 5))
+    shared = layers.Dense(9, activation="relu", name="u")
+    x, y = map(shared, inputs)
+    x = layers.Flatten()(x + ops.max(y, axis=-1, keepdims=True))
+    model = models.randomized(keras.Model(inputs, layers.Dense(2)(x)))
+    small = kr.prune(model, ratio={"u": 0.34})
+    assert small.get_layer("u").units == 6
+    calls = paired_calls(model, small, [None, None])
+    ((one, other),) = [[x for x in calls if x.layer.name == "u"]]
+    assert one.reads == one.new_reads == (0,)
+    assert other.reads == other.new_reads == (1,)
 
 
 @keras.saving.register_keras_serializable("tests")
