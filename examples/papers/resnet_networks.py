@@ -102,7 +102,7 @@ def one_stage(data, model, scope, stage, tau, images, network, seed):
 
 
 def cut_resnet(data, model, method, scope, taus, images, network, seed):
-    """Prune a ResNet without fine-tuning; accuracies on test images.
+    """Prune a ResNet, and keep it: an experiment; accuracies on test images.
 
     Args:
         taus: of each stage; for "ours", which takes the multiply-adds that
@@ -116,12 +116,11 @@ def cut_resnet(data, model, method, scope, taus, images, network, seed):
         return dict(zip(SCOPES[scope].values(), taus, strict=True))
 
     if method == "uncut":
-        return {
+        return model, {
             "dropped": accuracy(model, test),
             "repaired": None,
             "flops": 1.0,
             "parameters": 1.0,
-            "time": 1.0,
         }
     if method == "ours":
         a = kr.plan(model, **method_a(levels("first convolutions"), seed))
@@ -132,16 +131,34 @@ def cut_resnet(data, model, method, scope, taus, images, network, seed):
             target={"flops": share},
             data=calibration,
         )
-        dropped, small = None, plan.apply()
+        dropped = None
     else:
         options = {"A": method_a, "B": method_b}[method](levels(scope), seed)
         dropped = accuracy(kr.prune(model, **options), test)
         plan = kr.plan(model, **options, data=calibration, rounds=0)
-        small = plan.apply()
-    return {
+    small = plan.apply()
+    return small, {
         "dropped": dropped,
         "repaired": accuracy(small, test),
         "flops": plan.flops[1] / plan.flops[0],
         "parameters": plan.parameters[1] / plan.parameters[0],
-        "time": Stopwatch(model, 100).share(small),
     }
+
+
+def timed_resnet(data, model, small, races, **cut):
+    """The time of inference over that of the uncut network, in batches of 100.
+
+    Args:
+        races: how often both networks run in turn.
+        **cut: the settings of `cut_resnet`, for the file.
+    """
+    race = Stopwatch(model, 100).race_with(small)
+    return {"times": [race() for _ in range(races)]}
+
+
+def tuned_resnet(data, small, tune, images, seed, **cut):
+    """The accuracy on test images once fine-tuned for some epochs."""
+    images_and_labels = prepared(data.train)
+    standard = dataclasses.replace(data, train=images_and_labels)
+    fitted_with_momentum(small, standard, tune, seed, rate=0.01)
+    return {"accuracy": accuracy(small, prepared(data.test, images))}
