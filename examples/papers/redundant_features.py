@@ -380,8 +380,8 @@ def residual(run):
     images = f"{run.args.images or 'all'} images to evaluate on"
     below = f"{run.args.dataset}, {network}, {images}"
     below += (
-        f"\n{run.args.tune} epochs of tuning at a tenth of the first rate; time "
-        f"of inference in batches of 100, {RACES} times."
+        f"\n{run.args.tune} epochs of tuning at a tenth of the first rate; "
+        f"time of inference in batches of 100, {RACES} times."
         "\nThe paper, fine-tuned: 27.9 % of multiply-adds and 23.7 % of "
         "parameters cut, error 6.61 to 6.88 %, 17 % of the time saved."
     )

@@ -1,11 +1,11 @@
 """Compile a model as another one was compiled."""
 
 import inspect
-import warnings
 
 import keras
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.building.configs import REBUILD_ERRORS, by_name
 from keras_redundancy.building.faults import cause_of
 from keras_redundancy.building.rebinding import Rebinder, reached_by
@@ -38,10 +38,9 @@ def compile_like(model, result, matches, rebinder=None) -> None:
         if result.optimizer is not None:
             _keras.copy_weight_decay(model.optimizer, result.optimizer, matches)
     except REBUILD_ERRORS as error:
-        warnings.warn(
+        warn(
             f"The new model is not compiled, because {cause_of(error)} Call "
             "compile() on it before fit().",
-            stacklevel=4,
         )
 
 

@@ -3,12 +3,12 @@
 import inspect
 import numbers
 import types
-import warnings
 
 import keras
 import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.building.compiling import fresh
 from keras_redundancy.building.configs import REBUILD_ERRORS
 from keras_redundancy.building.rebinding import FUNCTION_OBJECTS, Rebinder
@@ -65,11 +65,10 @@ def class_and_arguments(model, twins: dict) -> tuple[type, dict]:
         _warn_of_lost_methods(model, plain, reason)
         return plain, {}
     if defaults:
-        warnings.warn(
+        warn(
             f"The new model is made by {cls.__name__}(inputs, outputs) without "
             f"{', '.join(defaults)}: keep these arguments as attributes of "
             "the same names, or return them from get_config().",
-            stacklevel=2,
         )
     return cls, known
 
@@ -102,12 +101,11 @@ def copy_attributes(old, new, twins: dict) -> None:
         elif isinstance(value, keras.Layer) and id(value) not in twins:
             lost += [f"{name} (its weights)"] if value.weights else []
     if lost and not _keras.is_stock_class(type(old)):
-        warnings.warn(
+        warn(
             f"The new model is made without what {old.name!r} "
             f"({type(old).__name__}) has in {', '.join(lost)}, which is no "
             "part of its graph and cannot be copied. Set it on the new model "
             f"before fit(), such as small.{lost[0].split()[0]} = ...",
-            stacklevel=3,
         )
 
 
@@ -167,10 +165,9 @@ def _own_config(cls, model):
 def _warn_of_lost_methods(old, cls, reason):
     name = type(old).__name__
     lost = ", ".join(_own_names(old)) or "other methods, such as train_step(),"
-    warnings.warn(
+    warn(
         f"{name} {reason}, so the new model is a plain {cls.__name__}, without "
         f"{lost} that {name} defines.",
-        stacklevel=2,
     )
 
 

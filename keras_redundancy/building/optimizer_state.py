@@ -1,11 +1,10 @@
 """Carry an optimizer's state over to a smaller model."""
 
-import warnings
-
 import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.tables import listed
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.building.changes import (
     along,
     by_variable,
@@ -136,13 +135,12 @@ def carry_over(model, small, matches, cut: SlotCut) -> None:
         for slot, value in zip(slots, values, strict=True):
             _keras.set_value(slot, value)
     if afresh:
-        warnings.warn(
+        warn(
             f"What {type(old).__name__} keeps for {listed(afresh, 3)} "
             f"({len(afresh)} variables) starts afresh: it is "
             "missing, or has not the shape of the variable, so that it cannot "
             "be cut like the variable. With Adam, SGD and most other "
             "optimizers, training goes on with the state of before.",
-            stacklevel=3,
         )
 
 

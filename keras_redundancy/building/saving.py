@@ -10,6 +10,7 @@ import weakref
 import keras
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.building import configs
 
 OTHER_SHAPES = "it has other weights then."
@@ -68,12 +69,11 @@ def warn_of_faults(faults: list[tuple]) -> None:
         layer, why = faults[0]
         others = len(faults) - 1
         more = f", and {others} more layers are like that" if others else ""
-        warnings.warn(
+        warn(
             "Keras does not open the new model again once it is saved: it does "
             f"not make {layer.name!r} ({type(layer).__name__}) from what its "
             f"get_config() returns{more}: {why} Correct that, or save the "
             "weights alone, with save_weights().",
-            stacklevel=3,
         )
 
 

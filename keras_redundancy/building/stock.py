@@ -9,7 +9,6 @@ same, or nothing. The layers of this package do so in `low_rank/stock.py` and
 import dataclasses
 import functools
 import inspect
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ import keras
 import numpy as np
 
 from keras_redundancy import _keras
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.channels.rules.registry import register_for_class
 
 
@@ -181,7 +181,7 @@ def warn_of_layers(model) -> None:
         for check in _checks:
             found = check(layer) if layer.built else None
             if found:
-                warnings.warn(found, stacklevel=2)
+                warn(found)
 
 
 def layers_for_training(model) -> list:

@@ -13,6 +13,7 @@ import scipy.sparse
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy._shared.tables import shown
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.calibration.kinds import (
     STRINGS,
     WrongKindError,
@@ -250,11 +251,10 @@ def _sample_shape(array):
 
 
 def _warn_of_the_rest(data, seen):
-    warnings.warn(
+    warn(
         f"data is {type(data).__name__} of unknown length: its first {seen:,} "
         "samples are used, and it has more. Pass steps=, the number of "
         "batches to use.",
-        stacklevel=2,
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations  # help() shows the names of types.
 
-import warnings
-
 import keras
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.tables import shown
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.channels.opening import recorded
 
 
@@ -84,11 +83,10 @@ def with_graph(model, input_shape=None):
     inputs = _inputs(model, input_shape)
     found = _recorded(model, (inputs,), {})
     if found.branches:
-        warnings.warn(
+        warn(
             f"The call of {model.name!r} ({type(model).__name__}) does "
             "something else with training=True, which no copy of it will do. "
             "Pass `training` on to layers such as Dropout instead of an `if`.",
-            stacklevel=2,
         )
     return _keras.with_compile_state_of(model, found)
 

@@ -4,7 +4,6 @@ from __future__ import annotations  # help() shows the names of types.
 
 import bisect
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable
 
 import keras
@@ -13,6 +12,7 @@ from keras_redundancy._shared.arguments import check_finite
 from keras_redundancy._shared.bisection import bisected
 from keras_redundancy._shared.progress import progress
 from keras_redundancy._shared.tables import Rendered, Table
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.evaluation.sensitivity import Sensitivity, sensitivity_of
 from keras_redundancy.evaluation.trials import Trial, Trials
 from keras_redundancy.planning.budgets import OutOfReachError
@@ -122,11 +122,10 @@ def search(
     known = sensitivity_of(trials, verbose)
     floor = known.base.score - max_drop
     if floor <= 0 < known.base.score <= 1:
-        warnings.warn(
+        warn(
             f"max_drop={max_drop:g} allows every score from 0 to 1: the model "
             f"itself has {known.base.score:.4g}. For one percentage point of "
             "accuracy, pass max_drop=0.01.",
-            stacklevel=2,
         )
     return _Search(trials, known, floor, verbose).run()
 

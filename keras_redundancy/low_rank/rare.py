@@ -1,7 +1,6 @@
 """A regularizer that makes the vectors of a kernel parallel in training."""
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import keras
@@ -10,6 +9,7 @@ from keras import ops
 
 from keras_redundancy._shared import arguments
 from keras_redundancy._shared.precision import as_loss
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.building.stock import register_check
 from keras_redundancy.low_rank.pairs import Pair, closest_pairs
 from keras_redundancy.low_rank.sides import SIDES, VECTORS, sides_of
@@ -163,13 +163,12 @@ class RaReRegularizer(keras.regularizers.Regularizer):
                 "depthwise convolution, leave units_axis out to compare its "
                 "channels; otherwise leave"
             )
-        warnings.warn(
+        warn(
             f"RaReRegularizer has no effect on a kernel of shape {shape} with "
             f"units_axis={units_axis!r} and vectors={self.vectors!r}: it has a "
             "single unit or a single input, or no row of it belongs to one "
             "input, so there are no two vectors whose angle could change. "
             f"{remedy} the regularizer out for this layer, as apply_rare does.",
-            stacklevel=2,
         )
 
     def closest(self, matrix, axis: int = -1):

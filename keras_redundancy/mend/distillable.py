@@ -1,10 +1,10 @@
 """What `distill` refuses: options without effect, models that differ."""
 
-import warnings
 from collections.abc import Iterator
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_fraction
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.building.stock import layers_for_training
 
 
@@ -45,11 +45,10 @@ def require_alike(small, model) -> None:
     counts = [m.count_params() for m in (small, model)]
     # Layers for training have parameters that the stock model has not.
     if counts[0] > counts[1] and not layers_for_training(small):
-        warnings.warn(
+        warn(
             f"The first model, which is trained, has {counts[0]:,} parameters, "
             f"and the second one, its teacher, only {counts[1]:,}. The smaller "
             "model comes first: kr.distill(small, model, data).",
-            stacklevel=3,
         )
 
 

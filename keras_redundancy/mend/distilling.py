@@ -17,6 +17,7 @@ from keras_redundancy._shared.arguments import (
     check_seed,
 )
 from keras_redundancy._shared.configured import Configured
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.building.rebuild import rebuild, require_rebuildable
 from keras_redundancy.building.recipe import Recipe
 from keras_redundancy.building.stripping import strip
@@ -362,13 +363,12 @@ class _Best(keras.callbacks.Callback):
         self._student.set_weights(self._weights)
         if self._failed is not None:
             kept = f"of epoch {self._epoch}" if self._epoch else "before it"
-            warnings.warn(
+            warn(
                 f"The loss became NaN or infinite in epoch {self._failed} of "
                 f"distillation, which ended there: the weights {kept} are "
                 "kept. Pass a smaller learning_rate than "
                 f"{self._rate:g}, or look for such numbers in what the models "
                 "return.",
-                stacklevel=4,
             )
 
 

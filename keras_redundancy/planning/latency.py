@@ -2,7 +2,6 @@
 
 import dataclasses
 import time
-import warnings
 from collections.abc import Callable
 
 import keras
@@ -11,6 +10,7 @@ import numpy as np
 from keras_redundancy import _keras
 from keras_redundancy._shared.bisection import bisected
 from keras_redundancy._shared.random_inputs import random_input
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.calibration.observer import restoring_states
 from keras_redundancy.planning.budgets import OutOfReachError
 
@@ -131,13 +131,12 @@ def least_cut_within(share: float, cut_to: Callable, race_with: Callable):
     )
     if least.left - surely.left <= NEARLY:
         return surely.decisions, surely.time
-    warnings.warn(
+    warn(
         f"Noise hides which plan meets target={{'latency': {share:g}}}: the "
         f"time of one that leaves {least.left:.0%} of the multiply-adds was "
         f"{least.time:.1%}, give or take {least.error:.1%}, and of one that "
         f"leaves {surely.left:.0%} it was {surely.time:.1%}, give or take "
         f"{surely.error:.1%}. The one that leaves more is taken. {ADVICE}",
-        stacklevel=5,
     )
     return least.decisions, least.time
 

@@ -13,11 +13,11 @@ subclass of `Method`, or pass a function in its place:
 from __future__ import annotations  # help() shows the names of types.
 
 import dataclasses
-import warnings
 
 import numpy as np
 
 from keras_redundancy._shared.arguments import Level, check_option
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.numbers.clustering import LINKAGES
 from keras_redundancy.numbers.ranking import (
     Ranking,
@@ -243,11 +243,10 @@ class Greedy(Method):
             )
 
     def without_gradients(self, name):
-        warnings.warn(
+        warn(
             f"{self!r} weighs errors by gradients of the answers of {name!r}, "
             f"but {NO_GRADIENTS} The errors of what the layers compute count, "
             "as with errors='outputs'.",
-            stacklevel=6,
         )
 
     def selector(self, units, number):

@@ -1,7 +1,6 @@
 """Warnings of `prune` where a plan removes no unit."""
 
-import warnings
-
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.channels.tracing import MODEL_OUTPUT
 from keras_redundancy.planning.levels import levels_of
 from keras_redundancy.planning.request import width_of
@@ -27,10 +26,9 @@ def warn_if_nothing_can_go(found, names_layers):
     for space in (hidden or spaces)[:1]:
         words.append(f"the units of {space.name} stay, since {space.frozen}")
     because = "; ".join(words) or "no layer of it has units"
-    warnings.warn(
+    warn(
         f"Nothing can go from {found.graph.model.name!r}: {because}. "
         "keras_redundancy.plan(model, tau=0.9).explain() lists what is frozen.",
-        stacklevel=3,
     )
 
 
@@ -61,9 +59,8 @@ def warn_if_rounded_up(found, chosen, options):
     words = " and ".join(
         f"{n}={value}" for n, value in (alone or given).items()
     )
-    warnings.warn(
+    warn(
         f"Nothing goes from {found.graph.model.name!r}: {words} keeps all "
         f"units, of which no layer has more than "
         f"{max(size for _, size in sizes)}. Pass less, or a larger ratio.",
-        stacklevel=3,
     )

@@ -2,7 +2,6 @@
 
 import collections
 import itertools
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from keras_redundancy import _keras
 from keras_redundancy._shared.arguments import check_count, check_option
 from keras_redundancy._shared.extras import needing
 from keras_redundancy._shared.files import writable_folder
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.building.stock import unused_parameters
 from keras_redundancy.calibration.observer import Observer, answers
 from keras_redundancy.numbers.clustering import LINKAGES
@@ -184,9 +184,8 @@ class RedundancyMonitor(keras.callbacks.Callback):
         try:
             found = self._reports()
         except ValueError as error:
-            warnings.warn(
+            warn(
                 f"RedundancyMonitor logs nothing at step {step}: {error}",
-                stacklevel=2,
             )
             return
         scalars = _scalars(found) | self._compression(found[0])

@@ -3,13 +3,13 @@
 from __future__ import annotations  # help() shows the names of types.
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
 from keras_redundancy._shared.arguments import check_count
 from keras_redundancy._shared.tables import shown
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.calibration.data import comes_in_batches
 from keras_redundancy.planning.plans import require_possible
 from keras_redundancy.training.batches import (
@@ -153,10 +153,9 @@ def fit_and_prune(
     )
     check_count("epochs", epochs)
     if floor is None and max_drop >= 1 and monitor.endswith("accuracy"):
-        warnings.warn(
+        warn(
             f"max_drop={max_drop:g} allows every accuracy from 0 to 1. For one "
             "percentage point, pass max_drop=0.01.",
-            stacklevel=2,
         )
     _require_options_of_fit(model, options)
     _require_compiled(model)

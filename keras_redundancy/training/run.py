@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import time
-import warnings
 from collections.abc import Mapping
 
 import keras
@@ -11,6 +10,7 @@ import numpy as np
 
 from keras_redundancy import _keras
 from keras_redundancy._shared.plain import plain
+from keras_redundancy._shared.warn import warn
 from keras_redundancy.building.copying import copy_for_training
 from keras_redundancy.building.stock import parameters_after_training
 from keras_redundancy.building.stripping import stock
@@ -132,11 +132,10 @@ class PruningRun:
 
     def _say_what_was_lost(self, callbacks):
         names = sorted({type(callback).__name__ for callback in callbacks})
-        warnings.warn(
+        warn(
             f"Training goes on after epoch {self.progress.epoch}. What "
             f"{', '.join(names)} kept for themselves is not in the checkpoint: "
             "they begin anew.",
-            stacklevel=4,
         )
 
     def _decide(self, epoch, logs, model):
@@ -306,10 +305,9 @@ class PruningRun:
             one_fit.assign(best.model.variables, best.weights)
         else:
             best = Best(self.model, [], progress.value, progress.epoch, 0)
-            warnings.warn(
+            warn(
                 f"{self._why_never_held()} Nothing was cut; the returned model "
                 "is that of the last epoch. Train longer, or lower floor=.",
-                stacklevel=4,
             )
         return Pruned(
             stock(best.model),
