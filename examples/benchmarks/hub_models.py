@@ -166,9 +166,14 @@ def main():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", help="models; default: all")
+    names = parser.parse_args().names or list(BACKBONES)
+    unknown = [name for name in names if name not in BACKBONES]
+    if unknown:
+        known = ", ".join(BACKBONES)
+        parser.error(f"There is no {unknown[0]}. There are {known}.")
     warnings.simplefilter("ignore")
     rows = []
-    for name in parser.parse_args().names or BACKBONES:
+    for name in names:
         rows.append(row(name, BACKBONES[name]))
         print(*rows[-1], flush=True)
     columns = (
