@@ -216,7 +216,7 @@ def standardized(splits):
     return [((x - mean) / deviation, y) for x, y in splits]
 
 
-def train(model, data, epochs, rate, augment, seed):
+def train(model, data, epochs, rate, augment, seed, decay=5e-4):
     """SGD with momentum and a rate that falls to zero along a cosine."""
     batches = Batches(*data, augment, seed)
     warm = len(batches) // 2
@@ -228,7 +228,7 @@ def train(model, data, epochs, rate, augment, seed):
     )
     model.compile(
         keras.optimizers.SGD(
-            schedule, momentum=0.9, nesterov=True, weight_decay=5e-4
+            schedule, momentum=0.9, nesterov=True, weight_decay=decay
         ),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=False,  # faster so without a GPU

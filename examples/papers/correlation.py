@@ -13,7 +13,7 @@ import drawing
 import keras
 import numpy as np
 import vgg_networks
-from experiments import Paper, Run, Shown, Table, caption, fitted, spread
+from experiments import DECAY, Paper, Run, Shown, Table, caption, fitted, spread
 from keras import layers
 
 import keras_redundancy as kr
@@ -38,6 +38,7 @@ paper = Paper("correlation", __doc__)
 paper.argument("--widths", type=int, nargs="+", help="of hidden layers")
 paper.argument("--depths", type=int, nargs="+", help="hidden layers")
 paper.argument("--scale", type=float, default=1.0, help="of a VGG's widths")
+paper.argument("--decay", type=float, default=DECAY, help="of a VGG's weights")
 
 
 def initializer_of(name):
@@ -257,6 +258,7 @@ def vgg_shares(run):
             vgg_networks.vgg,
             depth=depth,
             scale=run.args.scale,
+            decay=run.args.decay,
             epochs=run.args.epochs,
         )
         shares = np.transpose([filter_shares(x.model) for x in found])
@@ -269,7 +271,9 @@ def vgg_shares(run):
         )
         rows.append(["the paper", *(f"{x:g}" for x in printed)])
     header = ["network", *(f"tau {tau:g}" for tau in VGG_TAUS), "accuracy, %"]
-    also = [] if run.args.scale == 1 else [f"widths times {run.args.scale:g}"]
+    args = run.args
+    also = [] if args.scale == 1 else [f"widths times {args.scale:g}"]
+    also += [] if args.decay == DECAY else [f"decay {args.decay:g}"]
     table = Table("Redundant filters, %", header, rows, caption(run, *also))
     return Shown([table])
 

@@ -31,6 +31,8 @@ from keras_redundancy._shared.tables import Table
 
 # Training images that are held out, at most.
 HELD_OUT = 5000
+# Of the weights of VGGs and ResNets.
+DECAY = 5e-4
 
 
 # --- data -------------------------------------------------------------------
@@ -96,13 +98,14 @@ def fitted(model, data, epochs, optimizer="adam", batch_size=128, **options):
     return history
 
 
-def fitted_with_momentum(model, data, epochs, seed, rate=0.1):
+def fitted_with_momentum(model, data, epochs, seed, rate=0.1, decay=DECAY):
     """Train by SGD with momentum, on images shifted and mirrored.
 
-    The rate falls along a cosine. With 0 epochs, the network stays as it is.
+    The rate falls along a cosine; `decay` is that of weights. With 0 epochs,
+    the network stays as it is.
     """
     if epochs:
-        momentum_training(model, data.train, epochs, rate, True, seed)
+        momentum_training(model, data.train, epochs, rate, True, seed, decay)
     return model
 
 

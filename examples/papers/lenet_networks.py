@@ -1,4 +1,6 @@
-"""LeNet-300-100 and LeNet-5, and how NoiseOut cuts them while they train."""
+"""LeNet-300-100 and LeNet-5, and how they are cut."""
+
+import math
 
 import keras
 from experiments import accuracy, fitted
@@ -10,6 +12,8 @@ NOISE_OUTPUTS = 512
 NOISES = ("none", "gaussian", "constant", "binomial")
 # Images that correlations are measured on.
 SAMPLES = 2000
+# Of distillation; chosen on held-out images.
+TEMPERATURE, RATE = 5.0, 4e-3
 
 
 def lenet300(shape, classes, noise="none", weight=0.01):
@@ -181,3 +185,64 @@ def cut_while_trained(model, data, by, rule, epochs):
         verbose=0,
         **limit,
     )
+
+
+def trained_lenet300(data, epochs, seed):
+    """Train a LeNet-300-100 at a falling rate, and keep it: an experiment."""
+    model = lenet300(data.shape, data.classes)
+    _fitted_to_the_end(model, data, epochs, 1e-3)
+    return model, _measured(model, data)
+
+
+def cut_at_once(data, model, share, way, epochs, seed):
+    """Cut a trained LeNet-300-100 to a share of its parameters, and train.
+
+    Args:
+        share: of the parameters, to leave.
+        way: "distilled" (from the network before it was cut), "fitted" (to the
+            labels), or "from scratch" (the same sizes with fresh weights).
+    """
+    small = kr.prune(
+        model, target={"params": share}, data=data.train[0][:SAMPLES]
+    )
+    if way == "distilled":
+        small = kr.distill(
+            *(small, model, data.train[0]),
+            epochs=epochs,
+            learning_rate=RATE,
+            batch_size=128,
+            temperature=TEMPERATURE,
+            outputs="softmax",
+            verbose=0,
+        )
+    else:
+        if way == "from scratch":
+            small = keras.models.clone_model(small)
+        _fitted_to_the_end(small, data, epochs, 2e-3)
+    return small, _measured(small, data)
+
+
+def of_sizes(data, sizes, epochs, seed):
+    """Train a perceptron of two hidden layers from scratch."""
+    inner = [layers.Flatten()]
+    inner += [layers.Dense(units, activation="relu") for units in sizes]
+    model = _network(data.shape, inner, data.classes, "none", None)
+    _fitted_to_the_end(model, data, epochs, 2e-3)
+    return _measured(model, data)
+
+
+def _fitted_to_the_end(model, data, epochs, rate, batch_size=128):
+    """Adam, with a rate that falls to zero along a cosine."""
+    steps = epochs * math.ceil(len(data.train[0]) / batch_size)
+    schedule = keras.optimizers.schedules.CosineDecay(rate, max(1, steps))
+    optimizer = keras.optimizers.Adam(schedule)
+    fitted(model, data, epochs, optimizer, batch_size)
+
+
+def _measured(model, data):
+    return {
+        "hidden": hidden(model),
+        "parameters": model.count_params(),
+        "held-out": accuracy(model, data.held_out),
+        "test": accuracy(model, data.test),
+    }

@@ -22,7 +22,14 @@ import keras
 import numpy as np
 from experiments import Paper, Shown, Table, accuracy, caption, spread
 from keras import layers
-from lenet_networks import NOISE_OUTPUTS, NOISES, lenet
+from lenet_networks import (
+    NOISE_OUTPUTS,
+    NOISES,
+    cut_at_once,
+    lenet,
+    of_sizes,
+    trained_lenet300,
+)
 
 import keras_redundancy as kr
 
@@ -33,6 +40,10 @@ IN_PAPER = {
     "lenet5": {"gaussian": "44 (its best)"},
 }
 FLOORS = {"lenet300": 96.95, "lenet5": 99.05}
+# Units that leave LeNet-300-100 as many parameters as the paper does.
+PAPER_SIZES = {16.7: (20, 9), 23.75: (14, 9)}
+# Of LeNet-300-100 before it is cut at once.
+TEACHER_EPOCHS = 20
 
 paper = Paper("noiseout", __doc__)
 paper.argument("--distribution", default="gaussian", help="figures 2 and 3")
@@ -319,6 +330,44 @@ def lenet300_table(run):
 def lenet5_table(run):
     """LeNet-5 on MNIST: what is left at the paper's accuracy"""
     return compression(run, "lenet5")
+
+
+@paper.table(3, dataset="mnist", epochs=60)
+def at_once(run):
+    """LeNet-300-100 cut at once as far as in the paper, and trained on"""
+    epochs = run.args.epochs
+    teachers = run.seeds(trained_lenet300, epochs=TEACHER_EPOCHS)
+    found = {"before": teachers}
+    for times, sizes in PAPER_SIZES.items():
+        name = f"{times:g} times smaller"
+        found[f"{name}, the paper's sizes, from scratch"] = run.seeds(
+            of_sizes, sizes=sizes, epochs=epochs
+        )
+        for way in ("from scratch", "fitted", "distilled"):
+            found[f"{name}, kr.prune, {way}"] = [
+                run.one(
+                    cut_at_once,
+                    {"model": teacher.model},
+                    share=1 / times,
+                    way=way,
+                    epochs=epochs,
+                    seed=seed,
+                )
+                for seed, teacher in enumerate(teachers)
+            ]
+    rows = [
+        [
+            name,
+            ", ".join("-".join(map(str, x["hidden"])) for x in results),
+            spread([x["parameters"] for x in results], 0),
+            spread([x["held-out"] for x in results]),
+            spread([x["test"] for x in results]),
+        ]
+        for name, results in found.items()
+    ]
+    header = ["network", "units left", "parameters"]
+    header += ["held-out images, %", "test, %"]
+    return Shown([Table("LeNet-300-100", header, rows, caption(run))])
 
 
 @paper.figure(4, dataset="mnist", epochs=30)

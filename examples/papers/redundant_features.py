@@ -23,6 +23,7 @@ import numpy as np
 import resnet_networks
 import vgg_networks
 from experiments import (
+    DECAY,
     Paper,
     Shown,
     Table,
@@ -55,6 +56,7 @@ IN_PAPER = {
 
 paper = Paper("redundant_features", __doc__)
 paper.argument("--scale", type=float, default=1.0, help="of VGG's widths")
+paper.argument("--decay", type=float, default=DECAY, help="of VGG's weights")
 paper.argument("--depth", type=int, help="of the network: 16, or 56")
 paper.argument("--tune", type=int, default=30, help="epochs of fine-tuning")
 paper.argument("--taus", type=float, nargs="+")
@@ -72,7 +74,8 @@ OF_VGG = {"dataset": "cifar10", "epochs": 200, "depth": 16}
 def trained(run):
     """A `Result` with the trained VGG of each seed."""
     args = run.args
-    settings = {"depth": args.depth, "scale": args.scale, "epochs": args.epochs}
+    settings = {"depth": args.depth, "scale": args.scale}
+    settings |= {"decay": args.decay, "epochs": args.epochs}
     return run.seeds(vgg_networks.vgg, **settings)
 
 
@@ -130,7 +133,7 @@ def sensitivity_by_method(run):
     found = {}
     for name, (options, evaluate) in ways.items():
         known = [args.dataset, args.samples, args.depth, args.scale]
-        known += [args.epochs, args.images]
+        known += [args.decay, args.epochs, args.images]
         known += [args.tune] if evaluate is retrained else []
         log = "-".join(map(str, ["sensitivity", name[0], *known]))
         found[name] = kr.sensitivity(
@@ -167,7 +170,17 @@ def sensitivities(run):
 
 
 def pruned_vgg(
-    data, model, method, level, depth, scale, epochs, tune, seed, images=None
+    data,
+    model,
+    method,
+    level,
+    depth,
+    scale,
+    decay,
+    epochs,
+    tune,
+    seed,
+    images=None,
 ):
     """Prune a VGG by a method, and fine-tune it.
 
@@ -207,6 +220,7 @@ def pruned(run, method, levels):
             level=level,
             depth=args.depth,
             scale=args.scale,
+            decay=args.decay,
             epochs=args.epochs,
             tune=args.tune,
             seed=seed,

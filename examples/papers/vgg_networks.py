@@ -47,8 +47,8 @@ def build(data, depth, scale=1.0):
     return keras.Model(inputs, outputs, name=f"vgg{depth}")
 
 
-def vgg(data, depth, scale, epochs, seed):
+def vgg(data, depth, scale, decay, epochs, seed):
     """Train a VGG, and keep it: an experiment."""
     model = build(data, depth, scale)
-    fitted_with_momentum(model, data, epochs, seed)
+    fitted_with_momentum(model, data, epochs, seed, decay=decay)
     return model, {"accuracy": accuracy(model, data.test)}
