@@ -80,12 +80,15 @@ def fitted(model, data, epochs, optimizer="adam", batch_size=128, **options):
 
     Returns:
         `history`, a dictionary of lists with a number for each epoch; accuracy
-        is that on the test set, in percent.
+        is in percent, and "cross_entropy" the loss without penalties.
     """
+    entropy = keras.metrics.SparseCategoricalCrossentropy(
+        name="cross_entropy", from_logits=True
+    )
     model.compile(
         optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        metrics=["accuracy", entropy],
         jit_compile=False,  # faster so without a GPU
     )
     options = {"verbose": 0, "validation_data": data.test} | options

@@ -144,8 +144,8 @@ def perceptron(
     sizes = callbacks[0].sizes[-1] if callbacks else {}
     return {
         "accuracy": history["val_accuracy"],
-        "loss": history["val_loss"],
-        "training loss": history["loss"],
+        "cross-entropy": history["val_cross_entropy"],
+        "on training images": history["cross_entropy"],
         "weights": history.get("factorized_weights", [weights] * epochs),
         "all weights": weights,
         "sizes": [list(map(int, size)) for size in sizes.values()],
@@ -241,7 +241,7 @@ def sizes(run):
 
 @paper.figure(1, **OF_PAPER)
 def curves(run):
-    """accuracy and loss over epochs; the loss includes RaRe's own"""
+    """accuracy and cross-entropy over epochs"""
     found = {kind: perceptrons(run, kind) for kind in KINDS}
     epochs = range(1, run.args.epochs + 1)
     rows = [
@@ -251,20 +251,22 @@ def curves(run):
                 spread([x[name][-1] for x in results], digits)
                 for name, digits in (
                     ("accuracy", 2),
-                    ("loss", 4),
-                    ("training loss", 4),
+                    ("cross-entropy", 4),
+                    ("on training images", 4),
                 )
             ),
         ]
         for kind, results in found.items()
     ]
-    header = ["network", "accuracy, %", "loss with RaRe's", "when training"]
+    header = ["network", "accuracy, %", "cross-entropy", "on training images"]
     table = Table("After the last epoch", header, rows, described(run))
 
     def draw():
         figure, axes = drawing.panels(3)
         for panel, name in zip(
-            axes, ("accuracy", "loss", "training loss"), strict=True
+            axes,
+            ("accuracy", "cross-entropy", "on training images"),
+            strict=True,
         ):
             for kind, results in found.items():
                 drawing.line(panel, epochs, [x[name] for x in results], kind)
