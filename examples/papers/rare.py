@@ -27,6 +27,8 @@ import keras_redundancy as kr
 
 HIDDEN = (500, 500, 500, 500)
 KINDS = ("plain", "FN", "FN + DLRA")
+# What is measured in each epoch, and the digits of it in a table.
+CURVES = {"accuracy": 2, "cross-entropy": 4, "on training images": 4}
 STRENGTHS = (1.0, 5.0, 10.0, 20.0, 40.0)
 TAUS_COS = (1e-4, 1e-3, 1e-2)
 TAUS_EUC = (0.01, 0.1, 1.0)
@@ -249,11 +251,7 @@ def curves(run):
             kind,
             *(
                 spread([x[name][-1] for x in results], digits)
-                for name, digits in (
-                    ("accuracy", 2),
-                    ("cross-entropy", 4),
-                    ("on training images", 4),
-                )
+                for name, digits in CURVES.items()
             ),
         ]
         for kind, results in found.items()
