@@ -256,16 +256,13 @@ def curves(run):
         ]
         for kind, results in found.items()
     ]
-    header = ["network", "accuracy, %", "cross-entropy", "on training images"]
-    table = Table("After the last epoch", header, rows, described(run))
+    table = Table(
+        "After the last epoch", ["network", *CURVES], rows, described(run)
+    )
 
     def draw():
         figure, axes = drawing.panels(3)
-        for panel, name in zip(
-            axes,
-            ("accuracy", "cross-entropy", "on training images"),
-            strict=True,
-        ):
+        for panel, name in zip(axes, CURVES, strict=True):
             for kind, results in found.items():
                 drawing.line(panel, epochs, [x[name] for x in results], kind)
             drawing.finish(panel, xlabel="epoch", ylabel=name)
