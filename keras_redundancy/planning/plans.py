@@ -190,16 +190,16 @@ def plan(
         UserWarning: not all of `data` is used, since its length is unknown.
     """
     check_verbose(verbose)
-    levels = dict(zip(LEVELS, (tau, ratio, target, correlation), strict=True))
-    has_data = data is not None
-    asked = requested(method, levels, has_data, absorb, mend, options)
+    given = dict(zip(LEVELS, (tau, ratio, target, correlation), strict=True))
+    asked = requested(method, given, data is not None, absorb, mend, options)
     check_steps(asked.steps, data)
-    how = asked.allow_inexact, asked.optimizer
     shapes = None
     if not isinstance(data, Calibration):
         model = with_graph(model, asked.input_shape)
         shapes = _shapes(model, data, asked)
-    graph = graph_to_cut(model, data, *how, shapes)
+    graph = graph_to_cut(
+        model, data, asked.allow_inexact, asked.optimizer, shapes
+    )
     spaces = [space for space in graph.spaces if space.producers]
     levels, reasons = levels_of(
         graph.model, spaces, asked.how, asked.level, layers, skip
@@ -210,7 +210,7 @@ def plan(
     levels = [None if y else x for x, y in zip(levels, reasons, strict=True)]
     cut = [s for s, reason in zip(spaces, reasons, strict=True) if not reason]
     require_finite_carriers(cut)
-    if has_data:
+    if data is not None:
         seen = cut if asked.needs_statistics else []
         own = asked.steps, asked.batch_size, asked.allow_inexact
         with showing(verbose):
@@ -225,14 +225,14 @@ def plan(
     return Plan(
         graph,
         decisions,
-        "mean" if asked.method.means else "medoid",
-        chooser.absorber,
-        repair,
-        latency,
-        asked.optimizer,
-        chooser.compared,
-        chooser.idle,
-        Snapshot(model),
+        keep="mean" if asked.method.means else "medoid",
+        absorber=chooser.absorber,
+        repair=repair,
+        latency=latency,
+        optimizer=asked.optimizer,
+        compared=chooser.compared,
+        idle=chooser.idle,
+        weights=Snapshot(model),
     )
 
 
