@@ -62,6 +62,21 @@ def test_figures(script, arguments, words, run, tmp_path):
     assert picture.stat().st_size > 3000
 
 
+@pytest.mark.parametrize(
+    ("script", "arguments", "words"),
+    [
+        (
+            "redundant_features",
+            "--table 3 --depth 8 --taus 0.5 --tune 1 --images 50",
+            "tuned, %",
+        ),
+        ("noiseout", "--table 3", "16.7 times smaller, kr.prune, distilled"),
+    ],
+)
+def test_tables(script, arguments, words, run):
+    assert words in run(script, arguments)
+
+
 def test_results_are_kept(run, monkeypatch):
     arguments = f"--table 2 {RARE}"
     printed = run("rare", arguments)
