@@ -65,10 +65,14 @@ def test_figures(script, arguments, words, run, tmp_path):
 @pytest.mark.parametrize(
     ("script", "arguments", "words"),
     [
-        (
+        pytest.param(
             "redundant_features",
             "--table 3 --depth 8 --taus 0.5 --tune 1 --images 50",
             "tuned, %",
+            marks=pytest.mark.skipif(
+                keras.backend.backend() != "tensorflow",
+                reason="compiling all its networks takes minutes",
+            ),
         ),
         ("noiseout", "--table 3", "16.7 times smaller, kr.prune, distilled"),
     ],
