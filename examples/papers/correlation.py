@@ -271,10 +271,8 @@ def vgg_shares(run):
         )
         rows.append(["the paper", *(f"{x:g}" for x in printed)])
     header = ["network", *(f"tau {tau:g}" for tau in VGG_TAUS), "accuracy, %"]
-    args = run.args
-    also = [] if args.scale == 1 else [f"widths times {args.scale:g}"]
-    also += [] if args.decay == DECAY else [f"decay {args.decay:g}"]
-    table = Table("Redundant filters, %", header, rows, caption(run, *also))
+    below = vgg_networks.described(run)
+    table = Table("Redundant filters, %", header, rows, below)
     return Shown([table])
 
 

@@ -28,7 +28,6 @@ from experiments import (
     Shown,
     Table,
     accuracy,
-    caption,
     fitted_with_momentum,
     spread,
 )
@@ -102,7 +101,8 @@ def features(run):
         for title in titles
     ]
     header = ["layer", "n", *(f"{tau:g}" for tau in found.taus)]
-    table = Table("n_f at tau", header, rows, caption(run, "seed 0"))
+    below = vgg_networks.described(run, "seed 0")
+    table = Table("n_f at tau", header, rows, below)
 
     def draw():
         figure, (axes,) = drawing.panels(1, width=7, height=4.5)
@@ -156,7 +156,8 @@ def sensitivities(run):
     for name, result in found.items():
         shown = result.table()
         title = f"Method {name}"
-        below = caption(run, f"{shown.below}, held-out images, seed 0")
+        said = f"{shown.below}, held-out images", "seed 0"
+        below = vgg_networks.described(run, *said)
         tables.append(Table(title, shown.header, shown.rows, below))
 
     def draw():
@@ -258,7 +259,8 @@ def layer_by_layer(run):
     model = trained(run)[0].model
     small = kr.prune(model, **method_a(tau), skip="dense")
     table = kr.difference(model, small).table()
-    below = caption(run, f"method A at tau {tau:g}", "sizes of seed 0")
+    said = f"method A at tau {tau:g}", "sizes of seed 0"
+    below = vgg_networks.described(run, *said)
     rows = [[f"{tau:g}", score] for tau, score in scores.items()]
     return Shown(
         [
@@ -291,7 +293,8 @@ def methods(run):
     ]
     header = ["method", "multiply-adds cut, %", "parameters cut, %"]
     header += ["pruned, %", "fine-tuned, %", "the paper"]
-    below = caption(run, f"tau {tau:g}", f"{run.args.tune} epochs of tuning")
+    said = f"tau {tau:g}", f"{run.args.tune} epochs of tuning"
+    below = vgg_networks.described(run, *said)
     title = f"Accuracy on test images, {before} % before"
     return Shown([Table(title, header, rows, below)])
 

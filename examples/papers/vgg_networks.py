@@ -3,7 +3,7 @@
 import math
 
 import keras
-from experiments import accuracy, fitted_with_momentum
+from experiments import DECAY, accuracy, caption, fitted_with_momentum
 from keras import layers
 
 # Filters of the convolutions; "M" halves the sides.
@@ -45,6 +45,16 @@ def build(data, depth, scale=1.0):
     x = layers.ReLU()(layers.BatchNormalization()(x))
     outputs = layers.Dense(data.classes, name="logits")(x)
     return keras.Model(inputs, outputs, name=f"vgg{depth}")
+
+
+def described(run, *also):
+    """A caption that says what differs from the paper's VGGs."""
+    args, said = run.args, []
+    if args.scale != 1:
+        said.append(f"widths times {args.scale:g}")
+    if args.decay != DECAY:
+        said.append(f"decay {args.decay:g}")
+    return caption(run, *said, *also)
 
 
 def vgg(data, depth, scale, decay, epochs, seed):

@@ -201,13 +201,7 @@ def plan(
         model, data, asked.allow_inexact, asked.optimizer, shapes
     )
     spaces = [space for space in graph.spaces if space.producers]
-    levels, reasons = levels_of(
-        graph.model, spaces, asked.how, asked.level, layers, skip
-    )
-    require_rebuildable(graph.model)
-    inside = needing_inline(graph, spaces, asked.inline)
-    reasons = [x or y for x, y in zip(reasons, inside, strict=True)]
-    levels = [None if y else x for x, y in zip(levels, reasons, strict=True)]
+    levels, reasons = _levels_of(graph, spaces, asked, layers, skip)
     cut = [s for s, reason in zip(spaces, reasons, strict=True) if not reason]
     require_finite_carriers(cut)
     if data is not None:
@@ -234,6 +228,18 @@ def plan(
         idle=chooser.idle,
         weights=Snapshot(model),
     )
+
+
+def _levels_of(graph, spaces, asked, layers, skip):
+    """As `levels_of`; spaces inside layers that keep their class stay, too."""
+    levels, reasons = levels_of(
+        graph.model, spaces, asked.how, asked.level, layers, skip
+    )
+    require_rebuildable(graph.model)
+    inside = needing_inline(graph, spaces, asked.inline)
+    reasons = [x or y for x, y in zip(reasons, inside, strict=True)]
+    levels = [None if y else x for x, y in zip(levels, reasons, strict=True)]
+    return levels, reasons
 
 
 def prune(
